@@ -1,0 +1,252 @@
+"""The catalogue of clips: what each clip shows and where its file is.
+
+Facts about the nine clips are data in `manifests/clips.toml`; where the files are, a user says in one of four ways:
+
+- `--clips-dir DIR`: files named `<clip_id>.<ext>`;
+- `--clips FILE`: a TOML file with `[clips.<id>]` tables that hold `path = "..."`, or `paths = [...]` for a recording in chunks, and
+  for clips of one's own also scene, weather, modality and time_of_day;
+- `--video FILE`: the file of one clip;
+- the environment variable INFRAREDCITY_CLIPS: a folder or a TOML file, used when none of the others is given.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from infraredcity.errors import CatalogError
+
+Modality = Literal["infrared", "visible"]
+ColorMode = Literal["gray", "rgb"]
+"""How a picture's pixels are held: one channel, or R, G, B."""
+
+CLIPS_VARIABLE = "INFRAREDCITY_CLIPS"
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".mkv",
+    ".avi",
+    ".mov",
+    ".ts",
+    ".m2ts",
+    ".mts",
+    ".mpg",
+    ".mpeg",
+    ".m4v",
+    ".webm",
+    ".gif",
+    ".wmv",
+)
+MODALITIES = ("infrared", "visible")
+_CLIP_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
+_FACTS = ("scene", "weather", "modality", "time_of_day", "expected_frames")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One clip of the catalogue.
+
+    Attributes:
+        clip_id: Name of the clip; lower-case letters, digits, `_` and `-`, so that it can stand in a WebDataset key.
+        paths: The clip's files in order: one, or several for a recording in chunks; empty while nobody said where they are.
+        scene: What is filmed, such as "city".
+        weather: "clear", "overcast", or "any" where the data set does not tell them apart.
+        modality: What the camera saw.
+        time_of_day: "night" or "day".
+        expected_frames: Frame count to check extraction against, or None when it is not known.
+    """
+
+    clip_id: str
+    paths: tuple[Path, ...] = ()
+    scene: str
+    weather: str = "any"
+    modality: Modality
+    time_of_day: str
+    expected_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        check_clip_id(self.clip_id)
+        for name in ("scene", "weather", "time_of_day"):
+            if not _CLIP_ID.fullmatch(getattr(self, name)):
+                raise CatalogError(
+                    f"clip {self.clip_id}: {name} must be of a-z, 0-9, _ and -, got {getattr(self, name)!r}"
+                )
+        if self.modality not in MODALITIES:
+            raise CatalogError(f'clip {self.clip_id}: modality must be "infrared" or "visible", got {self.modality!r}')
+        if self.expected_frames is not None and self.expected_frames < 1:
+            raise CatalogError(f"clip {self.clip_id}: expected_frames must be positive, got {self.expected_frames}")
+
+    def existing_paths(self) -> tuple[Path, ...]:
+        """The clip's files, after checking that each is there.
+
+        Raises:
+            CatalogError: No file was named for the clip, or one is missing or is not a file.
+        """
+        if not self.paths:
+            raise CatalogError(
+                f"clip {self.clip_id}: no file was named; pass --clips-dir, --clips or --video, or set {CLIPS_VARIABLE}"
+            )
+        for path in self.paths:
+            if not path.exists():
+                raise CatalogError(
+                    f"clip {self.clip_id}: {path} does not exist; correct the path or copy the clip there"
+                )
+            if not path.is_file():
+                raise CatalogError(f"clip {self.clip_id}: {path} is not a file; name the video itself")
+        return self.paths
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The clips by id, in the order of the catalogue."""
+
+    clips: Mapping[str, Clip]
+
+    def __getitem__(self, clip_id: str) -> Clip:
+        """The clip of that id; CatalogError names the known ones when there is none."""
+        if clip_id not in self.clips:
+            raise CatalogError(f"unknown clip {clip_id!r}; the catalogue has {', '.join(self.clips)}")
+        return self.clips[clip_id]
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips.values())
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+def check_clip_id(clip_id: str) -> None:
+    """CatalogError unless `clip_id` can be the stem of a WebDataset key (a dot would cut the key and merge frames)."""
+    if not _CLIP_ID.fullmatch(clip_id):
+        raise CatalogError(
+            f"clip id {clip_id!r} must be 1 to 60 characters of a-z, 0-9, _ and -, starting with a letter or digit"
+        )
+
+
+def manifests_folder() -> Path:
+    """The folder of clips.toml, lite.toml and published.toml: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "manifests", package.parent / "manifests"):
+        if (folder / "clips.toml").is_file():
+            return folder
+    raise CatalogError(f"{package}: the manifests folder is missing; install the package again")
+
+
+def published_counts() -> dict[str, Any]:
+    """The published frame counts of `manifests/published.toml`."""
+    return read_toml(manifests_folder() / "published.toml")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file; CatalogError names the file, and the line where it is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CatalogError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogError(f"{path}: not valid TOML: {error}") from error
+
+
+def load(
+    *,
+    clips_file: Path | None = None,
+    clips_dir: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Catalog:
+    """The nine clips, with the files and the clips of one's own that the caller named.
+
+    Args:
+        clips_file: TOML file of `[clips.<id>]` tables; paths in it are relative to the file.
+        clips_dir: Folder of files named `<clip_id>.<ext>`.
+        environment: Where INFRAREDCITY_CLIPS is looked up when neither is given; os.environ by default.
+
+    Raises:
+        CatalogError: A file or folder is missing, a table is malformed, or one clip id has two candidate files.
+    """
+    clips = dict(_clips_of_file(manifests_folder() / "clips.toml", {}))
+    if clips_file is None and clips_dir is None:
+        from_environment = (os.environ if environment is None else environment).get(CLIPS_VARIABLE)
+        if from_environment:
+            place = Path(from_environment)
+            if not place.exists():
+                raise CatalogError(f"{CLIPS_VARIABLE}={place}: no such file or folder")
+            clips_dir, clips_file = (place, None) if place.is_dir() else (None, place)
+    if clips_file is not None:
+        clips = _clips_of_file(clips_file, clips)
+    if clips_dir is not None:
+        clips = _with_files_of_folder(clips_dir, clips)
+    return Catalog(clips)
+
+
+def with_video(catalog: Catalog, clip_id: str, video: Path) -> Catalog:
+    """The catalogue with `video` as the one file of `clip_id`."""
+    return Catalog({**catalog.clips, clip_id: replace(catalog[clip_id], paths=(video,))})
+
+
+def _clips_of_file(path: Path, known: Mapping[str, Clip]) -> dict[str, Clip]:
+    tables = read_toml(path).get("clips")
+    if not isinstance(tables, dict) or not tables:
+        raise CatalogError(f"{path}: holds no [clips.<id>] table")
+    clips = dict(known)
+    for clip_id, table in tables.items():
+        where = f"{path}: clips.{clip_id}"
+        if not isinstance(table, dict):
+            raise CatalogError(f"{where}: expected a table, found {table!r}")
+        unknown = sorted(set(table) - {*_FACTS, "path", "paths"})
+        if unknown:
+            raise CatalogError(f"{where}: unknown key {unknown[0]!r}; known are path, paths, {', '.join(_FACTS)}")
+        facts = {name: table[name] for name in _FACTS if name in table}
+        _check_types(where, facts)
+        paths = _paths_of(where, table, path.parent)
+        try:
+            if clip_id in clips:
+                clips[clip_id] = replace(clips[clip_id], **facts, **({"paths": paths} if paths else {}))
+            else:
+                missing = [name for name in ("scene", "modality", "time_of_day") if name not in facts]
+                if missing:
+                    raise CatalogError(
+                        f"not one of the nine clips, so {', '.join(missing)} must be given; the nine are {', '.join(known)}"
+                    )
+                clips[clip_id] = Clip(clip_id=clip_id, paths=paths, **facts)
+        except CatalogError as error:
+            raise CatalogError(f"{where}: {error}") from error
+    return clips
+
+
+def _check_types(where: str, facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        expected = int if name == "expected_frames" else str
+        if not isinstance(value, expected) or isinstance(value, bool):
+            raise CatalogError(f"{where}: {name} must be {expected.__name__}, got {value!r}")
+
+
+def _paths_of(where: str, table: dict[str, Any], base: Path) -> tuple[Path, ...]:
+    if "path" in table and "paths" in table:
+        raise CatalogError(f"{where}: has both path and paths; keep one")
+    given = [table["path"]] if "path" in table else table.get("paths", [])
+    if not isinstance(given, list) or not all(isinstance(item, str) and item for item in given):
+        raise CatalogError(f"{where}: path must be a string and paths a list of strings")
+    return tuple(base / Path(item).expanduser() for item in given)
+
+
+def _with_files_of_folder(folder: Path, clips: dict[str, Clip]) -> dict[str, Clip]:
+    if not folder.is_dir():
+        raise CatalogError(f"{folder}: no such folder; --clips-dir names the folder of <clip_id>.<ext> files")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.stem in clips and path.is_file():
+            found.setdefault(path.stem, []).append(path)
+    for clip_id, candidates in found.items():
+        if len(candidates) > 1:
+            names = ", ".join(path.name for path in candidates)
+            raise CatalogError(
+                f"{folder}: clip {clip_id} has {len(candidates)} files ({names}); keep one, or use --clips"
+            )
+    return {
+        clip_id: replace(clip, paths=(found[clip_id][0],)) if clip_id in found else clip
+        for clip_id, clip in clips.items()
+    }

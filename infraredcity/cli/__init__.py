@@ -1,0 +1,61 @@
+"""The command `infraredcity`: one file per family of commands, each parses, calls the library and prints.
+
+stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 4 count mismatch, 5 complete with named gaps, 130 and
+143 on SIGINT and SIGTERM.
+"""
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from infraredcity.cli import clips, extract, lite, sample
+from infraredcity.errors import InfraredCityError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="infraredcity")
+def cli() -> None:
+    """Long night-infrared clips to verified WebDataset shards."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+
+
+cli.add_command(sample.sample_command)
+cli.add_command(clips.clips_command)
+cli.add_command(clips.probe_command)
+cli.add_command(clips.doctor_command)
+cli.add_command(extract.extract_command)
+cli.add_command(lite.make_lite_command)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is open is closed and temporary files go."""
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit; the one place where our errors become a line and an exit code."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        code = cli.main(args=arguments, prog_name="infraredcity", standalone_mode=False)
+    except InfraredCityError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped; the same command goes on from here.", err=True)
+        code = 130
+    except _Terminated:
+        click.echo("Stopped; the same command goes on from here.", err=True)
+        code = 143
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,187 @@
+"""`infraredcity clips`, `probe` and `doctor`: what is there, and what works here."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from infraredcity.catalog import published_counts
+from infraredcity.cli.options import format_bytes, json_option, load_catalog, print_json, where_clips_are
+from infraredcity.errors import InfraredCityError
+
+
+@click.command("clips")
+@where_clips_are
+@json_option
+def clips_command(clips_dir: Path | None, clips_file: Path | None, as_json: bool) -> None:
+    """List the catalogue, and which clips have their file."""
+    catalogue = load_catalog(clips_dir, clips_file)
+    rows = [
+        {
+            "clip": clip.clip_id,
+            "scene": clip.scene,
+            "weather": clip.weather,
+            "modality": clip.modality,
+            "time_of_day": clip.time_of_day,
+            "files": [str(path) for path in clip.paths],
+            "found": bool(clip.paths) and all(path.is_file() for path in clip.paths),
+            "expected_frames": clip.expected_frames,
+        }
+        for clip in catalogue
+    ]
+    if as_json:
+        print_json({"clips": rows, "published": published_counts()})
+        return
+    click.echo(f"{'clip':18} {'scene':9} {'weather':9} {'modality':9} {'time':6} file")
+    for row, clip in zip(rows, catalogue, strict=True):
+        missing = "" if row["found"] or not clip.paths else "  (missing)"
+        file = (", ".join(map(str, clip.paths)) or "-") + missing
+        click.echo(f"{clip.clip_id:18} {clip.scene:9} {clip.weather:9} {clip.modality:9} {clip.time_of_day:6} {file}")
+    found = sum(bool(row["found"]) for row in rows)
+    total = published_counts()["frames"]["total"]
+    click.echo(f"{found} of {len(rows)} clips found; the nine of the release hold {total:,} frames", err=True)
+
+
+@click.command("probe")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def probe_command(file: Path, as_json: bool) -> None:
+    """Say what FILE holds, which decoder it gets, and why not the other one."""
+    from infraredcity import video
+    from infraredcity.video import decord, pyav
+
+    info = video.probe(file)
+    pyav_reason = pyav.why_not(info, "cpu")
+    facts = {
+        "file": str(file),
+        "num_frames": info.num_frames,
+        "duration_s": round(info.duration_s, 3),
+        "nominal_fps": round(info.nominal_fps, 3),
+        "width_px": info.width_px,
+        "height_px": info.height_px,
+        "codec": info.codec,
+        "pixel_format": info.pixel_format,
+        "container": info.container,
+        "num_keyframes": len(info.keyframes),
+        "time_base": str(info.time_base),
+        "first_pts": int(info.pts[0]) if info.num_frames else None,
+        "rotation_deg": info.rotation_deg,
+        "num_hidden": info.num_hidden,
+        "size_bytes": info.size_bytes,
+        "packets_sha256": info.packets_sha256,
+        "suspect": list(info.suspect),
+        "decoder": "none" if pyav_reason else "pyav",
+        "decoder_reason": pyav_reason or "exact on every file read in order",
+        "decord_reason": decord.why_not(info, "cpu") or "would be exact: mp4, mkv or avi, in order, no edit list",
+    }
+    if as_json:
+        print_json(facts)
+        return
+    click.echo(
+        f"{file}: {info.num_frames:,} frames, {info.duration_s:.2f} s at {info.nominal_fps:.3f} fps, "
+        f"{info.width_px}x{info.height_px} {info.pixel_format}, {info.codec}, {format_bytes(info.size_bytes)}"
+    )
+    click.echo(
+        f"key frames: {len(info.keyframes)}; hidden by an edit list: {info.num_hidden}; rotation: {info.rotation_deg}"
+    )
+    click.echo(f"decoder: {facts['decoder']} ({facts['decoder_reason']})")
+    click.echo(f"decord: {facts['decord_reason']}")
+    for phrase in info.suspect:
+        click.echo(f"suspect: {phrase}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of doctor: what was looked at, whether it works here, and what to do."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+_PACKAGES = (
+    ("av", "av", "extract", "decoding video"),
+    ("opencv-python-headless", "cv2", "extract", "sizes, png, webp"),
+    ("pandas", "pandas", "extract", "manifests"),
+    ("pyarrow", "pyarrow", "extract", "manifest.parquet"),
+    ("simplejpeg", "simplejpeg", "extract", "jpg"),
+    ("decord", "decord", "decord", "the second decoder"),
+    ("torch", "torch", "loader", "the loader and training"),
+    ("tensorboard", "tensorboard", "train", "training curves"),
+)
+
+
+@click.command("doctor")
+@json_option
+def doctor_command(as_json: bool) -> None:
+    """Say which decoders and devices work here, and what to install for the rest."""
+    findings = [_package(*row) for row in _PACKAGES] + [_decord_cuda(), _torch_device(), _foreign_roma()]
+    if as_json:
+        print_json({"python": platform.python_version(), "findings": [asdict(finding) for finding in findings]})
+        return
+    click.echo(f"Python {platform.python_version()} on {platform.machine()}")
+    for finding in findings:
+        click.echo(f"{'ok     ' if finding.ok else 'missing'} {finding.what:26} {finding.detail}")
+
+
+def _package(distribution: str, module: str, extra: str, used_for: str) -> Finding:
+    try:
+        importlib.import_module(module)
+        name = "opencv-python" if module == "cv2" and not _is_installed(distribution) else distribution
+        version = importlib.metadata.version(name) if _is_installed(name) else "unknown version"
+    except (ImportError, OSError) as error:
+        detail = f"for {used_for}: pip install 'infraredcity[{extra}]'"
+        if not isinstance(error, ModuleNotFoundError):
+            detail = f"installed but cannot be loaded ({error}); {detail}"
+        return Finding(what=distribution, ok=False, detail=detail)
+    return Finding(what=distribution, ok=True, detail=f"{version}, for {used_for}")
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _decord_cuda() -> Finding:
+    what = "decord on the GPU"
+    from infraredcity.video import decord
+
+    try:
+        reason = decord.cuda_error()
+    except InfraredCityError as error:
+        return Finding(what=what, ok=False, detail=str(error))
+    if reason is None:
+        return Finding(what=what, ok=True, detail="--device cuda works")
+    return Finding(
+        what=what, ok=False, detail=f"{reason}; PyPI's build has no CUDA: build decord from source with -DUSE_CUDA=ON"
+    )
+
+
+def _torch_device() -> Finding:
+    what = "torch device"
+    if importlib.util.find_spec("torch") is None:
+        return Finding(what=what, ok=False, detail="no torch")
+    torch = importlib.import_module("torch")
+    if torch.cuda.is_available():
+        return Finding(what=what, ok=True, detail=f"cuda: {torch.cuda.get_device_name(0)}")
+    return Finding(what=what, ok=True, detail="cpu only; the preset tiny trains here, the preset roma wants a GPU")
+
+
+def _foreign_roma() -> Finding:
+    """PyPI has another package of that name (rotations), which would own `import roma`."""
+    spec = importlib.util.find_spec("roma")
+    origin = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    if origin is not None and (origin.parent / "trainer.py").exists():
+        return Finding(what="package roma", ok=True, detail="ours")
+    return Finding(
+        what="package roma",
+        ok=False,
+        detail=f"{origin} is another package of that name; pip uninstall roma, then install infraredcity again",
+    )

@@ -1,0 +1,59 @@
+"""`infraredcity make-lite`: train and test sets drawn from extracted clips."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from infraredcity import lite
+from infraredcity.cli.options import FILE, FOLDER, ProgressLine, json_option, print_json
+
+
+@click.command("make-lite")
+@click.option(
+    "--from", "source", type=FOLDER, default=Path("shards"), show_default=True, help="Where extract wrote the clips."
+)
+@click.option("--out", type=FOLDER, default=Path("lite"), show_default=True)
+@click.option("--recipe", type=FILE, help="Recipe of your own; manifests/lite.toml shows the format.")
+@click.option("--scene", "scenes", multiple=True, help="Only this scene of the recipe; may be given several times.")
+@click.option(
+    "--scale", default="1", show_default=True, help="Factor on all counts for shorter clips, in (0, 1], or auto."
+)
+@click.option("--overwrite", is_flag=True, help="Replace another Lite set that stands in --out.")
+@json_option
+def make_lite_command(
+    source: Path, out: Path, recipe: Path | None, scenes: tuple[str, ...], scale: str, overwrite: bool, as_json: bool
+) -> None:
+    """Draw the Lite train and test sets from extracted clips; bytes are copied, never encoded again."""
+    factor: float | str = scale
+    if scale != "auto":
+        try:
+            factor = float(scale)
+        except ValueError as error:
+            raise click.BadParameter(f"expected a number or auto, got {scale!r}", param_hint="--scale") from error
+        if not 0 < factor <= 1:
+            raise click.BadParameter(f"must be in (0, 1], got {scale}", param_hint="--scale")
+    chosen = lite.read_recipe(recipe)
+    if scenes:
+        chosen = lite.of_scenes(chosen, scenes)
+    report = lite.build(
+        source,
+        out,
+        chosen,
+        scale="auto" if factor == "auto" else float(factor),
+        overwrite=overwrite,
+        on_progress=ProgressLine(),
+    )
+    if as_json:
+        print_json(asdict(report))
+        return
+    click.echo(f"{'folder':28} {'clip':18} {'weather':9} {'split':6} {'frames':>7} {'runs':>5} {'shards':>6}")
+    for row in report.rows:
+        click.echo(
+            f"{row.folder:28} {row.clip:18} {row.weather:9} {row.split:6} {row.num_frames:7,} {row.num_runs:5,} {row.num_shards:6,}"
+        )
+    state = "written" if report.is_new else "nothing to do"
+    click.echo(
+        f"{report.folder}: {report.num_frames:,} frames, scale {report.scale:g}, guard {report.guard_frames} frames, {state}",
+        err=True,
+    )

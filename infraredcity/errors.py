@@ -1,0 +1,61 @@
+"""What can be wrong with a user's data, as one small tree of errors.
+
+InfraredCityError
+├── CatalogError        clips.toml, a clip id or a clip's file
+├── VideoDecodeError    a video that cannot be opened, read or trusted
+├── ImageError          a still that cannot be encoded or decoded
+├── ShardError          a tar that is missing, damaged or not in its index
+├── ManifestError       a manifest or index that is missing, of another build, or that contradicts its shards
+├── OutputError         an output folder that is in use, full, read-only or made with other settings
+├── RecipeError         a Lite recipe that cannot be met
+└── MissingExtraError   an optional package that is not installed
+
+A caller's mistake in Python is a ValueError or TypeError instead. Messages are one line: where, what, expected, found, what to do.
+"""
+
+
+class InfraredCityError(Exception):
+    """A fact about the user's data or machine that stops the work; its text is one line for people."""
+
+
+class CatalogError(InfraredCityError):
+    """The catalogue, a clip id or a clip's file is not what it should be."""
+
+
+class VideoDecodeError(InfraredCityError):
+    """A video cannot be opened, read or trusted."""
+
+
+class ImageError(InfraredCityError):
+    """A still cannot be encoded or decoded."""
+
+
+class ShardError(InfraredCityError):
+    """A shard is missing, damaged, or unknown to its index."""
+
+
+class ManifestError(InfraredCityError):
+    """A manifest or an index is missing, of another build, or contradicts its shards."""
+
+
+class OutputError(InfraredCityError):
+    """An output folder is in use, not writable, or was made with other settings."""
+
+
+class RecipeError(InfraredCityError):
+    """A Lite recipe asks for what the clips do not hold; `shortfalls` lists every cell that falls short."""
+
+    def __init__(self, message: str, shortfalls: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.shortfalls = shortfalls
+
+
+class MissingExtraError(InfraredCityError):
+    """A package that only some commands need is not installed."""
+
+    def __init__(self, package: str, *, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs {package}, which is not installed; run: pip install 'infraredcity[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,1 @@
+"""Who runs the segments of an extraction."""

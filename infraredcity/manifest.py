@@ -1,0 +1,175 @@
+"""The manifest of a folder of samples: one row per frame for people and tools, facts per clip, index files of other readers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from infraredcity.errors import ManifestError, MissingExtraError
+from infraredcity.index import BLOCK_BYTES, SampleIndex
+from infraredcity.storage import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLIPS_NAME = "clips.json"
+CSV_NAME = "manifest.csv"
+PARQUET_NAME = "manifest.parquet"
+WIDS_NAME = "index.json"
+FORMAT = "infraredcity-clips-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFacts:
+    """What is known of a clip's samples as a whole.
+
+    Attributes:
+        clip_id: The clip.
+        scene: What is filmed.
+        weather: "clear", "overcast" or "any".
+        modality: "infrared" or "visible".
+        time_of_day: "night" or "day".
+        time_base: Seconds per unit of pts, as "1/15360".
+        nominal_fps: Frames per second that the container states.
+        width_px: Width of the stills.
+        height_px: Height of the stills.
+        frame_step: Clip frames from one sample to the next.
+        clip_frames: Frames of the whole clip.
+        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format.
+        extraction: The ExtractConfig as plain values.
+        versions: Version of each library that shaped the bytes.
+        suspect: What makes the clip less than trustworthy.
+    """
+
+    clip_id: str
+    scene: str
+    weather: str
+    modality: str
+    time_of_day: str
+    time_base: str
+    nominal_fps: float
+    width_px: int
+    height_px: int
+    frame_step: int
+    clip_frames: int
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    extraction: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    suspect: list[str] = field(default_factory=list)
+
+
+def write_clips(folder: Path, clips: Sequence[ClipFacts]) -> None:
+    """Write `folder`/clips.json. Written last, it marks a folder as complete."""
+    payload = {"format": FORMAT, "clips": {facts.clip_id: asdict(facts) for facts in clips}}
+    write_atomic(folder / CLIPS_NAME, (json.dumps(payload, indent=1) + "\n").encode())
+
+
+def read_clips(folder: Path) -> dict[str, ClipFacts]:
+    """The clips of `folder`/clips.json by id.
+
+    Raises:
+        ManifestError: The file is missing, damaged or of another format.
+    """
+    path = folder / CLIPS_NAME
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: no such file; finish extraction there first") from error
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: damaged ({error}); build it again") from error
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise ManifestError(f"{path}: not of format {FORMAT!r}; build it again with this version")
+    known = {item.name for item in fields(ClipFacts)}
+    try:
+        return {
+            clip_id: ClipFacts(**{name: value for name, value in facts.items() if name in known})
+            for clip_id, facts in payload["clips"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{path}: lacks a fact ({error}); build it again") from error
+
+
+def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> "pd.DataFrame":
+    """One row per sample, in the order of the index.
+
+    Columns: key, clip, modality, time_of_day, scene, weather, split, frame_index, pts, time_s, run_id, shard, offset (bytes),
+    size (bytes), sha256 (of the image's bytes), width, height (pixels).
+    """
+    pandas = _pandas()
+    of_row = [clips[index.clips[number]] for number in index.clip.tolist()]
+    time_bases = {clip_id: float(Fraction(facts.time_base)) for clip_id, facts in clips.items()}
+    seconds = index.pts * np.array([time_bases[facts.clip_id] for facts in of_row], np.float64)
+    shard_names = [info.name for info in index.shards]
+    frame: pd.DataFrame = pandas.DataFrame(
+        {
+            "key": index.keys(),
+            "clip": [facts.clip_id for facts in of_row],
+            "modality": [facts.modality for facts in of_row],
+            "time_of_day": [facts.time_of_day for facts in of_row],
+            "scene": [facts.scene for facts in of_row],
+            "weather": [facts.weather for facts in of_row],
+            "split": [split] * len(index),
+            "frame_index": index.frame_index,
+            "pts": index.pts,
+            "time_s": np.round(seconds, 6),
+            "run_id": index.run_id,
+            "shard": [shard_names[number] for number in index.shard.tolist()],
+            "offset": index.offset,
+            "size": index.size,
+            "sha256": [row.tobytes().hex() for row in index.sha256],
+            "width": [facts.width_px for facts in of_row],
+            "height": [facts.height_px for facts in of_row],
+        }
+    )
+    return frame
+
+
+def write_table(folder: Path, frame: "pd.DataFrame") -> None:
+    """Write `folder`/manifest.csv and manifest.parquet."""
+    write_atomic(folder / CSV_NAME, frame.to_csv(index=False, lineterminator="\n").encode())
+    try:
+        parquet = frame.to_parquet(index=False, engine="pyarrow")
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", extra="extract", needed_for="writing manifest.parquet") from error
+    write_atomic(folder / PARQUET_NAME, parquet)
+
+
+def write_reader_indexes(folder: Path, index: SampleIndex, *, name: str) -> None:
+    """Write what other readers look up: index.json for wids, and one `.idx` beside each shard for DALI (its version 1.2)."""
+    shards = [{"url": info.name, "nsamples": info.num_samples, "filesize": info.size_bytes} for info in index.shards]
+    wids = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": name, "shardlist": shards}
+    write_atomic(folder / WIDS_NAME, (json.dumps(wids, indent=1) + "\n").encode())
+    for number, info in enumerate(index.shards):
+        lines = [f"v1.2 {info.num_samples}"]
+        with (folder / info.name).open("rb") as shard:
+            for row in np.flatnonzero(index.shard == number).tolist():
+                key, offset, size = index.key(row), int(index.offset[row]), int(index.size[row])
+                json_offset = offset + size + (-size % BLOCK_BYTES) + BLOCK_BYTES
+                json_size = _member_size(shard, json_offset)
+                if json_offset + json_size + (-json_size % BLOCK_BYTES) != offset - BLOCK_BYTES + int(index.span[row]):
+                    raise ManifestError(
+                        f"{folder / info.name}: sample {key} ends elsewhere than its index says; build it again"
+                    )
+                image_name = f"{key}.{index.image_format}"
+                lines.append(
+                    f"{index.image_format} {offset} {size} {image_name} json {json_offset} {json_size} {key}.json"
+                )
+        write_atomic((folder / info.name).with_suffix(".idx"), ("\n".join(lines) + "\n").encode())
+
+
+def _member_size(shard: BinaryIO, data_offset: int) -> int:
+    """Bytes of the member whose data begins at `data_offset`, read from the tar header before it."""
+    shard.seek(data_offset - BLOCK_BYTES)
+    return int(shard.read(BLOCK_BYTES)[124:135], 8)
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pandas", extra="extract", needed_for="writing the manifest") from error
+    return pandas

@@ -1,0 +1,85 @@
+"""Shards from shards: chosen samples copied byte for byte into new ones, nothing decoded."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from infraredcity import index as sample_index
+from infraredcity.errors import ShardError
+from infraredcity.index import IndexEntry, SampleIndex, ShardInfo
+from infraredcity.plan import shard_name
+from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_writer import open_shard
+
+
+def copy(
+    source: Path,
+    index: SampleIndex,
+    rows: np.ndarray,
+    target: Path,
+    *,
+    dataset: str,
+    samples_per_shard: int,
+    on_samples: Callable[[int], None] | None = None,
+) -> SampleIndex:
+    """Copy samples of one clip into new shards of `target`.
+
+    Args:
+        source: Folder of the shards that `index` describes.
+        index: Index of one clip.
+        rows: i64 [N], rows of the index, ascending.
+        target: Folder for shards named `<dataset>-<clip>-<number>.tar`.
+        dataset: First part of their names.
+        samples_per_shard: Samples in a full shard.
+        on_samples: Called with the number of samples just written.
+
+    Returns:
+        The index of the new shards; run ids, times and hashes are those of the source.
+
+    Raises:
+        ShardError: A sample in the source is not what the index says.
+        OutputError: The disk is full or the folder cannot be written.
+    """
+    (clip_id,) = index.clips
+    written: list[tuple[ShardInfo, list[IndexEntry]]] = []
+    with ShardFiles(index, source) as files:
+        for number, start in enumerate(range(0, len(rows), samples_per_shard)):
+            name = shard_name(dataset, clip_id, number)
+            with open_shard(target, name, image_format=index.image_format) as handle:
+                for row in rows[start : start + samples_per_shard].tolist():
+                    handle.writer.add_copy(
+                        int(index.frame_index[row]),
+                        int(index.pts[row]),
+                        _checked_sample(source, index, files, row),
+                        int(index.size[row]),
+                        index.sha256[row].tobytes().hex(),
+                    )
+                    if on_samples is not None:
+                        on_samples(1)
+            assert handle.info is not None
+            written.append((handle.info, handle.writer.entries))
+    return sample_index.from_entries(
+        clip_id=clip_id,
+        frame_step=index.frame_steps[0],
+        image_format=index.image_format,
+        shards=written,
+        run_ids=index.run_id[rows],
+    )
+
+
+def _checked_sample(folder: Path, index: SampleIndex, files: ShardFiles, row: int) -> bytes:
+    """A sample's bytes, if its header names its key and its picture has its hash."""
+    sample = files.sample(row)
+    size = int(index.size[row])
+    named = sample[:100].rstrip(b"\0").decode("ascii", "replace")
+    picture = sample[sample_index.BLOCK_BYTES : sample_index.BLOCK_BYTES + size]
+    shard = folder / index.shards[int(index.shard[row])].name
+    if named != f"{index.key(row)}.{index.image_format}":
+        raise ShardError(
+            f"{shard}: expected {index.key(row)}.{index.image_format}, found {named!r}; extract the clip anew"
+        )
+    if hashlib.sha256(picture).digest() != index.sha256[row].tobytes():
+        raise ShardError(f"{shard}: {named} is not the picture that was written; copy the shard again, or extract anew")
+    return sample

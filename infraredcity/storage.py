@@ -1,0 +1,100 @@
+"""Files that are whole or not there: written under a temporary name, fsynced, renamed."""
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from infraredcity.errors import OutputError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the folder of `path` that no reader looks at and no other process uses."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `path` is a leftover of a write that did not end."""
+    return path.name.startswith(TEMPORARY_PREFIX)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under `path` when the block ends well, and not at all when it does not.
+
+    Raises:
+        OutputError: The disk is full or the folder cannot be written.
+    """
+    temporary = temporary_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put `data` under `path`, whole or not at all. Raises OutputError as `open_atomic` does."""
+    with open_atomic(path) as file:
+        file.write(data)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the renames in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems refuse to sync a folder; their renames are synchronous
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Delete what killed writers left in `folder`; returns how many files that were. Only for the holder of its lock."""
+    leftovers = [path for path in folder.iterdir() if is_temporary(path)]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone; a second holder gets an error at once. A killed holder frees it.
+
+    Raises:
+        OutputError: Another process holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {_reason(error)}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{folder}: another run is writing here; wait for it or choose another --out") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,1 @@
+"""ROMA: unpaired translation of night infrared video to daytime colour video."""

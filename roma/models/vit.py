@@ -1,0 +1,260 @@
+"""The frozen eye: a small Vision Transformer whose middle layers say what is where in a frame.
+
+The architecture and the names in the state dict are those of timm's `vit_base_patch16_384`, so its weights load
+unchanged (`roma.models.load_weights`). Source: Dosovitskiy et al. 2021, arXiv 2010.11929; how ROMA reads its tokens:
+arXiv 2204.12367.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-6  # timm's; torch's default is 1e-5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViTFeatures:
+    """Tokens of the asked layers, in their order; each went through the final LayerNorm and has no class token."""
+
+    global_tokens: tuple[Float[Tensor, "B P D"], ...]
+    """Tokens that attended to the whole frame, row by row; one tensor per layer."""
+
+    window_tokens: tuple[Float[Tensor, "KB A D"], ...]
+    """Tokens that attended to their own window alone; window k of image b is at k * B + b. Empty if none was asked."""
+
+
+class VisionTransformer(nn.Module):
+    """The patch embedding and the first blocks of a ViT, with the outputs of chosen blocks as features.
+
+    Only the blocks up to the deepest asked layer are built. By default the parameters are frozen while gradients flow
+    through to the images. There is no dropout, so `train()` equals `eval()`.
+
+    Args:
+        image_size: Side in pixels to which images are resized; a multiple of `patch_size`.
+        patch_size: Side of a patch in pixels.
+        width: Width D of a token.
+        depth: Blocks of the full network, as in the weight file; blocks behind the deepest layer are not built.
+        num_heads: Attention heads; they divide `width`.
+        mlp_ratio: Hidden width of a block's MLP divided by `width`.
+        num_prefix_tokens: 1 with a class token (AugReg), 0 without (SigLIP).
+        layers: 0-based indices of the blocks whose outputs are the features, rising.
+        trainable: Keep gradients of the parameters, for pretraining.
+
+    Raises:
+        ValueError: The sizes do not fit each other, or a layer is not among the blocks.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 384,
+        patch_size: int = 16,
+        width: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        num_prefix_tokens: int = 1,
+        layers: Sequence[int] = (1, 3, 5),
+        trainable: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(image_size, patch_size, width, depth, num_heads) < 1 or mlp_ratio <= 0:
+            raise ValueError("the sizes of a ViT must be positive")
+        if image_size % patch_size:
+            raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
+        if width % num_heads:
+            raise ValueError(f"width {width} is not a multiple of num_heads {num_heads}")
+        if num_prefix_tokens not in (0, 1):
+            raise ValueError(f"num_prefix_tokens is 1 (a class token) or 0, got {num_prefix_tokens}")
+        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= depth:
+            raise ValueError(f"layers must be rising block indices from 0 to {depth - 1}, got {list(layers)}")
+        self.image_size = image_size
+        self.layers = tuple(layers)
+        self.width = width
+        self.num_prefix_tokens = num_prefix_tokens
+        self.grid = (image_size // patch_size, image_size // patch_size)
+        """Rows and columns of patch tokens."""
+        num_patches = self.grid[0] * self.grid[1]
+
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if num_prefix_tokens else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_prefix_tokens + num_patches, width))
+        self.patch_embed = _PatchEmbed(patch_size=patch_size, width=width)
+        hidden = int(width * mlp_ratio)
+        num_built = self.layers[-1] + 1
+        self.blocks = nn.ModuleList(_Block(width, num_heads=num_heads, hidden=hidden) for _ in range(num_built))
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self._draw_weights()
+        if not trainable:
+            self.requires_grad_(False)
+            self.eval()
+
+    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P D"]:
+        """Patch embeddings plus their position; no prefix token.
+
+        Args:
+            images: RGB or repeated infrared of any size, values in [-1, 1] (which is the normalisation of AugReg and
+                SigLIP). They are resized to `image_size` bilinearly, without antialiasing, as the authors do.
+        """
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
+        patches: Tensor = self.patch_embed(images)
+        return patches + self.pos_embed[:, self.num_prefix_tokens :]
+
+    def prefix_tokens(self, batch: int) -> Float[Tensor, "B N D"]:
+        """The class token with its position, once per image; empty (N = 0) for a ViT without one."""
+        prefix = self.pos_embed[:, : self.num_prefix_tokens]
+        if self.cls_token is not None:
+            prefix = prefix + self.cls_token
+        return prefix.expand(batch, -1, -1)
+
+    def run_blocks(self, embedded_bnd: Float[Tensor, "B N D"]) -> tuple[Float[Tensor, "B N D"], ...]:
+        """Run the blocks on any set of embedded tokens and take the outputs of `layers` through the final LayerNorm."""
+        outputs: list[Tensor] = []
+        hidden = embedded_bnd
+        for index, block in enumerate(self.blocks):
+            hidden = block(hidden)
+            if index in self.layers:
+                outputs.append(self.norm(hidden))
+        return tuple(outputs)
+
+    def tokens(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B P D"], ...]:
+        """Tokens of the whole frame, one tensor per layer; images as for `embed`."""
+        return self._global_tokens(self.embed(images))
+
+    def window_tokens(
+        self, embedded_bpd: Float[Tensor, "B P D"], window_index_kw: Int[Tensor, "K A"]
+    ) -> tuple[Float[Tensor, "K*B A D"], ...]:
+        """Tokens of local windows, each run through the blocks by itself, so that attention ends at its border.
+
+        Source: arXiv 2204.12367, local cross-similarity.
+
+        Args:
+            embedded_bpd: What `embed` returns: the position in the frame is already added.
+            window_index_kw: Patch indices of K windows, as `window_indices` makes them; the same for all images.
+
+        Returns:
+            One tensor per layer; window k of image b is at k * B + b on the first axis.
+        """
+        batch, _, width = embedded_bpd.shape
+        num_windows, window_area = window_index_kw.shape
+        # index_select, not embedded[:, index]: the backward of advanced indexing differs between runs on 2 threads.
+        gathered = embedded_bpd.index_select(1, window_index_kw.flatten())
+        windows = gathered.reshape(batch, num_windows, window_area, width).transpose(0, 1).flatten(0, 1)
+        return self.run_blocks(windows)
+
+    def encode(self, images: Float[Tensor, "B 3 H W"], window_index: Int[Tensor, "K A"] | None = None) -> ViTFeatures:
+        """Global and, if asked, window tokens from one patch embedding.
+
+        Args:
+            images: As for `embed`.
+            window_index: As for `window_tokens`; None for global tokens alone.
+        """
+        embedded = self.embed(images)
+        return ViTFeatures(
+            global_tokens=self._global_tokens(embedded),
+            window_tokens=() if window_index is None else self.window_tokens(embedded, window_index),
+        )
+
+    def forward(self, images: Float[Tensor, "B 3 H W"], window_index: Int[Tensor, "K A"] | None = None) -> ViTFeatures:
+        """The same as `encode`, so that wrappers which intercept a call (DDP, compile) work."""
+        return self.encode(images, window_index)
+
+    def _global_tokens(self, embedded_bpd: Tensor) -> tuple[Tensor, ...]:
+        with_prefix = torch.cat([self.prefix_tokens(embedded_bpd.shape[0]), embedded_bpd], dim=1)
+        return tuple(tokens[:, self.num_prefix_tokens :] for tokens in self.run_blocks(with_prefix))
+
+    def _draw_weights(self) -> None:
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=1e-6)
+
+
+def window_indices(centres_k: Int[Tensor, " K"], *, grid: tuple[int, int], window: int) -> Int[Tensor, "K A"]:
+    """Patch indices of square windows around the given patches, row by row.
+
+    A window that would reach over the border is shifted inside, so each holds window * window different patches.
+    Source: arXiv 2204.12367, local cross-similarity (64 centres, windows of 7x7).
+
+    Args:
+        centres_k: Indices of the centre patches, 0 <= centre < rows * columns.
+        grid: Rows and columns of patches.
+        window: Side of a window in patches. With an even side the centre is the first patch of the second half.
+
+    Raises:
+        ValueError: The window is not positive or larger than the grid, or a centre lies outside it.
+    """
+    rows, columns = grid
+    if not 1 <= window <= min(grid):
+        raise ValueError(f"window {window} does not fit into a grid of {rows}x{columns} patches")
+    # Looking at values on an accelerator would wait for it; centres are drawn on the CPU.
+    outside = centres_k.device.type == "cpu" and bool(((centres_k < 0) | (centres_k >= rows * columns)).any())
+    if outside:
+        raise ValueError(f"window centres must lie in [0, {rows * columns}), got {centres_k.tolist()}")
+    centres = centres_k.long()
+    steps = torch.arange(window, device=centres.device)
+    first_row = (centres // columns - window // 2).clamp(0, rows - window)
+    first_column = (centres % columns - window // 2).clamp(0, columns - window)
+    row = first_row[:, None, None] + steps[:, None]
+    column = first_column[:, None, None] + steps
+    return (row * columns + column).flatten(1)
+
+
+class _PatchEmbed(nn.Module):
+    def __init__(self, *, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch_size, stride=patch_size)
+
+    def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P D"]:
+        projected: Tensor = self.proj(images)
+        return projected.flatten(2).mT
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, *, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
+        batch, num_tokens, width = tokens_bpd.shape
+        packed: Tensor = self.qkv(tokens_bpd)
+        heads = packed.reshape(batch, num_tokens, 3, self.num_heads, width // self.num_heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+
+class _MLP(nn.Module):
+    def __init__(self, width: int, *, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
+        projected: Tensor = self.fc2(F.gelu(self.fc1(tokens_bpd)))
+        return projected
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, *, num_heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn = _Attention(width, num_heads=num_heads)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = _MLP(width, hidden=hidden)
+
+    def forward(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
+        attended: Tensor = tokens_bpd + self.attn(self.norm1(tokens_bpd))
+        transformed: Tensor = attended + self.mlp(self.norm2(attended))
+        return transformed
