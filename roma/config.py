@@ -1,0 +1,382 @@
+"""Everything that shapes a training run, as one frozen tree. Three sources, later wins: preset < config file < `--set`.
+
+Two presets: `roma` is the method as published (arXiv 2204.12367). `tiny` learns something on a CPU in minutes without pretrained
+weights; it departs from the paper in the options whose docstrings say "not in the paper", all of them off in `roma`.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from roma.errors import ConfigError
+
+Mode = Literal["video", "image"]
+Precision = Literal["fp32", "bf16"]
+_Config = TypeVar("_Config")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """What is read and how it is cut."""
+
+    infrared: tuple[str, ...] = ()
+    """Tar files or patterns of the infrared domain."""
+    visible: tuple[str, ...] = ()
+    """Tar files or patterns of the day visible domain."""
+    stride: int = 1
+    """Samples from one frame of a pair to the next."""
+    load_size_px: int = 286
+    """Frames are first brought to this side length."""
+    crop_size_px: int = 256
+    """Then a square of this side is cut out, at one random place for all frames of a window. A multiple of 4."""
+    flip: bool = False
+    """Mirror windows at random; the paper does so in image mode only."""
+
+    def __post_init__(self) -> None:
+        _require(self.stride >= 1, "data.stride", "at least 1", self.stride)
+        _require(
+            self.crop_size_px >= 8 and self.crop_size_px % 4 == 0,
+            "data.crop_size_px",
+            "a multiple of 4, at least 8",
+            self.crop_size_px,
+        )
+        _require(
+            self.load_size_px >= self.crop_size_px,
+            "data.load_size_px",
+            f"at least crop_size_px {self.crop_size_px}",
+            self.load_size_px,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorConfig:
+    """The translator."""
+
+    width: int = 64
+    """Channels of the first convolution."""
+    num_blocks: int = 9
+    """Residual blocks."""
+    init_gain: float = 0.02
+    """Scale of the xavier-normal initial weights."""
+    last_init_gain: float | None = None
+    """The same for the last convolution; None takes init_gain. Not in the paper."""
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 1, "generator.width", "positive", self.width)
+        _require(self.num_blocks >= 0, "generator.num_blocks", "at least 0", self.num_blocks)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViTConfig:
+    """The frozen ViT whose tokens the losses compare."""
+
+    weights: str = ""
+    """Path of a weight file, "hub" to download the published ones, or "random"."""
+    image_size: int = 384
+    """Side to which frames are resized for it, in pixels."""
+    patch_size: int = 16
+    """Side of a patch in pixels."""
+    width: int = 768
+    """Width of a token."""
+    depth: int = 12
+    """Blocks of the whole network."""
+    num_heads: int = 12
+    """Attention heads."""
+    layers: tuple[int, ...] = (1, 3, 5)
+    """0-based blocks whose outputs are compared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Weights and forms of the losses; a weight of 0 leaves the term and its computation out."""
+
+    global_structure: float = 5.0
+    """lambda_global: similarity of whole-frame tokens."""
+    local_structure: float = 5.0
+    """lambda_local: similarity of window tokens."""
+    motion: float = 1.0
+    """lambda_motion: the temporal term; video mode only."""
+    gan: float = 1.0
+    """lambda_GAN: the discriminator on region tokens."""
+    num_windows: int = 64
+    """Window centres drawn per step, K."""
+    window: int = 7
+    """Side of a window in tokens."""
+    region_sizes: tuple[int, ...] = (2, 4, 6, 8, 12)
+    """Sides of the pooled regions that the discriminator sees, in tokens."""
+    reference_pooling: bool = False
+    """Repeat the authors' code, whose regions are one row too tall."""
+    reference_temporal: bool = False
+    """Repeat the authors' code, which sums the temporal term over layers and never applies its weight."""
+    similarity: Literal["cross", "self"] = "cross"
+    """"self" compares each frame's tokens among themselves. Not in the paper."""
+    centre_tokens: bool = False
+    """Subtract each frame's mean token before comparing. Not in the paper."""
+    patch_gan: float = 0.0
+    """Weight of a convolutional discriminator on pixels. Not in the paper."""
+    patch_gan_width: int = 32
+    """Channels of its first convolution."""
+    colourise: float = 0.0
+    """Weight of giving day frames that were turned into infrared-like gray their colour back, by L1. Not in the paper."""
+    warmup_steps: int = 0
+    """First steps that train nothing but `colourise`. Not in the paper."""
+
+    def __post_init__(self) -> None:
+        for name in ("global_structure", "local_structure", "motion", "gan", "patch_gan", "colourise"):
+            _require(getattr(self, name) >= 0, f"loss.{name}", "at least 0", getattr(self, name))
+        _require(self.num_windows >= 1, "loss.num_windows", "at least 1", self.num_windows)
+        _require(self.warmup_steps >= 0, "loss.warmup_steps", "at least 0", self.warmup_steps)
+        if self.warmup_steps and not self.colourise:
+            raise ConfigError("loss.warmup_steps trains colourise alone, so loss.colourise must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """Adam for generator and discriminators."""
+
+    generator_lr: float = 1e-5
+    """Step size of the generator's Adam before the schedule scales it."""
+    discriminator_lr: float = 1e-5
+    """Step size of the discriminators' Adam before the schedule scales it."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    ema_decay: float = 0.0
+    """Decay per step of the averaged generator that snapshots hold; 0 keeps the last weights. Not in the paper."""
+
+    def __post_init__(self) -> None:
+        _require(self.generator_lr > 0, "optim.generator_lr", "positive", self.generator_lr)
+        _require(self.discriminator_lr > 0, "optim.discriminator_lr", "positive", self.discriminator_lr)
+        _require(0 <= self.ema_decay < 1, "optim.ema_decay", "in [0, 1)", self.ema_decay)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """How long, and how the learning rate falls: constant, then linearly to zero."""
+
+    constant_epochs: int = 100
+    """Epochs at the full rate; an epoch is ceil(max windows of a domain / batch)."""
+    decay_epochs: int = 100
+    """Epochs of linear decay."""
+    total_steps: int | None = None
+    """Train so many steps instead, split between constant and decay in the same proportion."""
+
+    def __post_init__(self) -> None:
+        total = self.constant_epochs + self.decay_epochs
+        _require(min(self.constant_epochs, self.decay_epochs) >= 0 and total > 0, "schedule", "some epochs", total)
+        if self.total_steps is not None:
+            _require(self.total_steps >= 1, "schedule.total_steps", "at least 1", self.total_steps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputConfig:
+    """What a run writes, and how often, in steps."""
+
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    sample_every: int = 1000
+    """Steps between sample grids."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints"):
+            _require(getattr(self, name) >= 1, f"output.{name}", "at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """A whole training run."""
+
+    preset: str = "roma"
+    """The preset it began from."""
+    mode: Mode = "video"
+    """"video" trains on pairs of neighbouring frames, "image" on single frames without the temporal term."""
+    seed: int = 0
+    """Everything random follows from it and the step."""
+    batch_size: int = 1
+    """Windows per step over all ranks together."""
+    precision: Precision = "fp32"
+    """"bf16" runs the networks under autocast; losses stay fp32."""
+    data: DataConfig = field(default_factory=DataConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    vit: ViTConfig = field(default_factory=ViTConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        _require(self.seed >= 0, "seed", "at least 0", self.seed)
+
+    @property
+    def window_frames(self) -> int:
+        """T: frames of a training window."""
+        return 2 if self.mode == "video" else 1
+
+
+def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
+    """A preset by name.
+
+    `roma`: the published method and hyper-parameters; flips in image mode only; needs `vit.weights`.
+    `tiny`: 128x128, a small generator and a small random ViT, a colourising warm-up, a discriminator on pixels, weak centred
+    self-similarity instead of the cross-similarity, higher learning rates, averaged weights.
+
+    Raises:
+        ConfigError: No preset has that name.
+    """
+    if name == "roma":
+        return TrainConfig(preset=name, mode=mode, data=DataConfig(flip=mode == "image"))
+    if name == "tiny":
+        return TrainConfig(
+            preset=name,
+            mode=mode,
+            batch_size=2,
+            data=DataConfig(load_size_px=140, crop_size_px=128, flip=True),
+            generator=GeneratorConfig(width=16, num_blocks=5, init_gain=1.0, last_init_gain=0.02),
+            vit=ViTConfig(weights="random", image_size=128, patch_size=8, width=128, depth=6, num_heads=4),
+            loss=LossConfig(
+                global_structure=0.2,
+                local_structure=0.2,
+                motion=0.05,
+                gan=0.0,
+                num_windows=16,
+                region_sizes=(2, 4, 8),
+                similarity="self",
+                centre_tokens=True,
+                patch_gan=1.0,
+                colourise=1.0,
+                warmup_steps=400,
+            ),
+            optim=OptimConfig(generator_lr=5e-4, discriminator_lr=5e-4, ema_decay=0.99),
+            schedule=ScheduleConfig(total_steps=1000),
+            output=OutputConfig(log_every=20, sample_every=200, checkpoint_every=200),
+        )
+    raise ConfigError(f"no preset is called {name!r}; there are roma and tiny")
+
+
+def resolve(
+    preset_name: str | None, *, mode: Mode | None, config_file: Path | None, settings: Sequence[str]
+) -> TrainConfig:
+    """The config of a run: preset, then file, then `--set key=value`.
+
+    A config file that names a preset starts from that one unless `preset_name` is given.
+
+    Raises:
+        ConfigError: A name is unknown or a value cannot be used; the message says which.
+    """
+    from_file: Mapping[str, Any] = {}
+    if config_file is not None:
+        try:
+            from_file = json.loads(config_file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"{config_file}: no such file") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{config_file}: not JSON that can be read ({error})") from error
+        if not isinstance(from_file, dict):
+            raise ConfigError(f"{config_file}: expected one JSON object of settings")
+    base = preset(preset_name or str(from_file.get("preset", "roma")), mode=mode or from_file.get("mode", "video"))
+    config = _updated(base, {k: v for k, v in from_file.items() if k != "preset"}, where=f"{config_file}: ")
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: expected name=value, such as optim.generator_lr=1e-4")
+        nested: Any = _parsed(text)
+        for part in reversed(name.strip().split(".")):
+            nested = {part: nested}
+        config = _updated(config, nested, where=f"--set {setting}: ")
+    return config
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    """Plain values; `from_json` reads them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
+    """The config that `to_json` wrote; ConfigError begins with `where`."""
+    return _updated(TrainConfig(), values, where=f"{where}: ")
+
+
+def differences(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """What differs, as "loss.gan 1.0 -> 0.5"."""
+    return _differences(to_json(before), to_json(now), "")
+
+
+def _differences(before: Any, now: Any, name: str) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in sorted({*before, *now}):
+            found += _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+        return found
+    return [] if before == now else [f"{name} {before} -> {now}"]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _updated(config: _Config, values: Mapping[str, Any], *, where: str, prefix: str = "") -> _Config:
+    hints = typing.get_type_hints(type(config))
+    known = {item.name for item in fields(config)}  # type: ignore[arg-type]  # every _Config is a dataclass
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"{where}no setting is called {prefix}{name}; there are {', '.join(sorted(known))}")
+        current = getattr(config, name)
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where}{prefix}{name} is a group of settings, got {value!r}")
+            changes[name] = _updated(current, value, where=where, prefix=f"{prefix}{name}.")
+        else:
+            changes[name] = _converted(hints[name], value, f"{where}{prefix}{name}")
+    try:
+        return replace(config, **changes)  # type: ignore[type-var]  # every _Config is a dataclass
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
+
+
+def _converted(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the field's type, or ConfigError; numbers are not cut and text is not guessed at."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        return _converted(next(option for option in options if option is not type(None)), value, where)
+    if origin is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise ConfigError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, got {value!r}")
+    if origin is tuple:
+        item = typing.get_args(hint)[0]
+        if isinstance(value, str) and item is str:
+            return (value,)
+        if isinstance(value, list | tuple):
+            return tuple(_converted(item, each, where) for each in value)
+        raise ConfigError(f"{where} must be a list, got {value!r}")
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is hint:
+        return value
+    raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+
+
+def _require(holds: bool, name: str, expected: str, found: object) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {expected}, got {found}")

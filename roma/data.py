@@ -1,0 +1,164 @@
+"""From windows of two domains to what one training step takes; here what the camera saw becomes a role.
+
+Every random draw is a function of (seed, purpose, position or step), never of a generator's state, so that a run resumes with the
+numbers it would have drawn, at any world size.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from infraredcity.loader import FrameWindows, UnpairedBatch, WindowReader, unpaired_batches
+from roma.config import TrainConfig
+from roma.distributed import World
+
+_CROP, _CENTRES, _DEGRADE = 1, 2, 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainBatch:
+    """One rank's share of a step, on its device."""
+
+    step: int
+    source: Float[Tensor, "B T 3 H W"]
+    """Infrared windows in [-1, 1], one channel repeated."""
+    target: Float[Tensor, "B T 3 H W"]
+    """Day visible windows in [-1, 1], R, G, B."""
+    keys: tuple[tuple[str, ...], ...]
+    """Keys of the infrared frames, for messages."""
+    target_positions: tuple[int, ...]
+    """Stream positions of the visible windows, from which draws for them follow."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Domains:
+    """The two readers of a run."""
+
+    infrared: WindowReader
+    visible: WindowReader
+
+    def close(self) -> None:
+        """End their threads."""
+        self.infrared.close()
+        self.visible.close()
+
+
+def open_domains(config: TrainConfig) -> Domains:
+    """Readers over the run's shards, frames brought to `data.load_size_px`.
+
+    Raises:
+        infraredcity.errors.InfraredCityError: Shards are missing, damaged or hold no window.
+    """
+    side = config.data.load_size_px
+    shared = {"window_frames": config.window_frames, "stride": config.data.stride}
+    return Domains(
+        infrared=WindowReader(config.data.infrared, color="gray", size=(side, side), seed=2 * config.seed, **shared),
+        visible=WindowReader(config.data.visible, color="rgb", size=(side, side), seed=2 * config.seed + 1, **shared),
+    )
+
+
+def train_batches(
+    domains: Domains, config: TrainConfig, world: World, *, start_step: int
+) -> Generator[TrainBatch, None, None]:
+    """This rank's batches from `start_step` on, without end."""
+    stream = unpaired_batches(
+        domains.infrared,
+        domains.visible,
+        batch_size=config.batch_size,
+        rank=world.rank,
+        world_size=world.world_size,
+        start_step=start_step,
+    )
+    for batch in stream:
+        yield _to_train_batch(batch, config, world.device)
+
+
+def to_unit_range(frames: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """0..255 to -1..1."""
+    return frames.float().mul_(2 / 255).sub_(1)
+
+
+def to_bytes(frames: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """-1..1 to 0..255, rounded, what lies outside clipped."""
+    return frames.float().add(1).mul_(255 / 2).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def window_centres(step: int, *, seed: int, num_windows: int, num_patches: int) -> Int64[Tensor, " K"]:
+    """Centres of the local windows at a step: distinct patches, the same on every rank and for every image."""
+    draw = np.random.default_rng([seed, _CENTRES, step])
+    return torch.from_numpy(draw.permutation(num_patches)[: min(num_windows, num_patches)].astype(np.int64))
+
+
+def degrade(target: Float[Tensor, "N 3 H W"], positions: tuple[int, ...], *, seed: int) -> Float[Tensor, "N 3 H W"]:
+    """Day frames as an infrared camera might have shown them: gray, other tones, soft, noisy.
+
+    The gray is a random mix of the colour channels through a random tone curve that may be inverted or wild, since heat and
+    brightness have no fixed relation. Not in the paper; the idea: giving the colour back teaches what colours things have by day
+    from the day domain alone.
+
+    Args:
+        target: Values in [-1, 1]; N is a multiple of the number of positions, whose frames share one draw.
+        positions: Stream positions of the windows.
+        seed: The run's seed.
+    """
+    frames_each = target.shape[0] // len(positions)
+    outputs = []
+    for number, position in enumerate(positions):
+        draw = np.random.default_rng([seed, _DEGRADE, position])
+        frames = target[number * frames_each : (number + 1) * frames_each]
+        mix = torch.tensor(draw.dirichlet([1.0, 1.5, 1.0]), dtype=frames.dtype, device=frames.device)
+        gray = (frames * mix[:, None, None]).sum(dim=1, keepdim=True).add(1).div(2)
+        # A piecewise linear tone curve through random levels, mostly rising or falling, so that things keep their layout.
+        levels = np.sort(draw.uniform(0, 1, 6)) if draw.random() < 0.7 else draw.uniform(0, 1, 6)
+        if draw.random() < 0.3:
+            levels = levels[::-1]
+        curve = torch.tensor(levels.copy(), dtype=frames.dtype, device=frames.device)
+        place = gray.clamp(0, 1) * 5
+        low = place.floor().clamp(max=4)
+        toned = torch.lerp(curve[low.long()], curve[low.long() + 1], place - low)
+        sigma = float(draw.uniform(0.3, 1.5))
+        soft = _blurred(toned, sigma)
+        noise_seed = int(draw.integers(2**62))
+        noise = torch.from_numpy(
+            np.random.default_rng(noise_seed).normal(0, float(draw.uniform(0.0, 0.04)), soft.shape).astype(np.float32)
+        ).to(soft)
+        outputs.append((soft + noise).clamp(0, 1).mul(2).sub(1).expand(-1, 3, -1, -1))
+    return torch.cat(outputs)
+
+
+def _blurred(images: Float[Tensor, "N 1 H W"], sigma: float) -> Float[Tensor, "N 1 H W"]:
+    radius = 3
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype) / sigma) ** 2)
+    taps = taps / taps.sum()
+    padded = F.pad(images, (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, taps[None, None, None, :]), taps[None, None, :, None])
+
+
+def _to_train_batch(batch: UnpairedBatch, config: TrainConfig, device: torch.device) -> TrainBatch:
+    source = to_unit_range(_cropped(batch.infrared, config, domain=0).to(device, non_blocking=True))
+    target = to_unit_range(_cropped(batch.visible, config, domain=1).to(device, non_blocking=True))
+    return TrainBatch(
+        step=batch.step,
+        source=source.expand(-1, -1, 3, -1, -1),
+        target=target,
+        keys=batch.infrared.keys,
+        target_positions=tuple(batch.visible.positions.tolist()),
+    )
+
+
+def _cropped(windows: FrameWindows, config: TrainConfig, *, domain: int) -> UInt8[Tensor, "B T C h w"]:
+    """One random square, and one coin for mirroring, for all frames of a window."""
+    side = config.data.crop_size_px
+    slack = config.data.load_size_px - side
+    cut = []
+    for frames, position in zip(windows.frames, windows.positions.tolist(), strict=True):
+        draw = np.random.default_rng([config.seed, _CROP, domain, position])
+        top, left, mirrored = int(draw.integers(slack + 1)), int(draw.integers(slack + 1)), draw.random() < 0.5
+        square = frames[..., top : top + side, left : left + side]
+        cut.append(square.flip(-1) if mirrored and config.data.flip else square)
+    return torch.stack(cut)

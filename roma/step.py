@@ -1,0 +1,332 @@
+"""One training step: G on all frames, their tokens, the discriminators' step on detached fakes, the generator's step.
+
+Source: arXiv 2204.12367, with the further terms of `config.LossConfig` where their weight is above 0. Only this file owns
+`backward` and `optimizer.step`; the losses are pure functions.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from roma.config import TrainConfig
+from roma.data import TrainBatch, degrade, window_centres
+from roma.distributed import World
+from roma.errors import TrainingError, WeightsError
+from roma.losses import discriminator_loss, generator_loss, structure_loss, temporal_loss
+from roma.models import (
+    Generator,
+    PatchDiscriminator,
+    RegionDiscriminator,
+    VisionTransformer,
+    load_from_hub,
+    load_weights,
+    pool_regions,
+    window_indices,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Networks:
+    """What trains and what watches; None where the config has no use for it."""
+
+    generator: Generator
+    averaged: Generator
+    """Exponential moving average of the generator, which snapshots hold; the generator itself without averaging."""
+    region_discriminator: RegionDiscriminator | None
+    patch_discriminator: PatchDiscriminator | None
+    vit: VisionTransformer | None
+
+    def trained(self) -> dict[str, nn.Module]:
+        """The networks that a checkpoint holds, by name; the frozen ViT is not among them."""
+        named: dict[str, nn.Module | None] = {
+            "generator": self.generator,
+            "averaged": self.averaged,
+            "region_discriminator": self.region_discriminator,
+            "patch_discriminator": self.patch_discriminator,
+        }
+        return {name: network for name, network in named.items() if network is not None}
+
+    def discriminators(self) -> list[nn.Module]:
+        """Those that there are."""
+        return [network for network in (self.region_discriminator, self.patch_discriminator) if network is not None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What a step did.
+
+    Attributes:
+        losses: Each term by name, not yet multiplied by its weight; 0-dimensional tensors on the device, detached.
+        grad_norms: Euclidean norm of all gradients of "generator" and "discriminator", where they were asked for.
+    """
+
+    losses: dict[str, Tensor]
+    grad_norms: dict[str, float]
+
+
+def build_networks(config: TrainConfig, device: torch.device) -> Networks:
+    """The networks of a run with their initial weights, a function of the config and its seed.
+
+    Raises:
+        WeightsError: The ViT's weights are not named, are missing or do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        generator = Generator(
+            width=config.generator.width,
+            num_blocks=config.generator.num_blocks,
+            init_gain=config.generator.init_gain,
+            last_init_gain=config.generator.last_init_gain,
+        )
+        loss = config.loss
+        region = RegionDiscriminator(width=config.vit.width) if loss.gan else None
+        patch = PatchDiscriminator(width=loss.patch_gan_width) if loss.patch_gan else None
+        needs_vit = loss.gan or loss.global_structure or loss.local_structure or loss.motion
+        vit = _build_vit(config) if needs_vit else None
+    averaged = copy.deepcopy(generator).requires_grad_(False) if config.optim.ema_decay else generator
+    built = Networks(
+        generator=generator.to(device),
+        averaged=averaged.to(device),
+        region_discriminator=region.to(device) if region is not None else None,
+        patch_discriminator=patch.to(device) if patch is not None else None,
+        vit=vit.to(device) if vit is not None else None,
+    )
+    return built
+
+
+def _build_vit(config: TrainConfig) -> VisionTransformer:
+    shape = config.vit
+    vit = VisionTransformer(
+        image_size=shape.image_size,
+        patch_size=shape.patch_size,
+        width=shape.width,
+        depth=shape.depth,
+        num_heads=shape.num_heads,
+        layers=shape.layers,
+    )
+    if shape.weights == "":
+        raise WeightsError(
+            "vit.weights is not set; name a weight file with --set vit.weights=PATH, download with vit.weights=hub, or use "
+            "--preset tiny, which needs none"
+        )
+    if shape.weights == "hub":
+        load_from_hub(vit)
+    elif shape.weights != "random":
+        load_weights(vit, Path(shape.weights))
+    return vit
+
+
+class Trainer:
+    """The state that steps change: networks, their wrappers for several ranks, and optimisers."""
+
+    def __init__(self, config: TrainConfig, networks: Networks, world: World) -> None:
+        self.config = config
+        self.networks = networks
+        self.world = world
+        betas = (config.optim.beta1, config.optim.beta2)
+        self.generator_optimiser = torch.optim.Adam(
+            networks.generator.parameters(), lr=config.optim.generator_lr, betas=betas
+        )
+        judged = [parameter for network in networks.discriminators() for parameter in network.parameters()]
+        self.discriminator_optimiser = (
+            torch.optim.Adam(judged, lr=config.optim.discriminator_lr, betas=betas) if judged else None
+        )
+        self._generator = world.wrap(networks.generator)
+        self._region = world.wrap(networks.region_discriminator) if networks.region_discriminator else None
+        self._patch = world.wrap(networks.patch_discriminator) if networks.patch_discriminator else None
+
+    def step(self, batch: TrainBatch, *, lr_factor: float, with_grad_norms: bool = False) -> StepResult:
+        """Take one step on this rank's share of a batch; a collective over all ranks.
+
+        Args:
+            batch: At least one window.
+            lr_factor: What both learning rates are multiplied with.
+            with_grad_norms: Measure the gradients' norms, which waits for the device.
+
+        Raises:
+            TrainingError: A loss is not finite; nothing was updated.
+        """
+        config, step = self.config, batch.step
+        is_warmup = step < config.loss.warmup_steps
+        # The mean over ranks of weighted means is the mean over the whole batch, also when ranks hold unequal shares.
+        share = batch.source.shape[0] * self.world.world_size / config.batch_size
+        source, target = batch.source.flatten(0, 1), batch.target.flatten(0, 1)
+        losses: dict[str, Tensor] = {}
+        with self._autocast():
+            inputs = [] if is_warmup else [source]
+            if config.loss.colourise:
+                inputs.append(degrade(target, batch.target_positions, seed=config.seed))
+            outputs: Tensor = self._generator(torch.cat(inputs))
+            fake = outputs[: 0 if is_warmup else len(source)]
+            terms: list[tuple[str, float, Tensor]] = []
+            if config.loss.colourise:
+                recoloured = outputs[len(fake) :]
+                terms.append(("colourise", config.loss.colourise, (recoloured.float() - target).abs().mean()))
+            if not is_warmup:
+                terms += self._adversarial_and_structure(batch, source, target, fake, share, lr_factor, losses)
+            total = torch.stack([weight * value for _, weight, value in terms]).sum()
+        losses.update({name: value.detach() for name, _, value in terms})
+        losses["generator_total"] = total.detach()
+        self._check_finite(losses, batch)
+        self.generator_optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(total * share)
+        norms = {}
+        if with_grad_norms:
+            norms = {"generator": _grad_norm(self.networks.generator)}
+            if self.discriminator_optimiser is not None and not is_warmup:
+                norms["discriminator"] = math.hypot(*map(_grad_norm, self.networks.discriminators()))
+        _step_with(self.generator_optimiser, config.optim.generator_lr * lr_factor)
+        self._average(step)
+        return StepResult(losses=losses, grad_norms=norms)
+
+    def _adversarial_and_structure(
+        self,
+        batch: TrainBatch,
+        source: Float[Tensor, "N 3 H W"],
+        target: Float[Tensor, "N 3 H W"],
+        fake: Float[Tensor, "N 3 H W"],
+        share: float,
+        lr_factor: float,
+        losses: dict[str, Tensor],
+    ) -> list[tuple[str, float, Tensor]]:
+        """The discriminators' step, and the generator's terms that come after it, as (name, weight, value)."""
+        loss, vit = self.config.loss, self.networks.vit
+        terms: list[tuple[str, float, Tensor]] = []
+        fake_regions: Tensor | None = None
+        real_regions: Tensor | None = None
+        if vit is not None:
+            windows = self._windows(batch.step, vit, fake.device) if loss.local_structure else None
+            of_fake = vit.encode(fake, windows)
+            with torch.no_grad():
+                of_source = vit.encode(source, windows)
+            structure = partial(structure_loss, kind=loss.similarity, centre=loss.centre_tokens)
+            if loss.global_structure:
+                value = structure(of_source.global_tokens, of_fake.global_tokens)
+                terms.append(("structure_global", loss.global_structure, value))
+            if loss.local_structure:
+                value = structure(of_source.window_tokens, of_fake.window_tokens)
+                terms.append(("structure_local", loss.local_structure, value))
+            if loss.motion and self.config.mode == "video":
+                value = temporal_loss(
+                    *_by_time(of_source.global_tokens),
+                    *_by_time(of_fake.global_tokens),
+                    centre=loss.centre_tokens,
+                    reference_temporal=loss.reference_temporal,
+                )
+                # The authors' code never applies lambda_motion.
+                terms.append(("motion", 1.0 if loss.reference_temporal else loss.motion, value))
+            if loss.gan:
+                pool = partial(
+                    pool_regions, grid=vit.grid, sizes=loss.region_sizes, reference_pooling=loss.reference_pooling
+                )
+                fake_regions = pool(of_fake.global_tokens[-1])
+                with torch.no_grad():
+                    real_regions = pool(vit.tokens(target)[-1])
+        self._discriminator_step(batch, fake, target, fake_regions, real_regions, share, lr_factor, losses)
+        with _frozen(self.networks.discriminators()):
+            if fake_regions is not None and self.networks.region_discriminator is not None:
+                terms.append(
+                    ("gan_generator", loss.gan, generator_loss(self.networks.region_discriminator(fake_regions)))
+                )
+            if self.networks.patch_discriminator is not None:
+                terms.append(
+                    ("patch_generator", loss.patch_gan, generator_loss(self.networks.patch_discriminator(fake)))
+                )
+        return terms
+
+    def _discriminator_step(
+        self,
+        batch: TrainBatch,
+        fake: Tensor,
+        target: Tensor,
+        fake_regions: Tensor | None,
+        real_regions: Tensor | None,
+        share: float,
+        lr_factor: float,
+        losses: dict[str, Tensor],
+    ) -> None:
+        """Let the discriminators tell detached fakes from real frames, in one pass over both."""
+        if self.discriminator_optimiser is None:
+            return
+        values: dict[str, Tensor] = {}
+        if self._region is not None and fake_regions is not None and real_regions is not None:
+            logits = self._region(torch.cat([fake_regions.detach(), real_regions]))
+            values["gan_discriminator"] = discriminator_loss(logits[: len(fake_regions)], logits[len(fake_regions) :])
+        if self._patch is not None:
+            logits = self._patch(torch.cat([fake.detach(), target.to(fake.dtype)]))
+            values["patch_discriminator"] = discriminator_loss(logits[: len(fake)], logits[len(fake) :])
+        losses.update({name: value.detach() for name, value in values.items()})
+        self._check_finite(losses, batch)
+        self.discriminator_optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(torch.stack(list(values.values())).sum() * share)
+        _step_with(self.discriminator_optimiser, self.config.optim.discriminator_lr * lr_factor)
+
+    def _windows(self, step: int, vit: VisionTransformer, device: torch.device) -> Int64[Tensor, "K A"]:
+        centres = window_centres(
+            step,
+            seed=self.config.seed,
+            num_windows=self.config.loss.num_windows,
+            num_patches=vit.grid[0] * vit.grid[1],
+        )
+        return window_indices(centres, grid=vit.grid, window=self.config.loss.window).to(device)
+
+    def _average(self, step: int) -> None:
+        decay = self.config.optim.ema_decay
+        if not decay:
+            return
+        # Young averages follow quickly, so that the random initial weights are soon forgotten.
+        decay = min(decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for averaged, current in zip(
+                self.networks.averaged.parameters(), self.networks.generator.parameters(), strict=True
+            ):
+                averaged.lerp_(current, 1 - decay)
+
+    def _check_finite(self, losses: dict[str, Tensor], batch: TrainBatch) -> None:
+        for name, value in losses.items():
+            if not math.isfinite(float(value)):
+                keys = ", ".join(key for window in batch.keys for key in window)
+                raise TrainingError(
+                    f"rank {self.world.rank}, step {batch.step}: {name} is {float(value)} on {keys}; nothing was updated; "
+                    "lower the learning rates, or look at these frames"
+                )
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.config.precision == "bf16"
+        return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _by_time(layers: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    """Tokens [B*2, P, D] of pairs -> those of the earlier and of the later frames, [B, P, D] each."""
+    return [tokens[0::2] for tokens in layers], [tokens[1::2] for tokens in layers]
+
+
+def _step_with(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.step()
+
+
+def _grad_norm(network: nn.Module) -> float:
+    squares = [parameter.grad.square().sum() for parameter in network.parameters() if parameter.grad is not None]
+    return math.sqrt(float(torch.stack(squares).sum())) if squares else 0.0
+
+
+@contextmanager
+def _frozen(networks: list[nn.Module]) -> Iterator[None]:
+    """Let gradients pass through the networks without stopping in their weights."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
