@@ -1,0 +1,197 @@
+"""The command `roma`: train, translate, evaluate, report.
+
+stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 130 and 143 on SIGINT and SIGTERM.
+"""
+
+import json
+import logging
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from roma.errors import RomaError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class _Commands(click.Group):
+    """`train` has its options beside the trainer, which needs torch; without torch it is listed all the same."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), "train"})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "train":
+            try:
+                from roma.train import train_command
+            except ModuleNotFoundError as error:
+                return _unavailable("train", error)
+            return train_command
+        return super().get_command(ctx, cmd_name)
+
+
+def _unavailable(name: str, error: ModuleNotFoundError) -> click.Command:
+    def explain() -> None:
+        raise error
+
+    text = f"Needs {error.name}: pip install 'infraredcity[train]'."
+    return click.Command(name, callback=explain, help=text, context_settings={"ignore_unknown_options": True})
+
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+_device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+_json = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON on stdout.")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="infraredcity")
+def cli() -> None:
+    """Night infrared video as daytime colour video: train the translator and run it."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+
+
+@cli.command("translate")
+@click.argument("snapshot", type=FILE)
+@click.argument("video", type=FILE)
+@click.option("-o", "--out", type=FILE, required=True, help="The mp4 to write.")
+@click.option("--side-by-side", is_flag=True, help="Put the input to the left of each translation.")
+@click.option("--native", is_flag=True, help="Work at the video's own size, not at the square of the training.")
+@_device
+@_json
+def translate_command(
+    snapshot: Path, video: Path, out: Path, side_by_side: bool, native: bool, device: str, as_json: bool
+) -> None:
+    """Translate the infrared VIDEO with SNAPSHOT, keeping its size, frame count and timing."""
+    from roma.infer import open_translator, translate_video
+
+    report = translate_video(
+        open_translator(snapshot, _torch_device(device)),
+        video,
+        out,
+        side_by_side=side_by_side,
+        native=native,
+        on_frames=_Counter("frames translated"),
+    )
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=1))
+    missing = f", {report.num_missing} frames of the input could not be decoded" if report.num_missing else ""
+    click.echo(f"{out}: {report.num_frames} frames, {report.width_px}x{report.height_px}{missing}", err=True)
+
+
+@cli.command("evaluate")
+@click.argument("snapshot", type=FILE)
+@click.option("--infrared", multiple=True, help="Tar files or a quoted pattern of infrared shards.")
+@click.option("--video", type=FILE, help="An infrared video, instead of shards.")
+@click.option("--truth", type=click.Path(path_type=Path), required=True,
+              help="Day frames of the same moments: a folder of <clip_id>.mp4 for --infrared, a video for --video.")  # fmt: skip
+@click.option(
+    "--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Gets evaluation.json and pictures."
+)
+@_device
+@_json
+def evaluate_command(
+    snapshot: Path, infrared: tuple[str, ...], video: Path | None, truth: Path, out: Path, device: str, as_json: bool
+) -> None:
+    """Compare translations with the truth: PSNR, SSIM and MAE, beside those of the infrared itself."""
+    from roma.evaluate import evaluate_shards, evaluate_video
+    from roma.infer import open_translator
+
+    if bool(infrared) == (video is not None):
+        raise click.UsageError("name what to translate with --infrared or with --video")
+    translator = open_translator(snapshot, _torch_device(device))
+    progress = _Counter("frames compared")
+    if video is not None:
+        report = evaluate_video(translator, video, truth, out, on_frames=progress)
+    else:
+        report = evaluate_shards(translator, infrared, truth, out, on_frames=progress)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=1))
+        return
+    click.echo(f"{'':12} {'PSNR dB':>8} {'SSIM':>7} {'MAE/255':>8}")
+    for name, scores in (("translated", report.translated), ("infrared", report.infrared)):
+        click.echo(f"{name:12} {scores.psnr_db:8.2f} {scores.ssim:7.3f} {scores.mae:8.1f}")
+    left_out = f", {report.num_without_truth} without truth left out" if report.num_without_truth else ""
+    click.echo(f"{report.num_frames} frames{left_out}, at {report.size_px}x{report.size_px}, {out}", err=True)
+
+
+@cli.command("report")
+@click.argument("run", type=FOLDER)
+@click.option("--evaluation", type=FOLDER, help="Folder that `roma evaluate` wrote.")
+@click.option("--video", "videos", type=FILE, multiple=True, help="An mp4 to embed; may be given several times.")
+@click.option("-o", "--out", type=FILE, required=True, help="The page to write.")
+def report_command(run: Path, evaluation: Path | None, videos: tuple[Path, ...], out: Path) -> None:
+    """Write one page about RUN that opens offline: pictures, video, curves, scores."""
+    from roma.report import write_page
+
+    write_page(out, run, evaluation=evaluation, videos=[(path.stem, path) for path in videos])
+    click.echo(f"{out}: written", err=True)
+
+
+class _Counter:
+    """Tells how far a long command is, every few seconds."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._last_s = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        if done == total or now_s - self._last_s > 5:
+            self._last_s = now_s
+            click.echo(f"{done} of {total} {self._what}", err=True)
+
+
+def _torch_device(name: str) -> "torch.device":
+    import torch
+
+    from roma.errors import DistributedError
+
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise DistributedError(
+            "--device cuda: torch finds no CUDA device here; use --device cpu or a CUDA build of torch"
+        )
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that temporary files go."""
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit; the one place where our errors become a line and an exit code."""
+    from infraredcity.errors import InfraredCityError
+
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        code = cli.main(args=arguments, prog_name="roma", standalone_mode=False)
+    except (RomaError, InfraredCityError) as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("roma", "infraredcity"):
+            raise
+        click.echo(
+            f"Error: roma needs {error.name}, which is not installed; run: pip install 'infraredcity[train]'", err=True
+        )
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except _Terminated:
+        code = 143
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,62 @@
+"""The main job on the built-in sample, from nothing to a page of pictures: `make demo`, or `python tools/demo.py FOLDER`.
+
+Nine generated clips -> shards -> a Lite set at scale -> the preset tiny on two processes -> a held-out night clip of another town as
+day video, compared with its truth. Run it again and it goes on, or does nothing.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from pipeline import Pipeline
+
+SCENE = "city"
+HELD_OUT = "city_clear"
+HELD_OUT_SEED = 7
+
+
+def main() -> None:
+    """Parse, run every stage, name the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
+    parser.add_argument("--frames", type=int, default=240, help="frames of each generated clip")
+    parser.add_argument("--processes", type=int, default=2, help="training processes")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], help="a training setting, such as seed=1"
+    )
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    way = Pipeline()
+    sample, held_out, shards, lite, run = (folder / name for name in ("sample", "held-out", "shards", "lite", "run"))
+
+    if not (sample / "clips.toml").exists():
+        way.run("infraredcity", "sample", sample, "--frames", str(arguments.frames))
+    if not (held_out / "clips.toml").exists():
+        way.run("infraredcity", "sample", held_out, "--clip", HELD_OUT, "--seed", str(HELD_OUT_SEED), "--frames", "150")
+    way.run("infraredcity", "extract", "--all", "--clips", sample / "clips.toml", "--out", shards, "--size", "140")
+    way.run("infraredcity", "make-lite", "--from", shards, "--out", lite, "--scale", "auto")
+    way.train(lite=lite, scene=SCENE, run=run, processes=arguments.processes, settings=tuple(arguments.settings))
+    night, truth = held_out / f"{HELD_OUT}.mp4", held_out / "truth" / f"{HELD_OUT}.mp4"
+    translated, evaluation = folder / "translated.mp4", folder / "evaluation"
+    way.run("roma", "translate", run / "snapshot.pt", night, "-o", translated, "--side-by-side")
+    way.run("roma", "evaluate", run / "snapshot.pt", "--video", night, "--truth", truth, "--out", evaluation)
+
+    from roma.report import write_page
+
+    page = folder / "index.html"
+    videos = [("Held-out night clip: infrared, translated", translated), ("The same moments by day: the truth", truth)]
+    write_page(
+        page,
+        run,
+        evaluation=evaluation,
+        videos=videos,
+        commands=way.commands,
+        title="A night in the sample town, by day",
+    )
+    way.say(f"done: open {page.resolve()}")
+
+
+if __name__ == "__main__":
+    main()
