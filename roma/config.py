@@ -285,7 +285,8 @@ def resolve(
         if not isinstance(from_file, dict):
             raise ConfigError(f"{config_file}: expected one JSON object of settings")
     base = preset(preset_name or str(from_file.get("preset", "roma")), mode=mode or from_file.get("mode", "video"))
-    config = _updated(base, {k: v for k, v in from_file.items() if k != "preset"}, where=f"{config_file}: ")
+    # All values are merged before any is checked, since a check may span two of them (load_size_px, crop_size_px).
+    merged = _merged({}, {name: value for name, value in from_file.items() if name != "preset"})
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
@@ -293,8 +294,8 @@ def resolve(
         nested: Any = _parsed(text)
         for part in reversed(name.strip().split(".")):
             nested = {part: nested}
-        config = _updated(config, nested, where=f"--set {setting}: ")
-    return config
+        merged = _merged(merged, nested)
+    return _updated(base, merged, where="" if config_file is None else f"{config_file} and --set: ")
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
@@ -320,6 +321,15 @@ def _differences(before: Any, now: Any, name: str) -> list[str]:
             found += _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
         return found
     return [] if before == now else [f"{name} {before} -> {now}"]
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings, those of `above` winning."""
+    merged = dict(below)
+    for name, value in above.items():
+        before = merged.get(name)
+        merged[name] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _parsed(text: str) -> Any:

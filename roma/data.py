@@ -102,15 +102,13 @@ def degrade(target: Float[Tensor, "N 3 H W"], positions: tuple[int, ...], *, see
     from the day domain alone.
 
     Args:
-        target: Values in [-1, 1]; N is a multiple of the number of positions, whose frames share one draw.
-        positions: Stream positions of the windows.
+        target: Values in [-1, 1], one frame of each window.
+        positions: Stream positions of the windows, from which each frame's draw follows.
         seed: The run's seed.
     """
-    frames_each = target.shape[0] // len(positions)
     outputs = []
-    for number, position in enumerate(positions):
+    for frames, position in zip(target[:, None], positions, strict=True):
         draw = np.random.default_rng([seed, _DEGRADE, position])
-        frames = target[number * frames_each : (number + 1) * frames_each]
         mix = torch.tensor(draw.dirichlet([1.0, 1.5, 1.0]), dtype=frames.dtype, device=frames.device)
         gray = (frames * mix[:, None, None]).sum(dim=1, keepdim=True).add(1).div(2)
         # A piecewise linear tone curve through random levels, mostly rising or falling, so that things keep their layout.
@@ -123,10 +121,7 @@ def degrade(target: Float[Tensor, "N 3 H W"], positions: tuple[int, ...], *, see
         toned = torch.lerp(curve[low.long()], curve[low.long() + 1], place - low)
         sigma = float(draw.uniform(0.3, 1.5))
         soft = _blurred(toned, sigma)
-        noise_seed = int(draw.integers(2**62))
-        noise = torch.from_numpy(
-            np.random.default_rng(noise_seed).normal(0, float(draw.uniform(0.0, 0.04)), soft.shape).astype(np.float32)
-        ).to(soft)
+        noise = torch.from_numpy(draw.normal(0, draw.uniform(0.0, 0.04), soft.shape).astype(np.float32)).to(soft)
         outputs.append((soft + noise).clamp(0, 1).mul(2).sub(1).expand(-1, 3, -1, -1))
     return torch.cat(outputs)
 

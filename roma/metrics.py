@@ -52,7 +52,7 @@ class MetricsLog:
         self._events.close()
 
 
-def read_metrics(run: Path) -> list[dict[str, float]]:
+def read_metrics(run: Path) -> list[dict[str, float | int]]:
     """The lines of a run's metrics.jsonl, oldest first; a half-written last line is left out."""
     return [json.loads(line) for line in _whole_lines(run / METRICS_NAME)]
 

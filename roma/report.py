@@ -82,7 +82,7 @@ def write_page(
     write_atomic(page, _PAGE.substitute(parts).encode())
 
 
-def _names(lines: Sequence[dict[str, float]]) -> list[str]:
+def _names(lines: Sequence[dict[str, float | int]]) -> list[str]:
     names: dict[str, None] = {}
     for line in lines:
         names.update(dict.fromkeys(name for name in line if name != "step"))

@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from roma.config import TrainConfig, differences, from_json, preset, resolve, to_json
+from roma.errors import ConfigError
+
+
+def resolved(*settings: str, name: str | None = "tiny", file: Path | None = None) -> TrainConfig:
+    return resolve(name, mode=None, config_file=file, settings=settings)
+
+
+def test_preset_roma_holds_the_published_hyper_parameters():
+    config = preset("roma")
+    loss = config.loss
+    assert (config.optim.generator_lr, config.optim.discriminator_lr) == (1e-5, 1e-5)
+    assert (config.optim.beta1, config.optim.beta2, config.batch_size) == (0.5, 0.999, 1)
+    assert (loss.global_structure, loss.local_structure, loss.motion, loss.gan) == (5, 5, 1, 1)
+    assert (loss.num_windows, loss.window, loss.region_sizes) == (64, 7, (2, 4, 6, 8, 12))
+    assert (config.data.load_size_px, config.data.crop_size_px, config.data.flip) == (286, 256, False)
+    assert (config.schedule.constant_epochs, config.schedule.decay_epochs) == (100, 100)
+
+
+def test_preset_roma_departs_from_the_paper_in_nothing():
+    config = preset("roma")
+    assert (config.loss.patch_gan, config.loss.colourise, config.loss.warmup_steps) == (0, 0, 0)
+    assert (config.loss.similarity, config.loss.centre_tokens) == ("cross", False)
+    assert (config.optim.ema_decay, config.generator.last_init_gain) == (0, None)
+
+
+def test_image_mode_of_roma_flips_and_takes_single_frames():
+    config = preset("roma", mode="image")
+    assert config.data.flip
+    assert config.window_frames == 1
+    assert preset("roma").window_frames == 2
+
+
+def test_unknown_preset_names_the_known_ones():
+    with pytest.raises(ConfigError, match="'huge'; there are roma and tiny"):
+        preset("huge")
+
+
+def test_later_sources_win(tmp_path: Path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"preset": "tiny", "seed": 3, "optim": {"generator_lr": 0.5, "beta1": 0.25}}))
+    config = resolved("optim.generator_lr=0.125", name=None, file=file)
+    assert (config.preset, config.seed) == ("tiny", 3)
+    assert (config.optim.generator_lr, config.optim.beta1) == (0.125, 0.25)
+
+
+def test_a_run_s_config_file_alone_gives_the_run_again(tmp_path: Path):
+    config = resolved("seed=5", "data.infrared=a/*.tar", "loss.region_sizes=[2, 4]")
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(to_json(config)))
+    assert resolved(name=None, file=file) == config
+    assert from_json(to_json(config), where="x") == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("loss.gann=1", r"no setting is called loss\.gann"),
+        ("loss=1", "loss is a group of settings"),
+        ("seed", "expected name=value"),
+        ("batch_size=1.5", "batch_size must be int, got 1.5"),
+        ("batch_size=0", "batch_size must be at least 1, got 0"),
+        ("loss.similarity=both", "must be one of cross, self, got 'both'"),
+        ("data.crop_size_px=130", "must be a multiple of 4"),
+        ("data.load_size_px=100", "load_size_px must be at least crop_size_px 128, got 100"),
+        ("optim.generator_lr=fast", "generator_lr must be float, got 'fast'"),
+        ("loss.colourise=0", "warmup_steps trains colourise alone"),
+        ("data.flip=1", "flip must be bool, got 1"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_says_what_is_wrong(setting: str, message: str):
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolved(setting)
+    assert "\n" not in str(caught.value)
+
+
+def test_config_file_errors_name_the_file(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"nowhere\.json: no such file"):
+        resolved(file=tmp_path / "nowhere.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(ConfigError, match=r"broken\.json: not JSON"):
+        resolved(file=broken)
+
+
+def test_differences_name_both_values():
+    assert differences(resolved(), resolved("seed=1", "loss.gan=0.5")) == ["loss.gan 0.0 -> 0.5", "seed 0 -> 1"]

@@ -1,0 +1,85 @@
+import numpy as np
+import torch
+
+from roma import data
+from roma.config import TrainConfig, resolve
+from roma.distributed import World
+
+CPU = torch.device("cpu")
+
+
+def first_batch(config: TrainConfig, *, rank: int = 0, world_size: int = 1, step: int = 0) -> data.TrainBatch:
+    domains = data.open_domains(config)
+    try:
+        batches = data.train_batches(
+            domains, config, World(rank=rank, world_size=world_size, device=CPU), start_step=step
+        )
+        batch = next(batches)
+        batches.close()
+        return batch
+    finally:
+        domains.close()
+
+
+def test_batch_has_the_asked_shape_and_range(config: TrainConfig):
+    batch = first_batch(config)
+    assert batch.source.shape == batch.target.shape == (2, 2, 3, 32, 32)
+    assert torch.equal(batch.source[:, :, 0], batch.source[:, :, 2])
+    assert -1 <= float(batch.source.min()) < float(batch.source.max()) <= 1
+    assert not torch.equal(batch.target[:, :, 0], batch.target[:, :, 1])
+
+
+def test_frames_of_a_window_are_neighbours_under_one_crop_and_one_mirror(config: TrainConfig):
+    for step in range(4):
+        batch = first_batch(config, step=step)
+        for keys in batch.keys:
+            first, second = (int(key.rpartition("_")[2]) for key in keys)
+            assert second == first + 1
+    # The same frame as second of one window and first of another, uncropped and unmirrored, is the same picture.
+    plain = resolve(
+        None, mode=None, config_file=None,
+        settings=[f"data.infrared={list(config.data.infrared)}".replace("'", '"'),
+                  f"data.visible={list(config.data.visible)}".replace("'", '"'),
+                  "data.load_size_px=32", "data.crop_size_px=32", "batch_size=19"],
+    )  # fmt: skip
+    batch = first_batch(plain)
+    pictures: dict[str, torch.Tensor] = {}
+    for window, keys in zip(batch.source, batch.keys, strict=True):
+        for frame, key in zip(window, keys, strict=True):
+            assert torch.equal(pictures.setdefault(key, frame), frame)
+    assert len(pictures) == 20
+
+
+def test_two_ranks_get_the_halves_of_what_one_rank_gets(config: TrainConfig):
+    whole = first_batch(config, step=3)
+    halves = [first_batch(config, rank=rank, world_size=2, step=3) for rank in range(2)]
+    assert torch.equal(torch.cat([half.source for half in halves]), whole.source)
+    assert torch.equal(torch.cat([half.target for half in halves]), whole.target)
+    assert halves[0].keys + halves[1].keys == whole.keys
+
+
+def test_bytes_survive_the_unit_range():
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(data.to_bytes(data.to_unit_range(levels)), levels)
+    assert data.to_bytes(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+def test_window_centres_are_distinct_and_a_function_of_seed_and_step():
+    centres = data.window_centres(7, seed=1, num_windows=64, num_patches=576)
+    assert len(set(centres.tolist())) == 64
+    assert torch.equal(centres, data.window_centres(7, seed=1, num_windows=64, num_patches=576))
+    assert not torch.equal(centres, data.window_centres(8, seed=1, num_windows=64, num_patches=576))
+    assert len(data.window_centres(0, seed=0, num_windows=64, num_patches=16)) == 16
+
+
+def test_degraded_frames_are_gray_repeatable_and_keep_the_layout():
+    target = torch.zeros(2, 3, 32, 32)
+    target[:, 0, :, 16:] = 1
+    target[:, 1, :, :16] = -1
+    gray = data.degrade(target, (4, 5), seed=0)
+    assert gray.shape == target.shape
+    assert torch.equal(gray[:, 0], gray[:, 1])
+    assert torch.equal(gray, data.degrade(target, (4, 5), seed=0))
+    assert torch.equal(gray[1:], data.degrade(target[1:], (5,), seed=0))
+    edges = np.abs(np.diff(gray[:, 0].mean(dim=1).numpy(), axis=1))
+    assert (edges[:, 12:19].max(axis=1) > 3 * np.delete(edges, np.s_[10:21], axis=1).max(axis=1)).any()

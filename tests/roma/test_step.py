@@ -1,0 +1,187 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from roma import data
+from roma.config import TrainConfig, preset, resolve
+from roma.distributed import World
+from roma.errors import TrainingError, WeightsError
+from roma.losses import structure_loss, temporal_loss
+from roma.models import pool_regions, window_indices
+from roma.step import Trainer, build_networks
+
+CPU = torch.device("cpu")
+ALONE = World(rank=0, world_size=1, device=CPU)
+
+
+def batch_of(config: TrainConfig, *, step: int, seed: int = 0) -> data.TrainBatch:
+    draw = torch.Generator().manual_seed(seed)
+    side, frames = config.data.crop_size_px, config.window_frames
+    shape = (config.batch_size, frames, 3, side, side)
+    source = torch.rand(shape, generator=draw)[:, :, :1].expand(-1, -1, 3, -1, -1) * 2 - 1
+    return data.TrainBatch(
+        step=step,
+        source=source,
+        target=torch.rand(shape, generator=draw) * 2 - 1,
+        keys=tuple(("a_00000000", "a_00000001")[:frames] for _ in range(config.batch_size)),
+        target_positions=tuple(range(config.batch_size)),
+    )
+
+
+def published(config: TrainConfig, *, mode: str = "video", **loss: object) -> TrainConfig:
+    """The paper's losses on the small networks."""
+    small = dataclasses.replace(
+        preset("roma").loss,
+        window=3,
+        num_windows=4,
+        region_sizes=(2,),
+        **loss,  # type: ignore[arg-type]
+    )
+    return dataclasses.replace(config, loss=small, mode=mode, optim=dataclasses.replace(config.optim, ema_decay=0.0))
+
+
+def test_published_step_takes_the_four_losses_of_the_paper(config: TrainConfig):
+    result = Trainer(published(config), build_networks(published(config), CPU), ALONE).step(
+        batch_of(config, step=0), lr_factor=1.0
+    )
+    assert set(result.losses) == {
+        "structure_global", "structure_local", "motion", "gan_generator", "gan_discriminator", "generator_total",
+    }  # fmt: skip
+
+
+def test_published_total_is_the_weighted_sum_computed_by_hand(config: TrainConfig):
+    config = published(config)
+    networks = build_networks(config, CPU)
+    batch = batch_of(config, step=5)
+    assert networks.vit is not None
+    assert networks.region_discriminator is not None
+    with torch.no_grad():
+        x0, x1 = batch.source[:, 0], batch.source[:, 1]
+        y0, y1 = networks.generator(x0), networks.generator(x1)
+        centres = data.window_centres(5, seed=config.seed, num_windows=4, num_patches=16)
+        windows = window_indices(centres, grid=(4, 4), window=3)
+        of = {name: networks.vit.encode(image, windows) for name, image in zip("abcd", (x0, x1, y0, y1), strict=True)}
+        global_ = sum(structure_loss(of[s].global_tokens, of[f].global_tokens) for s, f in ("ac", "bd")) / 2
+        local = sum(structure_loss(of[s].window_tokens, of[f].window_tokens) for s, f in ("ac", "bd")) / 2
+        motion = temporal_loss(*(of[name].global_tokens for name in "abcd"))
+    result = Trainer(config, networks, ALONE).step(batch, lr_factor=1.0)
+    assert float(result.losses["structure_global"]) == pytest.approx(float(global_), rel=1e-5)
+    assert float(result.losses["structure_local"]) == pytest.approx(float(local), rel=1e-5)
+    assert float(result.losses["motion"]) == pytest.approx(float(motion), rel=1e-5)
+    # The generator is judged by the discriminator after that one's step.
+    with torch.no_grad():
+        regions = [pool_regions(of[name].global_tokens[-1], grid=(4, 4), sizes=(2,)) for name in "cd"]
+        judged = [(networks.region_discriminator(region) - 1).square().mean() for region in regions]
+    gan = (judged[0] + judged[1]) / 2
+    assert float(result.losses["gan_generator"]) == pytest.approx(float(gan), rel=1e-5)
+    total = 5 * global_ + 5 * local + motion + gan
+    assert float(result.losses["generator_total"]) == pytest.approx(float(total), rel=1e-5)
+
+
+def test_image_mode_has_no_temporal_term(config: TrainConfig):
+    config = published(config, mode="image")
+    result = Trainer(config, build_networks(config, CPU), ALONE).step(batch_of(config, step=0), lr_factor=1.0)
+    assert "motion" not in result.losses
+    assert all(math.isfinite(float(value)) for value in result.losses.values())
+
+
+def test_reference_temporal_ignores_its_weight_and_sums_over_layers(config: TrainConfig):
+    totals = {}
+    for reference in (False, True):
+        chosen = published(
+            config, reference_temporal=reference, motion=0.5, global_structure=0.0, local_structure=0.0, gan=0.0
+        )
+        result = Trainer(chosen, build_networks(chosen, CPU), ALONE).step(batch_of(config, step=0), lr_factor=1.0)
+        totals[reference] = float(result.losses["generator_total"])
+    assert totals[True] == pytest.approx(totals[False] * 2 * len(config.vit.layers), rel=1e-5)
+
+
+def test_warm_up_trains_the_generator_on_the_visible_domain_alone(config: TrainConfig):
+    networks = build_networks(config, CPU)
+    before = {name: value.clone() for name, value in networks.patch_discriminator.state_dict().items()}  # type: ignore[union-attr]
+    trainer = Trainer(config, networks, ALONE)
+    one = batch_of(config, step=0, seed=1)
+    other_source = dataclasses.replace(one, source=-one.source)
+    weights = [value.clone() for value in networks.generator.parameters()]
+    result = trainer.step(one, lr_factor=1.0)
+    assert set(result.losses) == {"colourise", "generator_total"}
+    assert all(torch.equal(value, before[name]) for name, value in networks.patch_discriminator.state_dict().items())  # type: ignore[union-attr]
+    assert any(not torch.equal(a, b) for a, b in zip(weights, networks.generator.parameters(), strict=True))
+    fresh = Trainer(config, build_networks(config, CPU), ALONE)
+    assert float(fresh.step(other_source, lr_factor=1.0).losses["colourise"]) == float(result.losses["colourise"])
+
+
+def test_after_the_warm_up_both_sides_train_and_the_vit_stays_as_it_is(config: TrainConfig):
+    networks = build_networks(config, CPU)
+    assert networks.vit is not None
+    frozen = {name: value.clone() for name, value in networks.vit.state_dict().items()}
+    before = {name: [p.clone() for p in network.parameters()] for name, network in networks.trained().items()}
+    result = Trainer(config, networks, ALONE).step(batch_of(config, step=2), lr_factor=1.0, with_grad_norms=True)
+    assert set(result.grad_norms) == {"generator", "discriminator"}
+    assert min(result.grad_norms.values()) > 0
+    for name, network in networks.trained().items():
+        moved = [not torch.equal(a, b) for a, b in zip(before[name], network.parameters(), strict=True)]
+        assert any(moved), name
+        assert all(parameter.requires_grad for parameter in network.parameters()) == (name != "averaged")
+    assert all(torch.equal(value, frozen[name]) for name, value in networks.vit.state_dict().items())
+
+
+def test_average_follows_the_generator_as_its_decay_says(config: TrainConfig):
+    networks = build_networks(config, CPU)
+    start = [value.clone() for value in networks.averaged.parameters()]
+    Trainer(config, networks, ALONE).step(batch_of(config, step=2), lr_factor=1.0)
+    decay = (1 + 2) / (10 + 2)  # young averages follow faster than 0.99
+    for averaged, before, now in zip(
+        networks.averaged.parameters(), start, networks.generator.parameters(), strict=True
+    ):
+        torch.testing.assert_close(averaged, decay * before + (1 - decay) * now)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_term_and_frames(config: TrainConfig):
+    networks = build_networks(config, CPU)
+    trainer = Trainer(config, networks, ALONE)
+    batch = batch_of(config, step=2)
+    batch = dataclasses.replace(batch, source=torch.full_like(batch.source, math.nan))
+    weights = [value.clone() for value in networks.generator.parameters()]
+    with pytest.raises(
+        TrainingError,
+        match=r"rank 0, step 2: patch_discriminator is nan on a_00000000, a_00000001.*nothing was updated",
+    ):
+        trainer.step(batch, lr_factor=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(weights, networks.generator.parameters(), strict=True))
+
+
+def test_learning_rate_follows_the_factor(config: TrainConfig):
+    trainer = Trainer(config, build_networks(config, CPU), ALONE)
+    weights = [value.clone() for value in trainer.networks.generator.parameters()]
+    trainer.step(batch_of(config, step=2), lr_factor=0.0)
+    assert all(torch.equal(a, b) for a, b in zip(weights, trainer.networks.generator.parameters(), strict=True))
+
+
+def test_initial_weights_are_a_function_of_the_seed_and_leave_the_global_generator_alone(config: TrainConfig):
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    first = build_networks(config, CPU).generator.state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    again = build_networks(config, CPU).generator.state_dict()
+    other = build_networks(dataclasses.replace(config, seed=1), CPU).generator.state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_preset_roma_without_weights_says_what_to_do():
+    with pytest.raises(WeightsError, match=r"vit\.weights is not set; name a weight file .* use --preset tiny"):
+        build_networks(resolve("roma", mode=None, config_file=None, settings=["generator.width=2"]), CPU)
+
+
+def test_bf16_keeps_losses_in_float32_and_close(config: TrainConfig):
+    values = {}
+    for precision in ("fp32", "bf16"):
+        chosen = dataclasses.replace(published(config), precision=precision)
+        result = Trainer(chosen, build_networks(chosen, CPU), ALONE).step(batch_of(config, step=0), lr_factor=1.0)
+        assert all(value.dtype == torch.float32 for value in result.losses.values())
+        values[precision] = float(result.losses["generator_total"])
+    assert values["bf16"] == pytest.approx(values["fp32"], rel=0.05)
