@@ -89,9 +89,10 @@ def _names(lines: Sequence[dict[str, float | int]]) -> list[str]:
     return list(names)
 
 
-def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
+def _curve(name: str, points: Sequence[tuple[int | float, int | float]]) -> str:
     """One small chart as SVG: the values over the steps, with their smallest and largest named."""
     width, height, left, bottom = 320, 160, 46, 20
+    points = [(float(step), float(value)) for step, value in points]
     steps = [step for step, _ in points]
     values = [value for _, value in points]
     low, high = min(values), max(values)

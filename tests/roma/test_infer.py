@@ -1,0 +1,141 @@
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from infraredcity.errors import VideoDecodeError
+from infraredcity.video import FrameRange, open_clip, probe, read_frames
+from roma.checkpoint import Snapshot, save_snapshot
+from roma.errors import CheckpointError, EvaluationError
+from roma.evaluate import evaluate_shards, evaluate_video, read_report
+from roma.infer import Translator, open_translator, translate_video
+from roma.models import Generator
+from roma.video_out import open_video
+
+CPU = torch.device("cpu")
+BURSTY_PTS = [1000, 1040, 1050, 1200, 1201, 1400, 1440]  # variable rate, not beginning at zero
+
+
+def write_video(path: Path, pts: list[int], *, width: int = 48, height: int = 32, level: int = 0) -> Path:
+    """Frames whose gray level tells their number."""
+    with open_video(path, width_px=width, height_px=height, time_base=Fraction(1, 1000), fps=25.0, crf=1) as writer:
+        for number, time in enumerate(pts):
+            writer.add(np.full((height, width, 3), level + 20 * number, np.uint8), time)
+    return path
+
+
+@pytest.fixture
+def snapshot_file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    generator = Generator(width=4, num_blocks=1, init_gain=1.0)
+    path = tmp_path / "snapshot.pt"
+    save_snapshot(
+        path,
+        Snapshot(width=4, num_blocks=1, weights=generator.state_dict(), size_px=16, step=5, preset="tiny", config={}),
+    )
+    return path
+
+
+@pytest.fixture
+def translator(snapshot_file: Path) -> Translator:
+    return open_translator(snapshot_file, CPU)
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_translation_keeps_size_count_and_times_of_a_variable_rate_video(
+    translator: Translator, tmp_path: Path, side_by_side: bool
+):
+    source = write_video(tmp_path / "in.mp4", BURSTY_PTS)
+    report = translate_video(translator, source, tmp_path / "out.mp4", side_by_side=side_by_side)
+    before, after = probe(source), probe(tmp_path / "out.mp4")
+    assert [float(pts * before.time_base) for pts in before.pts] == pytest.approx([pts / 1000 for pts in BURSTY_PTS])
+    assert [pts * after.time_base for pts in after.pts.tolist()] == [
+        pts * before.time_base for pts in before.pts.tolist()
+    ]
+    assert (after.num_frames, after.num_hidden) == (7, 0)
+    assert (after.width_px, after.height_px) == (96 if side_by_side else 48, 32)
+    assert (report.num_frames, report.num_missing) == (7, 0)
+
+
+def test_side_by_side_shows_the_input_on_the_left(translator: Translator, tmp_path: Path):
+    source = write_video(tmp_path / "in.mp4", list(range(0, 240, 40)), level=40)
+    translate_video(translator, source, tmp_path / "out.mp4", side_by_side=True)
+    clip = open_clip([tmp_path / "out.mp4"])
+    left = [
+        float(picture[:, :40].mean())
+        for batch in read_frames(clip, FrameRange(start_frame=0, stop_frame=6), color="gray")
+        for picture in batch.data
+    ]
+    assert left == pytest.approx([40, 60, 80, 100, 120, 140], abs=4)
+
+
+def test_native_size_is_cut_to_multiples_of_four_for_the_network_alone(translator: Translator, tmp_path: Path):
+    source = write_video(tmp_path / "in.mp4", [0, 40], width=50, height=38)
+    report = translate_video(translator, source, tmp_path / "out.mp4", native=True)
+    assert (report.width_px, report.height_px) == (50, 38)
+
+
+def test_translate_is_the_generator_on_the_resized_frame(translator: Translator):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 1), dtype=np.uint8)
+    found = translator.translate(frames, size=(16, 16))
+    source = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1).expand(-1, 3, -1, -1)
+    expected = ((translator.generator(source) + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+    assert found.shape == (3, 16, 16, 3)
+    assert np.abs(found.astype(int) - expected.numpy()).max() <= 1
+
+
+def test_bad_input_leaves_no_output(translator: Translator, tmp_path: Path):
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    with pytest.raises(VideoDecodeError, match=r"text\.mp4: not a video that can be opened"):
+        translate_video(translator, text, tmp_path / "out.mp4")
+    with pytest.raises(EvaluationError, match="give -o a name that ends in"):
+        translate_video(translator, text, tmp_path / "out.avi")
+    source = write_video(tmp_path / "in.mp4", [0, 40])
+    with pytest.raises(EvaluationError, match="is the input itself"):
+        translate_video(translator, source, source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "snapshot.pt", "text.mp4"]
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, snapshot_file: Path):
+    values = torch.load(snapshot_file, weights_only=True)
+    torch.save({**values, "num_blocks": 2}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"other\.pt: its weights do not fit its generator"):
+        open_translator(tmp_path / "other.pt", CPU)
+
+
+def test_writer_refuses_times_that_do_not_rise(tmp_path: Path):
+    with pytest.raises(ValueError, match="times must rise, got pts 5 after 5"):
+        write_video(tmp_path / "x.mp4", [1, 5, 5])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluation_of_a_video_measures_what_translate_gives(translator: Translator, tmp_path: Path):
+    source = write_video(tmp_path / "in.mp4", BURSTY_PTS)
+    truth = write_video(tmp_path / "truth.mp4", BURSTY_PTS, level=30)
+    report = evaluate_video(translator, source, truth, tmp_path / "out")
+    assert (report.num_frames, report.num_without_truth, report.size_px) == (7, 0, 16)
+    assert report.infrared.mae == pytest.approx(30, abs=1.5)  # the truth is 30 levels brighter
+    assert report.infrared.psnr_db == pytest.approx(18.59, abs=0.5)  # 20 log10(255 / 30)
+    assert report.translated.mae != report.infrared.mae
+    assert read_report(tmp_path / "out") == report
+    assert len(report.pictures) == 6
+    assert all((tmp_path / "out" / name).is_file() for names in report.pictures for name in names)
+
+
+def test_a_truth_of_another_length_is_refused(translator: Translator, tmp_path: Path):
+    source = write_video(tmp_path / "in.mp4", BURSTY_PTS)
+    truth = write_video(tmp_path / "truth.mp4", BURSTY_PTS[:4])
+    with pytest.raises(EvaluationError, match=r"holds 4 frames, .* 7; a truth shows the same moments"):
+        evaluate_video(translator, source, truth, tmp_path / "out")
+
+
+def test_shards_meet_their_truth_by_frame_index(translator: Translator, domains: tuple[str, str], tmp_path: Path):
+    (tmp_path / "truth").mkdir()
+    with pytest.raises(EvaluationError, match=r"holds no night\.<ext>"):
+        evaluate_shards(translator, (domains[0],), tmp_path / "truth", tmp_path / "out")
+    write_video(tmp_path / "truth" / "night.mp4", list(range(0, 12 * 40, 40)))
+    report = evaluate_shards(translator, (domains[0],), tmp_path / "truth", tmp_path / "out")
+    assert (report.num_frames, report.num_without_truth) == (12, 8)  # 20 frames, a truth of 12
