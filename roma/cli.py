@@ -42,7 +42,9 @@ def _unavailable(name: str, error: ModuleNotFoundError) -> click.Command:
         raise error
 
     text = f"Needs {error.name}: pip install 'infraredcity[train]'."
-    return click.Command(name, callback=explain, help=text, context_settings={"ignore_unknown_options": True})
+    return click.Command(
+        name, callback=explain, help=text, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+    )
 
 
 FILE = click.Path(dir_okay=False, path_type=Path)

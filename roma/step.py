@@ -163,7 +163,9 @@ class Trainer:
         with self._autocast():
             inputs = [] if is_warmup else [source]
             if config.loss.colourise:
-                true_colours = batch.target[:, 0]  # neighbours show nearly the same: one frame of each window teaches as much
+                true_colours = batch.target[
+                    :, 0
+                ]  # neighbours show nearly the same: one frame of each window teaches as much
                 inputs.append(degrade(true_colours, batch.target_positions, seed=config.seed))
             outputs: Tensor = self._generator(torch.cat(inputs))
             fake = outputs[: 0 if is_warmup else len(source)]

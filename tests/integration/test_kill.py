@@ -1,0 +1,184 @@
+"""Extraction that is killed at any moment and started again ends with the bytes of one that ran through."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from synthetic import Shelf
+
+CLIP = "city_clear"
+FRAMES_PER_SHARD = 40  # 1,200 frames in 30 shards
+Start = Callable[..., "subprocess.Popen[str]"]
+LAST = ("index.npz", "manifest.csv", "manifest.parquet", "clips.json", "gaps.json", "index.json")
+
+
+def command(shelf: Shelf, out: Path, workers: int) -> tuple[object, ...]:
+    return ("extract", "--clip", CLIP, "--video", shelf.long, "--out", out, "--frames-per-shard", FRAMES_PER_SHARD,
+            "--workers", workers)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Every file of a run that nobody disturbed."""
+    from conftest import clip_of
+
+    from infraredcity.executors.local import extract_clip
+    from infraredcity.plan import ExtractConfig
+
+    out = tmp_path_factory.mktemp("whole")
+    extract_clip(clip_of(shelf.long), ExtractConfig(frames_per_shard=FRAMES_PER_SHARD), out)
+    return finished_files(out / CLIP)
+
+
+def finished_files(folder: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
+        return {}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def temporaries(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".tmp-*")]
+
+
+def wait_for_shards(process: "subprocess.Popen[str]", folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(list(folder.glob("*.tar"))) >= count:
+            return
+        time.sleep(0.002)
+
+
+def children_of(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for_end(pids: list[int], *, within_s: float) -> list[int]:
+    deadline = time.monotonic() + within_s
+    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return [pid for pid in pids if is_alive(pid)]
+
+
+@pytest.mark.parametrize(("seed", "workers"), [(1, (1, 1, 1)), (2, (2, 1, 2)), (3, (2, 2))])
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
+    shelf: Shelf,
+    whole: dict[str, bytes],
+    infraredcity_process: Start,
+    tmp_path: Path,
+    seed: int,
+    workers: tuple[int, ...],
+) -> None:
+    moment = random.Random(seed)
+    folder = tmp_path / "out" / CLIP
+    num_kills = 0
+    for count in workers:
+        process = infraredcity_process(*command(shelf, tmp_path / "out", count))
+        standing = len(list(folder.glob("*.tar")))
+        wait_for_shards(process, folder, standing + moment.randint(1, 7))
+        time.sleep(moment.random() * 0.03)
+        orphans = children_of(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        num_kills += process.returncode == -signal.SIGKILL
+        assert wait_for_end(orphans, within_s=10) == []
+        # Whatever stands under a final name is whole.
+        for name, data in finished_files(folder).items():
+            if name.endswith(".tar") or name.startswith("segments/"):
+                assert data == whole[name], name
+    assert num_kills == len(workers)
+    assert not (folder / "clips.json").exists()
+    process = infraredcity_process(*command(shelf, tmp_path / "out", workers[-1]))
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "1,200 frames (" in stderr
+    assert "(1,200 new)" not in stderr  # it went on, it did not begin again
+    assert finished_files(folder) == whole
+    assert temporaries(tmp_path) == []
+
+
+def test_a_run_killed_while_it_finalizes_ends_with_the_same_bytes(
+    shelf: Shelf, whole: dict[str, bytes], infraredcity_process: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out" / CLIP
+    process = infraredcity_process(*command(shelf, tmp_path / "out", 1))
+    wait_for_shards(process, folder, 30)
+    while process.poll() is None and not (folder / "gaps.json").exists():
+        time.sleep(0.001)
+    process.kill()
+    process.communicate(timeout=60)
+    for name, data in finished_files(folder).items():
+        assert data == whole[name], name
+    process = infraredcity_process(*command(shelf, tmp_path / "out", 1))
+    process.communicate(timeout=120)
+    assert finished_files(folder) == whole
+    assert temporaries(tmp_path) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_asked_to_stop_tidies_up(
+    shelf: Shelf,
+    whole: dict[str, bytes],
+    infraredcity_process: Start,
+    tmp_path: Path,
+    workers: int,
+    sent: signal.Signals,
+    code: int,
+) -> None:
+    folder = tmp_path / "out" / CLIP
+    process = infraredcity_process(*command(shelf, tmp_path / "out", workers), start_new_session=True)
+    wait_for_shards(process, folder, 3)
+    if sent == signal.SIGINT:  # a terminal sends it to all processes of the command
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert stderr.splitlines()[-1] == "Stopped; the same command goes on from here."
+    assert "Traceback" not in stderr
+    assert temporaries(tmp_path) == []
+    for name, data in finished_files(folder).items():
+        assert data == whole[name], name
+    assert not (folder / "clips.json").exists()
+
+
+def test_workers_end_with_their_parent(shelf: Shelf, infraredcity_process: Start, tmp_path: Path) -> None:
+    process = infraredcity_process(*command(shelf, tmp_path / "out", 2))
+    wait_for_shards(process, tmp_path / "out" / CLIP, 1)
+    workers = children_of(process.pid)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate(timeout=60)
+    assert wait_for_end(workers, within_s=10) == []
+    standing = sorted(path.name for path in (tmp_path / "out" / CLIP).glob("*.tar"))
+    time.sleep(0.7)
+    assert sorted(path.name for path in (tmp_path / "out" / CLIP).glob("*.tar")) == standing
+
+
+def test_a_worker_that_dies_is_one_clear_line(shelf: Shelf, infraredcity_process: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / CLIP
+    process = infraredcity_process(*command(shelf, tmp_path / "out", 2))
+    wait_for_shards(process, folder, 1)
+    workers = [pid for pid in children_of(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a worker process died with exit code -9; run the same command again to go on" in stderr
+    assert temporaries(tmp_path) == []

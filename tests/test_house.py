@@ -1,0 +1,71 @@
+"""What holds for the house as a whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from infraredcity.cli import cli
+
+HEAVY = {"torch", "decord", "click", "cv2", "av", "pandas", "pyarrow"}
+
+
+def modules_after(statement: str, folder: Path) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import infraredcity", "import infraredcity.catalog", "import infraredcity.order", "import infraredcity.index"],
+)
+def test_importing_the_core_stays_light(statement: str, tmp_path: Path) -> None:
+    assert modules_after(statement, tmp_path) & HEAVY == set()
+
+
+def test_the_loader_needs_torch_numpy_and_a_jpeg_codec_alone(tmp_path: Path) -> None:
+    loaded = modules_after("import infraredcity.loader", tmp_path)
+    assert {"torch", "numpy", "simplejpeg"} <= loaded
+    assert loaded & (HEAVY - {"torch"}) == set()
+
+
+def test_the_help_of_the_command_loads_no_heavy_library(tmp_path: Path) -> None:
+    statement = "from infraredcity.cli import cli"
+    assert modules_after(statement, tmp_path) & (HEAVY - {"click"}) == set()
+
+
+def commands(group: click.Group) -> list[click.Command]:
+    found: list[click.Command] = []
+    for command in group.commands.values():
+        found += commands(command) if isinstance(command, click.Group) else [command]
+    return found
+
+
+def test_every_command_has_help() -> None:
+    assert cli.help
+    found = commands(cli)
+    assert len(found) >= 6
+    for command in found:
+        assert command.help, command.name
+        assert command.help.strip().splitlines()[0].endswith("."), command.name
+
+
+@pytest.mark.parametrize("arguments", [["-m", "infraredcity", "--help"], ["-m", "infraredcity", "extract", "--help"]])
+def test_the_command_answers_from_another_folder(arguments: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: infraredcity")
+
+
+def test_the_installed_command_answers_from_another_folder(tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("infraredcity")
+    if not command.exists():
+        pytest.skip("the package is not installed with its commands")
+    done = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "infraredcity, version" in done.stdout
