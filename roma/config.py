@@ -309,6 +309,20 @@ def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
     return _updated(TrainConfig(), values, where=f"{where}: ")
 
 
+def departures(config: TrainConfig) -> list[str]:
+    """The settings by which a run departs from the published method in kind, not in size, as "loss.patch_gan 1.0"."""
+    paper = to_json(TrainConfig(mode=config.mode))
+    now = to_json(config)
+    names = [("loss", name) for name in ("similarity", "centre_tokens", "patch_gan", "colourise", "warmup_steps")]
+    names += [("generator", "last_init_gain"), ("optim", "ema_decay")]
+    found = [f"{group}.{name} {now[group][name]}" for group, name in names if now[group][name] != paper[group][name]]
+    if config.vit.weights == "random":
+        found.append("vit.weights random")
+    if not config.loss.gan:
+        found.append("loss.gan 0")
+    return found
+
+
 def differences(before: TrainConfig, now: TrainConfig) -> list[str]:
     """What differs, as "loss.gan 1.0 -> 0.5"."""
     return _differences(to_json(before), to_json(now), "")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infraredcity.storage import write_atomic
-from roma.checkpoint import SNAPSHOT_NAME, load_snapshot
+from roma.checkpoint import SNAPSHOT_NAME, Snapshot, load_snapshot
+from roma.config import departures, from_json
 from roma.errors import EvaluationError
 from roma.evaluate import EvalReport, read_report
 from roma.metrics import read_metrics
@@ -67,10 +68,7 @@ def write_page(
     report = read_report(evaluation) if evaluation is not None else None
     parts = {
         "title": html.escape(title),
-        "summary": html.escape(
-            f"Preset {snapshot.preset}, {snapshot.step} steps, seed {snapshot.config.get('seed')}, "
-            f"{snapshot.size_px}x{snapshot.size_px} pixels."
-        ),
+        "summary": html.escape(_summary(snapshot)),
         "videos": "".join(_video(caption, path) for caption, path in videos),
         "evaluation": _evaluation(evaluation, report) if evaluation is not None and report is not None else "",
         "curves": "".join(
@@ -80,6 +78,13 @@ def write_page(
         "commands": f"<h2>Commands</h2><pre>{html.escape(chr(10).join(commands))}</pre>" if commands else "",
     }
     write_atomic(page, _PAGE.substitute(parts).encode())
+
+
+def _summary(snapshot: Snapshot) -> str:
+    config = from_json(snapshot.config, where="snapshot")
+    departs = departures(config)
+    text = f"Preset {snapshot.preset}, {snapshot.step} steps, seed {config.seed}, {snapshot.size_px}x{snapshot.size_px} pixels."
+    return text + (f" Departs from the published method in: {', '.join(departs)}." if departs else "")
 
 
 def _names(lines: Sequence[dict[str, float | int]]) -> list[str]:

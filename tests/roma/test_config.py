@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from roma.config import TrainConfig, differences, from_json, preset, resolve, to_json
+from roma.config import TrainConfig, departures, differences, from_json, preset, resolve, to_json
 from roma.errors import ConfigError
 
 
@@ -27,6 +27,8 @@ def test_preset_roma_departs_from_the_paper_in_nothing():
     assert (config.loss.patch_gan, config.loss.colourise, config.loss.warmup_steps) == (0, 0, 0)
     assert (config.loss.similarity, config.loss.centre_tokens) == ("cross", False)
     assert (config.optim.ema_decay, config.generator.last_init_gain) == (0, None)
+    assert departures(config) == []
+    assert "loss.similarity self" in departures(preset("tiny"))
 
 
 def test_image_mode_of_roma_flips_and_takes_single_frames():

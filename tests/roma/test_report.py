@@ -20,6 +20,7 @@ def test_page_is_one_file_that_needs_nothing_else(config: TrainConfig, tmp_path:
     )
     text = page.read_text()
     assert "A &lt;night&gt;" in text
+    assert "Departs from the published method in: loss.similarity self" in text
     assert "roma train --set &#x27;a&lt;b&#x27;" in text
     assert text.count("<svg") == len(re.findall("<figcaption>", text)) > 5
     assert {source[:5] for source in re.findall(r'src="([^"]*)', text)} == {"data:"}
