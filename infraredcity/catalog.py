@@ -204,7 +204,7 @@ def _clips_of_file(path: Path, known: Mapping[str, Clip]) -> dict[str, Clip]:
         paths = _paths_of(where, table, path.parent)
         try:
             if clip_id in clips:
-                clips[clip_id] = replace(clips[clip_id], **facts, **({"paths": paths} if paths else {}))
+                clips[clip_id] = replace(clips[clip_id], **facts, paths=paths or clips[clip_id].paths)
             else:
                 missing = [name for name in ("scene", "modality", "time_of_day") if name not in facts]
                 if missing:
@@ -222,6 +222,8 @@ def _check_types(where: str, facts: dict[str, Any]) -> None:
         expected = int if name == "expected_frames" else str
         if not isinstance(value, expected) or isinstance(value, bool):
             raise CatalogError(f"{where}: {name} must be {expected.__name__}, got {value!r}")
+        if name == "modality" and value not in MODALITIES:
+            raise CatalogError(f'{where}: modality must be "infrared" or "visible", got {value!r}')
 
 
 def _paths_of(where: str, table: dict[str, Any], base: Path) -> tuple[Path, ...]:

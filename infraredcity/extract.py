@@ -132,16 +132,23 @@ def prepare(clip: Clip, config: ExtractConfig, out: Path, *, overwrite: bool = F
         segments=segments(clip.clip_id, video.num_frames, config),
         versions=_versions(),
     )
-    if overwrite:
+    # A run that finished no segment (a crop outside the picture, a device that is not there) binds nobody to its settings.
+    stands = (folder / JOB_NAME).exists()
+    if overwrite or (stands and not any((folder / MARKERS).glob("*.json"))):
         _clear(folder)
-    elif (folder / JOB_NAME).exists():
+    elif stands:
         job = _going_on(job)
-    remove_temporaries(folder)
     (folder / MARKERS).mkdir(exist_ok=True)
-    remove_temporaries(folder / MARKERS)
+    remove_leftovers(job)
     if not (folder / JOB_NAME).exists():
         write_atomic(folder / JOB_NAME, _json_bytes(_job_record(job)))
     return job
+
+
+def remove_leftovers(job: ExtractJob) -> None:
+    """Delete the temporary files that killed writers left. The caller holds the folder's lock."""
+    remove_temporaries(job.folder)
+    remove_temporaries(job.folder / MARKERS)
 
 
 def pending(job: ExtractJob) -> list[Segment]:

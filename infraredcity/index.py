@@ -7,7 +7,9 @@ only the index with its sizes and hashes says what belongs to the data set. It n
 import hashlib
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,9 @@ FORMAT = "infraredcity-index-1"
 FRAME_DIGITS = 8
 BLOCK_BYTES = 512
 """The unit of a tar: headers are one block, data is padded to whole ones."""
+# What zipfile, numpy and json raise over bytes that are not what was written.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
+           zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
 _ARRAYS = ("clip", "frame_index", "pts", "run_id", "shard", "offset", "size", "span", "sha256")
 
 
@@ -240,28 +245,24 @@ def load(folder: Path) -> SampleIndex:
     if not path.is_file():
         raise ManifestError(f"{path}: no index; finish extraction or make-lite there, or name a folder that has one")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
-            columns = {name: arrays[name] for name in _ARRAYS if name in arrays}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            if header["format"] != FORMAT:
+                raise ManifestError(
+                    f"{path}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
+                )
+            return SampleIndex(
+                clips=tuple(header["clips"]),
+                frame_steps=tuple(header["frame_steps"]),
+                image_format=header["image_format"],
+                shards=tuple(
+                    ShardInfo(name=name, num_samples=count, size_bytes=size, sha256=sha256)
+                    for name, count, size, sha256 in header["shards"]
+                ),
+                **{name: arrays[name] for name in _ARRAYS},
+            )
+    except _DAMAGE as error:
         raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
-    if header.get("format") != FORMAT:
-        raise ManifestError(
-            f"{path}: format is {header.get('format')!r}, this version reads {FORMAT!r}; build it again"
-        )
-    missing = [name for name in _ARRAYS if name not in columns]
-    if missing:
-        raise ManifestError(f"{path}: lacks the column {missing[0]!r}; build it again")
-    return SampleIndex(
-        clips=tuple(header["clips"]),
-        frame_steps=tuple(header["frame_steps"]),
-        image_format=header["image_format"],
-        shards=tuple(
-            ShardInfo(name=name, num_samples=count, size_bytes=size, sha256=sha256)
-            for name, count, size, sha256 in header["shards"]
-        ),
-        **columns,
-    )
 
 
 def run_ids(

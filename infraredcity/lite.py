@@ -9,7 +9,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +31,7 @@ SAMPLES_PER_SHARD = 256
 FORMAT = "infraredcity-lite-1"
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-_SMALLEST_SCALE = 1e-4
+_SCALE_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +80,28 @@ class Recipe:
                 raise RecipeError(f"recipe {self.name}: clip {cell.clip} needs a positive train or test count")
 
     def scaled(self, scale: float) -> "Recipe":
-        """The recipe for shorter clips: counts rounded down, the guard scaled but never under one window."""
+        """The recipe for shorter clips: counts rounded down, the guard scaled but never under one window.
+
+        Raises:
+            RecipeError: A count would fall under one window; `shortfalls` lists every such count.
+        """
+        exact = Fraction(str(scale))  # 0.29 of 100 frames are 29, not 28.999999999999996 rounded down
+
+        def part(count: int) -> int:
+            return math.floor(count * exact)
+
+        shortfalls = tuple(
+            f"{cell.clip} {split}: {count} frames at scale {scale:g} are less than one window of {self.window_frames}"
+            for cell in self.cells
+            for split, count in (("train", cell.train), ("test", cell.test))
+            if count > 0 and part(count) < self.window_frames
+        )
+        if shortfalls:
+            raise RecipeError(f"recipe {self.name}: {'; '.join(shortfalls)}; use a larger scale", shortfalls)
         return replace(
             self,
-            guard_frames=max(min(self.guard_frames, self.window_frames), math.floor(self.guard_frames * scale)),
-            cells=tuple(
-                replace(cell, train=math.floor(cell.train * scale), test=math.floor(cell.test * scale))
-                for cell in self.cells
-            ),
+            guard_frames=max(min(self.guard_frames, self.window_frames), part(self.guard_frames)),
+            cells=tuple(replace(cell, train=part(cell.train), test=part(cell.test)) for cell in self.cells),
         )
 
 
@@ -139,19 +155,27 @@ def read_recipe(path: Path | None = None) -> Recipe:
     path = path or manifests_folder() / "lite.toml"
     values = read_toml(path)
     try:
-        cells = [Cell(**cell) for cell in values.pop("cells")]
-        recipe = Recipe(cells=tuple(cells), **values)
-        counts = [recipe.run_frames, recipe.guard_frames, recipe.window_frames]
-        counts += [count for cell in cells for count in (cell.train, cell.test)]
-        if not all(type(count) is int for count in counts):
-            raise TypeError("counts must be whole numbers")
-    except KeyError as error:
-        raise RecipeError(f"{path}: lacks {error}; copy manifests/lite.toml and change it") from error
-    except TypeError as error:
-        raise RecipeError(f"{path}: {error}; copy manifests/lite.toml and change it") from error
+        tables = values.pop("cells", None)
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise RecipeError("lacks its [[cells]] tables")
+        _check_keys(values, {"name": str, "run_frames": int, "guard_frames": int, "window_frames": int}, {})
+        for table in tables:
+            _check_keys(table, {"scene": str, "clip": str}, {"train": int, "test": int})
+        return Recipe(cells=tuple(Cell(**table) for table in tables), **values)
     except (RecipeError, CatalogError) as error:
-        raise RecipeError(f"{path}: {error}") from error
-    return recipe
+        raise RecipeError(f"{path}: {error}; manifests/lite.toml shows the format") from error
+
+
+def _check_keys(table: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type]) -> None:
+    for name in required:
+        if name not in table:
+            raise RecipeError(f"lacks {name!r}" + (f" in the cell of {table['clip']}" if "clip" in table else ""))
+    for name, value in table.items():
+        expected = {**required, **optional}.get(name)
+        if expected is None:
+            raise RecipeError(f"unknown key {name!r}; known are {', '.join([*required, *optional])}")
+        if type(value) is not expected:  # a bool is no count
+            raise RecipeError(f"{name} must be {expected.__name__}, got {value!r}")
 
 
 def of_scenes(recipe: Recipe, scenes: Sequence[str]) -> Recipe:
@@ -169,8 +193,17 @@ def select(index: SampleIndex, cell: Cell, recipe: Recipe) -> dict[Split, list[r
     Raises:
         RecipeError: The clip is too short, or too broken by gaps; `shortfalls` says what is missing.
     """
-    guard_rows = math.ceil(recipe.guard_frames / index.frame_steps[0])
-    stretches = [range(int(start), int(start + length)) for start, length in index.stretches()]
+    return _selected(_stretches(index), len(index), index.frame_steps[0], cell, recipe)
+
+
+def _stretches(index: SampleIndex) -> list[range]:
+    return [range(start, start + length) for start, length in index.stretches().tolist()]
+
+
+def _selected(
+    stretches: Sequence[range], num_rows: int, frame_step: int, cell: Cell, recipe: Recipe
+) -> dict[Split, list[range]]:
+    guard_rows = math.ceil(recipe.guard_frames / frame_step)
     shortfalls = [
         f"{cell.clip} {split}: {count} frames are less than one window of {recipe.window_frames}"
         for split, count in (("train", cell.train), ("test", cell.test))
@@ -178,13 +211,23 @@ def select(index: SampleIndex, cell: Cell, recipe: Recipe) -> dict[Split, list[r
     ]
     if shortfalls:
         raise RecipeError(shortfalls[0], tuple(shortfalls))
-    test = _closing_runs(stretches, len(index), _run_lengths(cell.test, recipe), cell.clip)
+    test: list[range] = []
+    try:
+        test = _closing_runs(stretches, num_rows, _run_lengths(cell.test, recipe), cell.clip)
+    except RecipeError as error:
+        shortfalls += error.shortfalls
     free = [
         piece
         for stretch in stretches
         for piece in _without(stretch, [range(run.start - guard_rows, run.stop + guard_rows) for run in test])
     ]
-    train = _spread_runs(free, _run_lengths(cell.train, recipe), cell.clip)
+    train: list[range] = []
+    try:
+        train = _spread_runs(free, _run_lengths(cell.train, recipe), cell.clip)
+    except RecipeError as error:
+        shortfalls += error.shortfalls
+    if shortfalls:
+        raise RecipeError("; ".join(shortfalls), tuple(shortfalls))
     return {"train": train, "test": test}
 
 
@@ -194,20 +237,32 @@ def find_scale(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> float:
     Raises:
         RecipeError: Not even the smallest factor fits.
     """
-    if _fits(indexes, recipe):
-        return 1.0
-    low, high = 0, round(1 / _SMALLEST_SCALE)
-    while high - low > 1:
-        middle = (low + high) // 2
-        # What is too small for one window fails as well, but for it more is needed, not less.
-        if _fits(indexes, recipe.scaled(middle * _SMALLEST_SCALE)) or _is_under_window(recipe, middle):
-            low = middle
-        else:
-            high = middle
-    scale = round(low * _SMALLEST_SCALE, 4)
-    if low == 0 or not _fits(indexes, recipe.scaled(scale)):
-        raise RecipeError("no scale fits: the clips are too short for one window of train and test frames each")
-    return scale
+    stretches = {clip: _stretches(index) for clip, index in indexes.items()}
+    cells = {cell.clip: cell for cell in recipe.cells}
+
+    def fits(clip: str, scaled: Recipe) -> bool:
+        index = indexes[clip]
+        (cell,) = (cell for cell in scaled.cells if cell.clip == clip)
+        try:
+            _selected(stretches[clip], len(index), index.frame_steps[0], cell, scaled)
+        except RecipeError:
+            return False
+        return True
+
+    # A smaller scale may fail where a larger one fits (fewer and longer blocks), so no bisection: from the top, one by one.
+    most = min(len(indexes[clip]) / (cell.train + cell.test) for clip, cell in cells.items())
+    tightest = next(iter(cells))
+    for step in range(min(_SCALE_STEPS, math.ceil(most * _SCALE_STEPS)), 0, -1):
+        scale = step / _SCALE_STEPS
+        try:
+            scaled = recipe.scaled(scale)
+        except RecipeError:  # under one window, and below here it stays so
+            break
+        misfit = next((clip for clip in (tightest, *cells) if not fits(clip, scaled)), None)
+        if misfit is None:
+            return scale
+        tightest = misfit
+    raise RecipeError("no scale fits: the clips are too short for one window of train and test frames each")
 
 
 def build(
@@ -244,9 +299,25 @@ def build(
     chosen = _select_all(indexes, scaled)
     inputs_hash = _inputs_hash(indexes, scaled)
     with lock_folder(out):
-        standing = _standing(out, inputs_hash, overwrite=overwrite)
+        folders = sorted(
+            {
+                f"{cell.scene}/{facts[cell.clip].modality}-{split}"
+                for cell in scaled.cells
+                for split in SPLITS
+                if chosen[cell.clip][split]
+            }
+        )
+        standing = _standing(out, inputs_hash, folders, overwrite=overwrite)
         if standing is not None:
             return standing
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "inputs_hash": inputs_hash,
+            "recipe": asdict(scaled),
+            "folders": folders,
+            "report": None,
+        }
+        _write_record(out, record)
         total = sum(len(run) for runs in chosen.values() for part in runs.values() for run in part)
         done = 0
 
@@ -299,8 +370,7 @@ def build(
             manifest_hash=manifest_hash,
             rows=tuple(rows),
         )
-        payload = {"format": FORMAT, "inputs_hash": inputs_hash, "recipe": asdict(scaled), "report": asdict(report)}
-        write_atomic(out / REPORT_NAME, (json.dumps(payload, indent=1) + "\n").encode())
+        _write_record(out, {**record, "report": asdict(report)})
         return report
 
 
@@ -336,24 +406,6 @@ def _select_all(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> dict[str,
     return chosen
 
 
-def _fits(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> bool:
-    try:
-        _select_all(indexes, recipe)
-    except RecipeError:
-        return False
-    return True
-
-
-def _is_under_window(recipe: Recipe, ten_thousandths: int) -> bool:
-    counts = [
-        math.floor(count * ten_thousandths * _SMALLEST_SCALE)
-        for cell in recipe.cells
-        for count in (cell.train, cell.test)
-        if count
-    ]
-    return min(counts) < recipe.window_frames
-
-
 def _run_lengths(count: int, recipe: Recipe) -> list[int]:
     """`count` frames as runs of run_frames, the last one cut to fit but never under one window."""
     if count == 0:
@@ -361,8 +413,9 @@ def _run_lengths(count: int, recipe: Recipe) -> list[int]:
     full, rest = divmod(count, recipe.run_frames)
     lengths = [recipe.run_frames] * full + ([rest] if rest else [])
     if len(lengths) > 1 and 0 < rest < recipe.window_frames:
-        lengths[-2] -= recipe.window_frames - rest
-        lengths[-1] = recipe.window_frames
+        lengths[-2:] = [recipe.run_frames + rest - recipe.window_frames, recipe.window_frames]
+        if lengths[-2] < recipe.window_frames:  # runs hardly longer than a window: the last one takes the rest as well
+            lengths[-2:] = [recipe.run_frames + rest]
     return lengths
 
 
@@ -389,14 +442,14 @@ def _spread_runs(free: Sequence[range], lengths: Sequence[int], clip: str) -> li
     """Runs of the given lengths spread evenly over the free pieces, each inside one piece."""
     if not lengths:
         return []
-    longest = max(lengths)
-    num_full = sum(length == longest for length in lengths)
-    capacity = [len(piece) // longest for piece in free]
+    usual = lengths[0]
+    num_full = lengths.count(usual)
+    capacity = [len(piece) // usual for piece in free]
     if sum(capacity) >= num_full:
         per_piece = _share(num_full, [len(piece) for piece in free], capacity)
-        placed = [[longest] * count for count in per_piece]
+        placed = [[usual] * count for count in per_piece]
         fits = True
-        for length in [length for length in lengths if length != longest]:  # what was cut, as late as it fits
+        for length in [length for length in lengths if length != usual]:  # what was cut, as late as it fits
             room = [len(piece) - sum(inside) for piece, inside in zip(free, placed, strict=True)]
             candidates = [place for place, left in enumerate(room) if left >= length]
             if not candidates:
@@ -408,7 +461,7 @@ def _spread_runs(free: Sequence[range], lengths: Sequence[int], clip: str) -> li
     available = sum(len(piece) for piece in free)
     message = (
         f"{clip} train: {sum(lengths)} frames are asked for, {available} are far enough from test frames, "
-        f"{sum(capacity) * longest} of them in unbroken runs of {longest}"
+        f"{sum(capacity) * usual} of them in unbroken runs of {usual}"
     )
     raise RecipeError(message, (message,))
 
@@ -456,32 +509,61 @@ def _inputs_hash(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _standing(out: Path, inputs_hash: str, *, overwrite: bool) -> LiteReport | None:
+def _write_record(out: Path, record: Mapping[str, Any]) -> None:
+    """lite.json: begun before the first shard with no report in it, ended with one."""
+    write_atomic(out / REPORT_NAME, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _standing(out: Path, inputs_hash: str, folders: Sequence[str], *, overwrite: bool) -> LiteReport | None:
     """The report of the same set if it stands in `out`; otherwise the place is cleared, or found to be taken."""
     path = out / REPORT_NAME
-    if path.exists() and not overwrite:
+    stale = {out / folder for folder in folders}
+    if path.exists():
         try:
-            payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            report = dict(payload["report"])
-            same = payload["inputs_hash"] == inputs_hash
-            rows = tuple(LiteRow(**row) for row in report.pop("rows"))
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            report = None if record["report"] is None else dict(record["report"])
+            same = record["inputs_hash"] == inputs_hash
+            stale |= {out / folder for folder in record["folders"]}
+            rows = () if report is None else tuple(LiteRow(**row) for row in report.pop("rows"))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{path}: damaged ({error}); build it anew with --overwrite") from error
-        if not same:
+            if not overwrite:
+                raise OutputError(f"{path}: damaged ({error}); build it anew with --overwrite") from error
+            report = None
+        if report is not None and not overwrite:
+            if not same:
+                raise OutputError(
+                    f"{out}: holds a Lite set of another recipe, scale or source; use another --out, or --overwrite"
+                )
+            if all(_is_whole(out / row.folder) for row in rows):
+                return LiteReport(**{**report, "folder": str(out), "rows": rows, "is_new": False})
+    elif not overwrite:
+        taken = sorted(folder for folder in stale if any(folder.glob("*.tar")))
+        if taken:
             raise OutputError(
-                f"{out}: holds a Lite set of another recipe, scale or source; use another --out, or --overwrite"
+                f"{taken[0]}: holds shards that make-lite did not write; use another --out, or --overwrite to delete them"
             )
-        folders = {out / row.folder for row in rows}
-        if all(_is_whole(folder) for folder in folders):
-            return LiteReport(**{**report, "folder": str(out), "rows": rows, "is_new": False})
     path.unlink(missing_ok=True)
-    for folder in sorted(out.glob("*/*-*")):
-        if folder.is_dir() and folder.name.rpartition("-")[2] in SPLITS:
-            (folder / manifest.CLIPS_NAME).unlink(missing_ok=True)
-            remove_temporaries(folder)
-            for stale in [*folder.glob("*.tar"), *folder.glob("*.idx"), folder / sample_index.INDEX_NAME]:
-                stale.unlink(missing_ok=True)
+    for folder in sorted(stale):
+        if folder.is_dir():
+            _clear(folder)
     return None
+
+
+def _clear(folder: Path) -> None:
+    """Delete a split's folder as far as we wrote it: its marks of completeness first."""
+    names = (
+        manifest.CLIPS_NAME,
+        sample_index.INDEX_NAME,
+        manifest.CSV_NAME,
+        manifest.PARQUET_NAME,
+        manifest.WIDS_NAME,
+    )
+    remove_temporaries(folder)
+    for path in [*(folder / name for name in names), *sorted(folder.glob("*.tar")), *sorted(folder.glob("*.idx"))]:
+        path.unlink(missing_ok=True)
+    for place in (folder, folder.parent):
+        with suppress(OSError):  # something of the user's is in there
+            place.rmdir()
 
 
 def _is_whole(folder: Path) -> bool:
@@ -495,8 +577,6 @@ def _is_whole(folder: Path) -> bool:
 
 def _write_manifests(out: Path, parts: Mapping[Path, Sequence[SampleIndex]], facts: Mapping[str, ClipFacts]) -> str:
     """Index, manifest and clips.json of every folder, and the manifest of the whole set; returns the whole set's hash."""
-    import pandas
-
     digest = hashlib.sha256()
     tables = []
     for folder, indexes in parts.items():
@@ -510,5 +590,7 @@ def _write_manifests(out: Path, parts: Mapping[Path, Sequence[SampleIndex]], fac
         manifest.write_clips(folder, list(clips.values()))
         digest.update(f"{folder.relative_to(out).as_posix()} {index.rows_hash()}\n".encode())
         tables.append(frame.assign(shard=folder.relative_to(out).as_posix() + "/" + frame["shard"]))
+    import pandas  # its absence was reported by manifest.table
+
     manifest.write_table(out, pandas.concat(tables, ignore_index=True))
     return digest.hexdigest()

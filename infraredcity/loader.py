@@ -70,7 +70,7 @@ class WindowReader:
         window_frames: T, frames per window.
         stride: Samples from one frame of a window to the next.
         color: "gray" or "rgb": channels of the frames, whatever the files hold.
-        size: (height, width) that frames are resized to, or None to take them as they are.
+        size: (height, width) that frames are resized to (bicubic, antialiased), or None to take them as they are.
         seed: Another seed is another order.
         threads: Decoding threads; one per usable core by default.
 
@@ -150,7 +150,7 @@ class WindowReader:
         tensor = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
         if self._size is None or tensor.shape[1:] == self._size:
             return tensor
-        return F.interpolate(tensor[None], size=self._size, mode="bilinear", antialias=True, align_corners=False)[0]
+        return F.interpolate(tensor[None], size=self._size, mode="bicubic", antialias=True)[0]
 
 
 def open_shards(sources: Sequence[str | Path]) -> tuple[SampleIndex, list[Path]]:

@@ -150,7 +150,8 @@ def write_reader_indexes(folder: Path, index: SampleIndex, *, name: str) -> None
                 key, offset, size = index.key(row), int(index.offset[row]), int(index.size[row])
                 json_offset = offset + size + (-size % BLOCK_BYTES) + BLOCK_BYTES
                 json_size = _member_size(shard, json_offset)
-                if json_offset + json_size + (-json_size % BLOCK_BYTES) != offset - BLOCK_BYTES + int(index.span[row]):
+                end = offset - BLOCK_BYTES + int(index.span[row])
+                if json_size is None or json_offset + json_size + (-json_size % BLOCK_BYTES) != end:
                     raise ManifestError(
                         f"{folder / info.name}: sample {key} ends elsewhere than its index says; build it again"
                     )
@@ -161,10 +162,13 @@ def write_reader_indexes(folder: Path, index: SampleIndex, *, name: str) -> None
         write_atomic((folder / info.name).with_suffix(".idx"), ("\n".join(lines) + "\n").encode())
 
 
-def _member_size(shard: BinaryIO, data_offset: int) -> int:
-    """Bytes of the member whose data begins at `data_offset`, read from the tar header before it."""
+def _member_size(shard: BinaryIO, data_offset: int) -> int | None:
+    """Bytes of the member whose data begins at `data_offset`, read from the tar header before it; None where none stands."""
     shard.seek(data_offset - BLOCK_BYTES)
-    return int(shard.read(BLOCK_BYTES)[124:135], 8)
+    try:
+        return int(shard.read(BLOCK_BYTES)[124:135], 8)
+    except ValueError:
+        return None
 
 
 def _pandas() -> Any:

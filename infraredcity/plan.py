@@ -82,7 +82,10 @@ class ExtractConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown extraction setting {unknown[0]!r}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,7 @@ def iterate(path: Path) -> Iterator[Sample]:
                 if member.size > MAX_MEMBER_BYTES:
                     raise ShardError(f"{path}: member {member.name!r} claims {member.size} bytes; rebuild the shard")
                 name, _, suffix = member.name.partition(".")
-                if "/" in name or not suffix:
+                if "/" in member.name or not name or not suffix:
                     raise ShardError(f"{path}: member {member.name!r} is not <key>.<suffix>; rebuild the shard")
                 file = archive.extractfile(member)
                 data = file.read() if file is not None else b""
@@ -124,9 +124,21 @@ def iterate(path: Path) -> Iterator[Sample]:
                     members = {}
                 key = name
                 members[suffix] = data
+            _check_end(path, archive.offset)
     except FileNotFoundError as error:
         raise ShardError(f"{path}: no such shard") from error
     except (tarfile.TarError, OSError) as error:
         raise ShardError(f"{path}: not a tar that can be read ({error}); copy the shard again") from error
     if key is not None:
         yield Sample(key=key, members=members)
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """A whole tar ends with blocks of zeros; where tarfile stopped at something else, it stopped without a word."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        block = file.read(BLOCK_BYTES)
+    if len(block) < BLOCK_BYTES:
+        raise ShardError(f"{path}: cut short, it lacks its end; copy the shard again")
+    if block != bytes(BLOCK_BYTES):
+        raise ShardError(f"{path}: damaged at byte {offset}: neither a member nor the end; copy the shard again")

@@ -5,7 +5,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,15 +41,22 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
         fsync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` under `path`, whole or not at all. Raises OutputError as `open_atomic` does."""
+    """Put `data` under `path`, whole or not at all; a file that holds it already is left as it is, time and all.
+
+    Raises:
+        OutputError: The disk is full or the folder cannot be written.
+    """
+    with suppress(OSError):
+        if path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
     with open_atomic(path) as file:
         file.write(data)
 
@@ -94,6 +101,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _discard(path: Path) -> None:
+    with suppress(OSError):  # what keeps it from being deleted kept it from being made, and is told already
+        path.unlink(missing_ok=True)
 
 
 def _reason(error: OSError) -> str:

@@ -1,7 +1,7 @@
 """The main job on the built-in sample, from nothing to a page of pictures: `make demo`, or `python tools/demo.py FOLDER`.
 
-Nine generated clips -> shards -> a Lite set at scale -> the preset tiny on two processes -> a held-out night clip of another town as
-day video, compared with its truth. Run it again and it goes on, or does nothing.
+Nine generated clips -> shards -> a Lite set at scale -> the preset tiny on two processes -> a held-out night clip of another town
+as day video, compared with its truth. Run it again and it goes on, or does nothing.
 """
 
 import argparse

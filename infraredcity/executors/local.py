@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -80,12 +82,10 @@ def _run_in_processes(job: ExtractJob, todo: Sequence[Segment], workers: int, co
     shares = [todo[len(todo) * k // workers : len(todo) * (k + 1) // workers] for k in range(workers)]
     threads = max(1, extract.default_threads() // workers)
     # daemon: whatever ends this process (a signal, an error in another worker) ends the workers too.
-    processes = [
-        context.Process(target=_work, args=(job, share, threads, reports, os.getpid()), daemon=True) for share in shares
-    ]
-    for process in processes:
-        process.start()
+    processes = [context.Process(target=_work, args=(job, share, threads, reports), daemon=True) for share in shares]
     try:
+        for process in processes:
+            process.start()
         finished = 0
         while finished < workers:
             try:
@@ -105,14 +105,17 @@ def _run_in_processes(job: ExtractJob, todo: Sequence[Segment], workers: int, co
             else:
                 raise value
     finally:
-        for process in processes:
-            if process.exitcode is None:
-                process.terminate()
+        started = [process for process in processes if process.pid is not None]
+        for process in started:
+            process.terminate()
+        for process in started:
             process.join()
+        extract.remove_leftovers(job)  # what a worker had open when it was ended
 
 
-def _work(job: ExtractJob, todo: Sequence[Segment], threads: int, reports: "Queue[Any]", parent: int) -> None:
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+def _work(job: ExtractJob, todo: Sequence[Segment], threads: int, reports: "Queue[Any]") -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     waiting = 0
 
     def on_frames(count: int) -> None:
@@ -131,8 +134,9 @@ def _work(job: ExtractJob, todo: Sequence[Segment], threads: int, reports: "Queu
     reports.put(("done", 0))
 
 
-def _end_with_parent(parent: int) -> None:
-    """A worker whose parent was killed must not go on writing beside the next run."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _end_with_parent() -> None:
+    """A worker whose parent was killed must not go on writing beside the next run: it ends in the same moment."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
     os._exit(1)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -116,6 +116,7 @@ class FrameRange:
         return frame_index in range(self.start_frame, self.stop_frame, self.step)
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """What every decoder offers; `video.pyav` and `video.decord` are the two that exist."""
 

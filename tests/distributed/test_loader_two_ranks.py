@@ -80,7 +80,7 @@ def test_two_ranks_read_every_window_exactly_once_and_one_rank_reads_the_same(ex
         steps = two[epoch * 7 : epoch * 7 + 7]
         windows = [tuple(window) for ranks in steps for _, _, shown in ranks for window in shown]
         assert sorted(windows) == [(frame, frame + 1) for frame in range(49)]
-    together = [[sum((part[field] for part in ranks), []) for field in range(3)] for ranks in two]
+    together = [[[item for part in ranks for item in part[field]] for field in range(3)] for ranks in two]
     assert together == [ranks[0] for ranks in one]
     assert resumed == two[9:]
 

@@ -27,7 +27,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(shards: Path, run: Path, *more: str, processes: int) -> list[str]:
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", str(SCRIPT)]
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        str(SCRIPT),
+    ]
     words += ["--preset", "tiny", "--infrared", f"{shards}/infrared/*.tar", "--visible", f"{shards}/visible/*.tar"]
     for setting in SMALL:
         words += ["--set", setting]

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic import Shelf
+from synthetic import Shelf, clip_of
+
+from infraredcity.executors.local import extract_clip
+from infraredcity.plan import ExtractConfig
 
 CLIP = "city_clear"
 FRAMES_PER_SHARD = 40  # 1,200 frames in 30 shards
@@ -25,11 +28,6 @@ def command(shelf: Shelf, out: Path, workers: int) -> tuple[object, ...]:
 @pytest.fixture(scope="module")
 def whole(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Every file of a run that nobody disturbed."""
-    from conftest import clip_of
-
-    from infraredcity.executors.local import extract_clip
-    from infraredcity.plan import ExtractConfig
-
     out = tmp_path_factory.mktemp("whole")
     extract_clip(clip_of(shelf.long), ExtractConfig(frames_per_shard=FRAMES_PER_SHARD), out)
     return finished_files(out / CLIP)
@@ -91,8 +89,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     for count in workers:
         process = infraredcity_process(*command(shelf, tmp_path / "out", count))
         standing = len(list(folder.glob("*.tar")))
-        wait_for_shards(process, folder, standing + moment.randint(1, 7))
-        time.sleep(moment.random() * 0.03)
+        wait_for_shards(process, folder, standing + moment.randint(1, 5))
+        time.sleep(moment.random() * 0.02)
         orphans = children_of(process.pid)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)

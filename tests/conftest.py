@@ -1,0 +1,87 @@
+"""Fixtures for every test: clips with known pixels, the command in this process, and extracted tiny shards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import Shelf, clip_of
+
+from infraredcity.catalog import CLIPS_VARIABLE
+from infraredcity.cli import main
+from infraredcity.executors.local import extract_clip
+from infraredcity.plan import ExtractConfig
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+RunCommand = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _no_clips_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CLIPS_VARIABLE, raising=False)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    return Shelf(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture
+def infraredcity(capsys: pytest.CaptureFixture[str]) -> Iterator[RunCommand]:
+    """`infraredcity ...` inside this process."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return Ran(stopped.value.code, printed.out, printed.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def infraredcity_process(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
+    """`python -m infraredcity ...` as a process of its own, started in another folder than the checkout."""
+
+    def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "infraredcity", *map(str, arguments)]
+        environment = {name: value for name, value in os.environ.items() if name != CLIPS_VARIABLE}
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def extracted(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips as shards of 16 frames: city_clear (50 frames, infrared) and city_day (50 frames, visible)."""
+    out = tmp_path_factory.mktemp("extracted")
+    config = ExtractConfig(frames_per_shard=16)
+    extract_clip(clip_of(shelf.gray), config, out)
+    day = clip_of(shelf.h264, "city_day", weather="any", modality="visible", time_of_day="day")
+    extract_clip(day, config, out)
+    return out

@@ -1,0 +1,206 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from infraredcity import catalog
+from infraredcity.catalog import Clip, load, manifests_folder, published_counts, read_toml, with_video
+from infraredcity.errors import CatalogError
+
+NINE = {
+    "city_clear": ("city", "clear", "infrared", "night"),
+    "city_overcast": ("city", "overcast", "infrared", "night"),
+    "highway_clear": ("highway", "clear", "infrared", "night"),
+    "highway_overcast": ("highway", "overcast", "infrared", "night"),
+    "monitor_night": ("monitor", "any", "infrared", "night"),
+    "city_day": ("city", "any", "visible", "day"),
+    "highway_day": ("highway", "any", "visible", "day"),
+    "monitor_day": ("monitor", "any", "visible", "day"),
+    "night_visible": ("city", "any", "visible", "night"),
+}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_catalogue_has_the_nine_clips_with_their_facts() -> None:
+    clips = load(environment={})
+    assert {c.clip_id: (c.scene, c.weather, c.modality, c.time_of_day) for c in clips} == NINE
+    assert len(clips) == 9
+    assert all(clip.paths == () for clip in clips)
+
+
+def test_a_folder_names_files_by_their_stem(tmp_path: Path) -> None:
+    for name in ("city_clear.mp4", "city_day.AVI", "notes.txt", "other.mp4", "highway_day.txt"):
+        (tmp_path / name).touch()
+    clips = load(clips_dir=tmp_path, environment={})
+    assert clips["city_clear"].paths == (tmp_path / "city_clear.mp4",)
+    assert clips["city_day"].paths == (tmp_path / "city_day.AVI",)
+    assert clips["highway_day"].paths == ()
+    assert len(clips) == 9
+
+
+def test_a_clips_file_gives_a_path_relative_to_itself(tmp_path: Path) -> None:
+    file = write(tmp_path / "my.toml", '[clips.city_clear]\npath = "films/one.mp4"\nexpected_frames = 12\n')
+    clip = load(clips_file=file, environment={})["city_clear"]
+    assert clip.paths == (tmp_path / "films" / "one.mp4",)
+    assert clip.expected_frames == 12
+    assert clip.scene == "city"
+
+
+def test_a_clips_file_gives_the_chunks_of_a_recording_in_order(tmp_path: Path) -> None:
+    file = write(tmp_path / "my.toml", f'[clips.city_clear]\npaths = ["b.ts", "{tmp_path}/a.ts"]\n')
+    assert load(clips_file=file, environment={})["city_clear"].paths == (tmp_path / "b.ts", tmp_path / "a.ts")
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = write(tmp_path / "my.toml", '[clips.city_clear]\npath = "~/one.mp4"\n')
+    assert load(clips_file=file, environment={})["city_clear"].paths == (tmp_path / "one.mp4",)
+
+
+def test_one_video_can_be_named_for_one_clip() -> None:
+    clips = with_video(load(environment={}), "city_clear", Path("one.mp4"))
+    assert clips["city_clear"].paths == (Path("one.mp4"),)
+    assert clips["city_day"].paths == ()
+
+
+def test_the_environment_names_a_folder_or_a_file_when_nothing_else_does(tmp_path: Path) -> None:
+    (tmp_path / "city_clear.mp4").touch()
+    file = write(tmp_path / "my.toml", '[clips.city_day]\npath = "day.mp4"\n')
+    by_folder = load(environment={"INFRAREDCITY_CLIPS": str(tmp_path)})
+    by_file = load(environment={"INFRAREDCITY_CLIPS": str(file)})
+    assert by_folder["city_clear"].paths == (tmp_path / "city_clear.mp4",)
+    assert by_file["city_day"].paths == (tmp_path / "day.mp4",)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert load(clips_dir=other, environment={"INFRAREDCITY_CLIPS": str(tmp_path)})["city_clear"].paths == ()
+
+
+def test_the_environment_is_that_of_the_process_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "city_clear.mp4").touch()
+    monkeypatch.setitem(os.environ, "INFRAREDCITY_CLIPS", str(tmp_path))
+    assert load()["city_clear"].paths == (tmp_path / "city_clear.mp4",)
+
+
+def test_an_environment_that_names_nothing_is_an_error() -> None:
+    with pytest.raises(CatalogError, match="INFRAREDCITY_CLIPS=nowhere: no such file or folder"):
+        load(environment={"INFRAREDCITY_CLIPS": "nowhere"})
+
+
+def test_clips_of_ones_own_stand_beside_the_nine(tmp_path: Path) -> None:
+    text = '[clips.harbour]\npath = "h.mp4"\nscene = "harbour"\nmodality = "infrared"\ntime_of_day = "night"\n'
+    clips = load(clips_file=write(tmp_path / "my.toml", text), environment={})
+    assert len(clips) == 10
+    assert clips["harbour"].weather == "any"
+
+
+def test_an_unknown_clip_lists_the_known_ones() -> None:
+    with pytest.raises(
+        CatalogError, match=r"unknown clip 'town'; the catalogue has city_clear, city_overcast, .*night_vis"
+    ):
+        load(environment={})["town"]
+
+
+@pytest.mark.parametrize("clip_id", ["day.v2", "Day", "a b", "", "_day", "x" * 61, "tag/nacht"])
+def test_an_id_that_cannot_stand_in_a_key_is_refused(clip_id: str) -> None:
+    with pytest.raises(CatalogError, match="must be 1 to 60 characters of a-z, 0-9, _ and -"):
+        Clip(clip_id=clip_id, scene="city", modality="infrared", time_of_day="night")
+
+
+def test_a_dotted_id_in_a_clips_file_is_refused_with_its_place(tmp_path: Path) -> None:
+    text = '[clips."day.v2"]\npath = "d.mp4"\nscene = "city"\nmodality = "visible"\ntime_of_day = "day"\n'
+    with pytest.raises(CatalogError, match=r"my\.toml: clips\.day\.v2: clip id 'day\.v2' must be"):
+        load(clips_file=write(tmp_path / "my.toml", text), environment={})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", r"my\.toml: holds no \[clips\.<id>\] table"),
+        ("clips = 3", r"holds no \[clips\.<id>\] table"),
+        ("[clips]\ncity_clear = 3", r"clips\.city_clear: expected a table, found 3"),
+        ('[clips.city_clear]\nfile = "a"', r"clips\.city_clear: unknown key 'file'; known are path, paths, scene"),
+        ('[clips.city_clear]\npath = "a"\npaths = ["b"]', "has both path and paths; keep one"),
+        ("[clips.city_clear]\npath = 3", "path must be a string and paths a list of strings"),
+        ('[clips.city_clear]\npaths = "a"', "path must be a string and paths a list of strings"),
+        ('[clips.city_clear]\npath = ""', "path must be a string"),
+        ('[clips.city_clear]\nexpected_frames = "12"', "expected_frames must be int, got '12'"),
+        ("[clips.city_clear]\nexpected_frames = true", "expected_frames must be int, got True"),
+        ("[clips.city_clear]\nexpected_frames = 0", "expected_frames must be positive, got 0"),
+        ('[clips.city_clear]\nmodality = "heat"', 'modality must be "infrared" or "visible", got \'heat\''),
+        ('[clips.city_clear]\nscene = "City Hall"', "scene must be of a-z, 0-9, _ and -, got 'City Hall'"),
+        (
+            '[clips.own]\npath = "a"',
+            "not one of the nine clips, so scene, modality, time_of_day must be given; the nine",
+        ),
+        ("[clips.city_clear", r"my\.toml: not valid TOML: .*declaration"),
+    ],
+)
+def test_a_malformed_clips_file_says_where_and_what(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        load(clips_file=write(tmp_path / "my.toml", text), environment={})
+
+
+def test_a_clips_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"gone\.toml: no such file"):
+        load(clips_file=tmp_path / "gone.toml", environment={})
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CatalogError, match=r"binary\.toml: cannot be read"):
+        load(clips_file=tmp_path / "binary.toml", environment={})
+
+
+def test_two_files_for_one_clip_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "city_clear.avi").touch()
+    (tmp_path / "city_clear.mp4").touch()
+    with pytest.raises(
+        CatalogError, match=r"clip city_clear has 2 files \(city_clear\.avi, city_clear\.mp4\); keep one"
+    ):
+        load(clips_dir=tmp_path, environment={})
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="gone: no such folder; --clips-dir names the folder"):
+        load(clips_dir=tmp_path / "gone", environment={})
+
+
+def test_a_clip_without_a_usable_file_says_what_to_do(tmp_path: Path) -> None:
+    clips = load(environment={})
+    with pytest.raises(CatalogError, match="clip city_clear: no file was named; pass --clips-dir, --clips or --video"):
+        clips["city_clear"].existing_paths()
+    with pytest.raises(CatalogError, match=r"gone\.mp4 does not exist; correct the path"):
+        with_video(clips, "city_clear", tmp_path / "gone.mp4")["city_clear"].existing_paths()
+    with pytest.raises(CatalogError, match="is not a file; name the video itself"):
+        with_video(clips, "city_clear", tmp_path)["city_clear"].existing_paths()
+
+
+def test_the_published_counts_add_up() -> None:
+    frames = published_counts()["frames"]
+    assert frames["infrared_night"] + frames["visible_night"] + frames["visible_day"] == frames["total"] == 579_984
+    lite = published_counts()["lite"]
+    scenes = {name: dict(cells) for name, cells in lite.items() if name != "total"}
+    totals = {name: cells.pop("total") for name, cells in scenes.items()}
+    assert totals == {"city": 15_180, "highway": 15_853, "monitor": 10_306}
+    assert {name: sum(cells.values()) for name, cells in scenes.items()} == totals
+    assert sum(totals.values()) == lite["total"] == 41_339
+
+
+def test_the_lite_recipe_asks_for_the_published_cells() -> None:
+    clips = load(environment={})
+    asked: dict[str, dict[str, int]] = {}
+    for cell in read_toml(manifests_folder() / "lite.toml")["cells"]:
+        clip = clips[cell["clip"]]
+        weather = "" if clip.weather == "any" else f"_{clip.weather}"
+        for split in ("train", "test"):
+            if split in cell:
+                asked.setdefault(cell["scene"], {})[f"{clip.modality}_{split}{weather}"] = cell[split]
+    published = {scene: dict(cells) for scene, cells in published_counts()["lite"].items() if scene != "total"}
+    for cells in published.values():
+        cells.pop("total")
+    assert asked == published
+
+
+def test_every_video_suffix_is_lower_case() -> None:
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in catalog.VIDEO_SUFFIXES)

@@ -1,0 +1,98 @@
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import Shelf
+
+Run = Callable[..., Any]
+
+
+def test_clips_lists_the_nine_and_which_are_found(shelf: Shelf, infraredcity: Run, tmp_path: Path) -> None:
+    shutil.copy(shelf.one_frame, tmp_path / "city_day.mp4")
+    ran = infraredcity("clips", "--clips-dir", tmp_path)
+    assert ran.code == 0
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 10
+    assert lines[1].split() == ["city_clear", "city", "clear", "infrared", "night", "-"]
+    assert lines[6].split() == ["city_day", "city", "any", "visible", "day", str(tmp_path / "city_day.mp4")]
+    assert ran.stderr == "1 of 9 clips found; the nine of the release hold 579,984 frames\n"
+
+
+def test_clips_as_json_marks_what_is_missing(infraredcity: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text('[clips.city_clear]\npath = "gone.mp4"\n')
+    facts = infraredcity("clips", "--clips", tmp_path / "my.toml", "--json").json
+    assert len(facts["clips"]) == 9
+    assert facts["published"]["frames"]["total"] == 579_984
+    assert facts["clips"][0]["files"] == [str(tmp_path / "gone.mp4")]
+    assert facts["clips"][0]["found"] is False
+    assert "gone.mp4  (missing)" in infraredcity("clips", "--clips", tmp_path / "my.toml").stdout
+
+
+def test_probe_tells_the_facts_and_the_decoder(shelf: Shelf, infraredcity: Run) -> None:
+    ran = infraredcity("probe", shelf.h264)
+    assert ran.code == 0
+    assert "50 frames, 2.00 s at 25.000 fps, 96x64 yuv420p, h264" in ran.stdout
+    assert "key frames: 5; hidden by an edit list: 0; rotation: 0" in ran.stdout
+    assert "decoder: pyav (exact on every file read in order)" in ran.stdout
+    assert "decord: would be exact" in ran.stdout
+    assert "suspect" not in ran.stdout
+
+
+def test_probe_as_json_gives_reasons_and_doubts(shelf: Shelf, infraredcity: Run) -> None:
+    facts = infraredcity("probe", shelf.transport_stream, "--json").json
+    assert (facts["num_frames"], facts["decoder"]) == (50, "pyav")
+    assert facts["decord_reason"] == "decord loses frames of mpegts without saying so"
+    assert infraredcity("probe", shelf.deep, "--json").json["decoder"] == "none"
+    assert infraredcity("probe", shelf.truncated, "--json").json["suspect"] == ["1 packets are marked corrupt"]
+    assert "suspect: 1 packets are marked corrupt" in infraredcity("probe", shelf.truncated).stdout
+
+
+@pytest.mark.parametrize(("name", "said"), [("text", "not a video that can be opened"), ("empty", "the file is empty")])
+def test_probe_of_no_video_is_one_line(shelf: Shelf, infraredcity: Run, name: str, said: str) -> None:
+    ran = infraredcity("probe", getattr(shelf, name))
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("Error: ")
+    assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_doctor_says_what_works_and_what_to_install(infraredcity: Run) -> None:
+    facts = infraredcity("doctor", "--json").json
+    findings = {finding["what"]: finding for finding in facts["findings"]}
+    assert {"av", "decord", "torch", "decord on the GPU", "torch device", "package roma"} <= set(findings)
+    assert findings["av"]["ok"] is True
+    assert "for decoding video" in findings["av"]["detail"]
+    if not findings["decord on the GPU"]["ok"]:
+        assert "build decord from source with -DUSE_CUDA=ON" in findings["decord on the GPU"]["detail"]
+    assert infraredcity("doctor").stdout.startswith("Python 3.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("extrakt",), "No such command 'extrakt'"),
+        (("extract", "--fast"), "No such option"),
+        (("probe",), "Missing argument"),
+    ],
+)
+def test_wrong_usage_exits_with_2(infraredcity: Run, arguments: tuple[str, ...], message: str) -> None:
+    ran = infraredcity(*arguments)
+    assert ran.code == 2
+    assert message in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(
+    infraredcity_process: Callable[..., "subprocess.Popen[str]"],
+) -> None:
+    process = infraredcity_process("clips", "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    stderr = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert "Traceback" not in stderr

@@ -1,0 +1,103 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infraredcity.errors import OutputError
+from infraredcity.storage import (
+    is_temporary,
+    lock_folder,
+    open_atomic,
+    remove_temporaries,
+    temporary_beside,
+    write_atomic,
+)
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "down" / "x.bin"
+    with open_atomic(path) as file:
+        file.write(b"half")
+        assert not path.exists()
+        file.write(b" and half")
+    assert path.read_bytes() == b"half and half"
+    assert [item.name for item in path.parent.iterdir()] == ["x.bin"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    write_atomic(path, b"old")
+
+    def fail() -> None:
+        with open_atomic(path) as file:
+            file.write(b"new")
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_bytes_are_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    write_atomic(path, b"abc")
+    os.utime(path, ns=(1_000, 1_000))
+    write_atomic(path, b"abc")
+    assert path.stat().st_mtime_ns == 1_000
+    write_atomic(path, b"abd")
+    assert path.read_bytes() == b"abd"
+    assert path.stat().st_mtime_ns != 1_000
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/x\.bin: cannot be written: (file exists|not a directory)"):
+        write_atomic(tmp_path / "file" / "x.bin", b"abc")
+    (tmp_path / "x.bin").mkdir()
+    with pytest.raises(OutputError, match=r"x\.bin: cannot be written: is a directory"):
+        write_atomic(tmp_path / "x.bin", b"abc")
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_leftovers_are_known_and_removed(tmp_path: Path) -> None:
+    keep = tmp_path / "x.tar"
+    keep.touch()
+    names = {temporary_beside(keep) for _ in range(5)}
+    assert len(names) == 5
+    for path in names:
+        assert is_temporary(path)
+        path.touch()
+    assert remove_temporaries(tmp_path) == 5
+    assert list(tmp_path.iterdir()) == [keep]
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    refused = pytest.raises(OutputError, match="new: another run is writing here; wait for it")
+    with lock_folder(folder), refused, lock_folder(folder):
+        pass
+    with lock_folder(folder):
+        pass
+
+
+def test_a_killed_writer_frees_its_folder(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from infraredcity.storage import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    assert done.returncode == -9
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_a_lock_where_no_folder_can_be_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match=r"cannot be written: (file exists|not a directory)"),
+        lock_folder(tmp_path / "file"),
+    ):
+        pass
