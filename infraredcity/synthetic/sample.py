@@ -1,0 +1,267 @@
+"""The built-in sample: nine clips, what they show by day, and a sheet to look at."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infraredcity.errors import OutputError
+from infraredcity.progress import OnProgress, Progress
+from infraredcity.storage import write_atomic
+from infraredcity.synthetic.clips import CLIPS, SyntheticClip
+from infraredcity.synthetic.encode import VideoWriter
+from infraredcity.synthetic.opencv import cv2
+from infraredcity.synthetic.world import Kind, World
+
+MARKER = ".infraredcity-sample"
+"""A file that says: the clips in this folder are a sample's and may be written again."""
+_SHEET_FRAMES = 4
+_CELL_PX = (128, 160)
+_LABEL_PX = 18
+_MAX_WORKERS = 2
+
+_Pictures = list[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleInfo:
+    """What was written.
+
+    Attributes:
+        folder: Holds `<clip_id>.mp4` and truth/.
+        clips_file: The catalogue to pass as `--clips`.
+        clip_ids: The clips, in the order of the catalogue.
+        contact_sheet: A few frames of each clip, with their truth below.
+        num_frames: Frames in each clip.
+    """
+
+    folder: Path
+    clips_file: Path
+    clip_ids: tuple[str, ...]
+    contact_sheet: Path
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """One clip to write."""
+
+    folder: Path
+    clip: SyntheticClip
+    width_px: int
+    height_px: int
+    num_frames: int
+    seed: int
+    fps: int
+
+
+def write_sample(
+    folder: Path,
+    *,
+    width_px: int = 320,
+    height_px: int = 256,
+    num_frames: int = 240,
+    seed: int = 0,
+    clip_ids: Sequence[str] | None = None,
+    fps: int = 25,
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> SampleInfo:
+    """Write the sample's clips as H.264; the same arguments give the same bytes.
+
+    The folder gets `<clip_id>.mp4`, clips.toml, truth/<clip_id>.mp4 (each infrared clip by day, frame for frame) and
+    contact.png. A sample that is already there is written again.
+
+    Args:
+        folder: Where to; made where it is missing.
+        width_px: Width of the clips, even, at least 64.
+        height_px: Height of the clips, even, at least 64.
+        num_frames: Frames in each clip, at least 2.
+        seed: Another seed gives other streets, not negative.
+        clip_ids: Which of the nine clips; all by default.
+        fps: Frames per second.
+        workers: Processes that render, one clip each at a time; by default 2, or 1 on a machine with one core. With more
+            than 1 the calling script needs the usual `if __name__ == "__main__"`.
+        on_progress: Is told of each finished clip.
+
+    Raises:
+        ValueError: An argument is out of its range.
+        OutputError: The folder cannot be written, or holds clips of these names that no sample wrote.
+    """
+    chosen = _chosen_clips(clip_ids)
+    _check(width_px=width_px, height_px=height_px, num_frames=num_frames, seed=seed, fps=fps, workers=workers)
+    folder = Path(folder)
+    _claim(folder, chosen)
+    tasks = [
+        _Task(
+            folder=folder,
+            clip=clip,
+            width_px=width_px,
+            height_px=height_px,
+            num_frames=num_frames,
+            seed=seed,
+            fps=fps,
+        )
+        for clip in chosen
+    ]
+    if workers is None:
+        workers = min(_MAX_WORKERS, os.cpu_count() or 1)
+    stills: dict[str, list[_Pictures]] = {}
+    for clip_id, pictures in _run(tasks, min(workers, len(tasks))):
+        stills[clip_id] = pictures
+        if on_progress is not None:
+            on_progress(Progress(what="clips", done=len(stills), total=len(tasks)))
+
+    contact_sheet = folder / "contact.png"
+    write_atomic(contact_sheet, _contact_sheet(chosen, stills))
+    clips_file = folder / "clips.toml"
+    write_atomic(clips_file, _catalogue(chosen, num_frames).encode())
+    return SampleInfo(
+        folder=folder,
+        clips_file=clips_file,
+        clip_ids=tuple(clip.clip_id for clip in chosen),
+        contact_sheet=contact_sheet,
+        num_frames=num_frames,
+    )
+
+
+def _chosen_clips(clip_ids: Sequence[str] | None) -> list[SyntheticClip]:
+    if clip_ids is None:
+        return list(CLIPS.values())
+    if isinstance(clip_ids, str):
+        raise ValueError(f'clip_ids must be a list of clip ids, got the text "{clip_ids}"; write ["{clip_ids}"]')
+    for clip_id in clip_ids:
+        if clip_id not in CLIPS:
+            raise ValueError(f'unknown clip id "{clip_id}"; the sample has {", ".join(CLIPS)}')
+    if not clip_ids:
+        raise ValueError(f"clip_ids is empty; name at least one of {', '.join(CLIPS)}")
+    return [clip for clip_id, clip in CLIPS.items() if clip_id in set(clip_ids)]
+
+
+def _check(*, width_px: int, height_px: int, num_frames: int, seed: int, fps: int, workers: int | None) -> None:
+    for name, size in (("width_px", width_px), ("height_px", height_px)):
+        if size < 64 or size % 2:
+            raise ValueError(f"{name} must be even and at least 64, got {size}")
+    if num_frames < 2:
+        raise ValueError(f"num_frames must be at least 2, got {num_frames}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    if fps < 1:
+        raise ValueError(f"fps must be at least 1, got {fps}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+
+
+def _claim(folder: Path, clips: list[SyntheticClip]) -> None:
+    """Mark the folder as a sample's, unless it holds somebody's own clips."""
+    if not (folder / MARKER).exists():
+        for clip in clips:
+            path = folder / f"{clip.clip_id}.mp4"
+            if path.exists():
+                raise OutputError(f"{path}: is there and is not of a sample; choose another folder, or move it away")
+    write_atomic(folder / MARKER, b"Written by infraredcity sample; its clips may be overwritten.\n")
+
+
+def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[str, list[_Pictures]]]:
+    if workers == 1:
+        for task in tasks:
+            yield task.clip.clip_id, _write_clip(task)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(_write_clip, task): task.clip.clip_id for task in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _write_clip(task: _Task) -> list[_Pictures]:
+    """Write one clip, with its truth if it is infrared; returns the sheet's pictures, a list for each video."""
+    threads_before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return _render_clip(task)
+    finally:
+        cv2.setNumThreads(threads_before)
+
+
+def _render_clip(task: _Task) -> list[_Pictures]:
+    clip_id = task.clip.clip_id
+    world = World(task.clip, seed=task.seed, width_px=task.width_px, height_px=task.height_px, fps=task.fps)
+    videos: list[tuple[Kind, Path]] = [(_kind_of(task.clip), task.folder / f"{clip_id}.mp4")]
+    if task.clip.modality == "infrared":
+        videos.append(("day", task.folder / "truth" / f"{clip_id}.mp4"))
+    shown = {round(i * (task.num_frames - 1) / (_SHEET_FRAMES - 1)) for i in range(_SHEET_FRAMES)}
+    stills: list[_Pictures] = [[] for _ in videos]
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(VideoWriter(path, width_px=task.width_px, height_px=task.height_px, fps=task.fps))
+            for _, path in videos
+        ]
+        for frame_index in range(task.num_frames):
+            for (kind, _), writer, pictures in zip(videos, writers, stills, strict=True):
+                picture = world.render(frame_index, kind)
+                writer.add(picture)
+                if frame_index in shown:
+                    pictures.append(cv2.resize(picture, _CELL_PX[::-1], interpolation=cv2.INTER_AREA))
+    return stills
+
+
+def _kind_of(clip: SyntheticClip) -> Kind:
+    return "infrared" if clip.modality == "infrared" else clip.time_of_day
+
+
+def _catalogue(clips: list[SyntheticClip], num_frames: int) -> str:
+    lines = ['# The built-in sample, written by "infraredcity sample": rendered streets, no recordings.', ""]
+    for clip in clips:
+        lines += [
+            f"[clips.{clip.clip_id}]",
+            f'path = "{clip.clip_id}.mp4"',
+            f'scene = "{clip.scene}"',
+            f'weather = "{clip.weather}"',
+            f'modality = "{clip.modality}"',
+            f'time_of_day = "{clip.time_of_day}"',
+            f"expected_frames = {num_frames}",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _contact_sheet(clips: list[SyntheticClip], stills: dict[str, list[_Pictures]]) -> bytes:
+    """Two columns of labelled rows, each row a few frames of one video, as PNG."""
+    blocks = []
+    for clip in clips:
+        rows = []
+        for i, pictures in enumerate(stills[clip.clip_id]):
+            label = f"{clip.clip_id}: truth by day" if i else f"{clip.clip_id} ({clip.modality}, {clip.weather})"
+            rows.append(_sheet_row(label, pictures))
+        blocks.append(np.concatenate(rows))
+    total = sum(len(block) for block in blocks)
+    columns: list[list[NDArray[np.uint8]]] = [[], []]
+    height = 0
+    for block in blocks:
+        columns[int(height + len(block) / 2 >= total / 2)].append(block)
+        height += len(block)
+    sides = [np.concatenate(column) for column in columns if column]
+    tall = max(len(side) for side in sides)
+    padded = [np.pad(side, ((0, tall - len(side)), (0, 6), (0, 0)), constant_values=24) for side in sides]
+    done, data = cv2.imencode(".png", np.concatenate(padded, axis=1)[:, :, ::-1])
+    assert done
+    return bytes(data)
+
+
+def _sheet_row(label: str, pictures: _Pictures) -> NDArray[np.uint8]:
+    cells = [np.repeat(p[:, :, None], 3, axis=2) if p.ndim == 2 else p for p in pictures]
+    cells += [np.full((*_CELL_PX, 3), 24, np.uint8)] * (_SHEET_FRAMES - len(cells))
+    row = np.concatenate(cells, axis=1)
+    title = np.full((_LABEL_PX, row.shape[1], 3), 24, np.uint8)
+    cv2.putText(title, label, (5, _LABEL_PX - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.concatenate([title, row])

@@ -1,0 +1,161 @@
+"""What every street has in common: pieces that are built when the camera comes near, traffic, a bend, a camera path."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from infraredcity.synthetic.camera import Camera, shake
+from infraredcity.synthetic.materials import MEADOW, Material, Surface, surface
+from infraredcity.synthetic.mesh import Floats, Layer, Mesh, MeshBuilder, join
+from infraredcity.synthetic.traffic import Stream
+from infraredcity.synthetic.vehicles import NUM_CARS, car
+
+
+class Street(ABC):
+    """A street that goes on for ever; everything about it follows from the seed words of `key`."""
+
+    piece_m: float
+    """Length of one piece."""
+    view_m: float
+    """How far the camera looks."""
+    speed_mps: float
+    """Speed of the camera along the street."""
+    lane_m: float
+    """The camera's x before the bend."""
+    height_m: float
+    """The camera's height."""
+    yaw: float = 0.0
+    pitch: float = 0.0
+    shake_share: float = 1.0
+    """How much of the usual shake the mount has."""
+    far_ground: Surface = MEADOW
+
+    def __init__(self, key: tuple[int, ...]) -> None:
+        self.key = key
+        rng = self.random(0)
+        self._shake_phases = rng.uniform(0, 2 * math.pi, (4, 3))
+        self._bend_phases = rng.uniform(0, 2 * math.pi, 2)
+        self._skyline = self._build_skyline(self.random(1))
+        self._pieces: dict[int, Mesh] = {}
+        self._joined: tuple[range, Mesh] | None = None
+        self.streams = self._build_streams()
+
+    def random(self, *purpose: int) -> np.random.Generator:
+        """The generator for one purpose."""
+        return np.random.default_rng([*self.key, *purpose])
+
+    @abstractmethod
+    def build_piece(self, index: int) -> Mesh:
+        """What stands between `index` and `index + 1` times `piece_m`."""
+
+    @abstractmethod
+    def _build_streams(self) -> tuple[Stream, ...]:
+        """The traffic."""
+
+    @abstractmethod
+    def _build_skyline(self, rng: np.random.Generator) -> Mesh:
+        """What is seen at the horizon, around the camera."""
+
+    def bend_sizes(self) -> tuple[tuple[float, float], ...]:
+        """Amplitude and wavelength, both in metres, of the street's bends."""
+        return ()
+
+    def bend(self, z: Floats) -> Floats:
+        """How far the street lies to the right of a straight one at each z, metres."""
+        total = np.zeros_like(z)
+        for (size, length), phase in zip(self.bend_sizes(), self._bend_phases, strict=False):
+            total += size * np.sin(2 * math.pi * z / length + phase)
+        return total
+
+    def camera(self, time_s: float, width_px: int, height_px: int) -> Camera:
+        """The camera at a moment."""
+        z = self.speed_mps * time_s
+        yaw, pitch, roll, lift = self.shake_share * shake(time_s, self._shake_phases)
+        ahead = self.bend(np.array([z, z + 12.0]))
+        place = np.array([self.lane_m + float(ahead[0]), self.height_m + lift, z])
+        road_yaw = math.atan2(float(ahead[1] - ahead[0]), 12.0) if self.speed_mps else 0.0
+        return Camera(
+            place=place,
+            street_x=self.lane_m,
+            yaw=self.yaw + road_yaw + float(yaw),
+            pitch=self.pitch + float(pitch),
+            roll=float(roll),
+            width_px=width_px,
+            height_px=height_px,
+        )
+
+    def mesh(self, time_s: float) -> Mesh:
+        """Everything near the camera at a moment."""
+        z = self.speed_mps * time_s
+        pieces = self.pieces_in_view(z)
+        if self._joined is None or self._joined[0] != pieces:
+            self._pieces = {i: self._pieces.get(i) or self._bent(_named(self.build_piece(i), i)) for i in pieces}
+            self._joined = (pieces, join([self._pieces[i] for i in pieces]))
+        shift = float(self.bend(np.array([z]))[0])
+        moving = [mesh for stream in self.streams for mesh in self._members(stream, time_s, z)]
+        bent = [self._bent(join(moving))] if moving else []
+        return join([self._skyline.placed(self.lane_m + shift, z), self._joined[1], *bent])
+
+    def _bent(self, mesh: Mesh) -> Mesh:
+        """The mesh of a straight street where the bend puts it; footprints stay, they only order what hides what."""
+        points, lamps = mesh.points.copy(), mesh.lamps.copy()
+        points[:, 0] += self.bend(points[:, 2])
+        lamps[:, 0] += self.bend(lamps[:, 2])
+        return replace(mesh, points=points, lamps=lamps)
+
+    def pieces_in_view(self, z: float) -> range:
+        """Numbers of the pieces that the camera at `z` can see."""
+        first = math.floor((z - 8.0) / self.piece_m)
+        return range(first, first + math.ceil(self.view_m / self.piece_m) + 1)
+
+    def _members(self, stream: Stream, time_s: float, z: float) -> Sequence[Mesh]:
+        if stream.across:
+            return stream.at(time_s, -60.0, 60.0)
+        near = 30.0 if any(kind != "person" for kind, _ in stream.kinds) else 80.0
+        return stream.at(time_s, z - 12.0, z + min(self.view_m, max(near, self.view_m * 0.8)))
+
+
+def skyline(rng: np.random.Generator, *, blocks: bool, far_ground: Surface) -> Mesh:
+    """Ground to the horizon, and on it a row of far blocks of flats or wooded hills."""
+    mesh = MeshBuilder()
+    mesh.part("", layer=Layer.BACKDROP)
+    angles = np.linspace(-1.1, 1.1, 56)
+    for radius, tone, lift in ((950.0, 1.12, 1.0), (700.0, 0.92, 0.62)):
+        heights = np.zeros(len(angles))
+        for waves in (2.0, 5.0, 11.0):
+            heights += np.sin(waves * angles * 2.2 + rng.uniform(0, 6.3)) / waves
+        heights = 34.0 * lift + 22.0 * lift * heights
+        hill = surface(Material.HILL, (96 * tone, 128 * tone, 98 * tone))
+        top = [
+            (radius * math.sin(a), max(4.0, float(h)), radius * math.cos(a))
+            for a, h in zip(angles, heights, strict=True)
+        ]
+        foot = [(radius * math.sin(a), -6.0, radius * math.cos(a)) for a in angles[::-1]]
+        mesh.face(top + foot, hill, convex=False)
+    if blocks:
+        angle = -0.9
+        while angle < 0.9:
+            width, height = float(rng.uniform(0.025, 0.06)), float(rng.uniform(14, 42))
+            tone = float(rng.uniform(0.85, 1.1))
+            block = surface(Material.HILL, (158 * tone, 156 * tone, 160 * tone), heat=0.40)
+            x0, x1, z = 480 * math.sin(angle), 480 * math.sin(angle + width), 480 * math.cos(angle)
+            mesh.face(((x0, -3, z), (x1, -3, z), (x1, height, z), (x0, height, z)), block)
+            angle += width + float(rng.uniform(-0.01, 0.03))
+    mesh.ground(-900, -30, 900, 900, far_ground, layer=Layer.BACKDROP)
+    return mesh.build()
+
+
+def _named(piece: Mesh, index: int) -> Mesh:
+    """Give each object of a piece a name that it keeps in all frames."""
+    names = tuple(f"{kind}:{index}:{number}" if kind else "" for number, kind in enumerate(piece.kinds))
+    return replace(piece, names=names)
+
+
+def parked(rng: np.random.Generator, x: float, z: float, *, quarter_turns: int) -> Mesh:
+    """A parked car, cold unless it came a moment ago."""
+    just_came = bool(rng.random() < 0.12)
+    variant = int(rng.integers(NUM_CARS))
+    return car(variant, running=just_came, quarter_turns=quarter_turns).placed(x, z)
