@@ -243,7 +243,7 @@ def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
             batch_size=2,
             data=DataConfig(load_size_px=140, crop_size_px=128, flip=True),
             generator=GeneratorConfig(width=16, num_blocks=5, init_gain=1.0, last_init_gain=0.02),
-            vit=ViTConfig(weights="random", image_size=128, patch_size=8, width=128, depth=6, num_heads=4),
+            vit=ViTConfig(weights="random", image_size=128, patch_size=8, width=128, depth=3, num_heads=4, layers=(0, 1, 2)),
             loss=LossConfig(
                 global_structure=0.2,
                 local_structure=0.2,
@@ -253,13 +253,13 @@ def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
                 region_sizes=(2, 4, 8),
                 similarity="self",
                 centre_tokens=True,
-                patch_gan=1.0,
+                patch_gan=0.2,
                 colourise=1.0,
-                warmup_steps=400,
+                warmup_steps=1000,
             ),
-            optim=OptimConfig(generator_lr=5e-4, discriminator_lr=5e-4, ema_decay=0.99),
-            schedule=ScheduleConfig(total_steps=1000),
-            output=OutputConfig(log_every=20, sample_every=200, checkpoint_every=200),
+            optim=OptimConfig(generator_lr=1e-3, discriminator_lr=5e-4, ema_decay=0.99),
+            schedule=ScheduleConfig(total_steps=1200),
+            output=OutputConfig(log_every=25, sample_every=200, checkpoint_every=200),
         )
     raise ConfigError(f"no preset is called {name!r}; there are roma and tiny")
 

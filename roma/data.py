@@ -95,7 +95,7 @@ def window_centres(step: int, *, seed: int, num_windows: int, num_patches: int) 
 
 
 def degrade(target: Float[Tensor, "N 3 H W"], positions: tuple[int, ...], *, seed: int) -> Float[Tensor, "N 3 H W"]:
-    """Day frames as an infrared camera might have shown them: gray, other tones, soft, noisy.
+    """Day frames as an infrared camera might have shown them: gray, other tones, soft, flat, noisy in pixels and columns.
 
     The gray is a random mix of the colour channels through a random tone curve that may be inverted or wild, since heat and
     brightness have no fixed relation. Not in the paper; the idea: giving the colour back teaches what colours things have by day
@@ -121,8 +121,12 @@ def degrade(target: Float[Tensor, "N 3 H W"], positions: tuple[int, ...], *, see
         toned = torch.lerp(curve[low.long()], curve[low.long() + 1], place - low)
         sigma = float(draw.uniform(0.3, 1.5))
         soft = _blurred(toned, sigma)
-        noise = torch.from_numpy(draw.normal(0, draw.uniform(0.0, 0.04), soft.shape).astype(np.float32)).to(soft)
-        outputs.append((soft + noise).clamp(0, 1).mul(2).sub(1).expand(-1, 3, -1, -1))
+        contrast = draw.uniform(0.2, 1.0)
+        pixels = draw.normal(0, draw.uniform(0, 0.02), soft.shape)
+        columns = draw.normal(0, draw.uniform(0, 0.01), (1, 1, 1, soft.shape[3]))
+        noise = torch.from_numpy((pixels + columns).astype(np.float32)).to(soft)
+        seen = draw.uniform(0, 1 - contrast) + contrast * soft + noise
+        outputs.append(seen.clamp(0, 1).mul(2).sub(1).expand(-1, 3, -1, -1))
     return torch.cat(outputs)
 
 
