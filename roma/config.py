@@ -243,7 +243,9 @@ def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
             batch_size=2,
             data=DataConfig(load_size_px=140, crop_size_px=128, flip=True),
             generator=GeneratorConfig(width=16, num_blocks=5, init_gain=1.0, last_init_gain=0.02),
-            vit=ViTConfig(weights="random", image_size=128, patch_size=8, width=128, depth=3, num_heads=4, layers=(0, 1, 2)),
+            vit=ViTConfig(
+                weights="random", image_size=128, patch_size=8, width=128, depth=3, num_heads=4, layers=(0, 1, 2)
+            ),
             loss=LossConfig(
                 global_structure=0.2,
                 local_structure=0.2,

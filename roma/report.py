@@ -24,6 +24,7 @@ table { border-collapse: collapse; } th, td { padding: .3rem .8rem; border-botto
 th:first-child, td:first-child { text-align: left; }
 .triples { display: grid; grid-template-columns: repeat(3, 1fr); gap: 6px; }
 .triples img, video, .grid { width: 100%; height: auto; }
+video { max-height: 420px; background: #000; }
 .triples span { font-weight: 600; } pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: 6px; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption { font-size: .9rem; } svg { width: 100%; height: auto; }

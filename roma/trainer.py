@@ -37,7 +37,7 @@ class StepReport:
         step: Steps done.
         total_steps: Steps of the whole run.
         losses: Mean over ranks of this step's terms.
-        images_per_s: Infrared frames per second over all ranks since the last report.
+        images_per_s: Frames of each domain that were read per second over all ranks since the last report.
         wait_share: Share of that time spent waiting for data on this rank.
         eta_s: Seconds to the end at this speed.
     """

@@ -1,7 +1,9 @@
 """What holds for the house as a whole."""
 
+import importlib
 import subprocess
 import sys
+from inspect import ismodule
 from pathlib import Path
 
 import click
@@ -24,6 +26,14 @@ def modules_after(statement: str, folder: Path) -> set[str]:
 )
 def test_importing_the_core_stays_light(statement: str, tmp_path: Path) -> None:
     assert modules_after(statement, tmp_path) & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", ["infraredcity", "roma"])
+def test_the_public_names_are_listed_and_there(name: str) -> None:
+    package = importlib.import_module(name)
+    assert package.__all__ == sorted(package.__all__)
+    defined = {found for found, value in vars(package).items() if not found.startswith("_") and not ismodule(value)}
+    assert defined == set(package.__all__)
 
 
 def test_the_loader_needs_torch_numpy_and_a_jpeg_codec_alone(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def main() -> None:
         commands=way.commands,
         title="A night in the sample town, by day",
     )
-    way.say(f"done: open {page.resolve()}")
+    way.say(f"done: open {page}")
 
 
 if __name__ == "__main__":

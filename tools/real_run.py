@@ -70,7 +70,7 @@ def main() -> None:
     )
     lite = json.loads((out / "lite" / "lite.json").read_text(encoding="utf-8"))["report"]
     print(json.dumps({"frames": counts, "lite": lite, "last_metrics": read_metrics(out / "run")[-1]}, indent=1))
-    way.say(f"done: open {page.resolve()}")
+    way.say(f"done: open {page}")
 
 
 def _count_once(shards: Path, clip: str) -> int:

@@ -58,7 +58,7 @@ class ProgressLine:
         new = progress.done - first_done
         rate = new / (now - begun) if now > begun else 0.0
         of_total = "" if progress.total is None else f" of {progress.total:,}"
-        speed = f", {rate:,.0f}/s" if new and rate else ""
+        speed = f", {rate:,.0f}/s" if rate >= 1 else ""
         left = ""
         if progress.total is not None and rate > 0 and not is_last:
             left = f", {(progress.total - progress.done) / rate:,.0f} s left"

@@ -107,7 +107,7 @@ def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> Decod
     for part in video.parts:
         reason = _door(name).why_not(part, device)
         if reason is not None:
-            advice = "" if name == "pyav" else "; use --decoder pyav"
+            advice = "" if name == "pyav" else "; use --decoder pyav --device cpu"
             raise VideoDecodeError(f"{part.path}: {name} cannot be trusted with it: {reason}{advice}")
     return name
 
