@@ -1,10 +1,12 @@
 """Which process of a training this is, and what the processes say to each other."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,10 +40,12 @@ class World:
         """The module with gradients averaged over all ranks, or itself in a world of one."""
         if self.world_size == 1:
             return module
+        wrapper = nn.parallel.DistributedDataParallel
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        # Our buffers are constant blur kernels: nothing to keep in step. Torch 2.13 renamed the option that says so.
+        renamed = "forward_sync_buffers" in inspect.signature(wrapper).parameters
+        keep_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        return wrapper(module, device_ids=ids, gradient_as_bucket_view=True, **keep_buffers)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over ranks of a tensor of any shape; a collective."""

@@ -1,5 +1,6 @@
 """The whole way as commands, each printed before it runs: what demo.py and real_run.py share."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -23,7 +24,9 @@ class Pipeline:
         shown = " ".join(word if word.startswith("-") else shlex.quote(word) for word in words)
         self.commands.append(shown.replace(f"{CHECKOUT}/", ""))
         self.say(f"$ {self.commands[-1]}")
-        code = subprocess.run([str(BIN / words[0]), *words[1:]], check=False).returncode
+        # torchrun warns when nobody chose this; the trainer shares the cores among its processes by itself.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ} if words[0] == "torchrun" else None
+        code = subprocess.run([str(BIN / words[0]), *words[1:]], check=False, env=environment).returncode
         if code not in ok:
             sys.exit(f"Error: {words[0]} ended with exit code {code}; its message is above")
 
