@@ -61,6 +61,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file, written by a library under `temporary_beside(path)`, its name: fsynced first, then renamed."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the renames in `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)

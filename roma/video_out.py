@@ -9,7 +9,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from infraredcity.storage import fsync_folder, temporary_beside
+from infraredcity.storage import publish, temporary_beside
 from roma.errors import EvaluationError
 
 
@@ -69,8 +69,7 @@ def open_video(
             writer = VideoWriter(container, stream, time_base)
             yield writer
             writer.finish()
-        temporary.replace(path)
-        fsync_folder(path.parent)
+        publish(temporary, path)
     except (OSError, av.FFmpegError) as error:
         raise EvaluationError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:

@@ -1,6 +1,5 @@
 """Writes H.264 video; the one place of this room that knows PyAV."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infraredcity.errors import MissingExtraError, OutputError
-from infraredcity.storage import fsync_folder, temporary_beside
+from infraredcity.storage import publish, temporary_beside
 
 try:
     import av
@@ -82,16 +81,9 @@ class VideoWriter:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
             if error is None:
-                _keep(self._temporary, self._path)
+                publish(self._temporary, self._path)
         except OSError as failure:
             reason = (failure.strerror or str(failure)).lower()
             raise OutputError(f"{self._path}: cannot be written: {reason}") from failure
         finally:
             self._temporary.unlink(missing_ok=True)
-
-
-def _keep(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    fsync_folder(path.parent)

@@ -10,6 +10,7 @@ from infraredcity.storage import (
     is_temporary,
     lock_folder,
     open_atomic,
+    publish,
     remove_temporaries,
     temporary_beside,
     write_atomic,
@@ -24,6 +25,24 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
         file.write(b" and half")
     assert path.read_bytes() == b"half and half"
     assert [item.name for item in path.parent.iterdir()] == ["x.bin"]
+
+
+def test_a_published_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "video.mp4"
+    temporary = temporary_beside(path)
+    temporary.write_bytes(b"frames")
+    synced: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def spy(handle: int) -> None:
+        synced.append((os.fstat(handle).st_size, path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    publish(temporary, path)
+    assert synced[0] == (len(b"frames"), False)
+    assert [item.name for item in tmp_path.iterdir()] == ["video.mp4"]
+    assert path.read_bytes() == b"frames"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
