@@ -152,7 +152,8 @@ class Trainer:
             with_grad_norms: Measure the gradients' norms, which waits for the device.
 
         Raises:
-            TrainingError: A loss is not finite; nothing was updated.
+            TrainingError: A loss is not finite; the generator was not updated, and the message says whether the
+                discriminators were.
         """
         config, step = self.config, batch.step
         is_warmup = step < config.loss.warmup_steps
@@ -163,9 +164,8 @@ class Trainer:
         with self._autocast():
             inputs = [] if is_warmup else [source]
             if config.loss.colourise:
-                true_colours = batch.target[
-                    :, 0
-                ]  # neighbours show nearly the same: one frame of each window teaches as much
+                # Neighbours show nearly the same, so one frame of each window teaches as much as all.
+                true_colours = batch.target[:, 0]
                 inputs.append(degrade(true_colours, batch.target_positions, seed=config.seed))
             outputs: Tensor = self._generator(torch.cat(inputs))
             fake = outputs[: 0 if is_warmup else len(source)]
@@ -174,17 +174,20 @@ class Trainer:
                 recoloured = outputs[len(fake) :]
                 terms.append(("colourise", config.loss.colourise, (recoloured.float() - true_colours).abs().mean()))
             if not is_warmup:
-                terms += self._adversarial_and_structure(batch, source, target, fake, share, lr_factor, losses)
+                terms += self._adversarial_and_structure(batch, source, target, fake, terms, share, lr_factor, losses)
             total = torch.stack([weight * value for _, weight, value in terms]).sum()
         losses.update({name: value.detach() for name, _, value in terms})
         losses["generator_total"] = total.detach()
-        self._check_finite(losses, batch)
+        judged = self.discriminator_optimiser is not None and not is_warmup
+        self._check_finite(
+            losses, batch, updated="the discriminators were updated, the generator was not" if judged else None
+        )
         self.generator_optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(total * share)
         norms = {}
         if with_grad_norms:
             norms = {"generator": _grad_norm(self.networks.generator)}
-            if self.discriminator_optimiser is not None and not is_warmup:
+            if judged:
                 norms["discriminator"] = math.hypot(*map(_grad_norm, self.networks.discriminators()))
         _step_with(self.generator_optimiser, config.optim.generator_lr * lr_factor)
         self._average(step)
@@ -196,11 +199,15 @@ class Trainer:
         source: Float[Tensor, "N 3 H W"],
         target: Float[Tensor, "N 3 H W"],
         fake: Float[Tensor, "N 3 H W"],
+        before: list[tuple[str, float, Tensor]],
         share: float,
         lr_factor: float,
         losses: dict[str, Tensor],
     ) -> list[tuple[str, float, Tensor]]:
-        """The discriminators' step, and the generator's terms that come after it, as (name, weight, value)."""
+        """The generator's terms as (name, weight, value); between structure and adversarial ones, the discriminators' step.
+
+        `before` holds the terms that are known already: a bad one among them stops the step while nothing is updated yet.
+        """
         loss, vit = self.config.loss, self.networks.vit
         terms: list[tuple[str, float, Tensor]] = []
         fake_regions: Tensor | None = None
@@ -233,6 +240,7 @@ class Trainer:
                 fake_regions = pool(of_fake.global_tokens[-1])
                 with torch.no_grad():
                     real_regions = pool(vit.tokens(target)[-1])
+        self._check_finite({name: value.detach() for name, _, value in (*before, *terms)}, batch)
         self._discriminator_step(batch, fake, target, fake_regions, real_regions, share, lr_factor, losses)
         with _frozen(self.networks.discriminators()):
             if fake_regions is not None and self.networks.region_discriminator is not None:
@@ -293,12 +301,13 @@ class Trainer:
             ):
                 averaged.lerp_(current, 1 - decay)
 
-    def _check_finite(self, losses: dict[str, Tensor], batch: TrainBatch) -> None:
+    def _check_finite(self, losses: dict[str, Tensor], batch: TrainBatch, *, updated: str | None = None) -> None:
         for name, value in losses.items():
             if not math.isfinite(float(value)):
                 keys = ", ".join(key for window in batch.keys for key in window)
                 raise TrainingError(
-                    f"rank {self.world.rank}, step {batch.step}: {name} is {float(value)} on {keys}; nothing was updated; "
+                    f"rank {self.world.rank}, step {batch.step}: {name} is {float(value)} on {keys}; "
+                    f"{updated or 'nothing was updated'}, and no checkpoint holds this step; "
                     "lower the learning rates, or look at these frames"
                 )
 

@@ -142,14 +142,28 @@ def test_average_follows_the_generator_as_its_decay_says(config: TrainConfig):
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_term_and_frames(config: TrainConfig):
     networks = build_networks(config, CPU)
     trainer = Trainer(config, networks, ALONE)
+    judged = [value.clone() for network in networks.discriminators() for value in network.parameters()]
     batch = batch_of(config, step=2)
     batch = dataclasses.replace(batch, source=torch.full_like(batch.source, math.nan))
     weights = [value.clone() for value in networks.generator.parameters()]
     with pytest.raises(
         TrainingError,
-        match=r"rank 0, step 2: patch_discriminator is nan on a_00000000, a_00000001.*nothing was updated",
+        match=r"rank 0, step 2: structure_global is nan on a_00000000, a_00000001.*nothing was updated",
     ):
         trainer.step(batch, lr_factor=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(weights, networks.generator.parameters(), strict=True))
+    now = [value for network in networks.discriminators() for value in network.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(judged, now, strict=True))
+
+
+def test_a_discriminator_that_runs_away_is_told_from_a_step_that_changed_nothing(config: TrainConfig):
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, discriminator_lr=1e30))
+    networks = build_networks(config, CPU)
+    weights = [value.clone() for value in networks.generator.parameters()]
+    with pytest.raises(
+        TrainingError, match=r"patch_generator is .*; the discriminators were updated, the generator was not"
+    ):
+        Trainer(config, networks, ALONE).step(batch_of(config, step=2), lr_factor=1.0)
     assert all(torch.equal(a, b) for a, b in zip(weights, networks.generator.parameters(), strict=True))
 
 
