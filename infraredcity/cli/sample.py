@@ -1,6 +1,7 @@
 """`infraredcity sample`: the built-in street world as nine clips."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -11,15 +12,44 @@ from infraredcity.cli.options import FOLDER, ProgressLine
 @click.argument("folder", type=FOLDER)
 @click.option("--width", "width_px", type=click.IntRange(64), default=320, show_default=True)
 @click.option("--height", "height_px", type=click.IntRange(64), default=256, show_default=True)
-@click.option(
-    "--frames", "num_frames", type=click.IntRange(2), default=240, show_default=True, help="Per clip, at 25 per second."
-)
+@click.option("--frames", "num_frames", type=click.IntRange(2), default=240, show_default=True, help="Per clip.")
+@click.option("--fps", type=click.IntRange(1), default=25, show_default=True,
+              help="Frames per second; fewer show more of the street in as many frames.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed is another town.")
+@click.option(
+    "--polarity",
+    type=click.Choice(["white-hot", "black-hot"]),
+    default="white-hot",
+    show_default=True,
+    help="How the infrared clips show heat.",
+)
+@click.option(
+    "--flow", is_flag=True, help="Also flow/: optical flow from each frame to the next, PNGs as in KITTI 2015."
+)
+@click.option(
+    "--boxes", is_flag=True, help="Also boxes/: boxes and tracks of the things in each frame, JSON as in COCO."
+)
+@click.option(
+    "--raw16", is_flag=True, help="Also raw16/: the infrared clips as 16-bit counts, 100 per kelvin, lossless."
+)
 @click.option("--clip", "clip_ids", multiple=True, help="Only this clip; may be given several times.")
 def sample_command(
-    folder: Path, width_px: int, height_px: int, num_frames: int, seed: int, clip_ids: tuple[str, ...]
+    folder: Path,
+    width_px: int,
+    height_px: int,
+    num_frames: int,
+    fps: int,
+    seed: int,
+    polarity: Literal["white-hot", "black-hot"],
+    flow: bool,
+    boxes: bool,
+    raw16: bool,
+    clip_ids: tuple[str, ...],
 ) -> None:
-    """Write the nine clips of a small made-up town, clips.toml, the true day frames, and a contact sheet."""
+    """Write the nine clips of a small made-up town, clips.toml, the true day frames, and a contact sheet.
+
+    On request with more that is known of them: optical flow, boxes of things, the infrared sensor's counts.
+    """
     from infraredcity.synthetic import write_sample
 
     try:
@@ -28,7 +58,12 @@ def sample_command(
             width_px=width_px,
             height_px=height_px,
             num_frames=num_frames,
+            fps=fps,
             seed=seed,
+            polarity=polarity,
+            flow=flow,
+            boxes=boxes,
+            raw16=raw16,
             clip_ids=clip_ids or None,
             on_progress=ProgressLine(),
         )

@@ -17,7 +17,8 @@ SUPERSAMPLE = 2
 """Pixels of the picture of faces per output pixel and axis."""
 SHADES = 3
 """What can lie over the ground: nothing, a shadow, a thing right above it."""
-_NEAR_M = 0.4
+NEAR_M = 0.4
+"""What is nearer to the camera than this is cut off."""
 _SUBPIXEL_BITS = 3
 _TINY_PX, _SLIVER_PX = 0.9, 0.35
 """Faces below this width and height, or of less area, are not drawn; output pixels."""
@@ -31,6 +32,7 @@ class View:
 
     Attributes:
         faces: Face seen at each pixel, times SHADES, plus the shade that lies there: i32 [2H, 2W].
+        mesh_faces: The number that each face has in the mesh, -1 for the sky [N].
         looks: `Mesh.looks` of the faces that may be seen [N, 10].
         facts: `Mesh.facts` of them [N, 6].
         centres: Their middles in the world, metres [N, 3].
@@ -42,6 +44,7 @@ class View:
     """
 
     faces: NDArray[np.int32]
+    mesh_faces: Ints
     looks: Floats
     facts: Ints
     centres: Floats
@@ -65,13 +68,13 @@ def look(mesh: Mesh, camera: Camera) -> View:
     seen = camera.to_camera(mesh.points)
     starts = np.concatenate([[0], np.cumsum(mesh.sizes)[:-1]])
     kept = _maybe_visible(seen, starts, mesh, camera)
-    rows, starts, sizes = _rows(starts[kept], mesh.sizes[kept])
+    rows, starts, sizes = rows_of_faces(starts[kept], mesh.sizes[kept])
     seen, points = seen[rows], mesh.points[rows]
     facts, looks = mesh.facts[kept], mesh.looks[kept]
     ends = starts + sizes
 
-    whole = np.minimum.reduceat(seen[:, 2], starts) >= _NEAR_M
-    pixels = camera.to_pixels(np.where(seen[:, 2:] < _NEAR_M, [0.0, 0.0, 1.0], seen))
+    whole = np.minimum.reduceat(seen[:, 2], starts) >= NEAR_M
+    pixels = camera.to_pixels(np.where(seen[:, 2:] < NEAR_M, [0.0, 0.0, 1.0], seen))
     following = np.arange(len(seen)) + 1
     following[ends - 1] = starts
     u, v = pixels.T
@@ -120,6 +123,7 @@ def look(mesh: Mesh, camera: Camera) -> View:
     centres = (np.add.reduceat(points, starts) / sizes[:, None])[order]
     return View(
         faces=faces,
+        mesh_faces=np.concatenate([[-1], np.flatnonzero(kept)[order]]),
         looks=np.concatenate([np.zeros((1, 10)), looks[order]]),
         facts=np.concatenate([np.zeros((1, 6), dtype=np.int64), facts[order]]),
         centres=np.concatenate([camera.place[None] + [0.0, 0.0, 1e4], centres]),
@@ -151,13 +155,13 @@ def _maybe_visible(seen: Floats, starts: Ints, mesh: Mesh, camera: Camera) -> ND
     x, y, z = seen.T
     reach_x = camera.width_px / 2 / camera.focal_px * 1.02
     reach_y = camera.height_px / 2 / camera.focal_px * 1.02
-    kept = np.maximum.reduceat(z, starts) > _NEAR_M
+    kept = np.maximum.reduceat(z, starts) > NEAR_M
     for outside in (x - reach_x * z, -x - reach_x * z, y - reach_y * z, -y - reach_y * z):
         kept &= np.minimum.reduceat(outside, starts) < 0
     return np.asarray(kept)
 
 
-def _rows(starts: Ints, sizes: Ints) -> tuple[Ints, Ints, Ints]:
+def rows_of_faces(starts: Ints, sizes: Ints) -> tuple[Ints, Ints, Ints]:
     """The point numbers of the chosen faces, and where each face starts among them."""
     new_starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rows = np.arange(int(sizes.sum())) + np.repeat(starts - new_starts, sizes)
@@ -175,11 +179,11 @@ def _clip(seen: Floats) -> Floats:
     out = []
     corners = seen.tolist()
     for (ax, ay, az), (bx, by, bz) in zip(corners, corners[1:] + corners[:1], strict=True):
-        if az >= _NEAR_M:
+        if az >= NEAR_M:
             out.append((ax, ay, az))
-        if (az >= _NEAR_M) != (bz >= _NEAR_M):
-            t = (_NEAR_M - az) / (bz - az)
-            out.append((ax + t * (bx - ax), ay + t * (by - ay), _NEAR_M))
+        if (az >= NEAR_M) != (bz >= NEAR_M):
+            t = (NEAR_M - az) / (bz - az)
+            out.append((ax + t * (bx - ax), ay + t * (by - ay), NEAR_M))
     return np.array(out, dtype=np.float64).reshape(-1, 3)
 
 

@@ -19,6 +19,11 @@ _REACH_M = 700.0
 _GROUND_GRAIN = 0.009
 _BLUR_WIDTHS = 0.0023
 """Optical blur (Gaussian deviation) in picture widths."""
+# Temperatures of a cold night: the clear sky above is at 250 K, a road at 279 K, skin at 305 K.
+_KELVIN_AT_0, _KELVIN_PER_HEAT = 246.0, 62.0
+COUNTS_PER_KELVIN = 100.0
+_COUNTS_PER_GRAY = COUNTS_PER_KELVIN * _KELVIN_PER_HEAT / (212.0 * 1.14)
+"""How much of the sensor's signal is one level of the clear night's picture, below the knee of its display."""
 
 
 class InfraredRenderer:
@@ -66,11 +71,18 @@ class InfraredRenderer:
         gray = (black + span * gain * _knee(heat)) * self._falloff + level
         if self._polarity == "black-hot":
             gray = 255.0 - gray
-        height, width = gray.shape
-        gray += pattern
-        gray += 0.4 * noise.standard_normal((height, 1), dtype=np.float32)
-        gray += 1.9 * noise.standard_normal((height, width), dtype=np.float32)
+        _disturb(gray, noise, pattern, 1.0)
         return np.asarray(np.clip(gray + 0.5, 0, 255), dtype=np.uint8)
+
+    def counts(self, view: View, *, grain: Picture, noise: np.random.Generator, pattern: Picture) -> NDArray[np.uint16]:
+        """What the sensor measures, COUNTS_PER_KELVIN times the temperature in kelvin [H, W].
+
+        Noise and pattern are those of the picture, in counts; gain, knee, fall-off and polarity belong to the display. Arguments
+        as for `render`.
+        """
+        counts = COUNTS_PER_KELVIN * (_KELVIN_AT_0 + _KELVIN_PER_HEAT * self.heat(view, grain=grain))
+        _disturb(counts, noise, pattern, _COUNTS_PER_GRAY)
+        return np.asarray(np.clip(counts + 0.5, 0, 65535), dtype=np.uint16)
 
     def _palette(self, view: View) -> Picture:
         """The heat of each face under each shade [N, SHADES]."""
@@ -92,6 +104,13 @@ def fixed_pattern(rng: np.random.Generator, height_px: int, width_px: int) -> Pi
     """What each column and pixel of the sensor adds to every picture, in gray levels [H, W]."""
     columns = 1.5 * rng.standard_normal((1, width_px), dtype=np.float32)
     return np.asarray(columns + 0.8 * rng.standard_normal((height_px, width_px), dtype=np.float32), dtype=np.float32)
+
+
+def _disturb(picture: Picture, noise: np.random.Generator, pattern: Picture, level: float) -> None:
+    """Add the fixed pattern and this frame's noise, of rows and of pixels; `level` is what one gray level is in the picture."""
+    picture += level * pattern
+    picture += 0.4 * level * noise.standard_normal((len(picture), 1), dtype=np.float32)
+    picture += 1.9 * level * noise.standard_normal(picture.shape, dtype=np.float32)
 
 
 def _knee(heat: Picture) -> Picture:

@@ -1,4 +1,4 @@
-"""The built-in sample: nine clips, what they show by day, and a sheet to look at."""
+"""The built-in sample: nine clips, what they show by day, a sheet to look at, and on request more of the truth."""
 
 import multiprocessing
 import os
@@ -15,15 +15,19 @@ from infraredcity.errors import OutputError
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.storage import write_atomic
 from infraredcity.synthetic.clips import CLIPS, SyntheticClip
-from infraredcity.synthetic.encode import VideoWriter
+from infraredcity.synthetic.coco import encode_boxes
+from infraredcity.synthetic.encode import CountsWriter, VideoWriter
+from infraredcity.synthetic.flow import encode_flow
 from infraredcity.synthetic.opencv import cv2
-from infraredcity.synthetic.world import Kind, World
+from infraredcity.synthetic.render_infrared import Polarity
+from infraredcity.synthetic.world import Kind, SceneObject, World
 
 MARKER = ".infraredcity-sample"
 """A file that says: the clips in this folder are a sample's and may be written again."""
 _SHEET_FRAMES = 4
 _CELL_PX = (128, 160)
 _LABEL_PX = 18
+_FLOW_DIGITS = 6
 _MAX_WORKERS = 2
 
 _Pictures = list[NDArray[np.uint8]]
@@ -34,7 +38,7 @@ class SampleInfo:
     """What was written.
 
     Attributes:
-        folder: Holds `<clip_id>.mp4` and truth/.
+        folder: Holds `<clip_id>.mp4`, truth/, and flow/, boxes/ and raw16/ where they were asked for.
         clips_file: The catalogue to pass as `--clips`.
         clip_ids: The clips, in the order of the catalogue.
         contact_sheet: A few frames of each clip, with their truth below.
@@ -59,6 +63,22 @@ class _Task:
     num_frames: int
     seed: int
     fps: int
+    polarity: Polarity
+    flow: bool
+    boxes: bool
+    raw16: bool
+
+    @property
+    def boxes_file(self) -> Path:
+        return self.folder / "boxes" / f"{self.clip.clip_id}.json"
+
+    @property
+    def flow_folder(self) -> Path:
+        return self.folder / "flow" / self.clip.clip_id
+
+    @property
+    def raw16_file(self) -> Path:
+        return self.folder / "raw16" / f"{self.clip.clip_id}.mkv"
 
 
 def write_sample(
@@ -70,13 +90,29 @@ def write_sample(
     seed: int = 0,
     clip_ids: Sequence[str] | None = None,
     fps: int = 25,
+    polarity: Polarity = "white-hot",
+    flow: bool = False,
+    boxes: bool = False,
+    raw16: bool = False,
     workers: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> SampleInfo:
     """Write the sample's clips as H.264; the same arguments give the same bytes.
 
-    The folder gets `<clip_id>.mp4`, clips.toml, truth/<clip_id>.mp4 (each infrared clip by day, frame for frame) and
-    contact.png. A sample that is already there is written again.
+    The folder gets
+
+    - `<clip_id>.mp4`: the clips;
+    - `truth/<clip_id>.mp4`: each infrared clip by day, frame for frame;
+    - `clips.toml`, the catalogue, and `contact.png`, a few frames of each;
+    - `.infraredcity-sample`, a note that the clips are a sample's;
+    - with `flow`, `flow/<clip_id>/<frame index, 6 digits>.png`: the optical flow from each frame but the last to the next, in the
+      encoding of KITTI 2015 (see `encode_flow`; `decode_flow` reads it);
+    - with `boxes`, `boxes/<clip_id>.json`: boxes of the things in each frame, in COCO's format (see `encode_boxes`);
+    - with `raw16`, `raw16/<clip_id>.mkv`: each infrared clip as the sensor's counts, 100 per kelvin, 16 bits, lossless FFV1 (see
+      `World.render16`).
+
+    A sample that is already there is written again; what this run does not write of a clip's flow, boxes and counts is deleted,
+    since it would belong to other frames.
 
     Args:
         folder: Where to; made where it is missing.
@@ -86,6 +122,10 @@ def write_sample(
         seed: Another seed gives other streets, not negative.
         clip_ids: Which of the nine clips; all by default.
         fps: Frames per second.
+        polarity: Whether the infrared clips show heat bright or dark.
+        flow: Write optical flow, about 60 kB for each frame at the usual size.
+        boxes: Write boxes of the things that are seen.
+        raw16: Write the infrared clips as counts too, about 25 MB for each at the usual size and length.
         workers: Processes that render, one clip each at a time; by default 2, or 1 on a machine with one core. With more
             than 1 the calling script needs the usual `if __name__ == "__main__"`.
         on_progress: Is told of each finished clip.
@@ -97,7 +137,6 @@ def write_sample(
     chosen = _chosen_clips(clip_ids)
     _check(width_px=width_px, height_px=height_px, num_frames=num_frames, seed=seed, fps=fps, workers=workers)
     folder = Path(folder)
-    _claim(folder, chosen)
     tasks = [
         _Task(
             folder=folder,
@@ -107,9 +146,16 @@ def write_sample(
             num_frames=num_frames,
             seed=seed,
             fps=fps,
+            polarity=polarity,
+            flow=flow,
+            boxes=boxes,
+            raw16=raw16,
         )
         for clip in chosen
     ]
+    _claim(folder, tasks)
+    for task in tasks:
+        _delete_stale(task)
     if workers is None:
         workers = min(_MAX_WORKERS, os.cpu_count() or 1)
     stills: dict[str, list[_Pictures]] = {}
@@ -158,14 +204,28 @@ def _check(*, width_px: int, height_px: int, num_frames: int, seed: int, fps: in
         raise ValueError(f"workers must be at least 1, got {workers}")
 
 
-def _claim(folder: Path, clips: list[SyntheticClip]) -> None:
+def _claim(folder: Path, tasks: list[_Task]) -> None:
     """Mark the folder as a sample's, unless it holds somebody's own clips."""
     if not (folder / MARKER).exists():
-        for clip in clips:
-            path = folder / f"{clip.clip_id}.mp4"
-            if path.exists():
-                raise OutputError(f"{path}: is there and is not of a sample; choose another folder, or move it away")
+        for task in tasks:
+            for path in (folder / f"{task.clip.clip_id}.mp4", task.flow_folder, task.boxes_file, task.raw16_file):
+                if path.exists():
+                    raise OutputError(
+                        f"{path}: is there and is not of a sample; choose another folder, or move it away"
+                    )
     write_atomic(folder / MARKER, b"Written by infraredcity sample; its clips may be overwritten.\n")
+
+
+def _delete_stale(task: _Task) -> None:
+    """Delete what an earlier sample left of a clip's flow, boxes and counts and this one will not write."""
+    num_flows = task.num_frames - 1 if task.flow else 0
+    for path in task.flow_folder.glob("[0-9]" * _FLOW_DIGITS + ".png"):
+        if int(path.stem) >= num_flows:
+            path.unlink()
+    if not task.boxes:
+        task.boxes_file.unlink(missing_ok=True)
+    if not (task.raw16 and task.clip.modality == "infrared"):
+        task.raw16_file.unlink(missing_ok=True)
 
 
 def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[str, list[_Pictures]]]:
@@ -195,23 +255,38 @@ def _write_clip(task: _Task) -> list[_Pictures]:
 
 def _render_clip(task: _Task) -> list[_Pictures]:
     clip_id = task.clip.clip_id
-    world = World(task.clip, seed=task.seed, width_px=task.width_px, height_px=task.height_px, fps=task.fps)
+    width_px, height_px, fps = task.width_px, task.height_px, task.fps
+    world = World(task.clip, seed=task.seed, width_px=width_px, height_px=height_px, fps=fps, polarity=task.polarity)
+    infrared = task.clip.modality == "infrared"
     videos: list[tuple[Kind, Path]] = [(_kind_of(task.clip), task.folder / f"{clip_id}.mp4")]
-    if task.clip.modality == "infrared":
+    if infrared:
         videos.append(("day", task.folder / "truth" / f"{clip_id}.mp4"))
     shown = {round(i * (task.num_frames - 1) / (_SHEET_FRAMES - 1)) for i in range(_SHEET_FRAMES)}
     stills: list[_Pictures] = [[] for _ in videos]
+    things: list[tuple[SceneObject, ...]] = []
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(VideoWriter(path, width_px=task.width_px, height_px=task.height_px, fps=task.fps))
+            stack.enter_context(VideoWriter(path, width_px=width_px, height_px=height_px, fps=fps))
             for _, path in videos
         ]
+        counts = None
+        if infrared and task.raw16:
+            counts = stack.enter_context(CountsWriter(task.raw16_file, width_px=width_px, height_px=height_px, fps=fps))
         for frame_index in range(task.num_frames):
             for (kind, _), writer, pictures in zip(videos, writers, stills, strict=True):
                 picture = world.render(frame_index, kind)
                 writer.add(picture)
                 if frame_index in shown:
                     pictures.append(cv2.resize(picture, _CELL_PX[::-1], interpolation=cv2.INTER_AREA))
+            if counts is not None:
+                counts.add(world.render16(frame_index))
+            if task.boxes:
+                things.append(world.objects(frame_index))
+            if task.flow and frame_index + 1 < task.num_frames:
+                path = task.flow_folder / f"{frame_index:0{_FLOW_DIGITS}d}.png"
+                write_atomic(path, encode_flow(world.flow(frame_index)))
+    if task.boxes:
+        write_atomic(task.boxes_file, encode_boxes(clip_id, things, width_px=width_px, height_px=height_px))
     return stills
 
 
@@ -244,12 +319,9 @@ def _contact_sheet(clips: list[SyntheticClip], stills: dict[str, list[_Pictures]
             label = f"{clip.clip_id}: truth by day" if i else f"{clip.clip_id} ({clip.modality}, {clip.weather})"
             rows.append(_sheet_row(label, pictures))
         blocks.append(np.concatenate(rows))
-    total = sum(len(block) for block in blocks)
     columns: list[list[NDArray[np.uint8]]] = [[], []]
-    height = 0
     for block in blocks:
-        columns[int(height + len(block) / 2 >= total / 2)].append(block)
-        height += len(block)
+        min(columns, key=lambda column: sum(len(above) for above in column)).append(block)
     sides = [np.concatenate(column) for column in columns if column]
     tall = max(len(side) for side in sides)
     padded = [np.pad(side, ((0, tall - len(side)), (0, 6), (0, 0)), constant_values=24) for side in sides]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infraredcity.synthetic.camera import FOCAL_WIDTHS, Camera
+from infraredcity.synthetic.mesh import Floats
 from infraredcity.synthetic.opencv import cv2
 from infraredcity.synthetic.raster import SHADES, View
 from infraredcity.synthetic.texture import Picture, tile
@@ -36,18 +37,22 @@ def panorama_size(width_px: int, height_px: int) -> tuple[int, int]:
     return 2 * (height_px + margin), width_px + 2 * margin
 
 
-def crop_panorama(panorama: Picture, camera: Camera) -> Picture:
-    """The part of a panorama that the camera sees [H, W, ...]."""
+def panorama_place(camera: Camera, rows: int, columns: int) -> Floats:
+    """Where the camera's pixels lie in a panorama of that size: an affine map of x, y (of pixels' numbers) [2, 3]."""
     cos, sin = math.cos(camera.roll), math.sin(camera.roll)
-    rows, columns = panorama.shape[:2]
     middle_x, middle_y = camera.width_px / 2, camera.height_px / 2
     shift_x, shift_y = columns / 2 + camera.yaw * camera.focal_px, rows / 2 - camera.pitch * camera.focal_px
-    affine = np.array(
+    return np.array(
         [
             [cos, -sin, shift_x - cos * middle_x + sin * middle_y],
             [sin, cos, shift_y - sin * middle_x - cos * middle_y],
         ]
     )
+
+
+def crop_panorama(panorama: Picture, camera: Camera) -> Picture:
+    """The part of a panorama that the camera sees [H, W, ...]."""
+    affine = panorama_place(camera, *panorama.shape[:2])
     return np.asarray(
         cv2.warpAffine(
             panorama,

@@ -2,16 +2,48 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from infraredcity.synthetic.camera import Camera, shake
 from infraredcity.synthetic.materials import MEADOW, Material, Surface, surface
-from infraredcity.synthetic.mesh import Floats, Layer, Mesh, MeshBuilder, join
+from infraredcity.synthetic.mesh import IS_GROUND, Floats, Ints, Layer, Mesh, MeshBuilder, join
 from infraredcity.synthetic.traffic import Stream
 from infraredcity.synthetic.vehicles import NUM_CARS, car
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What is near the camera at one moment.
+
+    Attributes:
+        mesh: All of it.
+        pieces: Numbers of the street's pieces in it.
+        members: Stream and number of each member of the traffic in it.
+        things: Names of what the mesh was joined from, in its order: the skyline, the pieces, the members.
+        num_faces: Faces of each thing.
+    """
+
+    mesh: Mesh
+    pieces: range
+    members: tuple[tuple[Stream, int], ...]
+    things: tuple[str, ...]
+    num_faces: tuple[int, ...]
+
+    def faces_in(self, other: "Scene") -> Ints:
+        """The number that each face of this mesh has in the mesh of another moment, -1 where it is not there [F]."""
+        starts = np.cumsum(self.num_faces) - self.num_faces
+        start_of = dict(zip(other.things, np.cumsum(other.num_faces) - other.num_faces, strict=True))
+        other_starts = np.array([start_of.get(thing, -1) for thing in self.things])
+        numbers = np.arange(sum(self.num_faces)) + np.repeat(other_starts - starts, self.num_faces)
+        numbers[np.repeat(other_starts < 0, self.num_faces)] = -1
+        return numbers
+
+    def movers(self) -> Ints:
+        """Which moving thing each face belongs to, 0 for what stands still and for the skyline [F]."""
+        still = 1 + len(self.pieces)
+        return np.repeat(np.maximum(np.arange(len(self.things)) - still + 1, 0), self.num_faces)
 
 
 class Street(ABC):
@@ -87,17 +119,46 @@ class Street(ABC):
             height_px=height_px,
         )
 
-    def mesh(self, time_s: float) -> Mesh:
+    def scene(self, time_s: float) -> Scene:
         """Everything near the camera at a moment."""
         z = self.speed_mps * time_s
         pieces = self.pieces_in_view(z)
         if self._joined is None or self._joined[0] != pieces:
             self._pieces = {i: self._pieces.get(i) or self._bent(_named(self.build_piece(i), i)) for i in pieces}
             self._joined = (pieces, join([self._pieces[i] for i in pieces]))
-        shift = float(self.bend(np.array([z]))[0])
-        moving = [mesh for stream in self.streams for mesh in self._members(stream, time_s, z)]
+        members = tuple((stream, i) for stream in self.streams for i in self._members(stream, time_s, z))
+        moving = [stream.at(time_s, i) for stream, i in members]
         bent = [self._bent(join(moving))] if moving else []
-        return join([self._skyline.placed(self.lane_m + shift, z), self._joined[1], *bent])
+        skyline = self._skyline_at(time_s)
+        return Scene(
+            mesh=join([skyline, self._joined[1], *bent]),
+            pieces=pieces,
+            members=members,
+            things=("skyline", *(f"piece:{i}" for i in pieces), *(f"{stream.name}:{i}" for stream, i in members)),
+            num_faces=(
+                len(skyline.sizes),
+                *(len(self._pieces[i].sizes) for i in pieces),
+                *(len(mesh.sizes) for mesh in moving),
+            ),
+        )
+
+    def moved(self, scene: Scene, time_s: float) -> Floats:
+        """Where the corners of a scene's mesh are at another moment, metres [V, 3].
+
+        The ground stands still, also the far one, which is only drawn anew around the camera.
+        """
+        skyline = self._skyline_at(time_s)
+        still = (skyline.facts[:, IS_GROUND] == 1).repeat(skyline.sizes)
+        points = scene.mesh.points.copy()
+        points[: len(still)][~still] = skyline.points[~still]
+        if scene.members:
+            moving = self._bent(join([stream.at(time_s, i) for stream, i in scene.members]))
+            points[len(points) - len(moving.points) :] = moving.points
+        return points
+
+    def _skyline_at(self, time_s: float) -> Mesh:
+        z = self.speed_mps * time_s
+        return self._skyline.placed(self.lane_m + float(self.bend(np.array([z]))[0]), z)
 
     def _bent(self, mesh: Mesh) -> Mesh:
         """The mesh of a straight street where the bend puts it; footprints stay, they only order what hides what."""
@@ -111,11 +172,11 @@ class Street(ABC):
         first = math.floor((z - 8.0) / self.piece_m)
         return range(first, first + math.ceil(self.view_m / self.piece_m) + 1)
 
-    def _members(self, stream: Stream, time_s: float, z: float) -> Sequence[Mesh]:
+    def _members(self, stream: Stream, time_s: float, z: float) -> list[int]:
         if stream.across:
-            return stream.at(time_s, -60.0, 60.0)
+            return stream.between(time_s, -60.0, 60.0)
         near = 30.0 if any(kind != "person" for kind, _ in stream.kinds) else 80.0
-        return stream.at(time_s, z - 12.0, z + min(self.view_m, max(near, self.view_m * 0.8)))
+        return stream.between(time_s, z - 12.0, z + min(self.view_m, max(near, self.view_m * 0.8)))
 
 
 def skyline(rng: np.random.Generator, *, blocks: bool, far_ground: Surface) -> Mesh:

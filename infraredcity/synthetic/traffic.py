@@ -42,22 +42,31 @@ class Stream:
     keep_clear: tuple[float, float] | None = None
     _members: "dict[int, _Member | None]" = field(default_factory=dict, compare=False, repr=False)
 
-    def at(self, time_s: float, start_m: float, stop_m: float) -> list[Mesh]:
-        """The members between two places of the line at a moment, each as a mesh in its place."""
+    def between(self, time_s: float, start_m: float, stop_m: float) -> list[int]:
+        """The numbers of the members between two places of the line at a moment."""
         shift = self.speed_mps * time_s
         first = math.floor((start_m - shift) / self.spacing_m) - 1
         last = math.ceil((stop_m - shift) / self.spacing_m) + 1
-        meshes = []
+        found = []
         for index in range(first, last + 1):
-            if index not in self._members:
-                self._members[index] = self._draw(index)
-            member = self._members[index]
-            if member is None:
-                continue
-            along = member.start_m + shift + member.sway_m * math.sin(0.5 * time_s + member.phase)
-            if start_m <= along <= stop_m:
-                meshes.append(self._mesh(index, member, along, time_s))
-        return meshes
+            member = self._member(index)
+            if member is not None and start_m <= self._along(member, time_s) <= stop_m:
+                found.append(index)
+        return found
+
+    def at(self, time_s: float, index: int) -> Mesh:
+        """One member, in its place at a moment; its faces have the same numbers at every moment."""
+        member = self._member(index)
+        assert member is not None, f"{self.name}:{index} is a gap"
+        return self._mesh(index, member, self._along(member, time_s), time_s)
+
+    def _member(self, index: int) -> "_Member | None":
+        if index not in self._members:
+            self._members[index] = self._draw(index)
+        return self._members[index]
+
+    def _along(self, member: "_Member", time_s: float) -> float:
+        return member.start_m + self.speed_mps * time_s + member.sway_m * math.sin(0.5 * time_s + member.phase)
 
     def _draw(self, index: int) -> "_Member | None":
         rng = np.random.default_rng([*self.key, 2 * index if index >= 0 else -2 * index - 1])

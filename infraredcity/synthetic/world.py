@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from infraredcity.synthetic import mesh as m
 from infraredcity.synthetic.city import City
 from infraredcity.synthetic.clips import SyntheticClip
+from infraredcity.synthetic.flow import Flow
 from infraredcity.synthetic.highway import Highway
 from infraredcity.synthetic.monitor import Monitor
+from infraredcity.synthetic.motion import find_flow
 from infraredcity.synthetic.raster import SHADES, SUPERSAMPLE, View, look
 from infraredcity.synthetic.render_day import DayRenderer
 from infraredcity.synthetic.render_infrared import InfraredRenderer, Polarity, fixed_pattern
 from infraredcity.synthetic.render_night import NightRenderer
 from infraredcity.synthetic.shading import GroundGrain
-from infraredcity.synthetic.street import Street
+from infraredcity.synthetic.street import Scene, Street
 from infraredcity.synthetic.texture import Picture
 
 Kind = Literal["infrared", "day", "night"]
@@ -52,6 +54,15 @@ class SceneObject:
     visible_px: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Moment:
+    """What is near the camera, what it sees of that, and the ground's grain [H, W]."""
+
+    scene: Scene
+    view: View
+    grain: Picture
+
+
 class World:
     """The street of one clip. Everything is a function of (seed, clip id, frame index); other clips show other streets.
 
@@ -83,7 +94,7 @@ class World:
         self._street = _STREETS[clip.scene]((*self._key, _LAYOUT))
         self._overcast = clip.weather == "overcast"
         self._grain = GroundGrain(self._random(_GRAIN))
-        self._last: tuple[int, View, Picture] | None = None
+        self._moments: dict[int, _Moment] = {}
         self._last_pattern: tuple[int, Picture] | None = None
 
     def moment(self, frame_index: int) -> int:
@@ -100,32 +111,55 @@ class World:
             ValueError: The kind is none of these, or the frame index is negative.
         """
         moment = self._checked(frame_index)
-        view, grain = self._view(moment)
+        seen = self._at(moment)
+        view, grain = seen.view, seen.grain
         if kind == "day":
             return self._day.render(view, grain=grain)
         if kind == "night":
             return self._night.render(view, grain=grain, noise=self._random(_NOISE, moment, 1))
         if kind == "infrared":
-            block = moment // _SHUTTER_FRAMES
-            shutters = block + int(moment > self._shutter(block)[0])
             return self._infrared.render(
                 view,
                 grain=grain,
                 time_s=moment / self.fps,
                 noise=self._random(_NOISE, moment, 0),
-                pattern=self._pattern(shutters),
+                pattern=self._pattern(moment),
             )
         raise ValueError(f'kind must be "infrared", "day" or "night", got {kind!r}')
 
+    def render16(self, frame_index: int) -> NDArray[np.uint16]:
+        """What the thermal sensor measures in one frame, before the display's tone: 100 counts per kelvin [H, W].
+
+        That is the 0.01 K output ("TLinear") of FLIR's radiometric cores. The map from the heat of `materials.HEAT` to kelvin,
+        246 + 62 heat, is chosen for a cold night; noise and fixed pattern are the very ones of the "infrared" picture.
+        """
+        moment = self._checked(frame_index)
+        seen = self._at(moment)
+        noise = self._random(_NOISE, moment, 0)
+        return self._infrared.counts(seen.view, grain=seen.grain, noise=noise, pattern=self._pattern(moment))
+
+    def flow(self, frame_index: int) -> Flow:
+        """How the picture moves from one frame to the next, exact from the geometry; what that means, `find_flow` says.
+
+        Where the shutter of an infrared camera stays closed, nothing moves.
+        """
+        moment, later_moment = self._checked(frame_index), self.moment(frame_index + 1)
+        if moment == later_moment:
+            size = (self.height_px, self.width_px)
+            return Flow(forward=np.zeros((*size, 2), np.float32), visible=np.ones(size, np.bool_))
+        now, later = self._at(moment), self._at(later_moment)
+        moved = self._street.moved(now.scene, later_moment / self.fps)
+        return find_flow(now.scene, now.view, later.scene, later.view, moved)
+
     def labels(self, frame_index: int) -> NDArray[np.uint8]:
         """The `Material` at the middle of each pixel [H, W]."""
-        view, _ = self._view(self._checked(frame_index))
+        view = self._at(self._checked(frame_index)).view
         materials = view.facts[:, m.MATERIAL].astype(np.uint8)
         return np.asarray(materials[view.faces[1::SUPERSAMPLE, 1::SUPERSAMPLE] // SHADES])
 
     def objects(self, frame_index: int, *, min_visible_px: float = 4.0) -> tuple[SceneObject, ...]:
         """The things in one frame that are seen with at least `min_visible_px` pixels, nearest first."""
-        view, _ = self._view(self._checked(frame_index))
+        view = self._at(self._checked(frame_index)).view
         per_face = np.bincount(view.faces.ravel() // SHADES, minlength=len(view.facts))
         per_part = np.bincount(view.facts[1:, m.PART], weights=per_face[1:], minlength=len(view.mesh.kinds))
         boxes = view.part_boxes()
@@ -160,15 +194,21 @@ class World:
         rng = self._random(_SHUTTER, block)
         return block * _SHUTTER_FRAMES + int(rng.integers(30, _SHUTTER_FRAMES - 10)), int(rng.integers(2, 5))
 
-    def _view(self, moment: int) -> tuple[View, Picture]:
-        if self._last is None or self._last[0] != moment:
+    def _at(self, moment: int) -> "_Moment":
+        found = self._moments.pop(moment, None)
+        if found is None:
             time_s = moment / self.fps
             camera = self._street.camera(time_s, self.width_px, self.height_px)
-            view = look(self._street.mesh(time_s), camera)
-            self._last = (moment, view, self._grain.seen(camera))
-        return self._last[1], self._last[2]
+            scene = self._street.scene(time_s)
+            found = _Moment(scene=scene, view=look(scene.mesh, camera), grain=self._grain.seen(camera))
+        # Two are kept, since flow looks one frame ahead.
+        self._moments = {**dict(list(self._moments.items())[-1:]), moment: found}
+        return found
 
-    def _pattern(self, shutters: int) -> Picture:
+    def _pattern(self, moment: int) -> Picture:
+        """What the sensor adds to every picture since the last shutter [H, W]."""
+        block = moment // _SHUTTER_FRAMES
+        shutters = block + int(moment > self._shutter(block)[0])
         if self._last_pattern is None or self._last_pattern[0] != shutters:
             pattern = fixed_pattern(self._random(_PATTERN, shutters), self.height_px, self.width_px)
             self._last_pattern = (shutters, pattern)

@@ -100,6 +100,13 @@ def test_videos_have_the_asked_frames_size_and_rate(sample: SampleInfo) -> None:
             assert sum(1 for _ in container.decode(video=0)) == 4
 
 
+def test_the_columns_of_the_contact_sheet_are_equally_long(sample: SampleInfo) -> None:
+    sheet = cv2.imread(str(sample.contact_sheet))
+    # Fourteen videos in two columns: seven rows of 18 px of label and 128 px of picture.
+    assert sheet.shape[0] == 7 * (18 + 128)
+    assert (sheet[-128:] != 24).any(axis=2).mean() > 0.9
+
+
 def test_infrared_clips_are_gray(sample: SampleInfo) -> None:
     planes, _ = decoded(sample.folder / "city_clear.mp4", "yuv420p")
     assert (planes[:, 96:] == 128).all()
