@@ -16,6 +16,7 @@ import torch
 
 from infraredcity.storage import write_atomic
 from roma.errors import CheckpointError
+from roma.models import Architecture
 
 CHECKPOINT_FORMAT = "roma-checkpoint-1"
 SNAPSHOT_FORMAT = "roma-snapshot-1"
@@ -48,12 +49,13 @@ class Snapshot:
 
     Attributes:
         width: Channels of the generator's first convolution.
-        num_blocks: Its residual blocks.
+        num_blocks: Its residual blocks, or further convolutions of a U-Net.
         weights: Its state dict.
         size_px: Side of the square frames it was trained on.
         step: Steps it was trained for.
         preset: Preset of its training.
         config: The training's config as plain values.
+        architecture: Of the generator.
     """
 
     width: int
@@ -63,6 +65,7 @@ class Snapshot:
     step: int
     preset: str
     config: dict[str, Any]
+    architecture: Architecture = "resnet"
 
 
 def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
@@ -110,6 +113,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
             "format": SNAPSHOT_FORMAT,
             "width": snapshot.width,
             "num_blocks": snapshot.num_blocks,
+            "architecture": snapshot.architecture,
             "weights": snapshot.weights,
             "size_px": snapshot.size_px,
             "step": snapshot.step,
@@ -126,7 +130,8 @@ def load_snapshot(path: Path) -> Snapshot:
         CheckpointError: The file is missing, damaged, a checkpoint, or of another format.
     """
     values = _read(path, SNAPSHOT_FORMAT)
-    names = ("width", "num_blocks", "weights", "size_px", "step", "preset", "config")
+    values.setdefault("architecture", "resnet")  # snapshots from before there was the option
+    names = ("width", "num_blocks", "architecture", "weights", "size_px", "step", "preset", "config")
     missing = [name for name in names if name not in values]
     if missing:
         raise CheckpointError(f"{path}: lacks {missing[0]!r}; train again, or fetch the snapshot anew")

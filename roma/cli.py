@@ -1,4 +1,4 @@
-"""The command `roma`: train, translate, evaluate, report.
+"""The command `roma`: pretrain, train, translate, evaluate, report.
 
 stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 130 and 143 on SIGINT and SIGTERM.
 """
@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -22,18 +23,23 @@ if TYPE_CHECKING:
 
 
 class _Commands(click.Group):
-    """`train` has its options beside the trainer, which needs torch; without torch it is listed all the same."""
+    """`pretrain` and `train` have their options beside code that needs torch; without torch they are listed all the same."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), "train"})
+        return sorted({*super().list_commands(ctx), "pretrain", "train"})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "train":
-            try:
+        try:
+            if cmd_name == "pretrain":
+                from roma.pretrain_command import pretrain_command
+
+                return pretrain_command
+            if cmd_name == "train":
                 from roma.train import train_command
-            except ModuleNotFoundError as error:
-                return _unavailable("train", error)
-            return train_command
+
+                return train_command
+        except ModuleNotFoundError as error:
+            return _unavailable(cmd_name, error)
         return super().get_command(ctx, cmd_name)
 
 
@@ -92,49 +98,93 @@ def translate_command(
 @click.argument("snapshot", type=FILE)
 @click.option("--infrared", multiple=True, help="Tar files or a quoted pattern of infrared shards.")
 @click.option("--video", type=FILE, help="An infrared video, instead of shards.")
-@click.option("--truth", type=click.Path(path_type=Path), required=True,
-              help="Day frames of the same moments: a folder of <clip_id>.mp4 for --infrared, a video for --video.")  # fmt: skip
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Day frames of the same moments: a folder of <clip_id>.mp4 for --infrared, a video for --video.",
+)
+@click.option(
+    "--visible",
+    multiple=True,
+    help="Tar files or a quoted pattern of the day frames trained on, for the baselines reinhard and mean_day.",
+)
+@click.option(
+    "--flow",
+    type=FOLDER,
+    help="Flows to the next frame, for the warping error: KITTI-2015 PNGs named <frame index, six digits>.png, for "
+    "--infrared in a folder per clip id.",
+)
 @click.option(
     "--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Gets evaluation.json and pictures."
 )
 @_device
 @_json
 def evaluate_command(
-    snapshot: Path, infrared: tuple[str, ...], video: Path | None, truth: Path, out: Path, device: str, as_json: bool
-) -> None:
-    """Compare translations with the truth: PSNR, SSIM and MAE, beside those of the infrared itself."""
+    snapshot: Path, infrared: tuple[str, ...], video: Path | None, truth: Path, visible: tuple[str, ...], flow: Path | None,
+    out: Path, device: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Compare translations with the truth, beside simple baselines, and judge them by the demo's targets.
+
+    Measures PSNR, SSIM, MAE, edges, colours and, with flows, flicker. The baselines are the infrared itself and, with --visible,
+    the infrared in the colour statistics of the day frames (reinhard) and the mean day picture (mean_day).
+    """
     from roma.evaluate import evaluate_shards, evaluate_video
     from roma.infer import open_translator
+    from roma.report import left_out, score_rows, target_rows
+    from roma.targets import judge
 
     if bool(infrared) == (video is not None):
         raise click.UsageError("name what to translate with --infrared or with --video")
     translator = open_translator(snapshot, _torch_device(device))
     progress = _Counter("frames compared")
     if video is not None:
-        report = evaluate_video(translator, video, truth, out, on_frames=progress)
+        report = evaluate_video(translator, video, truth, out, visible=visible, flow=flow, on_frames=progress)
     else:
-        report = evaluate_shards(translator, infrared, truth, out, on_frames=progress)
+        report = evaluate_shards(translator, infrared, truth, out, visible=visible, flow=flow, on_frames=progress)
+    targets = judge(report)
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=1))
-        return
-    click.echo(f"{'':12} {'PSNR dB':>8} {'SSIM':>7} {'MAE/255':>8}")
-    for name, scores in (("translated", report.translated), ("infrared", report.infrared)):
-        click.echo(f"{name:12} {scores.psnr_db:8.2f} {scores.ssim:7.3f} {scores.mae:8.1f}")
-    left_out = f", {report.num_without_truth} without truth left out" if report.num_without_truth else ""
-    click.echo(f"{report.num_frames} frames{left_out}, at {report.size_px}x{report.size_px}, {out}", err=True)
+        click.echo(json.dumps(asdict(report) | {"targets": [asdict(target) for target in targets]}, indent=1))
+    else:
+        _print_table(score_rows(report), "<>>>>>>>")
+        click.echo()
+        _print_table(target_rows(targets), "<<>><")
+    for sentence in left_out(report):
+        click.echo(sentence, err=True)
+    pairs = f", {report.num_flow_pairs} pairs with flow" if report.flow else ""
+    met = sum(target.met for target in targets)
+    click.echo(
+        f"{report.num_frames} frames{pairs}, at {report.size_px}x{report.size_px}; {met} of {len(targets)} targets met; {out}",
+        err=True,
+    )
 
 
 @cli.command("report")
 @click.argument("run", type=FOLDER)
-@click.option("--evaluation", type=FOLDER, help="Folder that `roma evaluate` wrote.")
-@click.option("--video", "videos", type=FILE, multiple=True, help="An mp4 to embed; may be given several times.")
+@click.option("--evaluation", type=FOLDER, help="Folder that `roma evaluate` wrote, for scores, targets and stills.")
+@click.option("--input", "source", type=FILE, help="The infrared mp4, the first of the videos that play in step.")
+@click.option("--translated", type=FILE, help="The mp4 that `roma translate` made of it.")
+@click.option("--truth", type=FILE, help="An mp4 of the true day frames of the same moments.")
+@click.option("--title", default="Night infrared as day", show_default=True, help="Heading of the page.")
 @click.option("-o", "--out", type=FILE, required=True, help="The page to write.")
-def report_command(run: Path, evaluation: Path | None, videos: tuple[Path, ...], out: Path) -> None:
-    """Write one page about RUN that opens offline: pictures, video, curves, scores."""
+def report_command(
+    run: Path, evaluation: Path | None, source: Path | None, translated: Path | None, truth: Path | None, title: str, out: Path
+) -> None:  # fmt: skip
+    """Write one page about RUN that opens offline: videos in step, stills, scores, targets, curves."""
     from roma.report import write_page
 
-    write_page(out, run, evaluation=evaluation, videos=[(path.stem, path) for path in videos])
+    named = (("Infrared", source), ("Translated", translated), ("Truth", truth))
+    videos = [(caption, path) for caption, path in named if path is not None]
+    write_page(out, run, evaluation=evaluation, videos=videos, title=title)
     click.echo(f"{out}: written", err=True)
+
+
+def _print_table(rows: Sequence[Sequence[str]], align: str) -> None:
+    """Rows of one length in columns, each to the left (<) or to the right (>)."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
 
 
 class _Counter:

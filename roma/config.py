@@ -57,10 +57,12 @@ class DataConfig:
 class GeneratorConfig:
     """The translator."""
 
+    architecture: Literal["resnet", "unet"] = "resnet"
+    """"unet" sharpens within minutes on a CPU. Not in the paper."""
     width: int = 64
     """Channels of the first convolution."""
     num_blocks: int = 9
-    """Residual blocks."""
+    """Residual blocks of "resnet"; further convolutions at the smallest size of "unet"."""
     init_gain: float = 0.02
     """Scale of the xavier-normal initial weights."""
     last_init_gain: float | None = None
@@ -119,18 +121,48 @@ class LossConfig:
     """Subtract each frame's mean token before comparing. Not in the paper."""
     patch_gan: float = 0.0
     """Weight of a convolutional discriminator on pixels. Not in the paper."""
+    detail_gan: float = 0.0
+    """Weight of such a discriminator on the luma details of translations, without their colours. Not in the paper."""
     patch_gan_width: int = 32
-    """Channels of its first convolution."""
+    """Channels of the first convolution of both."""
     colourise: float = 0.0
     """Weight of giving day frames that were turned into infrared-like gray their colour back, by L1. Not in the paper."""
+    colourise_edges: float = 0.0
+    """Weight, inside `colourise`, of the L1 between differences of neighbouring pixels. Not in the paper."""
+    matched_tones: float = 0.0
+    """Share of the frames of `colourise` whose gray follows tones learned from both domains, the others' tones being random; 0
+    learns none. Not in the paper."""
+    edges: float = 0.0
+    """Weight of borders where the infrared has them. Not in the paper."""
+    anchor: float = 0.0
+    """Weight of translations keeping all but their luma details as at the end of the warm-up. Not in the paper."""
     warmup_steps: int = 0
     """First steps that train nothing but `colourise`. Not in the paper."""
 
+    @property
+    def needs_vit(self) -> bool:
+        """Whether any term looks at tokens."""
+        return bool(self.gan or self.global_structure or self.local_structure or self.motion)
+
     def __post_init__(self) -> None:
-        for name in ("global_structure", "local_structure", "motion", "gan", "patch_gan", "colourise"):
+        for name in (
+            "global_structure",
+            "local_structure",
+            "motion",
+            "gan",
+            "patch_gan",
+            "colourise",
+            "colourise_edges",
+            "edges",
+            "detail_gan",
+            "anchor",
+        ):
             _require(getattr(self, name) >= 0, f"loss.{name}", "at least 0", getattr(self, name))
         _require(self.num_windows >= 1, "loss.num_windows", "at least 1", self.num_windows)
+        _require(0 <= self.matched_tones <= 1, "loss.matched_tones", "in [0, 1]", self.matched_tones)
         _require(self.warmup_steps >= 0, "loss.warmup_steps", "at least 0", self.warmup_steps)
+        if self.anchor and not self.warmup_steps:
+            raise ConfigError("loss.anchor keeps the colours of the warm-up, so loss.warmup_steps must be above 0")
         if self.warmup_steps and not self.colourise:
             raise ConfigError("loss.warmup_steps trains colourise alone, so loss.colourise must be above 0")
 
@@ -217,6 +249,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         _require(self.seed >= 0, "seed", "at least 0", self.seed)
+        side = self.data.crop_size_px
+        if self.generator.architecture == "unet":
+            _require(
+                side % 16 == 0 and side >= 32, "data.crop_size_px", "a multiple of 16, at least 32, for a unet", side
+            )
 
     @property
     def window_frames(self) -> int:
@@ -242,26 +279,31 @@ def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
             mode=mode,
             batch_size=2,
             data=DataConfig(load_size_px=140, crop_size_px=128, flip=True),
-            generator=GeneratorConfig(width=16, num_blocks=5, init_gain=1.0, last_init_gain=0.02),
+            generator=GeneratorConfig(architecture="unet", width=16, num_blocks=2, init_gain=1.0, last_init_gain=0.02),
             vit=ViTConfig(
                 weights="random", image_size=128, patch_size=8, width=128, depth=3, num_heads=4, layers=(0, 1, 2)
             ),
             loss=LossConfig(
-                global_structure=0.2,
-                local_structure=0.2,
-                motion=0.05,
+                global_structure=0.0,
+                local_structure=0.0,
+                motion=0.0,
                 gan=0.0,
                 num_windows=16,
                 region_sizes=(2, 4, 8),
                 similarity="self",
                 centre_tokens=True,
-                patch_gan=0.2,
+                patch_gan_width=16,
+                detail_gan=0.1,
                 colourise=1.0,
-                warmup_steps=1000,
+                colourise_edges=2.0,
+                matched_tones=1.0,
+                edges=0.5,
+                anchor=2.0,
+                warmup_steps=700,
             ),
             optim=OptimConfig(generator_lr=1e-3, discriminator_lr=5e-4, ema_decay=0.99),
-            schedule=ScheduleConfig(total_steps=1200),
-            output=OutputConfig(log_every=25, sample_every=200, checkpoint_every=200),
+            schedule=ScheduleConfig(total_steps=1600),
+            output=OutputConfig(log_every=50, sample_every=400, checkpoint_every=400),
         )
     raise ConfigError(f"no preset is called {name!r}; there are roma and tiny")
 
@@ -276,17 +318,38 @@ def resolve(
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.
     """
-    from_file: Mapping[str, Any] = {}
-    if config_file is not None:
-        try:
-            from_file = json.loads(config_file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"{config_file}: no such file") from error
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{config_file}: not JSON that can be read ({error})") from error
-        if not isinstance(from_file, dict):
-            raise ConfigError(f"{config_file}: expected one JSON object of settings")
+    from_file = read_settings(config_file)
     base = preset(preset_name or str(from_file.get("preset", "roma")), mode=mode or from_file.get("mode", "video"))
+    return overlaid(base, from_file, settings, config_file=config_file)
+
+
+def read_settings(config_file: Path | None) -> Mapping[str, Any]:
+    """The settings of a config file; none without a file.
+
+    Raises:
+        ConfigError: The file is missing or holds no JSON object.
+    """
+    if config_file is None:
+        return {}
+    try:
+        from_file = json.loads(config_file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{config_file}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{config_file}: not JSON that can be read ({error})") from error
+    if not isinstance(from_file, dict):
+        raise ConfigError(f"{config_file}: expected one JSON object of settings")
+    return from_file
+
+
+def overlaid(
+    base: _Config, from_file: Mapping[str, Any], settings: Sequence[str], *, config_file: Path | None
+) -> _Config:
+    """A preset's config under the settings of a file, and those under `--set name=value`; the preset's name stays.
+
+    Raises:
+        ConfigError: A name is unknown or a value cannot be used; the message says which.
+    """
     # All values are merged before any is checked, since a check may span two of them (load_size_px, crop_size_px).
     merged = _merged({}, {name: value for name, value in from_file.items() if name != "preset"})
     for setting in settings:
@@ -297,35 +360,47 @@ def resolve(
         for part in reversed(name.strip().split(".")):
             nested = {part: nested}
         merged = _merged(merged, nested)
-    return _updated(base, merged, where="" if config_file is None else f"{config_file} and --set: ")
+    return updated(base, merged, where="" if config_file is None else f"{config_file} and --set: ")
 
 
-def to_json(config: TrainConfig) -> dict[str, Any]:
-    """Plain values; `from_json` reads them back."""
+def to_json(config: Any) -> dict[str, Any]:
+    """Plain values of any config tree; `from_json` reads those of a TrainConfig back, `updated` any."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
 
 
 def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
     """The config that `to_json` wrote; ConfigError begins with `where`."""
-    return _updated(TrainConfig(), values, where=f"{where}: ")
+    return updated(TrainConfig(), values, where=f"{where}: ")
 
 
 def departures(config: TrainConfig) -> list[str]:
     """The settings by which a run departs from the published method in kind, not in size, as "loss.patch_gan 1.0"."""
     paper = to_json(TrainConfig(mode=config.mode))
     now = to_json(config)
-    names = [("loss", name) for name in ("similarity", "centre_tokens", "patch_gan", "colourise", "warmup_steps")]
-    names += [("generator", "last_init_gain"), ("optim", "ema_decay")]
+    extras = (
+        "similarity",
+        "centre_tokens",
+        "patch_gan",
+        "detail_gan",
+        "colourise",
+        "colourise_edges",
+        "matched_tones",
+        "edges",
+        "anchor",
+    )
+    names = [("loss", name) for name in (*extras, "warmup_steps")]
+    names += [("generator", "architecture"), ("generator", "last_init_gain"), ("optim", "ema_decay")]
     found = [f"{group}.{name} {now[group][name]}" for group, name in names if now[group][name] != paper[group][name]]
-    if config.vit.weights == "random":
+    found += [f"loss.{name} 0" for name in ("global_structure", "local_structure", "gan") if not now["loss"][name]]
+    if config.mode == "video" and not config.loss.motion:
+        found.append("loss.motion 0")
+    if config.vit.weights == "random" and config.loss.needs_vit:
         found.append("vit.weights random")
-    if not config.loss.gan:
-        found.append("loss.gan 0")
     return found
 
 
-def differences(before: TrainConfig, now: TrainConfig) -> list[str]:
+def differences(before: _Config, now: _Config) -> list[str]:
     """What differs, as "loss.gan 1.0 -> 0.5"."""
     return _differences(to_json(before), to_json(now), "")
 
@@ -355,7 +430,8 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _updated(config: _Config, values: Mapping[str, Any], *, where: str, prefix: str = "") -> _Config:
+def updated(config: _Config, values: Mapping[str, Any], *, where: str, prefix: str = "") -> _Config:
+    """A config tree with some of its settings changed; ConfigError begins with `where` and names the setting."""
     hints = typing.get_type_hints(type(config))
     known = {item.name for item in fields(config)}  # type: ignore[arg-type]  # every _Config is a dataclass
     changes: dict[str, Any] = {}
@@ -366,7 +442,7 @@ def _updated(config: _Config, values: Mapping[str, Any], *, where: str, prefix: 
         if is_dataclass(current):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{where}{prefix}{name} is a group of settings, got {value!r}")
-            changes[name] = _updated(current, value, where=where, prefix=f"{prefix}{name}.")
+            changes[name] = updated(current, value, where=where, prefix=f"{prefix}{name}.")
         else:
             changes[name] = _converted(hints[name], value, f"{where}{prefix}{name}")
     try:

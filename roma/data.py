@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
 from infraredcity.loader import FrameWindows, UnpairedBatch, WindowReader, unpaired_batches
 from roma.config import TrainConfig
+from roma.degrade import ThermalTones, fit_tones
 from roma.distributed import World
 
-_CROP, _CENTRES, _DEGRADE = 1, 2, 3
+_CROP, _CENTRES = 1, 2  # purposes of random draws; `roma.degrade` has 3
+_TONE_FRAMES = 128
+"""Frames of each domain from which tones are learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,48 +96,13 @@ def window_centres(step: int, *, seed: int, num_windows: int, num_patches: int) 
     return torch.from_numpy(draw.permutation(num_patches)[: min(num_windows, num_patches)].astype(np.int64))
 
 
-def degrade(target: Float[Tensor, "N 3 H W"], positions: tuple[int, ...], *, seed: int) -> Float[Tensor, "N 3 H W"]:
-    """Day frames as an infrared camera might have shown them: gray, other tones, soft, flat, noisy in pixels and columns.
-
-    The gray is a random mix of the colour channels through a random tone curve that may be inverted or wild, since heat and
-    brightness have no fixed relation. Not in the paper; the idea: giving the colour back teaches what colours things have by day
-    from the day domain alone.
-
-    Args:
-        target: Values in [-1, 1], one frame of each window.
-        positions: Stream positions of the windows, from which each frame's draw follows.
-        seed: The run's seed.
-    """
-    outputs = []
-    for frames, position in zip(target[:, None], positions, strict=True):
-        draw = np.random.default_rng([seed, _DEGRADE, position])
-        mix = torch.tensor(draw.dirichlet([1.0, 1.5, 1.0]), dtype=frames.dtype, device=frames.device)
-        gray = (frames * mix[:, None, None]).sum(dim=1, keepdim=True).add(1).div(2)
-        # A piecewise linear tone curve through random levels, mostly rising or falling, so that things keep their layout.
-        levels = np.sort(draw.uniform(0, 1, 6)) if draw.random() < 0.7 else draw.uniform(0, 1, 6)
-        if draw.random() < 0.3:
-            levels = levels[::-1]
-        curve = torch.tensor(levels.copy(), dtype=frames.dtype, device=frames.device)
-        place = gray.clamp(0, 1) * 5
-        low = place.floor().clamp(max=4)
-        toned = torch.lerp(curve[low.long()], curve[low.long() + 1], place - low)
-        sigma = float(draw.uniform(0.3, 1.5))
-        soft = _blurred(toned, sigma)
-        contrast = draw.uniform(0.2, 1.0)
-        pixels = draw.normal(0, draw.uniform(0, 0.02), soft.shape)
-        columns = draw.normal(0, draw.uniform(0, 0.01), (1, 1, 1, soft.shape[3]))
-        noise = torch.from_numpy((pixels + columns).astype(np.float32)).to(soft)
-        seen = draw.uniform(0, 1 - contrast) + contrast * soft + noise
-        outputs.append(seen.clamp(0, 1).mul(2).sub(1).expand(-1, 3, -1, -1))
-    return torch.cat(outputs)
-
-
-def _blurred(images: Float[Tensor, "N 1 H W"], sigma: float) -> Float[Tensor, "N 1 H W"]:
-    radius = 3
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype) / sigma) ** 2)
-    taps = taps / taps.sum()
-    padded = F.pad(images, (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, taps[None, None, None, :]), taps[None, None, :, None])
+def learn_tones(domains: Domains) -> ThermalTones:
+    """What `degrade` can learn from frames of both domains, evenly spaced over all of them; the same on every rank."""
+    infrared, visible = (
+        reader.read_rows(np.linspace(0, len(reader.index) - 1, min(_TONE_FRAMES, len(reader.index))).astype(np.int64))
+        for reader in (domains.infrared, domains.visible)
+    )
+    return fit_tones(visible, infrared)
 
 
 def _to_train_batch(batch: UnpairedBatch, config: TrainConfig, device: torch.device) -> TrainBatch:

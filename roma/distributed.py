@@ -78,6 +78,12 @@ def rank_of_environment() -> tuple[int, int]:
         raise DistributedError(f"RANK and WORLD_SIZE must be numbers ({error}); start through torchrun") from error
 
 
+def use_threads() -> None:
+    """Share this machine's cores among its processes, and let equal runs give equal numbers."""
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
+
+
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """This process's place in the world, left again at the end: nccl on GPUs, gloo on CPUs.

@@ -13,7 +13,7 @@ from infraredcity.images import resize
 from roma.checkpoint import Snapshot, load_snapshot
 from roma.data import to_bytes, to_unit_range
 from roma.errors import CheckpointError, EvaluationError
-from roma.models import Generator
+from roma.models import AnyGenerator, build_generator
 from roma.video_out import open_video
 
 BATCH_FRAMES = 4
@@ -30,8 +30,14 @@ class Translator:
     """
 
     snapshot: Snapshot
-    generator: Generator
+    generator: AnyGenerator
     device: torch.device
+
+    def working_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """(width, height) nearest below a picture's that the network can work at."""
+        multiple, least = self.generator.SIDE_MULTIPLE, self.generator.MIN_SIDE_PX
+        width, height = (max(least, side // multiple * multiple) for side in (width_px, height_px))
+        return width, height
 
     def translate(
         self, frames: UInt8[np.ndarray, "N H W C"], *, size: tuple[int, int]
@@ -40,7 +46,7 @@ class Translator:
 
         Args:
             frames: C is 1, or 3 equal channels; 0..255.
-            size: (width, height) in pixels at which the network works, multiples of 4. The training's square
+            size: (width, height) in pixels at which the network works, as `working_size` gives them. The training's square
                 (`snapshot.size_px`) is what it knows best; results have this size.
         """
         width, height = size
@@ -70,7 +76,7 @@ def open_translator(path: Path, device: torch.device) -> Translator:
         CheckpointError: The file is missing, damaged, a checkpoint, of another format, or its weights do not fit.
     """
     snapshot = load_snapshot(path)
-    generator = Generator(width=snapshot.width, num_blocks=snapshot.num_blocks)
+    generator = build_generator(snapshot.architecture, width=snapshot.width, num_blocks=snapshot.num_blocks)
     try:
         generator.load_state_dict(snapshot.weights)
     except RuntimeError as error:
@@ -110,7 +116,7 @@ def translate_video(
     video.choose_decoder(clip, "pyav", "cpu")
     width, height = max(2, info.width_px // 2 * 2), max(2, info.height_px // 2 * 2)
     side = translator.snapshot.size_px
-    working = (max(8, info.width_px // 4 * 4), max(8, info.height_px // 4 * 4)) if native else (side, side)
+    working = translator.working_size(info.width_px, info.height_px) if native else (side, side)
     columns = 2 if side_by_side else 1
     written = 0
     with open_video(

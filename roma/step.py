@@ -11,21 +11,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from roma.config import TrainConfig
-from roma.data import TrainBatch, degrade, window_centres
+from roma.data import TrainBatch, window_centres
+from roma.degrade import ThermalTones, degrade
 from roma.distributed import World
 from roma.errors import TrainingError, WeightsError
-from roma.losses import discriminator_loss, generator_loss, structure_loss, temporal_loss
+from roma.losses import (
+    anchor_loss,
+    colourise_loss,
+    discriminator_loss,
+    edge_loss,
+    generator_loss,
+    luma_details,
+    structure_loss,
+    temporal_loss,
+)
 from roma.models import (
-    Generator,
+    AnyGenerator,
     PatchDiscriminator,
     RegionDiscriminator,
     VisionTransformer,
+    build_generator,
     load_from_hub,
     load_weights,
     pool_regions,
@@ -37,26 +49,32 @@ from roma.models import (
 class Networks:
     """What trains and what watches; None where the config has no use for it."""
 
-    generator: Generator
-    averaged: Generator
+    generator: AnyGenerator
+    averaged: AnyGenerator
     """Exponential moving average of the generator, which snapshots hold; the generator itself without averaging."""
     region_discriminator: RegionDiscriminator | None
     patch_discriminator: PatchDiscriminator | None
+    detail_discriminator: PatchDiscriminator | None
+    anchor: AnyGenerator | None
+    """The averaged generator as it was at the end of the warm-up."""
     vit: VisionTransformer | None
 
     def trained(self) -> dict[str, nn.Module]:
-        """The networks that a checkpoint holds, by name; the frozen ViT is not among them."""
+        """The networks that a checkpoint holds, by name: all but the ViT, which no step changes."""
         named: dict[str, nn.Module | None] = {
             "generator": self.generator,
             "averaged": self.averaged,
             "region_discriminator": self.region_discriminator,
             "patch_discriminator": self.patch_discriminator,
+            "detail_discriminator": self.detail_discriminator,
+            "anchor": self.anchor,
         }
         return {name: network for name, network in named.items() if network is not None}
 
     def discriminators(self) -> list[nn.Module]:
         """Those that there are."""
-        return [network for network in (self.region_discriminator, self.patch_discriminator) if network is not None]
+        every = (self.region_discriminator, self.patch_discriminator, self.detail_discriminator)
+        return [network for network in every if network is not None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +98,8 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        generator = Generator(
+        generator = build_generator(
+            config.generator.architecture,
             width=config.generator.width,
             num_blocks=config.generator.num_blocks,
             init_gain=config.generator.init_gain,
@@ -89,14 +108,17 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
         loss = config.loss
         region = RegionDiscriminator(width=config.vit.width) if loss.gan else None
         patch = PatchDiscriminator(width=loss.patch_gan_width) if loss.patch_gan else None
-        needs_vit = loss.gan or loss.global_structure or loss.local_structure or loss.motion
-        vit = _build_vit(config) if needs_vit else None
+        detail = PatchDiscriminator(width=loss.patch_gan_width) if loss.detail_gan else None
+        vit = _build_vit(config) if loss.needs_vit else None
     averaged = copy.deepcopy(generator).requires_grad_(False) if config.optim.ema_decay else generator
+    anchor = copy.deepcopy(generator).requires_grad_(False) if config.loss.anchor else None
     built = Networks(
         generator=generator.to(device),
         averaged=averaged.to(device),
         region_discriminator=region.to(device) if region is not None else None,
         patch_discriminator=patch.to(device) if patch is not None else None,
+        detail_discriminator=detail.to(device) if detail is not None else None,
+        anchor=anchor.to(device) if anchor is not None else None,
         vit=vit.to(device) if vit is not None else None,
     )
     return built
@@ -124,11 +146,35 @@ def _build_vit(config: TrainConfig) -> VisionTransformer:
     return vit
 
 
-class Trainer:
-    """The state that steps change: networks, their wrappers for several ranks, and optimisers."""
+class _Judged(NamedTuple):
+    """What one discriminator looks at in a step."""
 
-    def __init__(self, config: TrainConfig, networks: Networks, world: World) -> None:
+    name: str
+    weight: float
+    critic: Any
+    """The discriminator itself."""
+    wrapped: Any
+    """The same as its own step calls it, over all ranks."""
+    fake: Tensor
+    """With gradients to the generator."""
+    real: Tensor
+
+
+class Trainer:
+    """The state that steps change: networks, their wrappers for several ranks, and optimisers.
+
+    Args:
+        config: The whole run.
+        networks: From `build_networks`.
+        world: This process's place.
+        tones: What `roma.data.learn_tones` learned, for `loss.matched_tones`.
+    """
+
+    def __init__(
+        self, config: TrainConfig, networks: Networks, world: World, *, tones: ThermalTones | None = None
+    ) -> None:
         self.config = config
+        self.tones = tones
         self.networks = networks
         self.world = world
         betas = (config.optim.beta1, config.optim.beta2)
@@ -142,6 +188,7 @@ class Trainer:
         self._generator = world.wrap(networks.generator)
         self._region = world.wrap(networks.region_discriminator) if networks.region_discriminator else None
         self._patch = world.wrap(networks.patch_discriminator) if networks.patch_discriminator else None
+        self._detail = world.wrap(networks.detail_discriminator) if networks.detail_discriminator else None
 
     def step(self, batch: TrainBatch, *, lr_factor: float, with_grad_norms: bool = False) -> StepResult:
         """Take one step on this rank's share of a batch; a collective over all ranks.
@@ -157,6 +204,8 @@ class Trainer:
         """
         config, step = self.config, batch.step
         is_warmup = step < config.loss.warmup_steps
+        if step == config.loss.warmup_steps and self.networks.anchor is not None:
+            self.networks.anchor.load_state_dict(self.networks.averaged.state_dict())
         # The mean over ranks of weighted means is the mean over the whole batch, also when ranks hold unequal shares.
         share = batch.source.shape[0] * self.world.world_size / config.batch_size
         source, target = batch.source.flatten(0, 1), batch.target.flatten(0, 1)
@@ -166,13 +215,22 @@ class Trainer:
             if config.loss.colourise:
                 # Neighbours show nearly the same, so one frame of each window teaches as much as all.
                 true_colours = batch.target[:, 0]
-                inputs.append(degrade(true_colours, batch.target_positions, seed=config.seed))
+                inputs.append(
+                    degrade(
+                        true_colours,
+                        batch.target_positions,
+                        seed=config.seed,
+                        tones=self.tones,
+                        matched_share=config.loss.matched_tones,
+                    )
+                )
             outputs: Tensor = self._generator(torch.cat(inputs))
             fake = outputs[: 0 if is_warmup else len(source)]
+            recoloured = outputs[len(fake) :]
             terms: list[tuple[str, float, Tensor]] = []
             if config.loss.colourise:
-                recoloured = outputs[len(fake) :]
-                terms.append(("colourise", config.loss.colourise, (recoloured.float() - true_colours).abs().mean()))
+                value = colourise_loss(recoloured, true_colours, edges=config.loss.colourise_edges)
+                terms.append(("colourise", config.loss.colourise, value))
             if not is_warmup:
                 terms += self._adversarial_and_structure(batch, source, target, fake, terms, share, lr_factor, losses)
             total = torch.stack([weight * value for _, weight, value in terms]).sum()
@@ -210,8 +268,7 @@ class Trainer:
         """
         loss, vit = self.config.loss, self.networks.vit
         terms: list[tuple[str, float, Tensor]] = []
-        fake_regions: Tensor | None = None
-        real_regions: Tensor | None = None
+        judged: list[_Judged] = []
         if vit is not None:
             windows = self._windows(batch.step, vit, fake.device) if loss.local_structure else None
             of_fake = vit.encode(fake, windows)
@@ -237,43 +294,49 @@ class Trainer:
                 pool = partial(
                     pool_regions, grid=vit.grid, sizes=loss.region_sizes, reference_pooling=loss.reference_pooling
                 )
-                fake_regions = pool(of_fake.global_tokens[-1])
                 with torch.no_grad():
                     real_regions = pool(vit.tokens(target)[-1])
+                region = self.networks.region_discriminator
+                judged.append(
+                    _Judged("gan", loss.gan, region, self._region, pool(of_fake.global_tokens[-1]), real_regions)
+                )
+        if self.networks.anchor is not None:
+            with torch.no_grad():
+                before_critics = self.networks.anchor(source)
+            terms.append(("anchor", loss.anchor, anchor_loss(fake, before_critics)))
+        if loss.edges:
+            terms.append(("edges", loss.edges, edge_loss(fake, source)))
         self._check_finite({name: value.detach() for name, _, value in (*before, *terms)}, batch)
-        self._discriminator_step(batch, fake, target, fake_regions, real_regions, share, lr_factor, losses)
+        if loss.patch_gan:
+            patch = self.networks.patch_discriminator
+            judged.append(_Judged("patch", loss.patch_gan, patch, self._patch, fake, target.to(fake.dtype)))
+        if loss.detail_gan:
+            details, real_details = luma_details(fake.float()), luma_details(target)
+            detail = self.networks.detail_discriminator
+            judged.append(_Judged("detail", loss.detail_gan, detail, self._detail, details, real_details))
+        self._discriminator_step(batch, judged, share, lr_factor, losses)
         with _frozen(self.networks.discriminators()):
-            if fake_regions is not None and self.networks.region_discriminator is not None:
-                terms.append(
-                    ("gan_generator", loss.gan, generator_loss(self.networks.region_discriminator(fake_regions)))
-                )
-            if self.networks.patch_discriminator is not None:
-                terms.append(
-                    ("patch_generator", loss.patch_gan, generator_loss(self.networks.patch_discriminator(fake)))
-                )
+            terms += [
+                (f"{each.name}_generator", each.weight, generator_loss(each.critic(each.fake))) for each in judged
+            ]
         return terms
 
     def _discriminator_step(
         self,
         batch: TrainBatch,
-        fake: Tensor,
-        target: Tensor,
-        fake_regions: Tensor | None,
-        real_regions: Tensor | None,
+        judged: "list[_Judged]",
         share: float,
         lr_factor: float,
         losses: dict[str, Tensor],
     ) -> None:
-        """Let the discriminators tell detached fakes from real frames, in one pass over both."""
+        """Let the discriminators tell detached fakes from real frames, each in one pass over both."""
         if self.discriminator_optimiser is None:
             return
         values: dict[str, Tensor] = {}
-        if self._region is not None and fake_regions is not None and real_regions is not None:
-            logits = self._region(torch.cat([fake_regions.detach(), real_regions]))
-            values["gan_discriminator"] = discriminator_loss(logits[: len(fake_regions)], logits[len(fake_regions) :])
-        if self._patch is not None:
-            logits = self._patch(torch.cat([fake.detach(), target.to(fake.dtype)]))
-            values["patch_discriminator"] = discriminator_loss(logits[: len(fake)], logits[len(fake) :])
+        for each in judged:
+            logits = each.wrapped(torch.cat([each.fake.detach(), each.real]))
+            count = len(each.fake)
+            values[f"{each.name}_discriminator"] = discriminator_loss(logits[:count], logits[count:])
         losses.update({name: value.detach() for name, value in values.items()})
         self._check_finite(losses, batch)
         self.discriminator_optimiser.zero_grad(set_to_none=True)

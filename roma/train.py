@@ -11,11 +11,10 @@ import logging
 import os
 
 import click
-import torch
 
 from infraredcity.errors import InfraredCityError
 from roma.config import resolve, to_json
-from roma.distributed import check_batch, joined, rank_of_environment
+from roma.distributed import check_batch, joined, rank_of_environment, use_threads
 from roma.errors import RomaError
 from roma.trainer import StepReport, train
 
@@ -58,9 +57,10 @@ def train_command(
     The same command goes on where a run stopped. For several processes: torchrun --nproc-per-node=2 roma/train.py ...
 
     The preset roma is the published method and needs ViT weights (--set vit.weights=PATH). The preset tiny trains on a CPU in
-    minutes and departs from the paper: a colourising warm-up (loss.warmup_steps, loss.colourise), a discriminator on pixels
-    (loss.patch_gan), centred self-similarity (loss.similarity, loss.centre_tokens), averaged weights (optim.ema_decay), a small
-    random ViT.
+    minutes and departs from the paper: day frames turned into infrared-like gray get their colour back (loss.colourise,
+    loss.colourise_edges, loss.matched_tones, alone for loss.warmup_steps), translations keep the infrared's borders (loss.edges),
+    a discriminator on luma details of translations (loss.detail_gan) while all else of them stays (loss.anchor), a small U-Net
+    (generator.architecture, generator.last_init_gain), averaged weights (optim.ema_decay).
     """
     over = list(settings)
     for name, patterns in (("infrared", infrared), ("visible", visible)):
@@ -74,7 +74,7 @@ def train_command(
         if not patterns:
             raise click.UsageError(f"--{name} names the shards of that domain; it is missing")
     check_batch(config.batch_size, rank_of_environment()[1])
-    _use_threads()
+    use_threads()
     with joined(device) as world:
         result = train(config, out, world, max_steps=max_steps, on_report=_print_report)
         if world.is_leader:
@@ -82,12 +82,6 @@ def train_command(
             click.echo(
                 f"{out}: {result.last_step} of {result.total_steps} steps ({state}), {result.snapshot}", err=True
             )
-
-
-def _use_threads() -> None:
-    """Share this machine's cores among its processes, and let equal runs give equal numbers."""
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
 
 
 def _print_report(report: StepReport) -> None:

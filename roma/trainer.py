@@ -103,7 +103,8 @@ def _train(
         plan = _plan(config, domains)
         stop = plan.total_steps if max_steps is None else min(max_steps, plan.total_steps)
         _check_same_run(config, run)
-        trainer = Trainer(config, build_networks(config, world.device), world)
+        tones = data.learn_tones(domains) if config.loss.matched_tones else None
+        trainer = Trainer(config, build_networks(config, world.device), world, tones=tones)
         done = _resume(trainer, run)
         world.barrier()  # nobody may write before everybody has read
         log = None
@@ -224,6 +225,7 @@ def _save(trainer: Trainer, run: Path, done: int) -> None:
         Snapshot(
             width=config.generator.width,
             num_blocks=config.generator.num_blocks,
+            architecture=config.generator.architecture,
             weights={name: value.cpu() for name, value in trainer.networks.averaged.state_dict().items()},
             size_px=config.data.crop_size_px,
             step=done,

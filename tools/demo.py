@@ -14,14 +14,15 @@ from pipeline import Pipeline
 
 SCENE = "city"
 HELD_OUT = "city_clear"
-HELD_OUT_SEED = 7
+HELD_OUT_SEED = 12
+"""A town on which no setting was chosen; 21, 22 and 23 served for that."""
 
 
 def main() -> None:
     """Parse, run every stage, name the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
-    parser.add_argument("--frames", type=int, default=240, help="frames of each generated clip")
+    parser.add_argument("--frames", type=int, default=400, help="frames of each generated clip, 5 per second")
     parser.add_argument("--processes", type=int, default=2, help="training processes")
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], help="a training setting, such as seed=1"
@@ -31,29 +32,34 @@ def main() -> None:
     way = Pipeline()
     sample, held_out, shards, lite, run = (folder / name for name in ("sample", "held-out", "shards", "lite", "run"))
 
+    # Training wants much street in few frames, the held-out clip wants to be watched.
     if not (sample / "clips.toml").exists():
-        way.run("infraredcity", "sample", sample, "--frames", str(arguments.frames))
+        way.run("infraredcity", "sample", sample, "--frames", str(arguments.frames), "--fps", "5")
     if not (held_out / "clips.toml").exists():
-        way.run("infraredcity", "sample", held_out, "--clip", HELD_OUT, "--seed", str(HELD_OUT_SEED), "--frames", "150")
+        words = ("--clip", HELD_OUT, "--seed", str(HELD_OUT_SEED), "--frames", "150", "--flow")
+        way.run("infraredcity", "sample", held_out, *words)
     way.run("infraredcity", "extract", "--all", "--clips", sample / "clips.toml", "--out", shards, "--size", "140")
     way.run("infraredcity", "make-lite", "--from", shards, "--out", lite, "--scale", "auto")
     way.train(lite=lite, scene=SCENE, run=run, processes=arguments.processes, settings=tuple(arguments.settings))
     night, truth = held_out / f"{HELD_OUT}.mp4", held_out / "truth" / f"{HELD_OUT}.mp4"
     translated, evaluation = folder / "translated.mp4", folder / "evaluation"
-    way.run("roma", "translate", run / "snapshot.pt", night, "-o", translated, "--side-by-side")
-    way.run("roma", "evaluate", run / "snapshot.pt", "--video", night, "--truth", truth, "--out", evaluation)
+    way.run("roma", "translate", run / "snapshot.pt", night, "-o", translated)
+    way.run(
+        "roma", "evaluate", run / "snapshot.pt", "--video", night, "--truth", truth,
+        "--visible", f"{lite / SCENE}/visible-train/*.tar", "--flow", held_out / "flow" / HELD_OUT, "--out", evaluation,
+    )  # fmt: skip
 
     from roma.report import write_page
 
     page = folder / "index.html"
-    videos = [("Held-out night clip: infrared, translated", translated), ("The same moments by day: the truth", truth)]
+    videos = [("Night infrared", night), ("Translated", translated), ("The truth", truth)]
     write_page(
         page,
         run,
         evaluation=evaluation,
         videos=videos,
         commands=way.commands,
-        title="A night in the sample town, by day",
+        title="A night in a town nobody trained on, by day",
     )
     way.say(f"done: open {page}")
 

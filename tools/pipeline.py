@@ -39,6 +39,6 @@ class Pipeline:
         chosen = [word for setting in settings for word in ("--set", setting)]
         self.run(
             "torchrun", "--standalone", f"--nproc-per-node={processes}", CHECKOUT / "roma" / "train.py",
-            "--preset", "tiny", "--infrared", f"{lite / scene}/infrared-train/*.tar",
+            "--preset", "tiny", "--mode", "image", "--infrared", f"{lite / scene}/infrared-train/*.tar",
             "--visible", f"{lite / scene}/visible-train/*.tar", "--out", run, *chosen,
         )  # fmt: skip

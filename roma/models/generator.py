@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from roma.models.initialise import Scheme, initialise
 
-MIN_SIDE_PX = 8  # a reflection of 1 pixel at a quarter of the size needs two rows there
-
 
 class ReflectionPad(nn.Module):
     """A border of `border_px` pixels that mirrors the frame without repeating its edge."""
@@ -122,6 +120,11 @@ class Generator(nn.Module):
         ValueError: A size or a gain is not positive.
     """
 
+    SIDE_MULTIPLE = 4
+    """Height and width of frames are multiples of this."""
+    MIN_SIDE_PX = 8
+    """A reflection of 1 pixel at a quarter of the size needs two rows there."""
+
     def __init__(
         self,
         *,
@@ -161,9 +164,9 @@ class Generator(nn.Module):
             ValueError: A side is not a multiple of 4 or is shorter than 8 pixels.
         """
         height_px, width_px = frames.shape[-2:]
-        if height_px % 4 or width_px % 4 or min(height_px, width_px) < MIN_SIDE_PX:
+        if height_px % 4 or width_px % 4 or min(height_px, width_px) < self.MIN_SIDE_PX:
             raise ValueError(
-                f"the generator takes frames whose height and width are multiples of 4 and at least {MIN_SIDE_PX} "
+                f"the generator takes frames whose height and width are multiples of 4 and at least {self.MIN_SIDE_PX} "
                 f"pixels, got {height_px}x{width_px} (height x width); resize, crop or pad them"
             )
         translated: Tensor = self.net(frames)

@@ -50,5 +50,5 @@ def test_from_nothing_to_a_translated_video_beside_its_truth(tmp_path: Path):
     )  # fmt: skip
     test_frames = sum(row["num_frames"] for row in lite["rows"] if row["folder"] == "city/infrared-test")
     assert json.loads(evaluated.stdout)["num_frames"] == test_frames > 0
-    run(tmp_path, "roma", "report", "run", "--evaluation", "evaluation", "--video", "day.mp4", "-o", "page.html")
+    run(tmp_path, "roma", "report", "run", "--evaluation", "evaluation", "--translated", "day.mp4", "-o", "page.html")
     assert (tmp_path / "page.html").stat().st_size > 10_000

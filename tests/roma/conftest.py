@@ -14,6 +14,10 @@ from roma.config import TrainConfig, resolve
 SMALL = (
     "data.load_size_px=36",
     "data.crop_size_px=32",
+    "loss.global_structure=0.2",
+    "loss.local_structure=0.2",
+    "loss.motion=0.05",
+    "loss.patch_gan=0.2",
     "generator.width=4",
     "generator.num_blocks=1",
     "vit.image_size=32",

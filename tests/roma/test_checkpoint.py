@@ -18,7 +18,14 @@ def checkpoint(step: int) -> Checkpoint:
 
 def snapshot() -> Snapshot:
     return Snapshot(
-        width=4, num_blocks=1, weights={"w": torch.ones(2)}, size_px=32, step=7, preset="tiny", config={"seed": 0}
+        width=4,
+        num_blocks=1,
+        weights={"w": torch.ones(2)},
+        size_px=32,
+        step=7,
+        preset="tiny",
+        config={"seed": 0},
+        architecture="unet",
     )
 
 

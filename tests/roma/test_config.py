@@ -27,8 +27,22 @@ def test_preset_roma_departs_from_the_paper_in_nothing():
     assert (config.loss.patch_gan, config.loss.colourise, config.loss.warmup_steps) == (0, 0, 0)
     assert (config.loss.similarity, config.loss.centre_tokens) == ("cross", False)
     assert (config.optim.ema_decay, config.generator.last_init_gain) == (0, None)
+    assert (config.generator.architecture, config.loss.matched_tones, config.loss.edges) == ("resnet", 0, 0)
+    assert (config.loss.detail_gan, config.loss.colourise_edges, config.loss.anchor) == (0, 0, 0)
     assert departures(config) == []
-    assert "loss.similarity self" in departures(preset("tiny"))
+
+
+def test_preset_tiny_names_each_departure():
+    named = {text.rpartition(" ")[0] for text in departures(preset("tiny"))}
+    assert {"generator.architecture", "loss.colourise", "loss.colourise_edges", "loss.matched_tones", "loss.edges", "loss.anchor",
+            "loss.detail_gan", "loss.warmup_steps", "loss.gan",
+            "optim.ema_decay"} <= named  # fmt: skip
+
+
+def test_only_terms_on_tokens_need_a_vit():
+    assert preset("roma").loss.needs_vit
+    assert not resolved("loss.global_structure=0", "loss.local_structure=0", "loss.motion=0").loss.needs_vit
+    assert resolved("loss.local_structure=0.1").loss.needs_vit
 
 
 def test_image_mode_of_roma_flips_and_takes_single_frames():
@@ -71,6 +85,8 @@ def test_a_run_s_config_file_alone_gives_the_run_again(tmp_path: Path):
         ("data.crop_size_px=130", "must be a multiple of 4"),
         ("data.load_size_px=100", "load_size_px must be at least crop_size_px 128, got 100"),
         ("optim.generator_lr=fast", "generator_lr must be float, got 'fast'"),
+        ("loss.warmup_steps=0", "anchor keeps the colours of the warm-up"),
+        ("data.crop_size_px=72", "data.crop_size_px must be a multiple of 16, at least 32, for a unet, got 72"),
         ("loss.colourise=0", "warmup_steps trains colourise alone"),
         ("data.flip=1", "flip must be bool, got 1"),
     ],

@@ -1,4 +1,3 @@
-import numpy as np
 import torch
 
 from roma import data
@@ -70,16 +69,3 @@ def test_window_centres_are_distinct_and_a_function_of_seed_and_step():
     assert torch.equal(centres, data.window_centres(7, seed=1, num_windows=64, num_patches=576))
     assert not torch.equal(centres, data.window_centres(8, seed=1, num_windows=64, num_patches=576))
     assert len(data.window_centres(0, seed=0, num_windows=64, num_patches=16)) == 16
-
-
-def test_degraded_frames_are_gray_repeatable_and_keep_the_layout():
-    target = torch.zeros(2, 3, 32, 32)
-    target[:, 0, :, 16:] = 1
-    target[:, 1, :, :16] = -1
-    gray = data.degrade(target, (4, 5), seed=0)
-    assert gray.shape == target.shape
-    assert torch.equal(gray[:, 0], gray[:, 1])
-    assert torch.equal(gray, data.degrade(target, (4, 5), seed=0))
-    assert torch.equal(gray[1:], data.degrade(target[1:], (5,), seed=0))
-    edges = np.abs(np.diff(gray[:, 0].mean(dim=1).numpy(), axis=1))
-    assert (edges[:, 12:19].max(axis=1) > 3 * np.delete(edges, np.s_[10:21], axis=1).max(axis=1)).any()

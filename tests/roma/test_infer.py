@@ -9,7 +9,6 @@ from infraredcity.errors import VideoDecodeError
 from infraredcity.video import FrameRange, open_clip, probe, read_frames
 from roma.checkpoint import Snapshot, save_snapshot
 from roma.errors import CheckpointError, EvaluationError
-from roma.evaluate import evaluate_shards, evaluate_video, read_report
 from roma.infer import Translator, open_translator, translate_video
 from roma.models import Generator
 from roma.video_out import open_video
@@ -110,32 +109,3 @@ def test_writer_refuses_times_that_do_not_rise(tmp_path: Path):
     with pytest.raises(ValueError, match="times must rise, got pts 5 after 5"):
         write_video(tmp_path / "x.mp4", [1, 5, 5])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_evaluation_of_a_video_measures_what_translate_gives(translator: Translator, tmp_path: Path):
-    source = write_video(tmp_path / "in.mp4", BURSTY_PTS)
-    truth = write_video(tmp_path / "truth.mp4", BURSTY_PTS, level=30)
-    report = evaluate_video(translator, source, truth, tmp_path / "out")
-    assert (report.num_frames, report.num_without_truth, report.size_px) == (7, 0, 16)
-    assert report.infrared.mae == pytest.approx(30, abs=1.5)  # the truth is 30 levels brighter
-    assert report.infrared.psnr_db == pytest.approx(18.59, abs=0.5)  # 20 log10(255 / 30)
-    assert report.translated.mae != report.infrared.mae
-    assert read_report(tmp_path / "out") == report
-    assert len(report.pictures) == 6
-    assert all((tmp_path / "out" / name).is_file() for names in report.pictures for name in names)
-
-
-def test_a_truth_of_another_length_is_refused(translator: Translator, tmp_path: Path):
-    source = write_video(tmp_path / "in.mp4", BURSTY_PTS)
-    truth = write_video(tmp_path / "truth.mp4", BURSTY_PTS[:4])
-    with pytest.raises(EvaluationError, match=r"holds 4 frames, .* 7; a truth shows the same moments"):
-        evaluate_video(translator, source, truth, tmp_path / "out")
-
-
-def test_shards_meet_their_truth_by_frame_index(translator: Translator, domains: tuple[str, str], tmp_path: Path):
-    (tmp_path / "truth").mkdir()
-    with pytest.raises(EvaluationError, match=r"holds no night\.<ext>"):
-        evaluate_shards(translator, (domains[0],), tmp_path / "truth", tmp_path / "out")
-    write_video(tmp_path / "truth" / "night.mp4", list(range(0, 12 * 40, 40)))
-    report = evaluate_shards(translator, (domains[0],), tmp_path / "truth", tmp_path / "out")
-    assert (report.num_frames, report.num_without_truth) == (12, 8)  # 20 frames, a truth of 12

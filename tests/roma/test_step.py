@@ -113,6 +113,27 @@ def test_warm_up_trains_the_generator_on_the_visible_domain_alone(config: TrainC
     assert float(fresh.step(other_source, lr_factor=1.0).losses["colourise"]) == float(result.losses["colourise"])
 
 
+def test_each_critic_has_its_terms_after_the_warm_up(config: TrainConfig):
+    result = Trainer(config, build_networks(config, CPU), ALONE).step(batch_of(config, step=2), lr_factor=1.0)
+    critics = {f"{name}_{side}" for name in ("patch", "detail") for side in ("generator", "discriminator")}
+    others = {"colourise", "edges", "anchor", "structure_global", "structure_local", "motion", "generator_total"}
+    assert set(result.losses) == critics | others
+
+
+def test_the_anchor_is_the_averaged_generator_at_the_end_of_the_warm_up_and_stays(config: TrainConfig):
+    networks = build_networks(config, CPU)
+    trainer = Trainer(config, networks, ALONE)
+    assert networks.anchor is not None
+    for step in range(2):
+        trainer.step(batch_of(config, step=step), lr_factor=1.0)
+    averaged = [value.clone() for value in networks.averaged.parameters()]
+    first = trainer.step(batch_of(config, step=2), lr_factor=1.0)
+    assert first.losses["anchor"] > 0  # the generator is not its own average
+    trainer.step(batch_of(config, step=3), lr_factor=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(averaged, networks.anchor.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(averaged, networks.averaged.parameters(), strict=True))
+
+
 def test_after_the_warm_up_both_sides_train_and_the_vit_stays_as_it_is(config: TrainConfig):
     networks = build_networks(config, CPU)
     assert networks.vit is not None
@@ -123,8 +144,10 @@ def test_after_the_warm_up_both_sides_train_and_the_vit_stays_as_it_is(config: T
     assert min(result.grad_norms.values()) > 0
     for name, network in networks.trained().items():
         moved = [not torch.equal(a, b) for a, b in zip(before[name], network.parameters(), strict=True)]
-        assert any(moved), name
-        assert all(parameter.requires_grad for parameter in network.parameters()) == (name != "averaged")
+        assert any(moved) == (name != "anchor"), name
+        assert all(parameter.requires_grad for parameter in network.parameters()) == (
+            name not in ("averaged", "anchor")
+        )
     assert all(torch.equal(value, frozen[name]) for name, value in networks.vit.state_dict().items())
 
 

@@ -1,0 +1,80 @@
+"""The command `roma pretrain`, by itself or under torchrun: parse, build, run."""
+
+import json
+from pathlib import Path
+
+import click
+
+from roma.config import to_json
+from roma.distributed import check_batch, joined, rank_of_environment, use_threads
+from roma.pretrain import PretrainReport, pretrain
+from roma.pretrain_config import PRESETS, resolve
+
+
+@click.command("pretrain")
+@click.option(
+    "--infrared",
+    multiple=True,
+    help="Tar files or a quoted pattern of the infrared domain; may be given several times.",
+)
+@click.option("--visible", multiple=True, help="The same for the day visible domain.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The run's folder.")
+@click.option("--preset", type=click.Choice(PRESETS), help="Where the config starts from; base by default.")
+@click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path),
+              help="JSON settings over the preset, such as a run's config.json.")  # fmt: skip
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+              help="One setting over both, such as optim.base_lr=1e-4.")  # fmt: skip
+@click.option(
+    "--max-steps", type=click.IntRange(1), help="Stop and save after this step; the same command without it goes on."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
+def pretrain_command(
+    infrared: tuple[str, ...],
+    visible: tuple[str, ...],
+    out: Path,
+    preset: str | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    max_steps: int | None,
+    device: str,
+    dry_run: bool,
+) -> None:
+    """Make an in-domain ViT from the shards of both domains, without labels or downloaded weights.
+
+    A masked autoencoder (arXiv 2111.06377). Its encoder becomes OUT/backbone.safetensors, for: roma train --set
+    vit.weights=OUT/backbone.safetensors. The same command goes on where a run stopped. For several processes: torchrun
+    --nproc-per-node=2 -m roma pretrain ...
+
+    The preset base is ViT-B/16 at 384 pixels, for a GPU. The preset tiny makes the ViT of roma train --preset tiny on a CPU in
+    about a minute.
+    """
+    over = list(settings)
+    for name, patterns in (("infrared", infrared), ("visible", visible)):
+        if patterns:
+            over.insert(0, f"data.{name}={json.dumps(patterns)}")
+    config = resolve(preset, config_file=config_file, settings=over)
+    if dry_run:
+        click.echo(json.dumps(to_json(config), indent=1))
+        return
+    for name, patterns in (("infrared", config.data.infrared), ("visible", config.data.visible)):
+        if not patterns:
+            raise click.UsageError(f"--{name} names the shards of that domain; it is missing")
+    check_batch(config.batch_size, rank_of_environment()[1])
+    use_threads()
+    with joined(device) as world:
+        result = pretrain(config, out, world, max_steps=max_steps, on_report=_print_report)
+        if world.is_leader:
+            state = "nothing to do" if result.first_step == result.last_step else f"from step {result.first_step}"
+            click.echo(
+                f"{out}: {result.last_step} of {result.total_steps} steps ({state}), {result.backbone}", err=True
+            )
+
+
+def _print_report(report: PretrainReport) -> None:
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
+    click.echo(
+        f"step {report.step}/{report.total_steps}  {losses}  {report.images_per_s:.1f} images/s  "
+        f"wait {report.wait_share:.0%}  {report.eta_s:.0f} s left",
+        err=True,
+    )

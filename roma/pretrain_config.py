@@ -1,0 +1,174 @@
+"""Everything that shapes a pretraining run, as one frozen tree; read as `roma.config` reads that of a training.
+
+Two presets: `base` is ViT-B/16 at 384 pixels with the paper's hyper-parameters (He et al. 2021, arXiv 2111.06377, appendix A.1),
+for a GPU. `tiny` makes the ViT of `roma train --preset tiny` on a CPU in about a minute.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from roma.config import DataConfig, OutputConfig, Precision, overlaid, read_settings
+from roma.config import preset as train_preset
+from roma.errors import ConfigError
+
+PRESETS = ("base", "tiny")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """The ViT that is trained, under the names that `roma train` has for it."""
+
+    image_size: int = 384
+    """Side of its pictures in pixels; equal to data.crop_size_px."""
+    patch_size: int = 16
+    """Side of a patch in pixels."""
+    width: int = 768
+    """Width of a token, a multiple of 4."""
+    depth: int = 12
+    """Blocks; all are trained."""
+    num_heads: int = 12
+    """Attention heads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderConfig:
+    """What paints the masked patches, and is left behind after the training."""
+
+    width: int = 512
+    """Width of a token, a multiple of 4."""
+    depth: int = 8
+    """Blocks."""
+    num_heads: int = 16
+    """Attention heads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainOptimConfig:
+    """AdamW; biases, norms, learned tokens and positions do not decay."""
+
+    base_lr: float = 1.5e-4
+    """Peak step size at 256 pictures a step; it is scaled linearly with the pictures of a step."""
+    weight_decay: float = 0.05
+    """Decay of the weights per step, times the step size."""
+    beta1: float = 0.9
+    """Adam's first decay."""
+    beta2: float = 0.95
+    """Adam's second decay."""
+
+    def __post_init__(self) -> None:
+        if self.base_lr <= 0:
+            raise ConfigError(f"optim.base_lr must be positive, got {self.base_lr}")
+        if self.weight_decay < 0:
+            raise ConfigError(f"optim.weight_decay must be at least 0, got {self.weight_decay}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainScheduleConfig:
+    """How long, and how the step size goes: linearly up, then down half a cosine to zero."""
+
+    epochs: int = 800
+    """Epochs; an epoch is ceil(max frames of a domain / batch)."""
+    total_steps: int | None = None
+    """Train so many steps instead."""
+    warmup_share: float = 0.05
+    """Share of the steps in which the step size rises."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ConfigError(f"schedule.epochs must be at least 1, got {self.epochs}")
+        if self.total_steps is not None and self.total_steps < 1:
+            raise ConfigError(f"schedule.total_steps must be at least 1, got {self.total_steps}")
+        if not 0 <= self.warmup_share < 1:
+            raise ConfigError(f"schedule.warmup_share must be in [0, 1), got {self.warmup_share}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig:
+    """A whole pretraining run; the defaults are the preset `base`."""
+
+    preset: str = "base"
+    """The preset it began from."""
+    seed: int = 0
+    """Everything random follows from it and the step."""
+    batch_size: int = 128
+    """Pictures of each domain per step over all ranks together; a step takes twice as many."""
+    precision: Precision = "bf16"
+    """"bf16" runs the networks under autocast; the loss stays fp32."""
+    mask_share: float = 0.75
+    """Share of a picture's patches that the encoder does not see and the decoder paints."""
+    normalise_pixels: bool = False
+    """Compare patches brought to mean 0 and variance 1. The paper's best, but most of every token is then one common vector."""
+    tone_jitter: float = 0.5
+    """Share of pictures of both domains that are turned into infrared-like gray with random tones (`roma.degrade.degrade`) before
+    anything else, so that the encoder learns shapes rather than tones. 0 is the paper's way."""
+    data: DataConfig = field(default_factory=lambda: DataConfig(load_size_px=429, crop_size_px=384, flip=True))
+    vit: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    optim: PretrainOptimConfig = field(default_factory=PretrainOptimConfig)
+    schedule: PretrainScheduleConfig = field(default_factory=PretrainScheduleConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0, got {self.seed}")
+        if not 0 < self.mask_share < 1:
+            raise ConfigError(f"mask_share must be in (0, 1), got {self.mask_share}")
+        if not 0 <= self.tone_jitter <= 1:
+            raise ConfigError(f"tone_jitter must be in [0, 1], got {self.tone_jitter}")
+        if self.data.crop_size_px != self.vit.image_size:
+            raise ConfigError(
+                f"data.crop_size_px must equal vit.image_size {self.vit.image_size}, since the encoder gets the crop as it is, "
+                f"got {self.data.crop_size_px}"
+            )
+
+    @property
+    def images_per_step(self) -> int:
+        """Pictures of both domains in a step, over all ranks together."""
+        return 2 * self.batch_size
+
+    @property
+    def peak_lr(self) -> float:
+        """The largest step size of the run: linear in the batch, arXiv 2111.06377, appendix A.1."""
+        return self.optim.base_lr * self.images_per_step / 256
+
+
+def preset(name: str) -> PretrainConfig:
+    """A preset by name.
+
+    `base`: ViT-B/16 at 384; frames at the scale of the training preset roma, whose crops are 256 of 286.
+    `tiny`: the ViT and the crops of the training preset tiny, a decoder of two small blocks.
+
+    Raises:
+        ConfigError: No preset has that name.
+    """
+    if name == "base":
+        return PretrainConfig()
+    if name == "tiny":
+        trained = train_preset("tiny")
+        shape = {item.name: getattr(trained.vit, item.name) for item in fields(EncoderConfig)}
+        return PretrainConfig(
+            preset=name,
+            batch_size=4,
+            precision="fp32",
+            data=trained.data,
+            vit=EncoderConfig(**shape),
+            decoder=DecoderConfig(width=64, depth=2, num_heads=4),
+            optim=PretrainOptimConfig(base_lr=2.4e-2),
+            schedule=PretrainScheduleConfig(total_steps=1200, warmup_share=0.1),
+            output=OutputConfig(log_every=50, sample_every=400, checkpoint_every=400),
+        )
+    raise ConfigError(f"no preset of roma pretrain is called {name!r}; there are {' and '.join(PRESETS)}")
+
+
+def resolve(preset_name: str | None, *, config_file: Path | None, settings: Sequence[str]) -> PretrainConfig:
+    """The config of a run: preset, then file, then `--set key=value`, as `roma.config.resolve` does it.
+
+    Raises:
+        ConfigError: A name is unknown or a value cannot be used; the message says which.
+    """
+    from_file = read_settings(config_file)
+    base = preset(preset_name or str(from_file.get("preset", "base")))
+    return overlaid(base, from_file, settings, config_file=config_file)
