@@ -78,15 +78,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with pairs/roadscene_day/{ir,vi}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=list(ARMS[:3]), choices=ARMS)
-    parser.add_argument("--steps", type=int, default=600, help="steps of an arm with a ViT, half of them warm-up")
-    parser.add_argument("--steps-none", type=int, default=760, help="steps of the arm without; choose for equal time")
+    parser.add_argument("--steps", type=int, default=300, help="steps of an arm with a ViT, half of them warm-up")
+    parser.add_argument("--steps-none", type=int, default=404, help="steps of the arm without; choose for equal time")
     arguments = parser.parse_args()
     cores = Cores()
     out: Path = arguments.out
     sets = [_sample(out, cores)]
     if arguments.data is not None:
         sets.append(_road(out, arguments.data, cores))
-    jobs = [(data, arm, seed) for data in sets for seed in arguments.seeds for arm in arguments.arms]
+    jobs = [(data, arm, seed) for seed in arguments.seeds for data in sets for arm in arguments.arms]
     steps = {arm: arguments.steps_none if arm == "none" else arguments.steps for arm in ARMS}
     with ThreadPoolExecutor(cores.count) as pool:
         results = list(pool.map(lambda job: _arm(out, cores, *job, steps=steps[job[1]]), jobs))

@@ -221,6 +221,29 @@ def test_black_hot_is_the_negative_of_white_hot() -> None:
     assert correlation(white.astype(np.float32), black.astype(np.float32)) < -0.95
 
 
+def test_fewer_frames_a_second_show_more_of_the_street_in_as_many(tmp_path: Path) -> None:
+    words = [
+        "sample",
+        str(tmp_path),
+        "--clip",
+        "city_day",
+        "--frames",
+        "2",
+        "--width",
+        "64",
+        "--height",
+        "64",
+        "--fps",
+        "5",
+    ]
+    done = subprocess.run([sys.executable, "-m", "infraredcity", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with av.open(str(tmp_path / "city_day.mp4")) as container:
+        assert container.streams.video[0].average_rate == 5
+    slow, fast = (World(CLIPS["city_day"], width_px=64, height_px=64, fps=fps) for fps in (5, 25))
+    assert np.array_equal(slow.render(2, "day"), fast.render(10, "day"))
+
+
 def test_the_shutter_freezes_a_few_frames_in_all_renderings() -> None:
     world = World(CLIPS["monitor_night"], width_px=96, height_px=64)
     frozen = [i for i in range(300) if world.moment(i) != i]

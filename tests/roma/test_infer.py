@@ -10,7 +10,7 @@ from infraredcity.video import FrameRange, open_clip, probe, read_frames
 from roma.checkpoint import Snapshot, save_snapshot
 from roma.errors import CheckpointError, EvaluationError
 from roma.infer import Translator, open_translator, translate_video
-from roma.models import Generator
+from roma.models import Generator, UNetGenerator
 from roma.video_out import open_video
 
 CPU = torch.device("cpu")
@@ -68,6 +68,30 @@ def test_side_by_side_shows_the_input_on_the_left(translator: Translator, tmp_pa
         for picture in batch.data
     ]
     assert left == pytest.approx([40, 60, 80, 100, 120, 140], abs=4)
+
+
+def test_a_unet_is_rebuilt_from_its_snapshot_and_works_at_multiples_of_its_own(tmp_path: Path):
+    torch.manual_seed(0)
+    generator = UNetGenerator(width=4, num_blocks=1)
+    path = tmp_path / "unet.pt"
+    save_snapshot(
+        path,
+        Snapshot(width=4, num_blocks=1, weights=generator.state_dict(), size_px=32, step=5, preset="tiny", config={},
+                 architecture="unet"),
+    )  # fmt: skip
+    translator = open_translator(path, CPU)
+    assert isinstance(translator.generator, UNetGenerator)
+    frames = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(translator.generator(frames), generator(frames))
+    assert translator.working_size(100, 50) == (96, 48)
+    assert translator.working_size(20, 20) == (32, 32)
+
+
+def test_a_snapshot_from_before_there_were_architectures_is_a_resnet(snapshot_file: Path):
+    values = torch.load(snapshot_file, weights_only=True)
+    del values["architecture"]
+    torch.save(values, snapshot_file)
+    assert isinstance(open_translator(snapshot_file, CPU).generator, Generator)
 
 
 def test_native_size_is_cut_to_multiples_of_four_for_the_network_alone(translator: Translator, tmp_path: Path):
