@@ -378,9 +378,7 @@ def departures(config: TrainConfig) -> list[str]:
     """The settings by which a run departs from the published method in kind, not in size, as "loss.patch_gan 1.0"."""
     paper = to_json(TrainConfig(mode=config.mode))
     now = to_json(config)
-    extras = (
-        "similarity",
-        "centre_tokens",
+    extras = [
         "patch_gan",
         "detail_gan",
         "colourise",
@@ -388,8 +386,11 @@ def departures(config: TrainConfig) -> list[str]:
         "matched_tones",
         "edges",
         "anchor",
-    )
-    names = [("loss", name) for name in (*extras, "warmup_steps")]
+        "warmup_steps",
+    ]
+    if config.loss.needs_vit:
+        extras += ["similarity", "centre_tokens"]
+    names = [("loss", name) for name in extras]
     names += [("generator", "architecture"), ("generator", "last_init_gain"), ("optim", "ema_decay")]
     found = [f"{group}.{name} {now[group][name]}" for group, name in names if now[group][name] != paper[group][name]]
     found += [f"loss.{name} 0" for name in ("global_structure", "local_structure", "gan") if not now["loss"][name]]

@@ -39,6 +39,11 @@ def test_preset_tiny_names_each_departure():
             "optim.ema_decay"} <= named  # fmt: skip
 
 
+def test_forms_of_losses_that_are_off_are_no_departures():
+    assert "loss.similarity self" not in departures(preset("tiny"))
+    assert {"loss.similarity self", "vit.weights random"} <= set(departures(resolved("loss.global_structure=0.2")))
+
+
 def test_only_terms_on_tokens_need_a_vit():
     assert preset("roma").loss.needs_vit
     assert not resolved("loss.global_structure=0", "loss.local_structure=0", "loss.motion=0").loss.needs_vit
