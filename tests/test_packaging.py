@@ -68,7 +68,7 @@ def test_catalogue_works_in_a_bare_install():
     ("arguments", "package", "extra"),
     [
         (("infraredcity", "probe", "x.mp4"), "PyAV", "extract"),
-        (("infraredcity", "sample", "never-made"), "av", "extract"),
+        (("infraredcity", "sample", "never-made"), "opencv-python-headless", "extract"),
         (("roma", "train", "--out", "x"), "", "train"),
         (("roma", "translate", "s.pt", "v.mp4", "-o", "o.mp4"), "", "train"),
     ],
