@@ -324,7 +324,7 @@ class Trainer:
     def _discriminator_step(
         self,
         batch: TrainBatch,
-        judged: "list[_Judged]",
+        judged: list[_Judged],
         share: float,
         lr_factor: float,
         losses: dict[str, Tensor],

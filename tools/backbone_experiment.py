@@ -22,6 +22,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -59,7 +60,7 @@ class Cores:
         try:
             with log.open("wb") as file:
                 command = [str(BIN / words[0]), *map(str, words[1:])]
-                pin = lambda: os.sched_setaffinity(0, {core})  # noqa: E731
+                pin = partial(os.sched_setaffinity, 0, {core})
                 environment = {**os.environ, "OMP_NUM_THREADS": "1"}
                 code = subprocess.run(
                     command, stdout=file, stderr=file, env=environment, preexec_fn=pin, check=False
@@ -201,9 +202,8 @@ def _road(out: Path, data: Path, cores: Cores) -> DataSet:
                     picture = resize(decode(file.read_bytes(), color, name=str(file)), 140, 140)
                     writer.add(picture[..., 0] if color == "gray" else picture)
     tables = [
-        f'[clips.{split}_{domain}]\npath = "{split}_{domain}.mp4"\nscene = "road"\nmodality = "{modality}"\n'
+        f'[clips.train_{domain}]\npath = "train_{domain}.mp4"\nscene = "road"\nmodality = "{modality}"\n'
         'time_of_day = "day"\n'
-        for split in ("train",)
         for domain, modality in (("ir", "infrared"), ("vi", "visible"))
     ]
     (folder / "clips.toml").write_text("\n".join(tables), encoding="utf-8")
