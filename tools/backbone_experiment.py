@@ -1,12 +1,16 @@
 """Which backbone helps the preset tiny: none, a random ViT, or one's own. `python tools/backbone_experiment.py OUT [--data DATA]`.
 
-Three seeds each, equal training time, on the sample's city and, with DATA, on aligned day pairs of RoadScene. The arms differ in
-what watches the structure of translations (centred self-similarity of tokens, weight 0.2 for whole frames and for windows):
+Three seeds each, on the sample's city and, with DATA, on aligned day pairs of RoadScene. The arms differ in what watches the
+structure of translations (centred self-similarity of tokens, weight 0.2 for whole frames and for windows):
 
 none     nothing; the time goes into more steps
 random   a ViT with random weights
-own      the same ViT from `roma pretrain` on the same shards with the same seed, tone-jittered; its minute comes on top
+own      the same ViT from `roma pretrain` on the same shards with the same seed, tone-jittered
 plain    as own, pretrained without tone jitter; on request
+
+--steps says how many steps of warm-up and how many after it each arm gets. The default is equal time for the translator: a ViT
+costs half of a step more, and pretraining comes on top. Equal time with the pretraining, what is gained spent on the warm-up, at
+the demo's length: `--steps none=2700+900 random=1580+900 own=700+900`.
 
 Each job has one core to itself, two jobs run at a time. Finished runs are kept: run it again and it goes on. Ends with a Markdown
 table of means and deviations over the seeds, and writes all scores to OUT/scores.json.
@@ -28,6 +32,8 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 STRUCTURE = ("loss.global_structure=0.2", "loss.local_structure=0.2")
 ARMS = ("none", "random", "own", "plain")
+STEPS = {"none": (202, 202), "random": (150, 150), "own": (150, 150), "plain": (150, 150)}
+"""Steps of warm-up, and steps after it."""
 HELD_OUT_SEEDS = (21, 22)
 TRAIN_PAIRS = 54
 MEASURES = ("psnr_db", "ssim", "mae", "edge_correlation", "ab_distance", "chroma")
@@ -79,16 +85,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with pairs/roadscene_day/{ir,vi}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=list(ARMS[:3]), choices=ARMS)
-    parser.add_argument("--steps", type=int, default=300, help="steps of an arm with a ViT, half of them warm-up")
-    parser.add_argument("--steps-none", type=int, default=404, help="steps of the arm without; choose for equal time")
+    parser.add_argument(
+        "--steps", nargs="+", default=[], metavar="ARM=WARMUP+REST", type=_steps, help="such as none=202+202"
+    )
     arguments = parser.parse_args()
+    steps = STEPS | dict(arguments.steps)
     cores = Cores()
     out: Path = arguments.out
     sets = [_sample(out, cores)]
     if arguments.data is not None:
         sets.append(_road(out, arguments.data, cores))
     jobs = [(data, arm, seed) for seed in arguments.seeds for data in sets for arm in arguments.arms]
-    steps = {arm: arguments.steps_none if arm == "none" else arguments.steps for arm in ARMS}
     with ThreadPoolExecutor(cores.count) as pool:
         results = list(pool.map(lambda job: _arm(out, cores, *job, steps=steps[job[1]]), jobs))
     (out / "scores.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -97,14 +104,14 @@ def main() -> None:
         _table([row for row in results if row["data"] == data.name])
 
 
-def _arm(out: Path, cores: Cores, data: DataSet, arm: str, seed: int, *, steps: int) -> dict[str, object]:
+def _arm(out: Path, cores: Cores, data: DataSet, arm: str, seed: int, *, steps: tuple[int, int]) -> dict[str, object]:
     folder = out / "runs" / f"{data.name}-{arm}-{seed}"
     done = folder / "result.json"
     if done.exists():
         return dict(json.loads(done.read_text(encoding="utf-8")))
     shards = [word for pattern in data.infrared for word in ("--infrared", pattern)]
     shards += [word for pattern in data.visible for word in ("--visible", pattern)]
-    settings = [f"seed={seed}", f"schedule.total_steps={steps}", f"loss.warmup_steps={steps // 2}"]
+    settings = [f"seed={seed}", f"schedule.total_steps={sum(steps)}", f"loss.warmup_steps={steps[0]}"]
     pretrain_s = 0.0
     if arm != "none":
         settings += STRUCTURE
@@ -139,6 +146,14 @@ def _arm(out: Path, cores: Cores, data: DataSet, arm: str, seed: int, *, steps: 
     done.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{data.name} {arm} seed {seed}: {train_s:.0f} s, {means['translated']}", flush=True)
     return result
+
+
+def _steps(word: str) -> tuple[str, tuple[int, int]]:
+    arm, _, numbers = word.partition("=")
+    warmup, _, rest = numbers.partition("+")
+    if arm not in ARMS or not warmup.isdecimal() or not rest.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r}, expected ARM=WARMUP+REST with an arm of {', '.join(ARMS)}")
+    return arm, (int(warmup), int(rest))
 
 
 def _table(rows: list[dict]) -> None:
