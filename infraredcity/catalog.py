@@ -4,7 +4,7 @@ Facts about the nine clips are data in `manifests/clips.toml`; where the files a
 
 - `--clips-dir DIR`: files named `<clip_id>.<ext>`;
 - `--clips FILE`: a TOML file with `[clips.<id>]` tables that hold `path = "..."`, or `paths = [...]` for a recording in chunks, and
-  for clips of one's own also scene, weather, modality and time_of_day;
+  for clips of one's own also scene, weather, modality and time_of_day, and `polarity = "black-hot"` where heat is dark;
 - `--video FILE`: the file of one clip;
 - the environment variable INFRAREDCITY_CLIPS: a folder or a TOML file, used when none of the others is given.
 """
@@ -20,6 +20,8 @@ from typing import Any, Literal
 from infraredcity.errors import CatalogError
 
 Modality = Literal["infrared", "visible"]
+Polarity = Literal["white-hot", "black-hot"]
+"""Whether a picture shows heat bright or dark."""
 ColorMode = Literal["gray", "rgb"]
 """How a picture's pixels are held: one channel, or R, G, B."""
 
@@ -40,8 +42,9 @@ VIDEO_SUFFIXES = (
     ".wmv",
 )
 MODALITIES = ("infrared", "visible")
+POLARITIES: tuple[Polarity, ...] = ("white-hot", "black-hot")
 _CLIP_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
-_FACTS = ("scene", "weather", "modality", "time_of_day", "expected_frames")
+_FACTS = ("scene", "weather", "modality", "time_of_day", "expected_frames", "polarity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class Clip:
         modality: What the camera saw.
         time_of_day: "night" or "day".
         expected_frames: Frame count to check extraction against, or None when it is not known.
+        polarity: How the clip's file shows heat; only for infrared, a visible clip keeps the default.
     """
 
     clip_id: str
@@ -65,6 +69,7 @@ class Clip:
     modality: Modality
     time_of_day: str
     expected_frames: int | None = None
+    polarity: Polarity = "white-hot"
 
     def __post_init__(self) -> None:
         check_clip_id(self.clip_id)
@@ -77,6 +82,14 @@ class Clip:
             raise CatalogError(f'clip {self.clip_id}: modality must be "infrared" or "visible", got {self.modality!r}')
         if self.expected_frames is not None and self.expected_frames < 1:
             raise CatalogError(f"clip {self.clip_id}: expected_frames must be positive, got {self.expected_frames}")
+        if self.polarity not in POLARITIES:
+            raise CatalogError(
+                f'clip {self.clip_id}: polarity must be "white-hot" or "black-hot", got {self.polarity!r}'
+            )
+        if self.modality != "infrared" and self.polarity != "white-hot":
+            raise CatalogError(
+                f"clip {self.clip_id}: polarity {self.polarity} is for infrared clips, this one is {self.modality}"
+            )
 
     def existing_paths(self) -> tuple[Path, ...]:
         """The clip's files, after checking that each is there.
@@ -224,6 +237,8 @@ def _check_types(where: str, facts: dict[str, Any]) -> None:
             raise CatalogError(f"{where}: {name} must be {expected.__name__}, got {value!r}")
         if name == "modality" and value not in MODALITIES:
             raise CatalogError(f'{where}: modality must be "infrared" or "visible", got {value!r}')
+        if name == "polarity" and value not in POLARITIES:
+            raise CatalogError(f'{where}: polarity must be "white-hot" or "black-hot", got {value!r}')
 
 
 def _paths_of(where: str, table: dict[str, Any], base: Path) -> tuple[Path, ...]:

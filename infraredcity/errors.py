@@ -15,7 +15,13 @@ A caller's mistake in Python is a ValueError or TypeError instead. Messages are 
 
 
 class InfraredCityError(Exception):
-    """A fact about the user's data or machine that stops the work; its text is one line for people."""
+    """A fact about the user's data or machine that stops the work; its text is one line for people.
+
+    Attributes:
+        is_resumable: Whether something was finished before, and the same command goes on from there.
+    """
+
+    is_resumable: bool = False
 
 
 class CatalogError(InfraredCityError):

@@ -1,58 +1,71 @@
-"""One still: u8 pixels to jpg, png or webp bytes and back, and the ways to bring a frame to a size.
+"""One still: pixels to jpg, png or webp bytes and back, the ways to bring a frame to a size, and what is done to it before.
 
-JPEG goes through libjpeg-turbo (simplejpeg), everything else through OpenCV. All functions release the GIL in their heavy part.
+Pixels are u8, or u16 for the counts of a thermal camera. JPEG goes through libjpeg-turbo (simplejpeg), everything else through
+OpenCV. All functions release the GIL in their heavy part.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
 
-from infraredcity.catalog import ColorMode
+from infraredcity.catalog import ColorMode, Polarity
 from infraredcity.errors import ImageError, MissingExtraError
 
-ImageFormat = Literal["jpg", "png", "webp"]
-IMAGE_FORMATS: tuple[ImageFormat, ...] = ("jpg", "png", "webp")
+ImageFormat = Literal["jpg", "png", "webp", "png16"]
+"""How a still is written; "png16" is a png of 16 bits, which keeps all of a thermal camera's counts."""
+IMAGE_FORMATS: tuple[ImageFormat, ...] = ("jpg", "png", "webp", "png16")
 Fit = Literal["squash", "crop", "pad"]
 FITS: tuple[Fit, ...] = ("squash", "crop", "pad")
+PolarityChoice = Literal["white-hot", "black-hot", "invert"]
+"""How stills shall show heat: as named, whatever the clip does, or "invert" for the opposite of the clip."""
+POLARITY_CHOICES: tuple[PolarityChoice, ...] = ("white-hot", "black-hot", "invert")
+Box = tuple[int, int, int, int]
+"""x, y, width, height in pixels of the frame."""
+_MASK_MARGIN_PX = 2
+"""How far the fill reaches beyond a mask: display text has soft edges, and a lossy clip smears them into the pixels around."""
+_FILL_RADIUS_PX = 3
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing:
-    """How a frame becomes a still: first cut out, then brought to a size.
+    """How a frame becomes a still: masks filled, then cut out, then brought to a size.
 
     Attributes:
+        masks: Boxes in pixels of the source whose content is replaced from around them, as `fill_masks` does it.
         crop: (x, y, width, height) in pixels of the source, or None for all of it.
         size: (width, height) of the still in pixels, or None to keep the size.
         fit: "squash" stretches to the size, "crop" covers it and cuts the rest off the middle, "pad" fits inside on black.
     """
 
-    crop: tuple[int, int, int, int] | None = None
+    masks: tuple[Box, ...] = ()
+    crop: Box | None = None
     size: tuple[int, int] | None = None
     fit: Fit = "squash"
 
     def __post_init__(self) -> None:
-        if self.crop is not None and (min(self.crop[:2]) < 0 or min(self.crop[2:]) < 1):
-            raise ValueError(f"crop must be x,y,width,height with positive width and height, got {self.crop}")
+        for mask in self.masks:
+            _check_box("mask", mask)
+        if self.crop is not None:
+            _check_box("crop", self.crop)
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"size must be positive, got {self.size[0]}x{self.size[1]}")
         if self.fit not in FITS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, got {self.fit!r}")
 
     def apply(self, frame: np.ndarray) -> np.ndarray:
-        """u8 [H, W, C] -> u8 [H', W', C], C-contiguous.
+        """u8 [H, W, C] -> u8 [H', W', C], or u16 [H, W, 1] -> u16 [H', W', 1]; C-contiguous.
 
         Raises:
-            ImageError: The crop reaches outside the frame.
+            ImageError: A mask or the crop reaches outside the frame, or the masks leave nothing of it.
         """
+        frame = fill_masks(frame, self.masks)
         if self.crop is not None:
+            _check_inside("crop", self.crop, frame)
             x, y, width, height = self.crop
-            if x + width > frame.shape[1] or y + height > frame.shape[0]:
-                raise ImageError(
-                    f"crop {x},{y},{width},{height} reaches outside the {frame.shape[1]}x{frame.shape[0]} frame; "
-                    "make it smaller"
-                )
             frame = frame[y : y + height, x : x + width]
         if self.size is None or self.size == (frame.shape[1], frame.shape[0]):
             return np.ascontiguousarray(frame)
@@ -69,14 +82,23 @@ class Framing:
         scale = min(scale_x, scale_y)
         inner_w = min(width, max(1, round(frame.shape[1] * scale)))
         inner_h = min(height, max(1, round(frame.shape[0] * scale)))
-        padded = np.zeros((height, width, frame.shape[2]), np.uint8)
+        padded = np.zeros((height, width, frame.shape[2]), frame.dtype)
         left, top = (width - inner_w) // 2, (height - inner_h) // 2
         padded[top : top + inner_h, left : left + inner_w] = resize(frame, inner_w, inner_h)
         return padded
 
 
 def resize(frame: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
-    """u8 [H, W, C] -> u8 [height_px, width_px, C]: the mean over each pixel's area when shrinking, bicubic when growing."""
+    """The mean over each pixel's area when shrinking, bicubic when growing.
+
+    Args:
+        frame: u8 [H, W, C] or u16 [H, W, 1].
+        width_px: Width of the result.
+        height_px: Height of the result.
+
+    Returns:
+        [height_px, width_px, C], of the frame's dtype.
+    """
     if (width_px, height_px) == (frame.shape[1], frame.shape[0]):
         return np.ascontiguousarray(frame)
     cv2 = _cv2("changing the size of frames")
@@ -87,18 +109,102 @@ def resize(frame: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     return resized.reshape(height_px, width_px, frame.shape[2])
 
 
+def fill_masks(picture: np.ndarray, masks: Sequence[Box]) -> np.ndarray:
+    """The picture with what is inside the masks, and up to 2 pixels beside them, replaced from what surrounds them.
+
+    For burnt-in display text. The same pixels give the same fill; on an even ground it is exact, on a slope a faint seam runs along
+    the middle. Source: M. Bertalmio et al., Navier-Stokes, fluid dynamics, and image and video inpainting, 2001, as OpenCV has it,
+    radius 3.
+
+    Args:
+        picture: u8 [H, W, 1 or 3] or u16 [H, W, 1]; stays as it is.
+        masks: Boxes, x, y, width, height in pixels of the picture; they may touch and overlap.
+
+    Returns:
+        An array of the picture's shape and dtype; the picture itself without masks.
+
+    Raises:
+        ValueError: A mask has a negative place or no area, or the picture is of another kind.
+        ImageError: A mask reaches outside the picture, or the masks leave nothing of it to fill from.
+    """
+    if not masks:
+        return picture
+    channels = {np.dtype(np.uint8): (1, 3), np.dtype(np.uint16): (1,)}.get(picture.dtype, ())
+    if picture.ndim != 3 or picture.shape[2] not in channels:
+        raise ValueError(
+            f"picture must be u8 [H, W, 1 or 3] or u16 [H, W, 1], got {picture.dtype} {list(picture.shape)}"
+        )
+    hidden = np.zeros(picture.shape[:2], np.uint8)
+    for mask in masks:
+        _check_box("mask", mask)
+        _check_inside("mask", mask, picture)
+        x, y, width, height = mask
+        top, left = max(0, y - _MASK_MARGIN_PX), max(0, x - _MASK_MARGIN_PX)
+        hidden[top : y + height + _MASK_MARGIN_PX, left : x + width + _MASK_MARGIN_PX] = 1
+    if hidden.all():
+        raise ImageError(
+            f"the masks leave nothing of the {picture.shape[1]}x{picture.shape[0]} frame to fill from; make them smaller"
+        )
+    cv2 = _cv2("filling masks")
+    seen = np.ascontiguousarray(picture if picture.shape[2] == 3 else picture[:, :, 0])
+    filled: np.ndarray = cv2.inpaint(seen, hidden, _FILL_RADIUS_PX, cv2.INPAINT_NS)
+    return filled.reshape(picture.shape)
+
+
+def invert(picture: np.ndarray) -> np.ndarray:
+    """The negative: 255 - x for u8, 65535 - x for u16, which turns white-hot into black-hot and back.
+
+    Args:
+        picture: u8 or u16, of any shape; stays as it is.
+
+    Returns:
+        Of the picture's shape and dtype.
+
+    Raises:
+        ValueError: The picture is of another dtype.
+    """
+    if picture.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"picture must be u8 or u16, got {picture.dtype}")
+    return np.asarray(np.invert(picture))
+
+
+def use_one_thread() -> None:
+    """Keep OpenCV from starting threads of its own, in a process that has as many as there are cores."""
+    _cv2("extraction").setNumThreads(1)
+
+
+def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The mean absolute difference of two pictures of one shape and dtype, in levels or counts."""
+    cv2 = _cv2("comparing pictures")
+    return float(cv2.norm(one, other, cv2.NORM_L1)) / one.size
+
+
+def is_inverted(clip_polarity: Polarity, wanted: PolarityChoice | None) -> bool:
+    """Whether an infrared clip's frames must be inverted to show heat as wanted; None keeps them as they are."""
+    return wanted == "invert" or (wanted is not None and wanted != clip_polarity)
+
+
+def suffix_of(image_format: ImageFormat) -> str:
+    """What a still's file name ends in, without the dot: "png" for "png16", else the format's name."""
+    return "png" if image_format == "png16" else image_format
+
+
 def encode(picture: np.ndarray, image_format: ImageFormat, *, quality: int = 95) -> bytes:
     """One still's file bytes; the same bytes for the same pixels and library versions.
 
     Args:
-        picture: u8 [H, W, C], C is 1 (gray) or 3 (R, G, B).
-        image_format: "jpg" (4:2:0 for colour, like the video it comes from), "png" (lossless) or "webp".
-        quality: 1..100 for jpg and webp; png ignores it.
+        picture: u8 [H, W, C], C is 1 (gray) or 3 (R, G, B); for "png16" u16 [H, W, 1].
+        image_format: "jpg" (4:2:0 for colour, like the video it comes from), "png" (lossless), "webp" or "png16" (lossless).
+        quality: 1..100 for jpg and webp; the others ignore it.
 
     Raises:
+        ValueError: The picture is not of the format's kind.
         ImageError: The encoder refuses the picture.
     """
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
+    if image_format == "png16":
+        if picture.dtype != np.uint16 or picture.ndim != 3 or picture.shape[2] != 1:
+            raise ValueError(f"picture must be u16 [H, W, 1] for png16, got {picture.dtype} {list(picture.shape)}")
+    elif picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
         raise ValueError(f"picture must be u8 [H, W, 1 or 3], got {picture.dtype} {list(picture.shape)}")
     if image_format == "jpg":
         gray = picture.shape[2] == 1
@@ -115,14 +221,16 @@ def encode(picture: np.ndarray, image_format: ImageFormat, *, quality: int = 95)
             raise ImageError(f"a {picture.shape[1]}x{picture.shape[0]} picture cannot become a jpg: {error}") from error
     cv2 = _cv2(f"writing {image_format}")
     options = [cv2.IMWRITE_WEBP_QUALITY, quality] if image_format == "webp" else []
-    ok, data = cv2.imencode(f".{image_format}", picture[:, :, ::-1] if picture.shape[2] == 3 else picture, options)
+    ok, data = cv2.imencode(
+        f".{suffix_of(image_format)}", picture[:, :, ::-1] if picture.shape[2] == 3 else picture, options
+    )
     if not ok:
         raise ImageError(f"a {picture.shape[1]}x{picture.shape[0]} picture cannot become a {image_format}")
     return bytes(data)
 
 
 def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
-    """Pixels of a still.
+    """Pixels of a still of 8 bits; `decode_deep` reads those of 16.
 
     Args:
         data: The file's bytes; jpg is told from the rest by its first two bytes.
@@ -133,7 +241,7 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
         u8 [H, W, C].
 
     Raises:
-        ImageError: The bytes are damaged or no picture.
+        ImageError: The bytes are damaged or no picture, or a png of 16 bits, half of which would be lost.
     """
     if data[:2] == b"\xff\xd8":
         try:
@@ -141,12 +249,57 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
         except ValueError as error:
             raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); extract the frame again") from error
         return np.asarray(picture)
+    if _is_deep_png(data):
+        raise ImageError(f"{name}: a png of 16 bits, which 8 cannot hold; read it with infraredcity.images.decode_deep")
     cv2 = _cv2("reading png and webp")
     flag = cv2.IMREAD_GRAYSCALE if color == "gray" else cv2.IMREAD_COLOR
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
     if decoded is None:
         raise ImageError(f"{name}: not a picture that can be decoded; extract the frame again")
     return decoded[:, :, None] if color == "gray" else np.ascontiguousarray(decoded[:, :, ::-1])
+
+
+def decode_deep(data: bytes, *, name: str = "image") -> np.ndarray:
+    """Counts of a still of 16 bits, as `encode` writes "png16".
+
+    Args:
+        data: The file's bytes.
+        name: What to call the still in an error.
+
+    Returns:
+        u16 [H, W, 1].
+
+    Raises:
+        ImageError: The bytes are damaged, or not a gray png of 16 bits.
+    """
+    if not _is_deep_png(data):
+        raise ImageError(f"{name}: not a png of 16 bits; read it with infraredcity.images.decode")
+    cv2 = _cv2("reading png")
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None:
+        raise ImageError(f"{name}: not a picture that can be decoded; extract the frame again")
+    if decoded.ndim != 2:
+        raise ImageError(f"{name}: a png of 16 bits with {decoded.shape[2]} channels, expected one; make it gray")
+    counts: np.ndarray = decoded[:, :, None]
+    return counts
+
+
+def _is_deep_png(data: bytes) -> bool:
+    # The magic, the header's length (4) and name (4), width (4), height (4), and then the bits of a channel.
+    return data[:8] == _PNG_MAGIC and data[24:25] == b"\x10"
+
+
+def _check_box(what: str, box: Box) -> None:
+    if min(box[:2]) < 0 or min(box[2:]) < 1:
+        raise ValueError(f"{what} must be x,y,width,height with positive width and height, got {box}")
+
+
+def _check_inside(what: str, box: Box, frame: np.ndarray) -> None:
+    x, y, width, height = box
+    if x + width > frame.shape[1] or y + height > frame.shape[0]:
+        raise ImageError(
+            f"{what} {x},{y},{width},{height} reaches outside the {frame.shape[1]}x{frame.shape[0]} frame; make it smaller"
+        )
 
 
 def _cv2(needed_for: str) -> Any:

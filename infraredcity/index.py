@@ -7,9 +7,6 @@ only the index with its sizes and hashes says what belongs to the data set. It n
 import hashlib
 import io
 import json
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from infraredcity.errors import ManifestError
-from infraredcity.storage import write_atomic
+from infraredcity.storage import NPZ_DAMAGE, write_atomic
 
 INDEX_NAME = "index.npz"
-FORMAT = "infraredcity-index-1"
+FORMAT = "infraredcity-index-2"
+_OLD_FORMAT = "infraredcity-index-1"
+"""Without marks."""
 FRAME_DIGITS = 8
 BLOCK_BYTES = 512
 """The unit of a tar: headers are one block, data is padded to whole ones."""
-# What zipfile, numpy and json raise over bytes that are not what was written.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
-           zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
-_ARRAYS = ("clip", "frame_index", "pts", "run_id", "shard", "offset", "size", "span", "sha256")
+_ARRAYS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256")
+SUSPECT, REPEAT, FROZEN = 1, 2, 4
+"""Bits of `mark`: follows damage; the same picture as the sample before; hardly another one than the sample before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +39,7 @@ class IndexEntry:
         size: Bytes of image data.
         span: Bytes of the whole sample in the tar, from the image's header to the padding of its last member.
         sha256: Hash of the image's bytes, in hexadecimal.
+        mark: SUSPECT, REPEAT, FROZEN, added up; 0 for a frame like any other.
     """
 
     frame_index: int
@@ -49,6 +48,7 @@ class IndexEntry:
     size: int
     span: int
     sha256: str
+    mark: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,7 @@ class SampleIndex:
         frame_index: i64 [N].
         pts: i64 [N].
         run_id: i32 [N], number of the unbroken stretch of its clip that a frame belongs to.
+        mark: u8 [N], see IndexEntry.
         shard: i32 [N].
         offset: i64 [N], see IndexEntry.
         size: i64 [N], see IndexEntry.
@@ -89,6 +90,7 @@ class SampleIndex:
     frame_index: np.ndarray
     pts: np.ndarray
     run_id: np.ndarray
+    mark: np.ndarray
     shard: np.ndarray
     offset: np.ndarray
     size: np.ndarray
@@ -172,6 +174,7 @@ def from_entries(
         frame_index=np.array([entry.frame_index for entry in entries], np.int64),
         pts=np.array([entry.pts for entry in entries], np.int64),
         run_id=run_ids.astype(np.int32),
+        mark=np.array([entry.mark for entry in entries], np.uint8),
         shard=np.array(shard_of, np.int32),
         offset=np.array([entry.offset for entry in entries], np.int64),
         size=np.array([entry.size for entry in entries], np.int64),
@@ -247,7 +250,7 @@ def load(folder: Path) -> SampleIndex:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
-            if header["format"] != FORMAT:
+            if header["format"] not in (FORMAT, _OLD_FORMAT):
                 raise ManifestError(
                     f"{path}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
                 )
@@ -259,25 +262,30 @@ def load(folder: Path) -> SampleIndex:
                     ShardInfo(name=name, num_samples=count, size_bytes=size, sha256=sha256)
                     for name, count, size, sha256 in header["shards"]
                 ),
-                **{name: arrays[name] for name in _ARRAYS},
+                **{name: arrays[name] for name in _ARRAYS if name in arrays or header["format"] == FORMAT},
+                **({} if header["format"] == FORMAT else {"mark": np.zeros(len(arrays["clip"]), np.uint8)}),
             )
-    except _DAMAGE as error:
+    except NPZ_DAMAGE as error:
         raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
 
 
 def run_ids(
-    frame_indices: np.ndarray, pts: np.ndarray, *, frame_step: int, part_starts: Sequence[int] = (0,)
+    frame_indices: np.ndarray,
+    *,
+    frame_step: int,
+    break_frames: Sequence[int] = (),
+    marks: np.ndarray | None = None,
 ) -> np.ndarray:
     """Number the unbroken stretches of one clip: no window of frames may span a break.
 
-    A run ends at a frame that is missing, at the border of two chunks of a recording (what was filmed between them is unknown),
-    and, in a clip of constant rate, where time jumps: frames were dropped before the file was written.
+    A run ends at a frame that is missing; where the clip says that something was lost (chunks of a recording, jumps of time);
+    where suspect frames begin or end; and on both sides of a repeat or a frozen frame, whose time does not tell when it was seen.
 
     Args:
         frame_indices: i64 [N], ascending.
-        pts: i64 [N].
         frame_step: Clip frames from one extracted frame to the next.
-        part_starts: Frame index of each chunk's first frame.
+        break_frames: Frame indices before which something is lost.
+        marks: u8 [N], see IndexEntry; None when no frame is marked.
 
     Returns:
         i32 [N], 0 for the first run.
@@ -285,13 +293,10 @@ def run_ids(
     if len(frame_indices) == 0:
         return np.zeros(0, np.int32)
     breaks = np.diff(frame_indices) != frame_step
-    part = np.searchsorted(np.asarray(part_starts), frame_indices, side="right")
+    part = np.searchsorted(np.asarray(sorted(break_frames)), frame_indices, side="right")
     breaks |= np.diff(part) != 0
-    steps = np.diff(pts)
-    if len(steps):
-        usual = float(np.median(steps))
-        # Rounding to the time base moves a constant rate by a few percent; a variable rate spreads wider and has no "jump".
-        is_constant_rate = float(np.mean(np.abs(steps - usual) <= 0.1 * usual)) >= 0.9
-        if is_constant_rate:
-            breaks |= steps > 1.5 * usual
+    if marks is not None:
+        breaks |= np.diff((marks & SUSPECT).astype(np.int8)) != 0
+        stands_still = (marks & (REPEAT | FROZEN)) != 0
+        breaks |= stands_still[1:] | stands_still[:-1]
     return np.concatenate([[0], np.cumsum(breaks)]).astype(np.int32)

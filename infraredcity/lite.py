@@ -578,19 +578,19 @@ def _is_whole(folder: Path) -> bool:
 def _write_manifests(out: Path, parts: Mapping[Path, Sequence[SampleIndex]], facts: Mapping[str, ClipFacts]) -> str:
     """Index, manifest and clips.json of every folder, and the manifest of the whole set; returns the whole set's hash."""
     digest = hashlib.sha256()
-    tables = []
+    whole: manifest.Columns = {}
     for folder, indexes in parts.items():
         index = sample_index.concatenate(indexes)
         split = folder.name.rpartition("-")[2]
         clips = {clip: facts[clip] for clip in index.clips}
-        frame = manifest.table(index, clips, split=split)
+        rows = manifest.columns(index, clips, split=split)
         manifest.write_reader_indexes(folder, index, name=f"{folder.parent.name}-{folder.name}")
-        manifest.write_table(folder, frame)
+        manifest.write_columns(folder, rows)
         sample_index.save(index, folder)
         manifest.write_clips(folder, list(clips.values()))
         digest.update(f"{folder.relative_to(out).as_posix()} {index.rows_hash()}\n".encode())
-        tables.append(frame.assign(shard=folder.relative_to(out).as_posix() + "/" + frame["shard"]))
-    import pandas  # its absence was reported by manifest.table
-
-    manifest.write_table(out, pandas.concat(tables, ignore_index=True))
+        rows["shard"] = [f"{folder.relative_to(out).as_posix()}/{name}" for name in rows["shard"]]
+        for name, values in rows.items():
+            whole.setdefault(name, []).extend(values)
+    manifest.write_columns(out, whole)
     return digest.hexdigest()

@@ -1,5 +1,8 @@
 """The manifest of a folder of samples: one row per frame for people and tools, facts per clip, index files of other readers."""
 
+import csv
+import importlib.util
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from infraredcity.errors import ManifestError, MissingExtraError
-from infraredcity.index import BLOCK_BYTES, SampleIndex
+from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.storage import write_atomic
 
 if TYPE_CHECKING:
@@ -21,6 +24,15 @@ CSV_NAME = "manifest.csv"
 PARQUET_NAME = "manifest.parquet"
 WIDS_NAME = "index.json"
 FORMAT = "infraredcity-clips-1"
+_MARK_WORDS = tuple(
+    "+".join(word for bit, word in ((SUSPECT, "suspect"), (REPEAT, "repeat"), (FROZEN, "frozen")) if mark & bit)
+    for mark in range(SUSPECT + REPEAT + FROZEN + 1)
+)
+
+
+Columns = dict[str, list[Any]]
+"""The manifest's columns by name, all of one length."""
+_WHOLE = ("frame_index", "pts", "run_id", "offset", "size", "width", "height")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +55,11 @@ class ClipFacts:
         extraction: The ExtractConfig as plain values.
         versions: Version of each library that shaped the bytes.
         suspect: What makes the clip less than trustworthy.
+        num_suspect: Samples that follow damage.
+        num_repeats: Samples that show the same picture as the one before.
+        num_frozen: Samples that hardly differ from the one before, as a thermal camera's shutter makes them.
+        tone: Counts that become black ("low") and white ("high"), for clips of more than 8 bits; None for others.
+        is_inverted: Whether levels were turned around, so that hot is where cold was.
     """
 
     clip_id: str
@@ -60,6 +77,11 @@ class ClipFacts:
     extraction: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     suspect: list[str] = field(default_factory=list)
+    num_suspect: int = 0
+    num_repeats: int = 0
+    num_frozen: int = 0
+    tone: dict[str, int] | None = None
+    is_inverted: bool = False
 
 
 def write_clips(folder: Path, clips: Sequence[ClipFacts]) -> None:
@@ -93,49 +115,60 @@ def read_clips(folder: Path) -> dict[str, ClipFacts]:
         raise ManifestError(f"{path}: lacks a fact ({error}); build it again") from error
 
 
-def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> "pd.DataFrame":
+def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> Columns:
     """One row per sample, in the order of the index.
 
-    Columns: key, clip, modality, time_of_day, scene, weather, split, frame_index, pts, time_s, run_id, shard, offset (bytes),
-    size (bytes), sha256 (of the image's bytes), width, height (pixels).
+    Columns: key, clip, modality, time_of_day, scene, weather, split, frame_index, pts, time_s, run_id, mark ("suspect", "repeat",
+    "frozen", joined by "+", or empty), shard, offset (bytes), size (bytes), sha256 (of the image's bytes), width, height (pixels).
     """
-    pandas = _pandas()
     of_row = [clips[index.clips[number]] for number in index.clip.tolist()]
     time_bases = {clip_id: float(Fraction(facts.time_base)) for clip_id, facts in clips.items()}
     seconds = index.pts * np.array([time_bases[facts.clip_id] for facts in of_row], np.float64)
     shard_names = [info.name for info in index.shards]
-    frame: pd.DataFrame = pandas.DataFrame(
-        {
-            "key": index.keys(),
-            "clip": [facts.clip_id for facts in of_row],
-            "modality": [facts.modality for facts in of_row],
-            "time_of_day": [facts.time_of_day for facts in of_row],
-            "scene": [facts.scene for facts in of_row],
-            "weather": [facts.weather for facts in of_row],
-            "split": [split] * len(index),
-            "frame_index": index.frame_index,
-            "pts": index.pts,
-            "time_s": np.round(seconds, 6),
-            "run_id": index.run_id,
-            "shard": [shard_names[number] for number in index.shard.tolist()],
-            "offset": index.offset,
-            "size": index.size,
-            "sha256": [row.tobytes().hex() for row in index.sha256],
-            "width": [facts.width_px for facts in of_row],
-            "height": [facts.height_px for facts in of_row],
-        }
-    )
+    return {
+        "key": index.keys(),
+        "clip": [facts.clip_id for facts in of_row],
+        "modality": [facts.modality for facts in of_row],
+        "time_of_day": [facts.time_of_day for facts in of_row],
+        "scene": [facts.scene for facts in of_row],
+        "weather": [facts.weather for facts in of_row],
+        "split": [split] * len(index),
+        "frame_index": index.frame_index.tolist(),
+        "pts": index.pts.tolist(),
+        "time_s": np.round(seconds, 6).tolist(),
+        "run_id": index.run_id.tolist(),
+        "mark": [_MARK_WORDS[mark] for mark in index.mark.tolist()],
+        "shard": [shard_names[number] for number in index.shard.tolist()],
+        "offset": index.offset.tolist(),
+        "size": index.size.tolist(),
+        "sha256": [row.tobytes().hex() for row in index.sha256],
+        "width": [facts.width_px for facts in of_row],
+        "height": [facts.height_px for facts in of_row],
+    }
+
+
+def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> "pd.DataFrame":
+    """The columns as a pandas table, to look at and to select from."""
+    frame: pd.DataFrame = _pandas().DataFrame(columns(index, clips, split=split))
     return frame
 
 
-def write_table(folder: Path, frame: "pd.DataFrame") -> None:
-    """Write `folder`/manifest.csv and manifest.parquet."""
-    write_atomic(folder / CSV_NAME, frame.to_csv(index=False, lineterminator="\n").encode())
-    try:
-        parquet = frame.to_parquet(index=False, engine="pyarrow")
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", extra="extract", needed_for="writing manifest.parquet") from error
-    write_atomic(folder / PARQUET_NAME, parquet)
+def write_columns(folder: Path, rows: Columns) -> None:
+    """Write `folder`/manifest.csv and manifest.parquet. Without pandas, which takes longer to load than a short clip to extract."""
+    pyarrow, parquet = _pyarrow()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows)
+    writer.writerows(zip(*rows.values(), strict=True))
+    write_atomic(folder / CSV_NAME, text.getvalue().encode())
+    types = {
+        name: pyarrow.int64() if name in _WHOLE else pyarrow.float64() if name == "time_s" else pyarrow.string()
+        for name in rows
+    }
+    data = pyarrow.table({name: pyarrow.array(values, types[name]) for name, values in rows.items()})
+    buffer = pyarrow.BufferOutputStream()
+    parquet.write_table(data, buffer)
+    write_atomic(folder / PARQUET_NAME, buffer.getvalue().to_pybytes())
 
 
 def write_reader_indexes(folder: Path, index: SampleIndex, *, name: str) -> None:
@@ -171,9 +204,29 @@ def _member_size(shard: BinaryIO, data_offset: int) -> int | None:
         return None
 
 
+def warm_up() -> None:
+    """Load what `write_columns` needs, half a second of it (pyarrow looks for pandas), while others work."""
+    pyarrow, _ = _pyarrow()
+    pyarrow.array([0])
+
+
+def check_packages() -> None:
+    """MissingExtraError now rather than at the end of a long extraction."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtraError("pyarrow", extra="extract", needed_for="writing manifest.parquet")
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    check_packages()
+    import pyarrow
+    import pyarrow.parquet
+
+    return pyarrow, pyarrow.parquet
+
+
 def _pandas() -> Any:
     try:
         import pandas
     except ModuleNotFoundError as error:
-        raise MissingExtraError("pandas", extra="extract", needed_for="writing the manifest") from error
+        raise MissingExtraError("pandas", extra="extract", needed_for="the manifest as a table") from error
     return pandas

@@ -6,12 +6,17 @@ from typing import Any, Literal
 
 from infraredcity.catalog import ColorMode
 from infraredcity.errors import VideoDecodeError
-from infraredcity.images import IMAGE_FORMATS, Fit, Framing, ImageFormat
+from infraredcity.images import IMAGE_FORMATS, POLARITY_CHOICES, Box, Fit, Framing, ImageFormat, PolarityChoice
+from infraredcity.tone import TONES, ToneName
 from infraredcity.video import DECODERS, DecoderName, FrameRange
 
 DATASET = "infraredcity"
 Target = Literal["shards", "frames"]
 TARGETS: tuple[Target, ...] = ("shards", "frames")
+DEADLINE_S = 60.0
+"""After how long a decoder that gives no frame counts as stuck."""
+SuspectChoice = Literal["keep", "drop"]
+SUSPECT_CHOICES: tuple[SuspectChoice, ...] = ("keep", "drop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +29,24 @@ class ExtractConfig:
     """File format of each still."""
     quality: int = 95
     """1..100, for jpg and webp."""
-    crop: tuple[int, int, int, int] | None = None
-    """x, y, width, height in pixels of the clip, cut out before anything else."""
+    masks: tuple[Box, ...] = ()
+    """Boxes of burnt-in display text, x, y, width, height in pixels of the clip; filled from around them before anything else."""
+    crop: Box | None = None
+    """x, y, width, height in pixels of the clip, cut out of it."""
     size: tuple[int, int] | None = None
     """Width and height of the stills in pixels; None keeps the clip's size."""
     fit: Fit = "squash"
     """How the clip's shape becomes that of `size`."""
     color: ColorMode | None = None
     """"gray" or "rgb"; None takes gray for infrared clips and rgb for visible ones."""
+    tone: ToneName | None = None
+    """How counts of more than 8 bits become levels, one line for the whole clip; None takes "percentile" where it is needed."""
+    tone_range: tuple[int, int] | None = None
+    """For "fixed": the count that becomes black and the one that becomes white."""
+    polarity: PolarityChoice | None = None
+    """How infrared stills show heat: as named, or "invert" for the opposite of the clip; None keeps the clip's way."""
+    suspect: SuspectChoice = "keep"
+    """Whether frames that follow damage, up to the next key frame, are written and marked, or left out and named as gaps."""
     start_frame: int = 0
     """First frame of the clip to take."""
     stop_frame: int | None = None
@@ -43,7 +58,7 @@ class ExtractConfig:
     decoder: DecoderName = "auto"
     """Which library decodes."""
     device: str = "cpu"
-    """"cpu" or "cuda:N"."""
+    """"cpu", "cuda:N", or "auto" for the GPU where one can decode."""
 
     def __post_init__(self) -> None:
         if self.to not in TARGETS:
@@ -62,18 +77,32 @@ class ExtractConfig:
             raise ValueError(f"frames-per-shard must be at least 1, got {self.frames_per_shard}")
         if self.decoder not in DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {self.decoder!r}")
-        if self.device != "cpu" and self.device.partition(":")[0] != "cuda":
-            raise ValueError(f"device must be cpu or cuda:N, got {self.device!r}")
-        _ = self.framing  # checks crop, size and fit
+        if self.device not in ("cpu", "auto") and self.device.partition(":")[0] != "cuda":
+            raise ValueError(f"device must be cpu, cuda:N or auto, got {self.device!r}")
+        _ = self.framing  # checks masks, crop, size and fit
+        if self.tone is not None and self.tone not in TONES:
+            raise ValueError(f"tone must be one of {', '.join(TONES)}, got {self.tone!r}")
+        if (self.tone == "fixed") != (self.tone_range is not None):
+            raise ValueError(
+                f"tone fixed needs a range of two counts and no other tone takes one, got {self.tone_range}"
+            )
+        if self.tone_range is not None and self.tone_range[0] >= self.tone_range[1]:
+            raise ValueError(f"tone range must be low,high with low below high, got {self.tone_range}")
+        if self.tone is not None and self.image_format == "png16":
+            raise ValueError(f"format png16 keeps all counts, so there is no tone to choose, got {self.tone}")
+        if self.polarity is not None and self.polarity not in POLARITY_CHOICES:
+            raise ValueError(f"polarity must be one of {', '.join(POLARITY_CHOICES)}, got {self.polarity!r}")
+        if self.suspect not in SUSPECT_CHOICES:
+            raise ValueError(f"suspect must be one of {', '.join(SUSPECT_CHOICES)}, got {self.suspect!r}")
 
     @property
     def framing(self) -> Framing:
         """How each frame becomes a still."""
-        return Framing(crop=self.crop, size=self.size, fit=self.fit)
+        return Framing(masks=self.masks, crop=self.crop, size=self.size, fit=self.fit)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as they come back from JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: _as_lists(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ExtractConfig":
@@ -82,9 +111,7 @@ class ExtractConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown extraction setting {unknown[0]!r}")
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
+        plain: dict[str, Any] = {name: _as_tuples(value) for name, value in values.items()}
         return cls(**plain)
 
 
@@ -123,6 +150,14 @@ def segments(clip_id: str, num_frames: int, config: ExtractConfig) -> tuple[Segm
         )
         for number, start in enumerate(range(config.start_frame, stop, stride))
     )
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def shard_name(dataset: str, clip_id: str, number: int) -> str:

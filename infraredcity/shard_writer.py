@@ -5,12 +5,11 @@ opens them, and so that a whole sample can be copied by its byte range.
 """
 
 import hashlib
-import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from infraredcity.index import BLOCK_BYTES, IndexEntry, ShardInfo, key_of
 from infraredcity.storage import open_atomic
@@ -38,7 +37,16 @@ class ShardWriter:
         """Bytes written so far."""
         return self._position
 
-    def add(self, clip_id: str, frame_index: int, pts: int, image: bytes, facts: Mapping[str, Any]) -> IndexEntry:
+    def add(
+        self,
+        clip_id: str,
+        frame_index: int,
+        pts: int,
+        image: bytes,
+        facts: bytes,
+        *,
+        image_sha256: str | None = None,
+    ) -> IndexEntry:
         """Write one sample: `<key>.<image format>` and `<key>.json`.
 
         Args:
@@ -46,21 +54,25 @@ class ShardWriter:
             frame_index: 0-based index of the frame in it.
             pts: Presentation time in units of the clip's time_base.
             image: The encoded still.
-            facts: What the json member says of it.
+            facts: The json member.
+            image_sha256: Hash of `image` in hexadecimal, where the caller knows it.
         """
         key = key_of(clip_id, frame_index)
         start = self._position
-        self._member(f"{key}.{self._image_format}", image)
-        self._member(f"{key}.json", json.dumps(facts, separators=(",", ":")).encode())
-        return self._record(frame_index, pts, start, len(image), hashlib.sha256(image).hexdigest())
+        for part in (*_member(f"{key}.{self._image_format}", image), *_member(f"{key}.json", facts)):
+            self._write(part)
+        sha256 = image_sha256 or hashlib.sha256(image).hexdigest()
+        return self._record(frame_index, pts, start, len(image), sha256)
 
-    def add_copy(self, frame_index: int, pts: int, sample: bytes, image_size: int, image_sha256: str) -> IndexEntry:
+    def add_copy(
+        self, frame_index: int, pts: int, sample: bytes, image_size: int, image_sha256: str, *, mark: int = 0
+    ) -> IndexEntry:
         """Write one sample's bytes exactly as they stand in another shard, headers and padding included."""
         start = self._position
         self._write(sample)
-        return self._record(frame_index, pts, start, image_size, image_sha256)
+        return self._record(frame_index, pts, start, image_size, image_sha256, mark)
 
-    def _record(self, frame_index: int, pts: int, start: int, size: int, sha256: str) -> IndexEntry:
+    def _record(self, frame_index: int, pts: int, start: int, size: int, sha256: str, mark: int = 0) -> IndexEntry:
         entry = IndexEntry(
             frame_index=frame_index,
             pts=pts,
@@ -68,6 +80,7 @@ class ShardWriter:
             size=size,
             span=self._position - start,
             sha256=sha256,
+            mark=mark,
         )
         self._entries.append(entry)
         return entry
@@ -79,18 +92,39 @@ class ShardWriter:
             name=name, num_samples=len(self._entries), size_bytes=self._position, sha256=self._digest.hexdigest()
         )
 
-    def _member(self, name: str, data: bytes) -> None:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        info.mode = 0o644
-        self._write(info.tobuf(tarfile.USTAR_FORMAT))
-        self._write(data)
-        self._write(bytes(-len(data) % BLOCK_BYTES))
-
     def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
         self._position += len(data)
+
+
+def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Header, data and padding of a tar member.
+
+    The header is that of `tarfile` with another name and size, which takes a tenth of its time. Source: POSIX.1-1988 (USTAR).
+    """
+    told = name.encode("ascii")
+    size = b"%011o" % len(data)
+    checksum = _HEADER_SUM + sum(told) + sum(size)
+    header = b"".join((
+        told.ljust(100, b"\0"), _HEADER[100:124], size, _HEADER[135:148], b"%06o" % checksum, b"\0 ", _HEADER[156:]
+    ))  # fmt: skip
+    if len(header) != BLOCK_BYTES:
+        raise ValueError(
+            f"a member's name must be of at most 100 bytes and its data below 8 GiB, got {name!r}, {len(data)}"
+        )
+    return header, data, bytes(-len(data) % BLOCK_BYTES)
+
+
+def _empty_header() -> bytes:
+    info = tarfile.TarInfo("")
+    info.mode = 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+_HEADER = _empty_header()
+# The checksum field counts as spaces; neither the name nor the size stand in it yet.
+_HEADER_SUM = sum(_HEADER[:124]) + sum(_HEADER[135:148]) + 8 * ord(" ") + sum(_HEADER[156:])
 
 
 class ShardHandle:

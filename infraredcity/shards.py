@@ -36,7 +36,7 @@ def copy(
         on_samples: Called with the number of samples just written.
 
     Returns:
-        The index of the new shards; run ids, times and hashes are those of the source.
+        The index of the new shards; run ids, marks, times and hashes are those of the source.
 
     Raises:
         ShardError: A sample in the source is not what the index says.
@@ -55,6 +55,7 @@ def copy(
                         _checked_sample(source, index, files, row),
                         int(index.size[row]),
                         index.sha256[row].tobytes().hex(),
+                        mark=int(index.mark[row]),
                     )
                     if on_samples is not None:
                         on_samples(1)

@@ -4,6 +4,9 @@ import errno
 import fcntl
 import os
 import secrets
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +15,9 @@ from typing import BinaryIO
 from infraredcity.errors import OutputError
 
 TEMPORARY_PREFIX = ".tmp-"
+NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
+              zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
+"""What zipfile, numpy and json raise over bytes that are not what was written."""
 
 
 def temporary_beside(path: Path) -> Path:

@@ -65,6 +65,8 @@ def infraredcity(capsys: pytest.CaptureFixture[str]) -> Iterator[RunCommand]:
 @pytest.fixture
 def infraredcity_process(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
     """`python -m infraredcity ...` as a process of its own, started in another folder than the checkout."""
+    # Tests that run in the background of a shell inherit that SIGINT is ignored, and so would the command.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "infraredcity", *map(str, arguments)]

@@ -1,7 +1,7 @@
 """The command `infraredcity`: one file per family of commands, each parses, calls the library and prints.
 
-stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 4 count mismatch, 5 complete with named gaps, 130 and
-143 on SIGINT and SIGTERM.
+stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 3 partial and resumable, 4 count mismatch, 5 complete
+with named gaps, 130 and 143 on SIGINT and SIGTERM.
 """
 
 import logging

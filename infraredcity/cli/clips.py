@@ -52,10 +52,8 @@ def clips_command(clips_dir: Path | None, clips_file: Path | None, as_json: bool
 def probe_command(file: Path, as_json: bool) -> None:
     """Say what FILE holds, which decoder it gets, and why not the other one."""
     from infraredcity import video
-    from infraredcity.video import decord, pyav
 
     info = video.probe(file)
-    pyav_reason = pyav.why_not(info, "cpu")
     facts = {
         "file": str(file),
         "num_frames": info.num_frames,
@@ -74,9 +72,13 @@ def probe_command(file: Path, as_json: bool) -> None:
         "size_bytes": info.size_bytes,
         "packets_sha256": info.packets_sha256,
         "suspect": list(info.suspect),
-        "decoder": "none" if pyav_reason else "pyav",
-        "decoder_reason": pyav_reason or "exact on every file read in order",
-        "decord_reason": decord.why_not(info, "cpu") or "would be exact: mp4, mkv or avi, in order, no edit list",
+        "num_suspect": int((info.suspect_ranges[:, 1] - info.suspect_ranges[:, 0]).sum()),
+        "has_color": info.has_color,
+        "needs_tone": info.is_deep,
+        "decoder": "pyav",
+        "decoder_reason": "exact on every file read in order",
+        "decord_reason": video.why_not(info, "decord", "cpu")
+        or "would be exact: mp4, mkv or avi, in order, no edit list",
     }
     if as_json:
         print_json(facts)
@@ -119,7 +121,12 @@ _PACKAGES = (
 @json_option
 def doctor_command(as_json: bool) -> None:
     """Say which decoders and devices work here, and what to install for the rest."""
-    findings = [_package(*row) for row in _PACKAGES] + [_decord_cuda(), _torch_device(), _foreign_roma()]
+    findings = [_package(*row) for row in _PACKAGES] + [
+        _pyav_cuda(),
+        _decord_cuda(),
+        _torch_device(),
+        _foreign_roma(),
+    ]
     if as_json:
         print_json({"python": platform.python_version(), "findings": [asdict(finding) for finding in findings]})
         return
@@ -147,6 +154,17 @@ def _is_installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _pyav_cuda() -> Finding:
+    what = "PyAV on the GPU"
+    try:
+        from infraredcity.video import pyav
+
+        reason = pyav.cuda_error()
+    except InfraredCityError as error:
+        return Finding(what=what, ok=False, detail=str(error))
+    return Finding(what=what, ok=reason is None, detail=reason or "--device cuda:0 works")
 
 
 def _decord_cuda() -> Finding:

@@ -167,7 +167,7 @@ def write_sample(
     contact_sheet = folder / "contact.png"
     write_atomic(contact_sheet, _contact_sheet(chosen, stills))
     clips_file = folder / "clips.toml"
-    write_atomic(clips_file, _catalogue(chosen, num_frames).encode())
+    write_atomic(clips_file, _catalogue(chosen, num_frames, polarity).encode())
     return SampleInfo(
         folder=folder,
         clips_file=clips_file,
@@ -294,7 +294,7 @@ def _kind_of(clip: SyntheticClip) -> Kind:
     return "infrared" if clip.modality == "infrared" else clip.time_of_day
 
 
-def _catalogue(clips: list[SyntheticClip], num_frames: int) -> str:
+def _catalogue(clips: list[SyntheticClip], num_frames: int, polarity: Polarity) -> str:
     lines = ['# The built-in sample, written by "infraredcity sample": rendered streets, no recordings.', ""]
     for clip in clips:
         lines += [
@@ -305,8 +305,10 @@ def _catalogue(clips: list[SyntheticClip], num_frames: int) -> str:
             f'modality = "{clip.modality}"',
             f'time_of_day = "{clip.time_of_day}"',
             f"expected_frames = {num_frames}",
-            "",
         ]
+        if clip.modality == "infrared" and polarity != "white-hot":
+            lines.append(f'polarity = "{polarity}"')
+        lines.append("")
     return "\n".join(lines)
 
 

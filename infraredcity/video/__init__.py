@@ -4,17 +4,20 @@ A clip may be one file or a recording in chunks. `ClipVideo` numbers the frames 
 one axis: a chunk's first frame follows the one before it by one nominal frame.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from infraredcity.catalog import ColorMode
-from infraredcity.errors import VideoDecodeError
-from infraredcity.video.frames import Decoder, FrameBatch, FrameRange, VideoInfo
+from infraredcity.errors import MissingExtraError, VideoDecodeError
+from infraredcity.video import scan_cache
+from infraredcity.video.frames import BatchBuilder, Decoded, Decoder, FrameBatch, FrameRange, OnFrame, VideoInfo
 
 DecoderName = Literal["auto", "pyav", "decord"]
 DECODERS: tuple[DecoderName, ...] = ("auto", "pyav", "decord")
@@ -23,11 +26,13 @@ __all__ = [
     "DECODERS",
     "ClipVideo",
     "ColorMode",
+    "Decoded",
     "DecoderName",
     "FrameBatch",
     "FrameRange",
     "VideoInfo",
     "choose_decoder",
+    "decode",
     "open_clip",
     "probe",
     "read_frames",
@@ -56,25 +61,57 @@ class ClipVideo:
         return len(self.pts)
 
     @property
+    def break_frames(self) -> tuple[int, ...]:
+        """Frames before which something is lost: each part's first one, and those where time jumps."""
+        jumps = (
+            start + int(frame)
+            for part, start in zip(self.parts, self.part_starts, strict=True)
+            for frame in part.time_jumps
+        )
+        return tuple(sorted({*self.part_starts, *jumps}))
+
+    def next_entry(self, frame_index: int) -> int:
+        """The frame behind `frame_index` from which decoding can begin anew: the next key frame, or the next part's first frame."""
+        number = bisect_right(self.part_starts, frame_index) - 1
+        part, start = self.parts[number], self.part_starts[number]
+        inside = part.next_key(frame_index - start + 1) if part.is_seekable else part.num_frames
+        return start + inside
+
+    @property
     def suspect(self) -> tuple[str, ...]:
         """What makes the clip less than trustworthy, each phrase behind its file's name."""
         return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.suspect)
 
 
-def probe(path: Path) -> VideoInfo:
-    """Facts about one video file, by demuxing it once; VideoDecodeError when it is none."""
+def probe(path: Path, *, kept_in: Path | None = None) -> VideoInfo:
+    """Facts about one video file, by demuxing it once; VideoDecodeError when it is none.
+
+    Args:
+        path: The file.
+        kept_in: Folder where the scan is kept for the next time, and taken from if the file is still the same.
+    """
+    kept = None if kept_in is None else scan_cache.load(kept_in, path)
+    if kept is not None:
+        return kept
     from infraredcity.video import pyav
 
-    return pyav.scan(path)
+    info = pyav.scan(path)
+    if kept_in is not None:
+        scan_cache.save(kept_in, info)
+    return info
 
 
-def open_clip(paths: Sequence[Path]) -> ClipVideo:
+def open_clip(paths: Sequence[Path], *, kept_in: Path | None = None) -> ClipVideo:
     """Probe every chunk of a clip and number their frames through.
+
+    Args:
+        paths: The clip's files, in order.
+        kept_in: See `probe`.
 
     Raises:
         VideoDecodeError: A file is no video, holds no frame, or shows pictures of another size than the first one.
     """
-    parts = tuple(probe(path) for path in paths)
+    parts = tuple(probe(path, kept_in=kept_in) for path in paths)
     first = parts[0]
     times: list[np.ndarray] = []
     starts: list[int] = []
@@ -97,25 +134,96 @@ def open_clip(paths: Sequence[Path]) -> ClipVideo:
     return ClipVideo(parts=parts, pts=np.concatenate(times), time_base=first.time_base, part_starts=tuple(starts))
 
 
-def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> DecoderName:
-    """The decoder to use for a clip: the asked one if it can be trusted with every file, PyAV for "auto" on the CPU.
+def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> tuple[DecoderName, str]:
+    """The decoder and the device to use for a clip: as asked, if the decoder can be trusted with every file.
+
+    Args:
+        video: The clip.
+        decoder: "auto" takes PyAV on the CPU; on a GPU decord where its build has CUDA and can be trusted, else PyAV.
+        device: "cpu" or "cuda:N"; "auto" takes the first GPU where one can decode the clip, else the CPU.
 
     Raises:
         VideoDecodeError: The asked decoder would lie about one of the files, or cannot use the device.
     """
-    name: DecoderName = ("pyav" if device == "cpu" else "decord") if decoder == "auto" else decoder
+    if device == "auto":
+        device = "cuda:0" if any(_can_use(video, each, "cuda:0") for each in _gpu_decoders(decoder)) else "cpu"
+    name: DecoderName = "pyav" if decoder == "auto" else decoder
+    if decoder == "auto" and device != "cpu" and _can_use(video, "decord", device):
+        name = "decord"
     for part in video.parts:
-        reason = _door(name).why_not(part, device)
+        reason = why_not(part, name, device)
         if reason is not None:
-            advice = "" if name == "pyav" else "; use --decoder pyav --device cpu"
-            raise VideoDecodeError(f"{part.path}: {name} cannot be trusted with it: {reason}{advice}")
-    return name
+            advice = "use --device cpu" if name == "pyav" else "use --decoder pyav"
+            raise VideoDecodeError(f"{part.path}: {name} cannot be trusted with it: {reason}; {advice}")
+    return name, device
+
+
+def _gpu_decoders(decoder: DecoderName) -> tuple[DecoderName, ...]:
+    return ("decord", "pyav") if decoder == "auto" else (decoder,)
+
+
+def _can_use(video: ClipVideo, name: DecoderName, device: str) -> bool:
+    try:
+        return all(why_not(part, name, device) is None for part in video.parts)
+    except MissingExtraError:
+        return False
+
+
+def why_not(info: VideoInfo, decoder: DecoderName, device: str) -> str | None:
+    """Why a decoder must not be used for a file on a device, or None when it may; for decord this decodes the key frames."""
+    reason = _door(decoder).why_not(info, device)
+    if reason is not None or decoder != "decord":
+        return reason
+    from infraredcity.video import pyav
+
+    sizes = pyav.key_frame_sizes(info)
+    if len(sizes) > 1:
+        return f"decord brings its pictures of {', '.join(f'{width}x{height}' for width, height in sizes)} to one size"
+    return None
+
+
+def decode(
+    video: ClipVideo,
+    frames: FrameRange,
+    *,
+    decoder: DecoderName = "pyav",
+    device: str = "cpu",
+    avoid: Sequence[tuple[int, int]] = (),
+    on_frame: OnFrame = lambda _frame_index: None,
+) -> Iterator[Decoded]:
+    """The asked frames of a clip in ascending order, one at a time, their pixels not yet converted.
+
+    Args:
+        video: The clip as `open_clip` found it.
+        frames: Which frames; indices run through all chunks.
+        decoder: A name that `choose_decoder` returned.
+        device: "cpu" or "cuda:N".
+        avoid: Stretches of frames, half-open, that must not be decoded since the decoder hung there.
+        on_frame: Told of every frame that comes out of the decoder, asked for or not: a sign of life.
+
+    Yields:
+        Frames whose index and pts are the clip's. A frame that cannot be decoded is left out.
+
+    Raises:
+        VideoDecodeError: A file changed since it was probed, or is not what it says.
+    """
+    door = _door(decoder)
+    for part, part_start in zip(video.parts, video.part_starts, strict=True):
+        part_range = _within(frames, part_start, part.num_frames)
+        if len(part_range) == 0:
+            continue
+        part_stop = part_start + part.num_frames
+        inside = [(first - part_start, stop - part_start) for first, stop in avoid if part_start <= first < part_stop]
+        tell = partial(_tell, on_frame, part_start)
+        for frame in door.decode(part, part_range, device=device, avoid=inside, on_frame=tell):
+            index = frame.frame_index + part_start
+            yield frame.at(index, int(video.pts[index]))
 
 
 def read_frames(
     video: ClipVideo, frames: FrameRange, *, color: ColorMode, decoder: DecoderName = "pyav", device: str = "cpu"
 ) -> Iterator[FrameBatch]:
-    """The asked frames of a clip in ascending order, in bounded memory.
+    """The asked frames of a clip in ascending order as batches of pixels, in bounded memory.
 
     Args:
         video: The clip as `open_clip` found it.
@@ -127,14 +235,18 @@ def read_frames(
     Yields:
         Batches whose indices and pts are the clip's. A frame that cannot be decoded is left out.
     """
-    door = _door(decoder)
-    for part, part_start in zip(video.parts, video.part_starts, strict=True):
-        part_range = _within(frames, part_start, part.num_frames)
-        if len(part_range) == 0:
-            continue
-        for batch in door.read_frames(part, part_range, color=color, device=device):
-            indices = batch.frame_indices + part_start
-            yield FrameBatch(data=batch.data, frame_indices=indices, pts=video.pts[indices])
+    builder = BatchBuilder()
+    for frame in decode(video, frames, decoder=decoder, device=device):
+        batch = builder.add(frame.picture(color), frame.frame_index, frame.pts)
+        if batch is not None:
+            yield batch
+    last = builder.flush()
+    if last is not None:
+        yield last
+
+
+def _tell(on_frame: OnFrame, part_start: int, frame_index: int) -> None:
+    on_frame(part_start + frame_index)
 
 
 def _within(frames: FrameRange, part_start: int, num_frames: int) -> FrameRange:

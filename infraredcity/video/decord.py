@@ -5,22 +5,33 @@ in order, read from frame 0, its count and times equal to the scan's. Elsewhere 
 `why_not` refuses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from infraredcity.catalog import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
-from infraredcity.video.frames import BatchBuilder, FrameBatch, FrameRange, VideoInfo
+from infraredcity.video.frames import FrameRange, OnFrame, VideoInfo
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 
 def why_not(info: VideoInfo, device: str) -> str | None:
     """Why decord would lie about this file, or cannot use the device."""
+    if device != "cpu":
+        reason = cuda_error(int(device.partition(":")[2] or 0))
+        if reason is not None:
+            return f"this build of decord has no CUDA ({reason}); build it from source with -DUSE_CUDA=ON"
     if not any(name in info.container for name in _CONTAINERS):
         return f"decord loses frames of {info.container} without saying so"
+    if info.suspect:
+        return f"decord does not tell damage, and here {info.suspect[0]}"
+    if info.num_video_streams > 1:
+        return f"decord may show another one of its {info.num_video_streams} video streams"
+    if (info.width_px % 2 or info.height_px % 2) and "444" not in info.pixel_format:
+        return f"decord blurs colours of the odd size {info.width_px}x{info.height_px}"
     if info.num_hidden:
         return f"an edit list hides {info.num_hidden} packets, which decord shows"
     if not info.is_timed:
@@ -44,24 +55,35 @@ def cuda_error(device_index: int = 0) -> str | None:
     return None
 
 
-def read_frames(info: VideoInfo, frames: FrameRange, *, color: ColorMode, device: str) -> Iterator[FrameBatch]:
-    """The asked frames, read in order from the first; see `frames.Decoder`.
+@dataclass(frozen=True, slots=True, eq=False)
+class DecordFrame:
+    """One decoded frame; see `frames.Decoded`."""
+
+    frame_index: int
+    pts: int
+    rgb: np.ndarray
+    is_suspect: bool = False
+    """decord tells nothing of damage; it is refused for files in which the scan finds some."""
+
+    def picture(self, color: ColorMode) -> np.ndarray:
+        """See `frames.Decoded.picture`."""
+        return self.rgb if color == "rgb" else _luma(self.rgb)
+
+    def at(self, frame_index: int, pts: int) -> "DecordFrame":
+        """See `frames.Decoded.at`."""
+        return replace(self, frame_index=frame_index, pts=pts)
+
+
+def decode(
+    info: VideoInfo, frames: FrameRange, *, device: str, avoid: Sequence[tuple[int, int]], on_frame: OnFrame
+) -> Iterator[DecordFrame]:
+    """The asked frames, read in order from the first; see `frames.Decoder`. What lies behind a frame to avoid stays missing.
 
     Raises:
         VideoDecodeError: decord cannot open the file or the device, or counts other frames than the scan.
     """
     decord = _import()
-    if device.startswith("cuda"):
-        device_index = int(device.partition(":")[2] or 0)
-        reason = cuda_error(device_index)
-        if reason is not None:
-            raise VideoDecodeError(
-                f"--device {device}: this build of decord has no CUDA ({reason}); build decord from source with "
-                "-DUSE_CUDA=ON, or use --device cpu"
-            )
-        context = decord.gpu(device_index)
-    else:
-        context = decord.cpu(0)
+    context = decord.cpu(0) if device == "cpu" else decord.gpu(int(device.partition(":")[2] or 0))
     try:
         reader = decord.VideoReader(str(info.path), ctx=context, num_threads=0)
     except Exception as error:
@@ -71,24 +93,17 @@ def read_frames(info: VideoInfo, frames: FrameRange, *, color: ColorMode, device
             f"{info.path}: decord counts {len(reader)} frames, the file holds {info.num_frames}; use --decoder pyav"
         )
     _check_times(info, reader)
-    builder = BatchBuilder()
-    for frame_index in range(frames.stop_frame):
+    stop = min([frames.stop_frame, *(first for first, _ in avoid if first >= frames.start_frame)])
+    for frame_index in range(stop):
         try:
             picture = reader.next().asnumpy()
         except Exception as error:
             raise VideoDecodeError(
                 f"{info.path}: decord stops at frame {frame_index}; use --decoder pyav, which reads on behind damage"
             ) from error
-        if frame_index not in frames:
-            continue
-        if color == "gray":
-            picture = _luma(picture)
-        batch = builder.add(picture, frame_index, int(info.pts[frame_index]))
-        if batch is not None:
-            yield batch
-    last = builder.flush()
-    if last is not None:
-        yield last
+        on_frame(frame_index)
+        if frame_index in frames:
+            yield DecordFrame(frame_index, int(info.pts[frame_index]), picture)
 
 
 def _check_times(info: VideoInfo, reader: Any) -> None:

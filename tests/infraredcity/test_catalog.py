@@ -97,6 +97,13 @@ def test_clips_of_ones_own_stand_beside_the_nine(tmp_path: Path) -> None:
     assert clips["harbour"].weather == "any"
 
 
+def test_a_clip_shows_heat_bright_unless_its_table_says_otherwise(tmp_path: Path) -> None:
+    text = '[clips.city_clear]\npolarity = "black-hot"\n[clips.city_overcast]\npolarity = "white-hot"\n'
+    clips = load(clips_file=write(tmp_path / "my.toml", text), environment={})
+    assert {clip.clip_id for clip in clips if clip.polarity == "black-hot"} == {"city_clear"}
+    assert all(clip.polarity == "white-hot" for clip in load(environment={}))
+
+
 def test_an_unknown_clip_lists_the_known_ones() -> None:
     with pytest.raises(
         CatalogError, match=r"unknown clip 'town'; the catalogue has city_clear, city_overcast, .*night_vis"
@@ -131,6 +138,15 @@ def test_a_dotted_id_in_a_clips_file_is_refused_with_its_place(tmp_path: Path) -
         ("[clips.city_clear]\nexpected_frames = true", "expected_frames must be int, got True"),
         ("[clips.city_clear]\nexpected_frames = 0", "expected_frames must be positive, got 0"),
         ('[clips.city_clear]\nmodality = "heat"', 'modality must be "infrared" or "visible", got \'heat\''),
+        (
+            '[clips.city_clear]\npolarity = "hot"',
+            'clips.city_clear: polarity must be "white-hot" or "black-hot", got \'hot\'',
+        ),
+        ("[clips.city_clear]\npolarity = 1", "polarity must be str, got 1"),
+        (
+            '[clips.city_day]\npolarity = "black-hot"',
+            "clip city_day: polarity black-hot is for infrared clips, this one is visible",
+        ),
         ('[clips.city_clear]\nscene = "City Hall"', "scene must be of a-z, 0-9, _ and -, got 'City Hall'"),
         (
             '[clips.own]\npath = "a"',

@@ -45,8 +45,19 @@ def test_probe_as_json_gives_reasons_and_doubts(shelf: Shelf, infraredcity: Run)
     facts = infraredcity("probe", shelf.transport_stream, "--json").json
     assert (facts["num_frames"], facts["decoder"]) == (50, "pyav")
     assert facts["decord_reason"] == "decord loses frames of mpegts without saying so"
-    assert infraredcity("probe", shelf.deep, "--json").json["decoder"] == "none"
-    assert infraredcity("probe", shelf.truncated, "--json").json["suspect"] == ["1 packets are marked corrupt"]
+    deep = infraredcity("probe", shelf.deep, "--json").json
+    assert (deep["decoder"], deep["needs_tone"], deep["pixel_format"]) == ("pyav", True, "gray16le")
+    truncated = infraredcity("probe", shelf.truncated, "--json").json
+    assert truncated["suspect"] == [
+        "the demuxer met damaged bytes: Invalid NAL unit size (52 > 26).",
+        "the file's index lists 50 frames, 21 are there",
+        "1 packets are marked corrupt",
+        "time jumps before frame 20 (1 lost): frames were dropped before the file was written",
+    ]
+    assert (
+        truncated["decord_reason"]
+        == "decord does not tell damage, and here the demuxer met damaged bytes: Invalid NAL unit size (52 > 26)."
+    )
     assert "suspect: 1 packets are marked corrupt" in infraredcity("probe", shelf.truncated).stdout
 
 

@@ -1,10 +1,23 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infraredcity.errors import ImageError
-from infraredcity.images import Framing, decode, encode, resize
+from infraredcity.images import (
+    IMAGE_FORMATS,
+    POLARITY_CHOICES,
+    Framing,
+    decode,
+    decode_deep,
+    encode,
+    fill_masks,
+    invert,
+    is_inverted,
+    resize,
+    suffix_of,
+)
 
 
 def columns(*levels: int, height: int = 2) -> np.ndarray:
@@ -18,9 +31,42 @@ def smooth(channels: int) -> np.ndarray:
     return np.stack([x * 6 + 20, y * 8 + 20, 200 - x * 3 - y], axis=2).astype(np.uint8)[:, :, :channels]
 
 
+def counts(*levels: int) -> np.ndarray:
+    """u16 [1, len(levels), 1]: counts as a thermal camera gives them."""
+    return np.array(levels, np.uint16)[None, :, None]
+
+
+def shares(num_out: int, num_in: int) -> np.ndarray:
+    """f64 [num_out, num_in]: how much of each output pixel an input pixel covers; the rows add up to 1."""
+    rows = np.zeros((num_out, num_in))
+    for i in range(num_out):
+        start, stop = i * num_in / num_out, (i + 1) * num_in / num_out
+        for j in range(num_in):
+            rows[i, j] = max(0.0, min(stop, j + 1) - max(start, j)) * num_out / num_in
+    return rows
+
+
 def test_squash_takes_the_mean_over_each_pixels_area() -> None:
     squashed = Framing(size=(2, 1)).apply(columns(10, 30, 100, 200))
     assert squashed.tolist() == [[[20], [150]]]
+
+
+@pytest.mark.parametrize(
+    ("from_size", "to_size"),
+    [((640, 512), (256, 256)), ((1280, 720), (256, 256)), ((333, 257), (100, 77)), ((97, 64), (96, 64))],
+)
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 1), (np.uint8, 3), (np.uint16, 1)])
+def test_shrinking_is_the_exact_mean_over_each_pixels_area_to_one_level(
+    from_size: tuple[int, int], to_size: tuple[int, int], dtype: type[np.unsignedinteger], channels: int
+) -> None:
+    shape = (from_size[1], from_size[0], channels)
+    noise = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    shrunk = resize(noise, *to_size)
+    across, down = shares(to_size[0], from_size[0]), shares(to_size[1], from_size[1])
+    for channel in range(channels):
+        expected = down @ noise[:, :, channel].astype(np.float64) @ across.T
+        assert np.abs(shrunk[:, :, channel] - expected).max() <= 1
+    assert shrunk.dtype == dtype
 
 
 def test_crop_covers_the_size_and_cuts_the_middle_out() -> None:
@@ -35,6 +81,17 @@ def test_crop_covers_the_size_and_cuts_the_middle_out() -> None:
 def test_pad_fits_inside_on_black() -> None:
     padded = Framing(size=(4, 4), fit="pad").apply(columns(10, 20, 30, 40))
     assert padded[:, :, 0].tolist() == [[0] * 4, [10, 20, 30, 40], [10, 20, 30, 40], [0] * 4]
+
+
+def test_counts_are_framed_like_levels_and_keep_their_16_bits() -> None:
+    row = counts(30_000, 30_002, 65_535, 65_535)
+    assert Framing(size=(2, 1)).apply(row).tolist() == [[[30_001], [65_535]]]
+    assert Framing(crop=(1, 0, 2, 1)).apply(row).tolist() == [[[30_002], [65_535]]]
+    assert Framing(size=(2, 1), fit="crop").apply(row).tolist() == [[[30_002], [65_535]]]
+    padded = Framing(size=(4, 3), fit="pad").apply(row)
+    assert padded[:, :, 0].tolist() == [[0] * 4, [30_000, 30_002, 65_535, 65_535], [0] * 4]
+    grown = resize(np.full((3, 4, 1), 40_000, np.uint16), 9, 8)
+    assert (grown.shape, grown.dtype, grown.min(), grown.max()) == ((8, 9, 1), np.uint16, 40_000, 40_000)
 
 
 def test_the_crop_box_comes_before_the_size() -> None:
@@ -80,12 +137,162 @@ def test_a_crop_outside_the_frame_is_an_error() -> None:
     [
         ({"crop": (0, 0, 0, 5)}, "crop must be x,y,width,height with positive width"),
         ({"crop": (-1, 0, 5, 5)}, "crop must be"),
+        ({"masks": ((0, 0, 5, 5), (0, 0, 5, 0))}, r"mask must be x,y,width,height .*, got \(0, 0, 5, 0\)"),
         ({"size": (0, 5)}, "size must be positive, got 0x5"),
     ],
 )
 def test_an_impossible_framing_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Framing(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 1), (np.uint8, 3), (np.uint16, 1)])
+def test_a_mask_makes_text_disappear(dtype: type[np.unsignedinteger], channels: int) -> None:
+    step = 1 if dtype == np.uint8 else 257
+    y, x = np.mgrid[0:60, 0:120]
+    scene = np.repeat(((40 + x + y) * step).astype(dtype)[:, :, None], channels, axis=2)
+    text = np.zeros((60, 120, 1), np.uint8)
+    cv2.putText(text, "-20 C", (32, 34), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1)
+    shown = np.where(text > 0, np.iinfo(dtype).max, scene).astype(dtype)
+    untouched = shown.copy()
+    mask = (30, 20, 50, 18)
+    # The scene ends below 40 + 80 + 38 in the mask, so that the text stands out by 97 steps and more.
+    assert np.abs(shown[20:38, 30:80].astype(int) - scene[20:38, 30:80]).max() >= 97 * step
+    filled = fill_masks(shown, (mask,))
+    assert (filled.shape, filled.dtype) == (scene.shape, scene.dtype)
+    # The scene rises by 1 step a pixel and what surrounds the 22 filled rows is up to 11 away; OpenCV adds a few levels.
+    assert np.abs(filled.astype(int) - scene).max() <= (11 + 4) * step
+    assert np.array_equal(shown, untouched)
+    assert np.array_equal(fill_masks(shown, (mask,)), filled)
+    outside = np.ones((60, 120), bool)
+    outside[18:40, 28:82] = False
+    assert np.array_equal(filled[outside], shown[outside])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "ground"), [(np.uint8, 1, 90), (np.uint8, 3, 255), (np.uint16, 1, 30_000)]
+)
+def test_masks_may_overlap_and_touch_the_frames_edge(
+    dtype: type[np.unsignedinteger], channels: int, ground: int
+) -> None:
+    frame = np.full((24, 32, channels), ground, dtype)
+    frame[0:6, 0:10] = frame[9:12, 20:28] = frame[10:16, 24:30] = 0
+    filled = fill_masks(frame, ((0, 0, 10, 6), (20, 9, 8, 3), (24, 10, 6, 6)))
+    # OpenCV's fill adds up to the root of 2 per pixel, so that an even ground comes back but for a few levels or counts.
+    assert np.abs(filled.astype(int) - ground).max() <= 8
+
+
+def test_masks_are_filled_before_the_crop_and_the_size() -> None:
+    frame = np.full((12, 16, 1), 90, np.uint8)
+    frame[5:7, 6:10] = 255
+    framing = Framing(masks=((6, 5, 4, 2),), crop=(5, 4, 6, 4), size=(3, 2))
+    # Each pixel is the mean of 2x2, one or two of which were white: 90 + 165 / 4 without the mask.
+    assert Framing(crop=(5, 4, 6, 4), size=(3, 2)).apply(frame)[0, 0, 0] == 131
+    assert np.abs(framing.apply(frame).astype(int) - 90).max() <= 4
+    assert frame[5, 6, 0] == 255
+
+
+def test_without_masks_the_picture_is_returned_as_it_is() -> None:
+    frame = smooth(3)
+    assert fill_masks(frame, ()) is frame
+
+
+def test_a_mask_outside_the_frame_is_an_error() -> None:
+    with pytest.raises(ImageError, match="mask 20,0,13,10 reaches outside the 32x24 frame; make it smaller"):
+        fill_masks(smooth(1), ((0, 0, 2, 2), (20, 0, 13, 10)))
+    with pytest.raises(ImageError, match="mask 0,20,32,5 reaches outside the 32x24 frame; make it smaller"):
+        Framing(masks=((0, 20, 32, 5),)).apply(smooth(1))
+
+
+def test_masks_that_leave_nothing_are_an_error() -> None:
+    # Two pixels beside a mask are filled as well, so that 28x20 in the middle of 32x24 is all of it.
+    with pytest.raises(ImageError, match="the masks leave nothing of the 32x24 frame to fill from; make them smaller"):
+        fill_masks(smooth(3), ((2, 2, 28, 20),))
+    assert fill_masks(smooth(3), ((2, 2, 27, 20),)).shape == (24, 32, 3)
+
+
+def test_masks_are_for_pictures_alone() -> None:
+    with pytest.raises(ValueError, match=r"must be u8 \[H, W, 1 or 3\] or u16 \[H, W, 1\], got uint16 \[4, 4, 3\]"):
+        fill_masks(np.zeros((4, 4, 3), np.uint16), ((0, 0, 1, 1),))
+    with pytest.raises(ValueError, match=r"mask must be x,y,width,height .*, got \(-1, 0, 2, 2\)"):
+        fill_masks(smooth(1), ((-1, 0, 2, 2),))
+
+
+def test_inverting_mirrors_the_whole_range() -> None:
+    levels = columns(0, 1, 100, 255, height=1)
+    assert invert(levels).tolist() == [[[255], [254], [155], [0]]]
+    assert levels[0, 1, 0] == 1
+    deep = invert(counts(0, 1, 30_000, 65_535))
+    assert deep.dtype == np.uint16
+    assert deep.tolist() == [[[65_535], [65_534], [35_535], [0]]]
+    with pytest.raises(ValueError, match="picture must be u8 or u16, got int16"):
+        invert(levels.astype(np.int16))
+
+
+def test_frames_are_inverted_when_the_clip_shows_heat_the_other_way() -> None:
+    found = {wanted: [is_inverted(clip, wanted) for clip in ("white-hot", "black-hot")] for wanted in POLARITY_CHOICES}
+    assert found == {"white-hot": [False, True], "black-hot": [True, False], "invert": [True, True]}
+    assert not is_inverted("white-hot", None)
+    assert not is_inverted("black-hot", None)
+
+
+def test_the_suffix_of_a_16_bit_png_is_png() -> None:
+    assert [suffix_of(image_format) for image_format in IMAGE_FORMATS] == ["jpg", "png", "webp", "png"]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_a_16_bit_png_keeps_all_bits(height: int, width: int, seed: int) -> None:
+    picture = np.random.default_rng(seed).integers(0, 65_536, (height, width, 1), np.uint16)
+    data = encode(picture, "png16")
+    assert data.startswith(b"\x89PNG")
+    back = decode_deep(data)
+    assert back.dtype == np.uint16
+    assert np.array_equal(back, picture)
+    assert encode(picture, "png16", quality=1) == data
+
+
+def test_a_16_bit_png_holds_what_stands_in_the_standard() -> None:
+    data = encode(counts(0, 255, 256, 65_535), "png16")
+    # Width 4, height 1, 16 bits, gray.
+    assert data[16:26] == b"\x00\x00\x00\x04\x00\x00\x00\x01\x10\x00"
+    assert decode_deep(data).tolist() == [[[0], [255], [256], [65_535]]]
+
+
+@pytest.mark.parametrize("color", ["gray", "rgb"])
+def test_a_16_bit_png_is_not_cut_to_8_bits(color: str) -> None:
+    message = r"^city_00000003: a png of 16 bits, which 8 cannot hold; read it with infraredcity\.images\.decode_deep$"
+    with pytest.raises(ImageError, match=message):
+        decode(encode(counts(1, 2), "png16"), color, name="city_00000003")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "png", "webp"])
+def test_a_still_of_8_bits_is_not_read_as_16(image_format: str) -> None:
+    data = encode(smooth(1), image_format)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"^still: not a png of 16 bits; read it with infraredcity\.images\.decode$"):
+        decode_deep(data, name="still")
+
+
+def test_a_damaged_or_coloured_16_bit_png_is_named() -> None:
+    data = encode(np.random.default_rng(0).integers(0, 65_536, (24, 32, 1), np.uint16), "png16")
+    with pytest.raises(ImageError, match="still: not a picture that can be decoded; extract the frame again"):
+        decode_deep(data[: len(data) // 3], name="still")
+    coloured = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint16))[1].tobytes()
+    with pytest.raises(ImageError, match="still: a png of 16 bits with 3 channels, expected one; make it gray"):
+        decode_deep(coloured, name="still")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((4, 4, 1), np.uint8), ((4, 4, 3), np.uint16), ((4, 4), np.uint16), ((4, 4, 1), np.int32)]
+)
+def test_only_counts_become_a_16_bit_png(shape: tuple[int, ...], dtype: type[np.integer]) -> None:
+    with pytest.raises(ValueError, match=rf"u16 \[H, W, 1\] for png16, got {np.dtype(dtype)} \[4, 4"):
+        encode(np.zeros(shape, dtype), "png16")
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "png", "webp"])
+def test_counts_become_nothing_of_8_bits(image_format: str) -> None:
+    with pytest.raises(ValueError, match=r"picture must be u8 \[H, W, 1 or 3\], got uint16 \[1, 2, 1\]"):
+        encode(counts(1, 2), image_format)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "png", "webp"])

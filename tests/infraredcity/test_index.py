@@ -10,9 +10,20 @@ from synthetic import sample_index
 
 from infraredcity import index as module
 from infraredcity.errors import ManifestError
-from infraredcity.index import INDEX_NAME, SampleIndex, concatenate, key_of, load, run_ids, save
+from infraredcity.index import (
+    FROZEN,
+    INDEX_NAME,
+    REPEAT,
+    SUSPECT,
+    SampleIndex,
+    concatenate,
+    key_of,
+    load,
+    run_ids,
+    save,
+)
 
-COLUMNS = ("clip", "frame_index", "pts", "run_id", "shard", "offset", "size", "span", "sha256")
+COLUMNS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256")
 
 
 def assert_equal(a: SampleIndex, b: SampleIndex) -> None:
@@ -69,7 +80,7 @@ def test_an_index_of_another_format_is_refused(tmp_path: Path, monkeypatch: pyte
         other_version.setattr(module, "FORMAT", "infraredcity-index-7")
         save(sample_index(3), tmp_path)
     with pytest.raises(
-        ManifestError, match="format is 'infraredcity-index-7', this version reads 'infraredcity-index-1'"
+        ManifestError, match="format is 'infraredcity-index-7', this version reads 'infraredcity-index-2'"
     ):
         load(tmp_path)
 
@@ -116,37 +127,35 @@ def test_a_damaged_index_is_an_error_or_reads_the_same(
 
 def test_a_run_ends_at_a_gap() -> None:
     frames = np.array([0, 1, 2, 5, 6])
-    assert run_ids(frames, frames * 512, frame_step=1).tolist() == [0, 0, 0, 1, 1]
+    assert run_ids(frames, frame_step=1).tolist() == [0, 0, 0, 1, 1]
 
 
 def test_a_run_keeps_its_step() -> None:
     frames = np.array([0, 10, 20, 40, 50])
-    assert run_ids(frames, frames * 512, frame_step=10).tolist() == [0, 0, 0, 1, 1]
+    assert run_ids(frames, frame_step=10).tolist() == [0, 0, 0, 1, 1]
 
 
-def test_a_run_ends_where_time_jumps_at_a_constant_rate() -> None:
-    pts = np.arange(40) * 40
-    pts[25:] += 100
-    assert run_ids(np.arange(40), pts, frame_step=1).tolist() == [0] * 25 + [1] * 15
+def test_a_run_ends_where_something_was_lost() -> None:
+    assert run_ids(np.arange(6), frame_step=1, break_frames=(0, 2, 5)).tolist() == [0, 0, 1, 1, 1, 2]
 
 
-def test_rounding_of_times_breaks_no_run() -> None:
-    pts = np.round(np.arange(100) * 1000 / 30).astype(np.int64)  # 30 frames a second in milliseconds: 33, 34, 33
-    assert run_ids(np.arange(100), pts, frame_step=1).max() == 0
+def test_a_loss_between_two_samples_ends_a_run() -> None:
+    assert run_ids(np.arange(0, 40, 10), frame_step=10, break_frames=(15,)).tolist() == [0, 0, 1, 1]
 
 
-def test_a_variable_rate_has_no_jumps() -> None:
-    numbers = np.arange(50)
-    assert run_ids(numbers, 2 * numbers + numbers % 2, frame_step=1).max() == 0
+def test_a_frame_that_stands_still_is_a_run_of_its_own() -> None:
+    marks = np.array([0, 0, REPEAT, FROZEN, 0, 0], np.uint8)
+    assert run_ids(np.arange(6), frame_step=1, marks=marks).tolist() == [0, 0, 1, 2, 3, 3]
 
 
-def test_a_run_ends_between_chunks() -> None:
-    assert run_ids(np.arange(6), np.arange(6), frame_step=1, part_starts=(0, 2, 5)).tolist() == [0, 0, 1, 1, 1, 2]
+def test_suspect_frames_stay_together_and_apart_from_the_others() -> None:
+    marks = np.array([0, 0, SUSPECT, SUSPECT, SUSPECT, 0], np.uint8)
+    assert run_ids(np.arange(6), frame_step=1, marks=marks).tolist() == [0, 0, 1, 1, 1, 2]
 
 
 def test_no_frames_have_no_runs() -> None:
-    assert run_ids(np.zeros(0, np.int64), np.zeros(0, np.int64), frame_step=1).shape == (0,)
-    assert run_ids(np.array([3]), np.array([9]), frame_step=1).tolist() == [0]
+    assert run_ids(np.zeros(0, np.int64), frame_step=1).shape == (0,)
+    assert run_ids(np.array([3]), frame_step=1).tolist() == [0]
 
 
 def test_stretches_are_the_unbroken_rows() -> None:

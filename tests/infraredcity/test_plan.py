@@ -60,7 +60,7 @@ def test_a_config_survives_json() -> None:
         ({"start_frame": -1}, "start must not be negative"),
         ({"start_frame": 5, "stop_frame": 5}, "stop must be above start 5, got 5"),
         ({"frames_per_shard": 0}, "frames-per-shard must be at least 1"),
-        ({"device": "gpu"}, "device must be cpu or cuda:N, got 'gpu'"),
+        ({"device": "gpu"}, "device must be cpu, cuda:N or auto, got 'gpu'"),
         ({"crop": (0, 0, 0, 1)}, "crop must be"),
         ({"size": (0, 1)}, "size must be positive"),
     ],

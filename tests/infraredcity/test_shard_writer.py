@@ -17,10 +17,14 @@ def facts(number: int) -> dict[str, object]:
     return {"clip": "city_clear", "frame_index": number, "time_s": number / 25}
 
 
+def told(number: int) -> bytes:
+    return json.dumps(facts(number)).encode()
+
+
 def write(folder: Path) -> tuple[ShardInfo, list[IndexEntry]]:
     with open_shard(folder, NAME, image_format="jpg") as handle:
         for number, image in enumerate(IMAGES):
-            handle.writer.add("city_clear", number, number * 512, image, facts(number))
+            handle.writer.add("city_clear", number, number * 512, image, told(number))
     assert handle.info is not None
     return handle.info, handle.writer.entries
 
@@ -83,7 +87,7 @@ def test_a_copied_sample_is_the_same_bytes_at_another_place(tmp_path: Path) -> N
 def test_an_error_inside_leaves_no_file(tmp_path: Path) -> None:
     def break_off() -> None:
         with open_shard(tmp_path, NAME, image_format="jpg") as handle:
-            handle.writer.add("city_clear", 0, 0, IMAGES[0], facts(0))
+            handle.writer.add("city_clear", 0, 0, IMAGES[0], told(0))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -108,3 +112,20 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"cannot be written: (not a directory|file exists)"):
         write(tmp_path / "file")
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 100_000])
+def test_a_members_header_is_that_of_tarfile(tmp_path: Path, size: int) -> None:
+    with open_shard(tmp_path, NAME, image_format="jpg") as handle:
+        handle.writer.add("monitor_night", 99_999_999, 0, bytes(size), b"{}")
+    info = tarfile.TarInfo("monitor_night_99999999.jpg")
+    info.size, info.mode = size, 0o644
+    assert (tmp_path / NAME).read_bytes()[:512] == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def test_a_name_too_long_for_its_header_is_refused(tmp_path: Path) -> None:
+    with (
+        open_shard(tmp_path, NAME, image_format="jpg") as handle,
+        pytest.raises(ValueError, match="a member's name must be of at most 100 bytes"),
+    ):
+        handle.writer.add("a" * 100, 0, 0, b"", b"{}")

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from infraredcity import catalog
 from infraredcity.cli.sample import sample_command
 from infraredcity.errors import OutputError
 from infraredcity.synthetic import CLIPS, Material, World, write_sample
@@ -95,6 +96,34 @@ def test_black_hot_clips_show_the_negative_and_the_same_truth(tmp_path: Path) ->
         (tmp_path / name / "truth" / "monitor_night.mp4").read_bytes() for name in ("white-hot", "black-hot")
     )
     assert truth == other
+
+
+def test_the_catalogue_says_which_clips_are_black_hot(tmp_path: Path) -> None:
+    usual = """# The built-in sample, written by "infraredcity sample": rendered streets, no recordings.
+
+[clips.monitor_night]
+path = "monitor_night.mp4"
+scene = "monitor"
+weather = "clear"
+modality = "infrared"
+time_of_day = "night"
+expected_frames = 2
+{}
+[clips.night_visible]
+path = "night_visible.mp4"
+scene = "city"
+weather = "clear"
+modality = "visible"
+time_of_day = "night"
+expected_frames = 2
+"""
+    arguments = {"num_frames": 2, "clip_ids": ["monitor_night", "night_visible"], "workers": 1, **SIZE}
+    white = write_sample(tmp_path / "white", **arguments)  # type: ignore[arg-type]
+    assert white.clips_file.read_text() == usual.format("")
+    black = write_sample(tmp_path / "black", polarity="black-hot", **arguments)  # type: ignore[arg-type]
+    assert black.clips_file.read_text() == usual.format('polarity = "black-hot"\n')
+    clips = catalog.load(clips_file=black.clips_file, environment={})
+    assert (clips["monitor_night"].polarity, clips["night_visible"].polarity) == ("black-hot", "white-hot")
 
 
 def test_the_command_passes_its_options_on_and_what_is_not_asked_for_goes(tmp_path: Path) -> None:

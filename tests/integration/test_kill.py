@@ -1,7 +1,10 @@
 """Extraction that is killed at any moment and started again ends with the bytes of one that ran through."""
 
+import contextlib
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -9,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic import Shelf, clip_of
+from synthetic import GOP, Shelf, clip_of
 
 from infraredcity.executors.local import extract_clip
 from infraredcity.plan import ExtractConfig
@@ -170,13 +173,119 @@ def test_workers_end_with_their_parent(shelf: Shelf, infraredcity_process: Start
     assert sorted(path.name for path in (tmp_path / "out" / CLIP).glob("*.tar")) == standing
 
 
-def test_a_worker_that_dies_is_one_clear_line(shelf: Shelf, infraredcity_process: Start, tmp_path: Path) -> None:
-    folder = tmp_path / "out" / CLIP
-    process = infraredcity_process(*command(shelf, tmp_path / "out", 2))
-    wait_for_shards(process, folder, 1)
-    workers = [pid for pid in children_of(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(workers[0], signal.SIGKILL)
+def new_worker(process: "subprocess.Popen[str]", seen: set[int]) -> int:
+    """The id of a worker process that was not seen before, as soon as there is one."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        for pid in children_of(process.pid):
+            with contextlib.suppress(OSError):
+                if pid not in seen and b"executors.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    seen.add(pid)
+                    return pid
+        time.sleep(0.002)
+    raise AssertionError("no new worker")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_is_replaced(
+    shelf: Shelf, whole: dict[str, bytes], infraredcity_process: Start, tmp_path: Path, workers: int
+) -> None:
+    process = infraredcity_process(*command(shelf, tmp_path / "out", workers))
+    worker = new_worker(process, set())
+    wait_for_shards(process, tmp_path / "out" / CLIP, 3)
+    os.kill(worker, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "1,200 frames (1,200 new)" in stderr
+    assert finished_files(tmp_path / "out" / CLIP) == whole
+    assert temporaries(tmp_path) == []
+
+
+def test_workers_that_die_at_one_place_again_and_again_are_one_clear_line(
+    shelf: Shelf, infraredcity_process: Start, tmp_path: Path
+) -> None:
+    process = infraredcity_process(*command(shelf, tmp_path / "out", 1))
+    seen: set[int] = set()
+    for _ in range(3):
+        os.kill(new_worker(process, seen), signal.SIGKILL)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "a worker process died with exit code -9; run the same command again to go on" in stderr
+    assert "a worker process died with exit code -9, and so did 2 before it at the same place; run the same" in stderr
+    assert "Traceback" not in stderr
     assert temporaries(tmp_path) == []
+
+
+def test_a_decoder_that_stands_still_once_is_started_again(
+    shelf: Shelf, whole: dict[str, bytes], infraredcity_process: Start, tmp_path: Path
+) -> None:
+    process = infraredcity_process(*command(shelf, tmp_path / "out", 1), "--deadline", 1.5)
+    worker = new_worker(process, set())
+    wait_for_shards(process, tmp_path / "out" / CLIP, 3)
+    os.kill(worker, signal.SIGSTOP)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert not is_alive(worker)
+    assert finished_files(tmp_path / "out" / CLIP) == whole
+    assert temporaries(tmp_path) == []
+
+
+def test_a_decoder_that_stands_still_twice_costs_the_frames_to_the_next_key_frame(
+    shelf: Shelf, whole: dict[str, bytes], infraredcity_process: Start, tmp_path: Path
+) -> None:
+    process = infraredcity_process(*command(shelf, tmp_path / "out", 1), "--deadline", 1.5)
+    seen: set[int] = set()
+    for _ in range(2):
+        os.kill(new_worker(process, seen), signal.SIGSTOP)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 5, stderr
+    folder = tmp_path / "out" / CLIP
+    gaps = json.loads((folder / "gaps.json").read_text())
+    reason = "the decoder gave no frame for 1.5 s, twice"
+    assert gaps == [{"clip": CLIP, "first_frame": 0, "last_frame": GOP - 1, "num_frames": GOP, "reason": reason}]
+    assert f"city_clear: gap: frames 0 to {GOP - 1} ({GOP}): {reason}" in stderr
+    files = finished_files(folder)
+    tars = [name for name in whole if name.endswith(".tar")]
+    assert [name for name in tars if files[name] != whole[name]] == [min(tars)]
+    again = infraredcity_process(*command(shelf, tmp_path / "out", 1))
+    _, stderr = again.communicate(timeout=120)
+    assert again.returncode == 5
+    assert "nothing left to do" in stderr
+    assert finished_files(folder) == files
+
+
+def test_a_transport_stream_whose_decoder_stands_still_is_given_up_from_there(
+    shelf: Shelf, infraredcity_process: Start, tmp_path: Path
+) -> None:
+    words = ("extract", "--clip", CLIP, "--video", shelf.transport_stream, "--out", tmp_path / "out", "--deadline", 1.5)
+    process = infraredcity_process(*words)
+    seen: set[int] = set()
+    for _ in range(2):
+        os.kill(new_worker(process, seen), signal.SIGSTOP)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 5, stderr
+    assert "gap: frames 0 to 49 (50): the decoder gave no frame" in stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_thirty_kills_at_random_moments_change_no_byte(
+    shelf: Shelf, whole: dict[str, bytes], infraredcity_process: Start, tmp_path: Path, workers: int
+) -> None:
+    moment = random.Random(workers)
+    folder = tmp_path / "out" / CLIP
+    for round_number in range(30):
+        process = infraredcity_process(*command(shelf, tmp_path / "out", workers))
+        time.sleep(moment.uniform(0.05, 1.2))
+        orphans = children_of(process.pid)
+        process.kill()
+        process.communicate(timeout=60)
+        assert wait_for_end(orphans, within_s=10) == []
+        for name, data in finished_files(folder).items():
+            if name.endswith(".tar") or name.startswith("segments/"):
+                assert data == whole[name], name
+        if round_number % 6 == 5:  # then everything again from nothing, so that all moments are met
+            process = infraredcity_process(*command(shelf, tmp_path / "out", workers))
+            process.communicate(timeout=120)
+            assert finished_files(folder) == whole
+            assert temporaries(tmp_path) == []
+            shutil.rmtree(tmp_path / "out")

@@ -52,7 +52,11 @@ def write_shards(folder: Path, clip_id: str, *, num_frames: int, channels: int, 
                     coarse[2:] += np.array([20, 150, 0], np.uint8)
                 picture = np.repeat(np.repeat(coarse, 8, axis=0), 8, axis=1)[:36, :40]
                 handle.writer.add(
-                    clip_id, frame, frame, encode(np.ascontiguousarray(picture), "jpg"), {"clip": clip_id}
+                    clip_id,
+                    frame,
+                    frame,
+                    encode(np.ascontiguousarray(picture), "jpg"),
+                    b'{"clip":"%s"}' % clip_id.encode(),
                 )
         assert handle.info is not None
         written.append((handle.info, handle.writer.entries))
