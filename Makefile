@@ -1,6 +1,7 @@
 # make demo   the main job on the built-in sample, ends with a page of pictures
 # make test   the tests                        make test-all   the slow ones too
 # make check  format, lint, types, imports     make format     rewrite files to the house format
+# make bench  how fast extraction is, on a quiet machine; a quarter of an hour, and its clips stay in bench/
 #
 # A fresh machine needs Python 3.11 or newer and make; everything else goes into .venv.
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu make env   picks another build of torch.
@@ -42,5 +43,8 @@ format: env
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: env
+	$(BIN)/python tools/bench_extract.py --json bench-extract.json
+
 clean:
-	rm -rf $(VENV) $(DEMO) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(DEMO) bench bench-extract.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
