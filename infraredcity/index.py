@@ -134,15 +134,22 @@ class SampleIndex:
             digest.update(line.encode("ascii"))
         return digest.hexdigest()
 
-    def stretches(self) -> np.ndarray:
+    def stretches(self, *, spans_stills: bool = False) -> np.ndarray:
         """i64 [S, 2]: first row and number of rows of every maximal stretch of true neighbours.
 
         Neighbours are rows of one clip and run whose frame indices differ by exactly the clip's frame step.
+
+        Args:
+            spans_stills: Whether a stretch goes on over repeats and frozen frames, which end a run.
         """
         if len(self) == 0:
             return np.zeros((0, 2), np.int64)
         step = np.array(self.frame_steps, np.int64)[self.clip]
-        follows = (np.diff(self.clip) == 0) & (np.diff(self.run_id) == 0) & (np.diff(self.frame_index) == step[1:])
+        same_run = np.diff(self.run_id) == 0
+        if spans_stills:
+            stands_still = (self.mark & (REPEAT | FROZEN)) != 0
+            same_run |= stands_still[1:] | stands_still[:-1]
+        follows = (np.diff(self.clip) == 0) & same_run & (np.diff(self.frame_index) == step[1:])
         starts = np.concatenate([[0], np.flatnonzero(~follows) + 1])
         lengths = np.diff(np.concatenate([starts, [len(self)]]))
         return np.stack([starts, lengths], axis=1).astype(np.int64)

@@ -197,7 +197,8 @@ def select(index: SampleIndex, cell: Cell, recipe: Recipe) -> dict[Split, list[r
 
 
 def _stretches(index: SampleIndex) -> list[range]:
-    return [range(start, start + length) for start, length in index.stretches().tolist()]
+    # Frozen frames are footage; windows do not span them, since runs are copied with the rows.
+    return [range(start, start + length) for start, length in index.stretches(spans_stills=True).tolist()]
 
 
 def _selected(

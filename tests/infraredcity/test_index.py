@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,10 @@ def test_columns_of_unequal_length_are_refused() -> None:
     night = sample_index(5)
     with pytest.raises(ValueError, match="columns of an index must have one length"):
         SampleIndex(**{f: getattr(night, f) for f in night.__dataclass_fields__} | {"pts": night.pts[:3]})
+
+
+def test_stretches_may_go_on_over_frames_that_stand_still() -> None:
+    marks = np.array([0, 0, REPEAT, 0, FROZEN, 0, SUSPECT, SUSPECT], np.uint8)
+    index = replace(sample_index(8), mark=marks, run_id=run_ids(np.arange(8), frame_step=1, marks=marks))
+    assert index.stretches().tolist() == [[0, 2], [2, 1], [3, 1], [4, 1], [5, 1], [6, 2]]
+    assert index.stretches(spans_stills=True).tolist() == [[0, 6], [6, 2]]
