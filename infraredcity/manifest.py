@@ -161,14 +161,21 @@ def write_columns(folder: Path, rows: Columns) -> None:
     writer.writerow(rows)
     writer.writerows(zip(*rows.values(), strict=True))
     write_atomic(folder / CSV_NAME, text.getvalue().encode())
-    types = {
-        name: pyarrow.int64() if name in _WHOLE else pyarrow.float64() if name == "time_s" else pyarrow.string()
-        for name in rows
-    }
-    data = pyarrow.table({name: pyarrow.array(values, types[name]) for name, values in rows.items()})
+    data = pyarrow.table({name: _arrow_array(pyarrow, name, values) for name, values in rows.items()})
     buffer = pyarrow.BufferOutputStream()
     parquet.write_table(data, buffer)
     write_atomic(folder / PARQUET_NAME, buffer.getvalue().to_pybytes())
+
+
+def _arrow_array(pyarrow: Any, name: str, values: list[Any]) -> Any:
+    """A column for parquet, made from its bytes: `pyarrow.array` would load pandas, to see whether it is given a series."""
+    if name in _WHOLE or name == "time_s":
+        kind, dtype = (pyarrow.float64(), np.float64) if name == "time_s" else (pyarrow.int64(), np.int64)
+        return pyarrow.Array.from_buffers(kind, len(values), [None, pyarrow.py_buffer(np.array(values, dtype))])
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    text = [None, pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(encoded))]
+    return pyarrow.Array.from_buffers(pyarrow.large_string(), len(values), text)
 
 
 def write_reader_indexes(folder: Path, index: SampleIndex, *, name: str) -> None:
@@ -202,12 +209,6 @@ def _member_size(shard: BinaryIO, data_offset: int) -> int | None:
         return int(shard.read(BLOCK_BYTES)[124:135], 8)
     except ValueError:
         return None
-
-
-def warm_up() -> None:
-    """Load what `write_columns` needs, half a second of it (pyarrow looks for pandas), while others work."""
-    pyarrow, _ = _pyarrow()
-    pyarrow.array([0])
 
 
 def check_packages() -> None:

@@ -5,14 +5,13 @@ and replaced once; if the next one stands still at the same frame, the frames fr
 named as a gap.
 """
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from infraredcity import extract, manifest
+from infraredcity import extract
 from infraredcity.catalog import Clip
 from infraredcity.errors import InfraredCityError, OutputError, VideoDecodeError
 from infraredcity.executors.worker import BEAT_S, Beat, Done, Task, Worker, shares
@@ -79,7 +78,6 @@ def extract_clip(
             if todo and workers == 0:
                 extract.run_segments(job, todo, threads=extract.default_threads(), on_frames=counter.add)
             elif todo:
-                threading.Thread(target=manifest.warm_up, daemon=True).start()  # this process only waits from here on
                 count = min(workers, len(todo)) if job.can_start_anywhere else 1
                 job = watch.segments(job, shares(todo, count), counter)
             if is_strict:
