@@ -108,7 +108,7 @@ class Finding:
 _PACKAGES = (
     ("av", "av", "extract", "decoding video"),
     ("opencv-python-headless", "cv2", "extract", "sizes, png, webp"),
-    ("pandas", "pandas", "extract", "manifests"),
+    ("pandas", "pandas", "extract", "manifests as tables"),
     ("pyarrow", "pyarrow", "extract", "manifest.parquet"),
     ("simplejpeg", "simplejpeg", "extract", "jpg"),
     ("decord", "decord", "decord", "the second decoder"),
