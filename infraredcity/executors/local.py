@@ -80,6 +80,7 @@ def extract_clip(
             elif todo:
                 count = min(workers, len(todo)) if job.can_start_anywhere else 1
                 job = watch.segments(job, shares(todo, count), counter)
+            crew.end()  # their memory, before the index of a long clip takes its own
             if is_strict:
                 is_claimed = False  # running again would end the same way
                 extract.check_whole(job)
@@ -139,8 +140,10 @@ class _Crew:
         self._idle.append(worker)
 
     def end(self) -> None:
+        """Kill them all."""
         for worker in (*self._busy, *self._idle):
             worker.end()
+        self._busy, self._idle = [], []
 
 
 @dataclass(slots=True, eq=False)
