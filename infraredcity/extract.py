@@ -90,6 +90,13 @@ class ExtractJob:
         """Whether levels are turned around."""
         return self.clip.modality == "infrared" and is_inverted(self.clip.polarity, self.config.polarity)
 
+    def first_decoded(self, frame_index: int) -> int:
+        """The first frame at or after `frame_index` that is not given up because of a hang."""
+        for hang in sorted(self.hangs, key=lambda each: each.start_frame):
+            if hang.start_frame <= frame_index < hang.stop_frame:
+                frame_index = hang.stop_frame
+        return frame_index
+
     @property
     def can_start_anywhere(self) -> bool:
         """Whether a worker may begin in the middle of the clip without decoding what comes before."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from infraredcity import extract
 from infraredcity.catalog import Clip
 from infraredcity.errors import InfraredCityError, OutputError, VideoDecodeError
-from infraredcity.executors.worker import BEAT_S, Beat, Done, Task, Worker, shares
+from infraredcity.executors.worker import BEAT_S, Beat, Done, Task, Worker
 from infraredcity.extract import ExtractJob, ExtractReport, Hang
 from infraredcity.plan import DEADLINE_S, ExtractConfig, Segment
 from infraredcity.progress import OnProgress, Progress
@@ -22,6 +22,7 @@ from infraredcity.storage import TEMPORARY_PREFIX, lock_folder
 from infraredcity.tone import ToneMap
 
 _MAX_DEATHS = 3
+_MAX_FRUITLESS = 3
 _MAX_SUITABLE_WORKERS = 8
 
 
@@ -79,7 +80,7 @@ def extract_clip(
                 extract.run_segments(job, todo, threads=extract.default_threads(), on_frames=counter.add)
             elif todo:
                 count = min(workers, len(todo)) if job.can_start_anywhere else 1
-                job = watch.segments(job, shares(todo, count), counter)
+                job = watch.segments(job, _shares(todo, count), counter)
             crew.end()  # their memory, before the index of a long clip takes its own
             if is_strict:
                 is_claimed = False  # running again would end the same way
@@ -96,6 +97,11 @@ def extract_clip(
 def _suitable_workers() -> int:
     """One per core, up to where their memory adds up: one thread of each decodes and one encodes, which keeps all cores busy."""
     return min(extract.default_threads(), _MAX_SUITABLE_WORKERS)
+
+
+def _shares(todo: Sequence[Segment], workers: int) -> list[tuple[Segment, ...]]:
+    """The segments in `workers` stretches of neighbours, as even as can be."""
+    return [tuple(todo[len(todo) * k // workers : len(todo) * (k + 1) // workers]) for k in range(workers)]
 
 
 class _Counter:
@@ -158,6 +164,8 @@ class _Shift:
     num_deaths: int = 0
     stuck_at: int | None = None
     """Where an earlier worker of this task stood still."""
+    num_fruitless: int = 0
+    """Stretches that were given up, one after the other, by workers that had not decoded a single frame."""
     last_pending: int = -1
 
     def take(self, beat: Beat) -> int:
@@ -253,10 +261,17 @@ class _Watch:
                 raise VideoDecodeError(
                     f"clip {job.clip.clip_id}: {job.decoder} stands still behind frame {last}; use --decoder pyav"
                 )
-            first = max(last + 1, todo[0].frames.start_frame)
+            shift.num_fruitless = shift.num_fruitless + 1 if shift.beat.num_decoded == 0 else 0
+            first = job.first_decoded(max(last + 1, todo[0].frames.start_frame))
+            if shift.num_fruitless > _MAX_FRUITLESS or first >= todo[-1].frames.stop_frame:
+                raise VideoDecodeError(
+                    f"clip {job.clip.clip_id}: the decoder gives no frame for {self._deadline_s:g} s wherever it begins, last at "
+                    f"frame {first}; see whether its file can be read, then run the same command again to go on"
+                )
             reason = f"the decoder gave no frame for {self._deadline_s:g} s, twice"
             hang = Hang(start_frame=first, stop_frame=job.video.next_entry(first), reason=reason)
             job = extract.with_hang(job, hang)
+            last = -2  # the next place has its own two tries
         shift.stuck_at = last
         self._start_again(shift, job, todo)
         return job

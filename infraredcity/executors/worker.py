@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
@@ -224,8 +224,3 @@ def _beat_of(life: _Life) -> Beat:
         frame_index=life.frame_index,
         num_written=life.num_written,
     )
-
-
-def shares(todo: Sequence[Segment], workers: int) -> list[tuple[Segment, ...]]:
-    """The segments in `workers` stretches of neighbours, as even as can be."""
-    return [tuple(todo[len(todo) * k // workers : len(todo) * (k + 1) // workers]) for k in range(workers)]

@@ -145,28 +145,34 @@ def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> tuple
     Raises:
         VideoDecodeError: The asked decoder would lie about one of the files, or cannot use the device.
     """
-    if device == "auto":
-        device = "cuda:0" if any(_can_use(video, each, "cuda:0") for each in _gpu_decoders(decoder)) else "cpu"
-    name: DecoderName = "pyav" if decoder == "auto" else decoder
-    if decoder == "auto" and device != "cpu" and _can_use(video, "decord", device):
-        name = "decord"
+    refusal: str | None = None
+    for place in ("cuda:0", "cpu") if device == "auto" else (device,):
+        for name in _candidates(decoder, place):
+            try:
+                refusal = _refusal(video, name, place)
+            except MissingExtraError:
+                if decoder != "auto":
+                    raise
+                continue
+            if refusal is None:
+                return name, place
+    assert refusal is not None  # PyAV is always among the candidates of "auto", and installed
+    raise VideoDecodeError(refusal)
+
+
+def _candidates(decoder: DecoderName, device: str) -> tuple[DecoderName, ...]:
+    if decoder != "auto":
+        return (decoder,)
+    return ("pyav",) if device == "cpu" else ("decord", "pyav")
+
+
+def _refusal(video: ClipVideo, name: DecoderName, device: str) -> str | None:
     for part in video.parts:
         reason = why_not(part, name, device)
         if reason is not None:
-            advice = "use --device cpu" if name == "pyav" else "use --decoder pyav"
-            raise VideoDecodeError(f"{part.path}: {name} cannot be trusted with it: {reason}; {advice}")
-    return name, device
-
-
-def _gpu_decoders(decoder: DecoderName) -> tuple[DecoderName, ...]:
-    return ("decord", "pyav") if decoder == "auto" else (decoder,)
-
-
-def _can_use(video: ClipVideo, name: DecoderName, device: str) -> bool:
-    try:
-        return all(why_not(part, name, device) is None for part in video.parts)
-    except MissingExtraError:
-        return False
+            advice = "--device cpu" if name == "pyav" else "--decoder pyav"
+            return f"{part.path}: {name} cannot be trusted with it: {reason}; use {advice}"
+    return None
 
 
 def why_not(info: VideoInfo, decoder: DecoderName, device: str) -> str | None:

@@ -27,6 +27,7 @@ from infraredcity.catalog import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.video.frames import (
     DEEP_GRAY,
+    MAX_REORDER_FRAMES,
     Damage,
     FrameRange,
     OnFrame,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 # the target itself; 12 frames earlier it never was in 80 seeks over every container but MPEG-TS, which is read from the start.
 _SEEK_MARGIN_FRAMES = 12
 _MAX_UNKNOWN_FRAMES = 8
+# How far FFmpeg reads ahead at most when it opens a file; what it complains of then stands anywhere in there.
+_READ_AHEAD_S = 5.0
 # Formats whose first plane is 8-bit luma.
 _LUMA_FIRST = frozenset(
     ["gray", "nv12", "nv21"]
@@ -73,6 +76,7 @@ def scan(path: Path) -> VideoInfo:
     # Behind bytes that make no sense the demuxer goes on with whatever looks like a packet, and says so in its log alone.
     with _demuxer_log() as log, _opened(path) as container:
         num_complaints = len(log)
+        is_damaged_ahead = num_complaints > 0
         stream = _video_stream(path, container)
         codec = stream.codec_context
         shown: list[tuple[int | None, int | None, bool, bool]] = []
@@ -96,6 +100,8 @@ def scan(path: Path) -> VideoInfo:
                 places.append(packet.pos)
         except av.FFmpegError as error:
             damage = f"demuxing stopped after {len(shown)} packets: {_reason(error)}"
+        if len(log) > num_complaints:  # of what stood behind the last packet that could be found
+            complaints.append(len(shown))
         complaint = log[0][2].strip() if log else None
         first = _first_picture(container, stream)
         times = _times(shown, first.delay)
@@ -104,7 +110,7 @@ def scan(path: Path) -> VideoInfo:
         keyframes = np.sort(decode_order[is_key])
         corrupt = [int(index) for index, (_, _, _, bad) in zip(decode_order, shown, strict=True) if bad]
         jumps = _time_jumps(times.of_frames)
-        num_listed, lost_from = _lost_packets(container, stream, places)
+        num_listed, lost_from = _lost_packets(container, stream, places, has_complaints=complaint is not None)
         suspect = []
         if damage:
             suspect.append(damage)
@@ -144,7 +150,9 @@ def scan(path: Path) -> VideoInfo:
                 [frame for frame, _ in jumps],
                 complaints,
                 lost_from,
-                complaint is not None,
+                has_complaints=complaint is not None,
+                slack=0 if times.are_names or not first.delay else MAX_REORDER_FRAMES,
+                num_ahead=_frames_within(times, stream, _READ_AHEAD_S) if is_damaged_ahead else 0,
             ),
             time_jumps=np.array([frame for frame, _ in jumps], np.int64),
             has_color=first.has_color,
@@ -205,7 +213,7 @@ class PyavFrame:
     """PyAV's frame."""
 
     def picture(self, color: ColorMode) -> np.ndarray:
-        """See `frames.Decoded.picture`. 8-bit luma goes through the range table as it lies there; the rest through swscale."""
+        """See `frames.Decoded.picture`. 8-bit luma is brought to full range as it lies there; the rest goes through swscale."""
         name = self.frame.format.name
         if name.startswith(DEEP_GRAY):
             counts = _first_plane(self.frame, 1, ">u2" if name.endswith("be") else "<u2")
@@ -256,8 +264,8 @@ class _Reader:
     ) -> None:
         self._info = info
         self._wanted = wanted
-        # A frame on which no other leans need not be decoded where only each n-th is asked for.
-        self._is_sparse = wanted.step > 1 and info.is_timed
+        # A frame on which no other leans need not be decoded where only each n-th is asked for and nothing is known to be damaged.
+        self._is_sparse = wanted.step > 1 and info.is_timed and not info.suspect
         self._hwaccel = None if device == "cpu" else _hwaccel(_device_index(device))
         self._avoid = sorted(avoid)
         self._on_frame = on_frame
@@ -293,6 +301,17 @@ class _Reader:
         at once: then they are the same each time.
         """
         anchor = self._damage.start_of(start) if is_damaged else start
+        for number, frame in self._in_order(anchor, wall, is_copied=is_damaged):
+            if number < start:
+                continue
+            if self._turns(number, is_damaged):
+                self._place = number
+                return
+            yield PyavFrame(number, int(self._info.pts[number]), self._damage.covers(number), frame)
+        self._place = max(start, wall)
+
+    def _in_order(self, anchor: int, wall: int, *, is_copied: bool) -> Iterator[tuple[int, Any]]:
+        """Frames from a key frame at or before `anchor` on, each held until what was stored behind it has come out as well."""
         held: list[tuple[int, Any]] = []
         expected = -1
         for number, frame in self._landed(anchor, wall):
@@ -308,38 +327,26 @@ class _Reader:
             for early, _ in held:
                 if early > number:  # the decoder knows the order, so that one's time is wrong
                     self._damage.mark(early, early + 1)
-            insort(held, (number, _detached(frame) if is_damaged else frame), key=itemgetter(0))
+            insort(held, (number, _detached(frame) if is_copied else frame), key=itemgetter(0))
             if len(held) > self._num_held:
-                number, frame = held.pop(0)
-                self._lost(expected, number)
-                expected = number + 1
-                if number >= start and self._turns(number, is_damaged):
-                    self._place = number
-                    return
-                yield from self._shown(number, frame, start)
+                expected = self._after(held[0][0], expected)
+                yield held.pop(0)
         for number, frame in held:
-            self._lost(expected, number)
-            expected = number + 1
-            if number >= start and self._turns(number, is_damaged):
-                self._place = number
-                return
-            yield from self._shown(number, frame, start)
-        self._lost(expected, min(wall, self._info.num_frames))
-        self._place = max(start, wall)
+            expected = self._after(number, expected)
+            yield number, frame
+        self._after(min(wall, self._info.num_frames), expected)
+
+    def _after(self, number: int, expected: int) -> int:
+        """The frame behind `number`; those that were expected before it and did not come are lost."""
+        for missing in range(max(expected, 0), number):
+            if not self._is_sparse or missing in self._wanted:
+                self._damage.add(missing)
+        return number + 1
 
     def _turns(self, number: int, is_damaged: bool) -> bool:
         """Whether a passage ends before this frame; what cannot be entered in the middle is read on as it was begun."""
         is_suspect = self._damage.covers(number)
         return is_suspect != is_damaged and (is_suspect or self._info.is_seekable)
-
-    def _lost(self, first: int, stop: int) -> None:
-        for missing in range(max(first, 0), stop):
-            if not self._is_sparse or missing in self._wanted:
-                self._damage.add(missing)
-
-    def _shown(self, number: int, frame: Any, start: int) -> Iterator[PyavFrame]:
-        if number >= start:
-            yield PyavFrame(number, int(self._info.pts[number]), self._damage.covers(number), frame)
 
     def _landed(self, target: int, wall: int) -> Iterator[_Event]:
         """Events from a sound key frame at or before `target` on, or from the file's beginning."""
@@ -383,7 +390,8 @@ class _Reader:
                 if entrance is None:
                     return
             packets = container.demux(stream)
-            num_shown = num_failed = num_unknown = 0
+            counter = None if info.is_timed else _FrameCounter(codec)
+            num_unknown = 0
             is_inside = entrance is None
             is_readable = True
             while is_readable:
@@ -398,24 +406,27 @@ class _Reader:
                     continue
                 if self._is_sparse:
                     codec.skip_frame = "DEFAULT" if number < 0 or number in self._wanted else "NONREF"
+                if counter is not None and packet is not None:
+                    counter.feed(packet)
                 try:
                     decoded = codec.decode(packet if is_readable else None)
                 except av.EOFError:  # flushed before
                     return
                 except av.FFmpegError:
-                    num_failed += 1
+                    if counter is not None:
+                        number = counter.fail()
                     yield number, None  # its frame stays missing, and whoever asked for it names it as a gap
                     continue
                 for frame in decoded:
-                    if info.is_timed:
+                    if counter is None:
                         index = self._index_of(frame)
                         if index < 0:
                             num_unknown += 1
                             self._check_unknown(frame, num_unknown)
                             continue
                     else:
-                        index = num_shown + num_failed
-                        num_shown += 1
+                        yield from ((lost, None) for lost in counter.lost_before(frame))
+                        index = counter.count()
                         if index >= info.num_frames:
                             raise VideoDecodeError(
                                 f"{info.path}: decoding shows more than the {info.num_frames} frames of its packets; "
@@ -434,6 +445,55 @@ class _Reader:
                 f"{self._info.path}: decoding shows a frame at pts {frame.pts} that the packets did not announce; "
                 "the file changed while it was read, or its index is wrong: remux it, then try again"
             )
+
+
+class _FrameCounter:
+    """Numbers for frames without times: the place of each among all packets, those counted whose picture never came.
+
+    A packet that a decoder drops without an error (zeroed MPEG-4) would move all numbers behind it. So each packet carries its
+    number through the decoder, and one that has not come out a full reordering later is lost: numbers are right again from there
+    on, and the frames between are among those that the loss makes suspect.
+    """
+
+    def __init__(self, codec: Any) -> None:
+        codec.copy_opaque = True
+        self._num_fed = self._num_counted = 0
+        self._outstanding: list[int] = []
+        self._num_twins = 0
+
+    def feed(self, packet: Any) -> None:
+        """The decoder gets this packet next."""
+        packet.opaque = (self._num_fed,)  # PyAV keeps these by identity: a tuple of its own for each packet
+        if packet.size and not packet.is_discard:
+            self._outstanding.append(self._num_fed)
+        self._num_fed += 1
+
+    def fail(self) -> int:
+        """The last packet cannot be decoded; the number that its frame would have had."""
+        if self._outstanding and self._outstanding[-1] == self._num_fed - 1:
+            self._outstanding.pop()
+        return self.count()
+
+    def lost_before(self, frame: Any) -> list[int]:
+        """Numbers of frames that are lost for good now that `frame` comes out."""
+        (number,) = frame.opaque or (-1,)
+        if number in self._outstanding:
+            self._outstanding.remove(number)
+        else:  # two pictures in one packet; then another packet is an empty one that stands for the second
+            self._num_twins += 1
+        lost = []
+        while self._outstanding and self._outstanding[0] < number - MAX_REORDER_FRAMES:
+            self._outstanding.pop(0)
+            if self._num_twins > 0:
+                self._num_twins -= 1
+            else:
+                lost.append(self.count())
+        return lost
+
+    def count(self) -> int:
+        """The next number."""
+        self._num_counted += 1
+        return self._num_counted - 1
 
 
 def _converted(frame: Any, pixel_format: str) -> Any:
@@ -520,6 +580,13 @@ def _time_jumps(pts: np.ndarray) -> list[tuple[int, int]]:
     return [(int(place) + 1, max(1, round(steps[place] / usual) - 1)) for place in np.flatnonzero(steps > 1.5 * usual)]
 
 
+def _frames_within(times: "_Times", stream: "VideoStream", seconds: float) -> int:
+    """How many frames are shown within some seconds from the first one's time."""
+    if len(times.of_frames) == 0 or not times.are_true or stream.time_base is None:
+        return len(times.of_frames)
+    return int(np.searchsorted(times.of_frames, times.of_frames[0] + seconds / float(stream.time_base), side="right"))
+
+
 @contextmanager
 def _demuxer_log() -> Iterator[list[tuple[int, str, str]]]:
     """FFmpeg's error messages (level, who, text) while the block runs; without threads of its own, as demuxing is."""
@@ -535,7 +602,7 @@ def _demuxer_log() -> Iterator[list[tuple[int, str, str]]]:
 
 
 def _lost_packets(
-    container: "InputContainer", stream: "VideoStream", places: Sequence[int | None]
+    container: "InputContainer", stream: "VideoStream", places: Sequence[int | None], *, has_complaints: bool
 ) -> tuple[int, int | None]:
     """How many frames the file's own index lists (0: it has none), and the first frame whose number lost packets shifted.
 
@@ -544,6 +611,8 @@ def _lost_packets(
     listed = getattr(stream, "index_entries", None)  # PyAV 15
     if container.format.name != "avi" or listed is None:
         return (0 if container.format.name == "avi" else int(stream.frames)), None
+    if has_complaints and max(len(listed), len(places)) < stream.frames:  # the index is damaged as well
+        return int(stream.frames), 0
     entries = [entry for entry in listed if entry.size > 0]  # an empty chunk says that the picture before it stays
     if len(entries) <= len(places):
         return len(entries), None
@@ -561,20 +630,28 @@ def _suspect_ranges(
     jumps: Sequence[int],
     complaints: Sequence[int],
     lost_from: int | None,
+    *,
     has_complaints: bool,
+    slack: int,
+    num_ahead: int,
 ) -> np.ndarray:
     """i64 [S, 2]: what follows marked packets, lost ones, and bytes that made no sense.
 
     A packet that was lost before frame n was stored at most a reordering before it. Nothing leans on it from the next key frame on;
-    but the first packet behind senseless bytes is no key frame only because it says so. From `lost_from` on numbers are wrong.
+    but the first packet behind senseless bytes is no key frame only because it says so. What is wrong with a packet may have begun
+    in the one before. From packet `lost_from` on numbers are wrong. Some of the first `num_ahead` frames are damaged, and nobody
+    tells which.
     """
-    damage = Damage(decode_order, keyframes)
+    damage = Damage(decode_order, keyframes, slack=slack)
+    if num_ahead > 0:
+        damage.mark(0, num_ahead)
     for packet in complaints:
-        damage.add(int(decode_order[packet]))
+        for neighbour in decode_order[max(0, packet - 1) : packet + 1].tolist():
+            damage.add(neighbour)
     if lost_from is not None:
-        damage.mark(lost_from, len(decode_order))
+        damage.mark(max(0, int(decode_order[lost_from:].min(initial=lost_from)) - slack), len(decode_order))
     for frame in corrupt:
-        # What is missing may have been the end of the packet before, or the beginning of the next.
+        # And what is missing may have been the beginning of the next.
         packet = int(np.flatnonzero(decode_order == frame)[0])
         for neighbour in decode_order[max(0, packet - 1) : packet + 2].tolist():
             damage.add(neighbour)

@@ -1,8 +1,9 @@
 """What a scan found, kept beside the output, so that later runs do not read terabytes again to learn what they know.
 
-A kept scan counts as long as the file's name, size and time of change are those it was made from; anything else scans anew.
+A kept scan counts as long as the file's place, size and time of change are those it was made from; anything else scans anew.
 """
 
+import hashlib
 import io
 import json
 from dataclasses import fields
@@ -61,9 +62,11 @@ def save(folder: Path, info: VideoInfo) -> None:
 
 
 def _file_of(folder: Path, path: Path) -> Path:
-    return folder / f"scan-{path.name}.npz"
+    # Chunks of one recording may have one name in several folders.
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    return folder / f"scan-{place}-{path.name}.npz"
 
 
 def _identity(path: Path) -> list[object]:
     status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]

@@ -81,7 +81,7 @@ def without_packets(path: Path, target: Path, lost: range) -> Path:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(10), 14, 22, 28, 50, 101])
 def test_what_a_bitten_file_shows_without_a_mark_is_true(
     clips: dict[str, Path], tmp_path: Path, name: str, seed: int
 ) -> None:
@@ -107,6 +107,35 @@ def test_a_bitten_file_looks_the_same_wherever_reading_starts(
         expected = [frame for frame in whole if start <= frame.frame_index < start + 17]
         assert [(f.frame_index, f.is_suspect) for f in part] == [(f.frame_index, f.is_suspect) for f in expected]
         assert [f.picture("gray").tobytes() for f in part] == [f.picture("gray").tobytes() for f in expected]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("seed", [1, 2, 4, 5, 13, 20, 22])
+def test_each_nth_frame_of_a_bitten_file_has_the_mark_that_it_has_among_all(
+    clips: dict[str, Path], tmp_path: Path, name: str, seed: int
+) -> None:
+    path = bitten(clips[name], tmp_path / name, seed)
+    clip, whole = decoded(path)
+    for step in (2, 3, 5):
+        frames = FrameRange(start_frame=0, stop_frame=clip.num_frames, step=step)
+        expected = [(frame.frame_index, frame.is_suspect) for frame in whole if frame.frame_index % step == 0]
+        assert [(frame.frame_index, frame.is_suspect) for frame in video.decode(clip, frames)] == expected
+
+
+def test_a_picture_that_an_avi_decoder_drops_moves_no_number(clips: dict[str, Path], tmp_path: Path) -> None:
+    data = bytearray(clips["d.avi"].read_bytes())
+    chunks = [place for place in range(data.index(b"movi"), len(data)) if data[place : place + 4] == b"00dc"]
+    data[chunks[40] + 8 : chunks[41] - 2] = bytes(
+        chunks[41] - chunks[40] - 10
+    )  # the chunk stays, what it holds is gone
+    path = tmp_path / "dropped.avi"
+    path.write_bytes(data)
+    clip, frames = decoded(path)
+    assert clip.num_frames == NUM_FRAMES
+    assert len(frames) < NUM_FRAMES
+    assert liars(clip, frames, pictures(clips["d.avi"])) == []
+    assert [frame.frame_index for frame in frames][-20:] == list(range(NUM_FRAMES - 20, NUM_FRAMES))
+    assert not any(frame.is_suspect for frame in frames if frame.frame_index >= 40 + 2 * GOP + 16)
 
 
 @pytest.mark.parametrize("first", [30, 37, 41])

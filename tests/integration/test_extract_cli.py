@@ -507,7 +507,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     assert "infraredcity-city_clear-000000.tar: cannot be written: file too large" in stderr
     assert "Traceback" not in stderr
     left = {path.name for path in (tmp_path / "out" / CLIP).iterdir() if path.is_file() and path.name[0] != "."}
-    assert left == {"extract.json", "scan-h264.mp4.npz"}
+    assert [name for name in left if not name.startswith("scan-")] == ["extract.json"]
     assert not list((tmp_path / "out").rglob(".tmp-*"))
 
 

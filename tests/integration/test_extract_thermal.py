@@ -1,6 +1,7 @@
 """Counts of 16 bits, polarity, masks, frames that stand still, frames behind damage: what extraction makes of them."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from synthetic import GOP, H264, Shelf, ffmpeg, write_clip
 
 from infraredcity import index as sample_index
 from infraredcity import manifest, video
+from infraredcity.errors import VideoDecodeError
 from infraredcity.images import decode, decode_deep
 from infraredcity.index import FROZEN, REPEAT, SUSPECT
 from infraredcity.order import window_table
@@ -309,6 +311,12 @@ def test_a_kept_scan_is_read_instead_of_the_file_until_that_changes(
     assert video.probe(path, kept_in=tmp_path / "kept").num_frames == 1
     kept.write_bytes(kept.read_bytes()[:100])
     assert video.probe(path, kept_in=tmp_path / "kept").num_frames == 1
+    twin = tmp_path / "other" / "night.mp4"  # another file of the same name, size and time
+    twin.parent.mkdir()
+    twin.write_bytes(bytes(path.stat().st_size - 4) + b"none")
+    os.utime(twin, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    with pytest.raises(VideoDecodeError, match="not a video"):
+        video.probe(twin, kept_in=tmp_path / "kept")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "is_file", lambda self: self == path and False)  # the file itself may not be asked for
         assert video.probe(path, kept_in=tmp_path / "kept").num_frames == 1

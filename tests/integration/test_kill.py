@@ -253,6 +253,23 @@ def test_a_decoder_that_stands_still_twice_costs_the_frames_to_the_next_key_fram
     assert finished_files(folder) == files
 
 
+def test_a_decoder_that_stands_still_wherever_it_begins_is_one_clear_line(
+    shelf: Shelf, infraredcity_process: Start, tmp_path: Path
+) -> None:
+    process = infraredcity_process(*command(shelf, tmp_path / "out", 1), "--deadline", 0.4)
+    seen: set[int] = set()
+    with contextlib.suppress(AssertionError):  # "no new worker": the command has given up
+        while True:
+            os.kill(new_worker(process, seen), signal.SIGSTOP)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1, stderr
+    assert "the decoder gives no frame for 0.4 s wherever it begins, last at frame 36; see whether" in stderr
+    assert "Traceback" not in stderr
+    assert len(seen) == 8  # two for each of three stretches of a GOP, and two more
+    hangs = json.loads((tmp_path / "out" / CLIP / "hangs.json").read_text())
+    assert [(hang["start_frame"], hang["stop_frame"]) for hang in hangs] == [(0, 12), (12, 24), (24, 36)]
+
+
 def test_a_transport_stream_whose_decoder_stands_still_is_given_up_from_there(
     shelf: Shelf, infraredcity_process: Start, tmp_path: Path
 ) -> None:
