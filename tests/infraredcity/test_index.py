@@ -229,3 +229,19 @@ def test_stretches_may_go_on_over_frames_that_stand_still() -> None:
     index = replace(sample_index(8), mark=marks, run_id=run_ids(np.arange(8), frame_step=1, marks=marks))
     assert index.stretches().tolist() == [[0, 2], [2, 1], [3, 1], [4, 1], [5, 1], [6, 2]]
     assert index.stretches(spans_stills=True).tolist() == [[0, 6], [6, 2]]
+
+
+def test_an_index_of_before_marks_is_read_and_nothing_in_it_is_marked(tmp_path: Path) -> None:
+    index = sample_index(5)
+    save(index, tmp_path)
+    with np.load(tmp_path / INDEX_NAME) as arrays:
+        old = {name: arrays[name] for name in arrays if name != "mark"}
+    header = json.loads(old["header"].tobytes())
+    header["format"] = "infraredcity-index-1"
+    np.savez(tmp_path / INDEX_NAME, **old | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+    assert_equal(load(tmp_path), index)
+    (tmp_path / "new").mkdir()
+    header["format"] = "infraredcity-index-2"  # which says that there are marks
+    np.savez(tmp_path / "new" / INDEX_NAME, **old | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+    with pytest.raises(ManifestError, match="damaged or not an index"):
+        load(tmp_path / "new")
