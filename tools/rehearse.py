@@ -1,9 +1,9 @@
 """The published frame counts, in full, on tiny pictures: `python tools/rehearse.py WORK [--json FILE] [--divide N]`.
 
 Nine clips of 32x32 whose lengths add up to the published totals go through `infraredcity extract --all` and `infraredcity
-make-lite` as a user would run them. Every count that the two report is compared with manifests/published.toml, and every picture is
-found again in the tars; the memory of all processes together has to stay under 1 GiB. Ends with the times, and with what extraction
-takes at 640x512 when its speed there is given.
+make-lite` as a user would run them. Every count that the two report is compared with manifests/published.toml, every picture is
+found again in the tars, and `infraredcity verify` has to find nothing; the memory of all processes of each command has to stay
+under 1 GiB. Ends with the times, and with what extraction takes at 640x512 when its speed there is given.
 
 Published are totals per domain and time of day, not the lengths of clips. Here each total is dealt to its clips in proportion to
 what the Lite table takes of them (`clip_lengths`), so that every cell of the table can be had. Visible night is one clip of 178,698
@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from measure import (
     INFRAREDCITY,
+    Ran,
     ffmpeg_command,
     interruptible,
     machine_facts,
@@ -50,6 +51,8 @@ MAX_DIVIDE = 250
 """The smallest count of the Lite table is 500, and a window has 2 frames."""
 _COMPLETE = (0, 4, 5)
 """Exit codes of `extract` behind which there is a report: done, count mismatch, gaps."""
+_VERIFIED = (0, 4)
+"""Exit codes of `verify` behind which there is a report: all as it should be, findings."""
 
 
 def main() -> None:
@@ -117,7 +120,15 @@ def rehearse(work: Path, *, divide: int) -> dict[str, Any]:
         )
     found = {name: found[name] for name in [*expected, *found] if name in found}  # in the order of the table
     differences = differing(expected, found)
-    memory = {"extract": extract.peak_rss_bytes, "make-lite": make_lite.peak_rss_bytes}
+    say("verify")
+    verify = run_verify(work, divide=divide)
+    verify_report = json.loads(verify.stdout)
+    differences += findings_of(verify_report)
+    memory = {
+        "extract": extract.peak_rss_bytes,
+        "make-lite": make_lite.peak_rss_bytes,
+        "verify": verify.peak_rss_bytes,
+    }
     for name, peak in memory.items():
         if peak >= MAX_RSS_BYTES:
             differences.append(f"memory of {name}: {megabytes(peak)}, must stay under {megabytes(MAX_RSS_BYTES)}")
@@ -131,10 +142,23 @@ def rehearse(work: Path, *, divide: int) -> dict[str, Any]:
         "extract_s": extract.wall_s,
         "extract_fps": found["total"] / extract.wall_s,
         "make_lite_s": make_lite.wall_s,
+        "verify_s": verify.wall_s,
+        "verified_samples": verify_report["num_samples"],
         "peak_rss_bytes": memory,
         "size_bytes": sum(report["size_bytes"] for report in reports),
         "lite_rows": lite_report["rows"],
     }
+
+
+def run_verify(work: Path, *, divide: int) -> Ran:
+    """`infraredcity verify` over all that was written; undivided, with the published counts."""
+    words = ("verify", work, "--json", *(["--published"] if divide == 1 else []))
+    return succeed(*INFRAREDCITY, *words, ok=_VERIFIED, watch_memory=True)
+
+
+def findings_of(report: Mapping[str, Any]) -> list[str]:
+    """A line for each thing that `verify --json` found."""
+    return [f"verify: {finding['message']}" for finding in report["findings"]]
 
 
 def clip_lengths(clips: list[catalog.Clip]) -> Counts:
@@ -350,6 +374,8 @@ def print_result(result: dict[str, Any]) -> None:
     print(f"extract {result['extract_s']:.1f} s, at most {megabytes(memory['extract'])}; "
           f"{result['extract_fps']:,.0f} frames/s at {SIDE_PX}x{SIDE_PX}")  # fmt: skip
     print(f"make-lite {result['make_lite_s']:.1f} s, at most {megabytes(memory['make-lite'])}")
+    print(f"verify {result['verify_s']:.1f} s, at most {megabytes(memory['verify'])}; "
+          f"{result['verified_samples']:,} samples, {result['verified_samples'] / result['verify_s']:,.0f} a second")  # fmt: skip
     if divide > 1:
         print(f"undivided, extract would take about {result['extract_s'] * divide / 60:.0f} minutes at this size")
     if "at_640x512" in result:
@@ -358,7 +384,7 @@ def print_result(result: dict[str, Any]) -> None:
               f"the published clips take {real['extract_s'] / 60:.0f} minutes")  # fmt: skip
     verdict = f"{len(result['differences'])} NUMBERS DIFFER" if result["differences"] else "every count as expected"
     print(f"rehearsal: {counts['total']:,} frames of 9 clips, {counts['lite total']:,} in the Lite set, "
-          f"{result['extract_s'] + result['make_lite_s']:.0f} s: {verdict}")  # fmt: skip
+          f"{result['extract_s'] + result['make_lite_s'] + result['verify_s']:.0f} s: {verdict}")  # fmt: skip
 
 
 def say(text: str) -> None:

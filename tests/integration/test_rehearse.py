@@ -1,6 +1,7 @@
 """The published counts on tiny clips: all of them (slow), and the 200th part."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,11 @@ def test_the_200th_part_gives_the_200th_part_of_every_cell(tmp_path: Path) -> No
     }
     assert found["counts"]["night_visible: pictures in tars"] == 893
     assert 0 < found["peak_rss_bytes"]["extract"] < 2**30
+    # The 200th part of each clip rounded down (260, 130, 215, 158, 243, 893, 333, 402, 261), and the Lite set.
+    assert found["verified_samples"] == 2_895 + 202
+    assert found["verify_s"] > 0
+    assert 0 < found["peak_rss_bytes"]["verify"] < 2**30
+    assert f"verify {found['verify_s']:.1f} s, at most " in ended.stdout
     # 579,984 frames at 1,000 a second
     assert found["at_640x512"]["extract_s"] == pytest.approx(579.984)
     assert ended.stdout.splitlines()[-1].endswith("every count as expected")
@@ -97,6 +103,17 @@ def test_a_number_that_differs_gets_a_line(rehearse: Any) -> None:
         "total: expected 1,000, found 999",
         "odd: expected none, found 1",
     ]
+
+
+def test_what_verify_finds_is_a_difference(rehearse: Any, extracted: Path, tmp_path: Path) -> None:
+    shutil.copytree(extracted, tmp_path / "shards")
+    shard = tmp_path / "shards/city_day/infraredcity-city_day-000002.tar"
+    shard.unlink()
+    line = f"verify: {shard}: the index names it, it is not there; copy it again, or extract anew"
+    assert rehearse.findings_of(json.loads(rehearse.run_verify(tmp_path, divide=2).stdout)) == [line]
+    undivided = rehearse.findings_of(json.loads(rehearse.run_verify(tmp_path, divide=1).stdout))
+    assert undivided[0] == line
+    assert "verify: total: 579,984 frames are published, 100 are here" in undivided
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""`infraredcity verify` and `infraredcity repair`: whether a data set is what it says, and putting it right."""
+
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from infraredcity.cli.options import FOLDER, ProgressLine, format_bytes, json_option, print_json
+from infraredcity.repair import RepairReport, repair
+from infraredcity.verify import DECODE_CHOICES, DecodeChoice, Finding, VerifyReport, verify
+
+_SHOWN_OF_PART = 10
+_PARTIAL, _MISMATCH = 3, 4
+
+
+@click.command("verify")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option(
+    "--published", is_flag=True, help="Compare with the published counts of the clips or of the Lite table too."
+)
+@click.option("--decode", type=click.Choice(DECODE_CHOICES), default="sample", show_default=True,
+              help="Which pictures to decode: all, 32 of each part, or none. All are hashed in any case.")  # fmt: skip
+@json_option
+def verify_command(folder: Path, published: bool, decode: DecodeChoice, as_json: bool) -> None:
+    """Check a data set: hashes, counts, order, keys, members, pictures, index, manifest, index files of other readers.
+
+    Exit codes: 0 all is as it should be; 4 something is not, with a line for each; 1 there is no data set.
+    """
+    report = verify(folder, published=published, decode=decode, on_progress=ProgressLine())
+    if as_json:
+        print_json({**asdict(report), "is_as_it_should_be": not report.findings})
+    else:
+        _print(report)
+    sys.exit(_MISMATCH if report.findings else 0)
+
+
+@click.command("repair")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@json_option
+def repair_command(folder: Path, dry_run: bool, as_json: bool) -> None:
+    """Rebuild index, manifest and index files of DIR from its shards, and name what must be extracted again.
+
+    Damaged shards are rewritten with the samples that are whole; the damaged file stays beside them as <name>.damaged.
+    Exit codes: 0 all is whole again; 3 samples were lost or something is wrong still, with the command to run.
+    """
+    report = repair(folder, dry_run=dry_run, on_progress=ProgressLine())
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _print_repair(report)
+    sys.exit(_PARTIAL if report.lost or report.unsolved else 0)
+
+
+def _print(report: VerifyReport) -> None:
+    if report.counts:
+        click.echo(f"{'published count':36} {'expected':>9} {'found':>9}")
+        for row in report.counts:
+            click.echo(
+                f"{row.name:36} {row.expected:9,} {row.found:9,}" + ("" if row.expected == row.found else "  differs")
+            )
+    by_part: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        by_part.setdefault(finding.part, []).append(finding)
+    for part, findings in by_part.items():
+        for finding in findings[:_SHOWN_OF_PART]:
+            click.echo(f"{finding.problem}: {finding.message}")
+        if len(findings) > _SHOWN_OF_PART:
+            rest = Counter(finding.problem for finding in findings[_SHOWN_OF_PART:])
+            told = ", ".join(f"{count:,} {problem}" for problem, count in rest.items())
+            click.echo(f"{part}: and {len(findings) - _SHOWN_OF_PART:,} more ({told}); --json lists all")
+    for note in report.notes:
+        click.echo(f"Note: {note}", err=True)
+    verdict = f"{len(report.findings):,} FINDINGS" if report.findings else "all as it should be"
+    click.echo(
+        f"{report.folder}: {report.num_parts} parts, {report.num_shards:,} shards, {report.num_samples:,} samples, "
+        f"{format_bytes(report.size_bytes)}, {report.num_decoded:,} decoded: {verdict}"
+    )
+
+
+def _print_repair(report: RepairReport) -> None:
+    for action in report.actions:
+        click.echo(f"{'would: ' if report.is_dry_run else ''}{action}")
+    for loss in report.lost:
+        click.echo(
+            f"lost: {loss.clip_id} frames {loss.first_frame} to {loss.last_frame} ({loss.num_frames}); {loss.what_to_do}"
+        )
+    for line in report.unsolved:
+        click.echo(f"left: {line}")
+    for note in report.notes:
+        click.echo(f"Note: {note}", err=True)
+    done = f"{len(report.actions)} things {'to put' if report.is_dry_run else 'put'} right" if report.actions else ""
+    left = f"{len(report.unsolved)} things left" if report.unsolved else ""
+    verdict = ", ".join(words for words in (done, left) if words) or "nothing to do"
+    click.echo(f"{report.folder}: {report.num_samples:,} samples in {report.num_parts} parts, {verdict}")
