@@ -1,0 +1,111 @@
+"""What a data set says of itself to other programs: what people told about it, and what is counted."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from infraredcity import manifest
+from infraredcity.dataset import Part, rows_of
+from infraredcity.errors import ManifestError
+from infraredcity.manifest import Columns
+
+_VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What only people know of a data set; None or empty where nobody said it, and then nothing is claimed.
+
+    Attributes:
+        name: Its name; by default that of its folder.
+        description: A few sentences; by default what was counted.
+        url: Where it can be found.
+        license: An address, or an identifier such as "CC-BY-4.0".
+        creators: Names of people or organisations.
+        cite_as: How to cite it, best as BibTeX.
+        version: MAJOR.MINOR.PATCH.
+        date_published: As 2026-01-31.
+    """
+
+    name: str | None = None
+    description: str | None = None
+    url: str | None = None
+    license: str | None = None
+    creators: tuple[str, ...] = ()
+    cite_as: str | None = None
+    version: str | None = None
+    date_published: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None and _VERSION.fullmatch(self.version) is None:
+            raise ValueError(f"version must be MAJOR.MINOR.PATCH, got {self.version!r}")
+        if self.date_published is not None:
+            try:
+                date.fromisoformat(self.date_published)
+            except ValueError as error:
+                raise ValueError(f"date_published must be a day as 2026-01-31, got {self.date_published!r}") from error
+
+    def name_for(self, root: Path) -> str:
+        """Its name."""
+        return self.name or root.resolve().name or "dataset"
+
+    def description_for(self, rows: Columns) -> str:
+        """Its description."""
+        return self.description or f"{counted(rows)}, as WebDataset shards with one row per frame in the manifest."
+
+
+def counted(rows: Columns) -> str:
+    """What a manifest counts, in words: "1,200 frames of 3 clips (city, highway; infrared, visible)"."""
+    scenes, modalities = (", ".join(sorted({*rows[name]})) for name in ("scene", "modality"))
+    clips = len({*rows["clip"]})
+    return f"{len(rows['key']):,} frames of {clips} clip{'' if clips == 1 else 's'} ({scenes}; {modalities})"
+
+
+def checked_rows(root: Path, parts: Sequence[Part]) -> tuple[Columns, bool]:
+    """The rows of a data set, and whether a manifest of all of them stands in its folder.
+
+    `extract --all` writes a folder for each clip and none that joins them; make-lite, shard and import write one.
+
+    Raises:
+        ManifestError: A manifest contradicts the parts, a shard is missing or of another size, or the set is empty.
+    """
+    rows = rows_of(parts)
+    if not rows["key"]:
+        raise ManifestError(f"{root}: holds no samples, so there is nothing to describe")
+    for part in parts:
+        for info in part.index.shards:
+            path = part.path / info.name
+            if not path.is_file() or path.stat().st_size != info.size_bytes:
+                raise ManifestError(
+                    f"{path}: is missing or of another size than the index says ({info.size_bytes} bytes); "
+                    'run "infraredcity verify"'
+                )
+    # A part in the folder itself has its own manifest there, not that of all parts.
+    is_joint = [part.name for part in parts] == ["."] or (
+        all(part.name != "." for part in parts)
+        and any((root / name).exists() for name in (manifest.CSV_NAME, manifest.PARQUET_NAME))
+    )
+    if is_joint:
+        _check_manifest(root, rows)
+    else:
+        for part in parts:
+            _check_manifest(part.path, manifest.columns(part.index, part.clips, split=part.split))
+    return rows, is_joint
+
+
+def _check_manifest(folder: Path, rows: Columns) -> None:
+    """Both files hold these rows: what is written is the same for the same rows, what was read is compared."""
+    for name in (manifest.CSV_NAME, manifest.PARQUET_NAME):
+        if manifest.read(folder / name) != rows:
+            raise ManifestError(
+                f'{folder / name}: is not the manifest of these shards; rebuild it with "infraredcity repair"'
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

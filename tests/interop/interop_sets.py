@@ -1,0 +1,55 @@
+"""What every reader should find in a data set, by our own index."""
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infraredcity import dataset
+from infraredcity.shard_reader import ShardFiles
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One sample as our index has it."""
+
+    key: str
+    sha256: str
+    facts: dict[str, Any]
+
+    @property
+    def row(self) -> list[Any]:
+        """As the readers' scripts print it."""
+        return [self.key, self.sha256, self.facts]
+
+
+def expected(root: Path, name: str = ".") -> list[Expected]:
+    """All samples of a part, in the order of its index."""
+    part = dataset.open_part(root, name)
+    found = []
+    with ShardFiles(part.index, part.path) as files:
+        for row in range(len(part.index)):
+            image = files.image(row)
+            sha256 = hashlib.sha256(image).hexdigest()
+            assert sha256 == part.index.sha256[row].tobytes().hex()
+            facts = part.clips[part.index.clips[int(part.index.clip[row])]]
+            told = dataset.facts_of(facts, int(part.index.frame_index[row]), int(part.index.pts[row]))
+            found.append(Expected(part.index.key(row), sha256, dict(told)))
+    return found
+
+
+def needs(package: str) -> None:
+    """Skip where a package is missing; fail there with REQUIRE_INTEROP=1, as `make interop` sets it."""
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        message = f"{package} is not installed here; make interop runs this test"
+        if os.environ.get("REQUIRE_INTEROP") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
