@@ -1,0 +1,160 @@
+"""Small charts as inline SVG: a histogram, a line over time, bars by size. Pure functions from numbers to markup.
+
+Colours and line styles come from the page's style sheet by class, so that light, dark and print each have their own. Every chart
+has a text that says what it shows; the numbers themselves belong into a table beside it.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+_WIDTH, _HEIGHT = 360, 168
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 24
+_PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+_GAP_FACTOR = 2.5
+"""A line is not drawn over a step of time that is so many times the usual one."""
+
+
+def format_time(seconds: float) -> str:
+    """A time for people, to hundredths: 0:08.04, 12:30.00, 1:02:03.50."""
+    hundredths = round(abs(seconds) * 100)
+    minutes, rest = divmod(hundredths, 6000)
+    hours, minutes = divmod(minutes, 60)
+    sign = "-" if seconds < 0 and hundredths else ""
+    told = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{sign}{told}:{rest // 100:02d}.{rest % 100:02d}"
+
+
+def ticks(low: float, high: float, *, at_most: int = 4) -> list[float]:
+    """Round values inside [low, high], evenly spaced by 1, 2 or 5 times a power of ten, at most so many."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    power = 10.0 ** math.floor(math.log10(span / at_most))
+    steps = (power * factor for factor in (1, 2, 5, 10, 20))
+    step = next(step for step in steps if math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) + 1 <= at_most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(number * step, 10) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def histogram(bins: Sequence[int], *, marks: Sequence[tuple[str, float]], stop: int, says: str) -> str:
+    """Bars for counts in equal bins from 0 to `stop`, their height as a share of all.
+
+    Args:
+        bins: Counts, at least one above 0.
+        marks: Names and places of upright lines, such as ("median", 120.0).
+        stop: Where the last bin ends.
+        says: What the chart shows, in words.
+    """
+    whole, highest = sum(bins), max(bins)
+    bar = _PLOT_WIDTH / len(bins)
+    path = "".join(
+        f"M{_LEFT + number * bar:.1f} {_TOP + _PLOT_HEIGHT}v-{count / highest * _PLOT_HEIGHT:.1f}h{bar:.1f}V{_TOP + _PLOT_HEIGHT}z"
+        for number, count in enumerate(bins)
+        if count
+    )
+    lines = "".join(
+        f'<path class="mark-line" d="M{_x(place, 0.0, float(stop)):.1f} {_TOP}V{_TOP + _PLOT_HEIGHT}"/>'
+        for _, place in marks
+    )
+    share = 100 * highest / whole
+    return _chart(
+        f'<path class="bars" d="{path}"/>{lines}',
+        x_ticks=[(float(value), f"{value:g}") for value in (0, stop // 4, stop // 2, 3 * stop // 4, stop - 1)],
+        x_range=(0.0, float(stop)),
+        y_ticks=[(value, f"{value:g} %") for value in ticks(0.0, share, at_most=3)],
+        y_range=(0.0, share),
+        says=says,
+    )
+
+
+def line(times_s: Sequence[float], values: Sequence[float], *, from_zero: bool = False, says: str) -> str:
+    """A line of values over time, broken where time jumps; at least one value.
+
+    Args:
+        times_s: Where the values stand, ascending.
+        values: What is shown.
+        from_zero: Whether the scale begins at 0 rather than near the lowest value.
+        says: What the chart shows, in words.
+    """
+    low, high = min(values), max(values)
+    middle, half = (low + high) / 2, max((high - low) * 0.55, 2.0)
+    y_range = (0.0, max(1.1 * high, 1.0)) if from_zero else (middle - half, middle + half)
+    x_range = _time_range(times_s)
+    steps = sorted(later - earlier for earlier, later in pairwise(times_s))
+    usual = steps[(len(steps) - 1) // 2] if steps else 0.0
+    path, before = "", None
+    for time_s, value in zip(times_s, values, strict=True):
+        begins = before is None or time_s - before > _GAP_FACTOR * usual
+        path += f"{'M' if begins else 'L'}{_x(time_s, *x_range):.1f} {_y(value, *y_range):.1f}{'h0' if begins else ''}"
+        before = time_s
+    return _chart(
+        f'<path class="line" d="{path}"/>',
+        x_ticks=_time_ticks(x_range),
+        x_range=x_range,
+        y_ticks=[(value, f"{value:g}") for value in ticks(*y_range)],
+        y_range=y_range,
+        says=says,
+    )
+
+
+def bars(labels: tuple[str, str], counts: Sequence[int], *, says: str) -> str:
+    """A bar for each count, the first and the last named; at least one count."""
+    highest = max(*counts, 1) if len(counts) > 1 else max(counts[0], 1)
+    slot = _PLOT_WIDTH / len(counts)
+    path = "".join(
+        f"M{_LEFT + (number + 0.1) * slot:.1f} {_TOP + _PLOT_HEIGHT}v-{count / highest * _PLOT_HEIGHT:.1f}h{0.8 * slot:.1f}"
+        f"V{_TOP + _PLOT_HEIGHT}z"
+        for number, count in enumerate(counts)
+        if count
+    )
+    whole = sorted({round(value) for value in ticks(0.0, float(highest))})
+    return _chart(
+        f'<path class="bars" d="{path}"/>',
+        x_ticks=[(0.0, labels[0]), (1.0, labels[1])],
+        x_range=(0.0, 1.0),
+        y_ticks=[(float(value), f"{value:,}") for value in whole],
+        y_range=(0.0, float(highest)),
+        says=says,
+    )
+
+
+def _chart(
+    drawn: str,
+    *,
+    x_ticks: Sequence[tuple[float, str]],
+    x_range: tuple[float, float],
+    y_ticks: Sequence[tuple[float, str]],
+    y_range: tuple[float, float],
+    says: str,
+) -> str:
+    base = _TOP + _PLOT_HEIGHT
+    grid = "".join(f"M{_LEFT} {_y(value, *y_range):.1f}h{_PLOT_WIDTH}" for value, _ in y_ticks)
+    texts = "".join(
+        f'<text class="end" x="{_LEFT - 6}" y="{_y(value, *y_range) + 4:.1f}">{html.escape(label)}</text>'
+        for value, label in y_ticks
+    )
+    for number, (value, label) in enumerate(x_ticks):
+        anchor = "start" if number == 0 else "end" if number == len(x_ticks) - 1 else "middle"
+        texts += f'<text class="{anchor}" x="{_x(value, *x_range):.1f}" y="{base + 17}">{html.escape(label)}</text>'
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(says)}">'
+        f'<path class="grid" d="{grid}"/>{drawn}<path class="axis" d="M{_LEFT} {base}h{_PLOT_WIDTH}"/>{texts}</svg>'
+    )
+
+
+def _time_range(times_s: Sequence[float]) -> tuple[float, float]:
+    return (times_s[0], times_s[-1]) if times_s[-1] > times_s[0] else (times_s[0] - 0.5, times_s[0] + 0.5)
+
+
+def _time_ticks(x_range: tuple[float, float]) -> list[tuple[float, str]]:
+    return [(value, format_time(value)) for value in x_range]
+
+
+def _x(value: float, low: float, high: float) -> float:
+    return _LEFT + (value - low) / (high - low) * _PLOT_WIDTH
+
+
+def _y(value: float, low: float, high: float) -> float:
+    return _TOP + (high - value) / (high - low) * _PLOT_HEIGHT if high > low else float(_TOP + _PLOT_HEIGHT)
