@@ -1,6 +1,7 @@
 # make demo   the main job on the built-in sample, ends with a page of pictures
 # make test   the tests                        make test-all   the slow ones too
 # make check  format, lint, types, imports     make format     rewrite files to the house format
+# make interop   our shards in the hands of other people's packages, in an environment of its own
 # make bench  how fast extraction is, on a quiet machine; a quarter of an hour, and its clips stay in bench/
 #
 # A fresh machine needs Python 3.11 or newer and make; everything else goes into .venv.
@@ -9,9 +10,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+INTEROP_VENV ?= .venv-interop
+INTEROP := $(INTEROP_VENV)/bin
 TORCH_INDEX ?=
 
-.PHONY: env demo test test-all check format bench clean
+.PHONY: env demo test test-all chromium interop check format bench clean
 .DELETE_ON_ERROR:
 
 env: $(VENV)/.ready
@@ -27,11 +30,27 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: env
 	$(BIN)/python tools/demo.py $(DEMO)
 
-test: env
+test: env chromium
 	$(BIN)/python -m pytest
 
-test-all: env
+test-all: env chromium
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# A browser for the tests that open pages, where nobody has to be asked for it; without one they skip and say so.
+chromium:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	    && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+	    || echo "no chromium here: the tests that open pages will skip"
+
+interop: $(INTEROP_VENV)/.ready
+	REQUIRE_INTEROP=1 $(INTEROP)/python -m pytest tests/interop
+
+$(INTEROP_VENV)/.ready: pyproject.toml constraints.txt tests/interop/requirements.txt
+	test -x $(INTEROP)/python || $(PYTHON) -m venv $(INTEROP_VENV)
+	$(INTEROP)/python -m pip install --quiet --upgrade pip
+	$(INTEROP)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(INTEROP)/python -m pip install --quiet -c constraints.txt -e '.[extract,loader]' -r tests/interop/requirements.txt
+	@touch $@
 
 check: env
 	$(BIN)/ruff format --check .
@@ -47,4 +66,4 @@ bench: env
 	$(BIN)/python tools/bench_extract.py --json bench-extract.json
 
 clean:
-	rm -rf $(VENV) $(DEMO) bench bench-extract.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(INTEROP_VENV) $(DEMO) bench bench-extract.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

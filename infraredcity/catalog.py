@@ -130,9 +130,14 @@ class Catalog:
         return len(self.clips)
 
 
+def is_clip_id(clip_id: str) -> bool:
+    """Whether `clip_id` can be the stem of a WebDataset key (a dot would cut the key and merge frames)."""
+    return _CLIP_ID.fullmatch(clip_id) is not None
+
+
 def check_clip_id(clip_id: str) -> None:
-    """CatalogError unless `clip_id` can be the stem of a WebDataset key (a dot would cut the key and merge frames)."""
-    if not _CLIP_ID.fullmatch(clip_id):
+    """CatalogError unless `is_clip_id`."""
+    if not is_clip_id(clip_id):
         raise CatalogError(
             f"clip id {clip_id!r} must be 1 to 60 characters of a-z, 0-9, _ and -, starting with a letter or digit"
         )

@@ -26,6 +26,7 @@ import numpy as np
 from infraredcity import index as sample_index
 from infraredcity import manifest
 from infraredcity.catalog import Clip, ColorMode
+from infraredcity.dataset import write_part
 from infraredcity.errors import OutputError, VideoDecodeError
 from infraredcity.images import encode, invert, is_inverted, mean_difference, suffix_of
 from infraredcity.index import FROZEN, REPEAT, SUSPECT, IndexEntry, ShardInfo, key_of
@@ -336,13 +337,15 @@ def finalize(job: ExtractJob, *, new_frames: int) -> ExtractReport:
         run_ids=sample_index.run_ids(
             frame_indices, frame_step=job.config.every, break_frames=job.video.break_frames, marks=marks
         ),
+        dup_of=sample_index.repeated(job.clip.clip_id, frame_indices, marks),
     )
     write_atomic(job.folder / GAPS_NAME, _json_bytes([asdict(gap) for gap in gaps]))
+    clips = {job.clip.clip_id: facts}
     if job.config.to == "shards":
-        manifest.write_reader_indexes(job.folder, index, name=job.clip.clip_id)
-        sample_index.save(index, job.folder)
-    manifest.write_columns(job.folder, manifest.columns(index, {job.clip.clip_id: facts}))
-    manifest.write_clips(job.folder, [facts])
+        write_part(job.folder, ".", index, clips)
+    else:
+        manifest.write_columns(job.folder, manifest.columns(index, clips))
+        manifest.write_clips(job.folder, [facts])
     return ExtractReport(
         clip=job.clip.clip_id,
         folder=str(job.folder),

@@ -28,6 +28,8 @@ _MASK_MARGIN_PX = 2
 """How far the fill reaches beyond a mask: display text has soft edges, and a lossy clip smears them into the pixels around."""
 _FILL_RADIUS_PX = 3
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+MAX_PIXELS = 1 << 26
+"""No still is larger (8192x8192); a file that claims more is damaged or hostile, and its pixels would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,8 +243,10 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
         u8 [H, W, C].
 
     Raises:
-        ImageError: The bytes are damaged or no picture, or a png of 16 bits, half of which would be lost.
+        ImageError: The bytes are damaged or no picture, claim more than MAX_PIXELS, or are a png of 16 bits, half of which would
+            be lost.
     """
+    size_of(data, name=name)
     if data[:2] == b"\xff\xd8":
         try:
             picture = simplejpeg.decode_jpeg(data, "GRAY" if color == "gray" else "RGB")
@@ -257,6 +261,30 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
     if decoded is None:
         raise ImageError(f"{name}: not a picture that can be decoded; extract the frame again")
     return decoded[:, :, None] if color == "gray" else np.ascontiguousarray(decoded[:, :, ::-1])
+
+
+def decode_small(data: bytes, side_px: int, *, name: str = "image") -> np.ndarray:
+    """Gray pixels of a still, where that is faster at a fraction of its size, of at least `side_px` each way if it has that.
+
+    Args:
+        data: The file's bytes.
+        side_px: Least width and height wanted; a jpg is unpacked at 1/8 to 8/8 of its size.
+        name: What to call the still in an error.
+
+    Returns:
+        u8 [H, W], or u16 [H, W] of a png of 16 bits.
+
+    Raises:
+        ImageError: The bytes are damaged or no picture.
+    """
+    if data[:2] != b"\xff\xd8":
+        return (decode_deep(data, name=name) if _is_deep_png(data) else decode(data, "gray", name=name))[:, :, 0]
+    width, height = size_of(data, name=name)
+    try:
+        picture = simplejpeg.decode_jpeg(data, "GRAY", min_height=min(side_px, height), min_width=min(side_px, width))
+    except ValueError as error:
+        raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); extract the frame again") from error
+    return np.asarray(picture)[:, :, 0]
 
 
 def decode_deep(data: bytes, *, name: str = "image") -> np.ndarray:
@@ -274,6 +302,7 @@ def decode_deep(data: bytes, *, name: str = "image") -> np.ndarray:
     """
     if not _is_deep_png(data):
         raise ImageError(f"{name}: not a png of 16 bits; read it with infraredcity.images.decode")
+    size_of(data, name=name)
     cv2 = _cv2("reading png")
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
@@ -282,6 +311,63 @@ def decode_deep(data: bytes, *, name: str = "image") -> np.ndarray:
         raise ImageError(f"{name}: a png of 16 bits with {decoded.shape[2]} channels, expected one; make it gray")
     counts: np.ndarray = decoded[:, :, None]
     return counts
+
+
+def size_of(data: bytes, *, name: str = "image") -> tuple[int, int]:
+    """Width and height in pixels that a jpg, png or webp claims in its header, before anything is unpacked.
+
+    Args:
+        data: The file's bytes.
+        name: What to call the still in an error.
+
+    Raises:
+        ImageError: It is none of these, its header is damaged, or it claims more than MAX_PIXELS.
+    """
+    width = height = 0
+    if data[:2] == b"\xff\xd8":
+        try:
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+        except ValueError as error:
+            raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); extract the frame again") from error
+    elif data[:8] == _PNG_MAGIC and data[12:16] == b"IHDR":
+        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        width, height = _webp_size(data)
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: not a picture that can be decoded; extract the frame again")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: claims {width}x{height} pixels, more than {MAX_PIXELS:,}; remove it, no frame is that large"
+        )
+    return width, height
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height, 0 where the header is damaged. Source: RFC 9649, sections 2.5 to 2.7."""
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return 0, 0
+    if kind == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if kind == b"VP8L" and body[0] == 0x2F:
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    return 0, 0
+
+
+def decode_any(data: bytes, *, name: str = "image") -> np.ndarray:
+    """Pixels of a still as the file holds them: u8 [H, W, 3], or u16 [H, W, 1] of a png of 16 bits.
+
+    Args:
+        data: The file's bytes.
+        name: What to call the still in an error.
+
+    Raises:
+        ImageError: The bytes are damaged or no picture.
+    """
+    return decode_deep(data, name=name) if _is_deep_png(data) else decode(data, "rgb", name=name)
 
 
 def _is_deep_png(data: bytes) -> bool:

@@ -7,23 +7,34 @@ only the index with its sizes and hashes says what belongs to the data set. It n
 import hashlib
 import io
 import json
+import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from infraredcity.catalog import is_clip_id
 from infraredcity.errors import ManifestError
 from infraredcity.storage import NPZ_DAMAGE, write_atomic
 
 INDEX_NAME = "index.npz"
-FORMAT = "infraredcity-index-2"
-_OLD_FORMAT = "infraredcity-index-1"
-"""Without marks."""
+FORMAT = "infraredcity-index-3"
+_LACKS: dict[str, tuple[str, ...]] = {
+    FORMAT: (),
+    "infraredcity-index-2": ("dup_of",),
+    "infraredcity-index-1": ("mark", "dup_of"),
+}
+"""Formats that are read, and the columns that each lacks."""
 FRAME_DIGITS = 8
 BLOCK_BYTES = 512
 """The unit of a tar: headers are one block, data is padded to whole ones."""
-_ARRAYS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256")
+_ARRAYS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256", "dup_of")
+_KINDS = {name: "i" for name in _ARRAYS} | {"mark": "u", "sha256": "u", "dup_of": "S"}
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
+_KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
 SUSPECT, REPEAT, FROZEN = 1, 2, 4
 """Bits of `mark`: follows damage; the same picture as the sample before; hardly another one than the sample before."""
 
@@ -80,6 +91,7 @@ class SampleIndex:
         size: i64 [N], see IndexEntry.
         span: i64 [N], see IndexEntry.
         sha256: u8 [N, 32], hash of the image's bytes.
+        dup_of: S [N], key of an earlier sample that shows the same picture or nearly so, perhaps in another folder; empty for none.
     """
 
     clips: tuple[str, ...]
@@ -96,6 +108,7 @@ class SampleIndex:
     size: np.ndarray
     span: np.ndarray
     sha256: np.ndarray
+    dup_of: np.ndarray
 
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in _ARRAYS}
@@ -160,6 +173,41 @@ def key_of(clip_id: str, frame_index: int) -> str:
     return f"{clip_id}_{frame_index:0{FRAME_DIGITS}d}"
 
 
+def parse_key(key: str) -> tuple[str, int]:
+    """Clip id and frame index of a key, the inverse of `key_of`.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    found = _KEY.fullmatch(key)
+    if found is None or not is_clip_id(found[1]):
+        raise ValueError(f"key must be <clip id>_<frame index, {FRAME_DIGITS} digits or more>, got {key!r}")
+    return found[1], int(found[2])
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a shard may be called so: a plain file name that ends in .tar, so that it leads nowhere else."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
+def no_duplicates(num_samples: int) -> np.ndarray:
+    """The `dup_of` of samples of which none shows what another one showed."""
+    return np.zeros(num_samples, "S1")
+
+
+def repeated(clip_id: str, frame_indices: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """The `dup_of` of one clip's samples by their marks: a repeat shows what the sample before its row of repeats showed."""
+    stands_for: list[bytes] = []
+    first = b""
+    for frame_index, mark in zip(frame_indices.tolist(), marks.tolist(), strict=True):
+        if mark & REPEAT:
+            stands_for.append(first)
+        else:
+            first = key_of(clip_id, frame_index).encode()
+            stands_for.append(b"")
+    return np.array(stands_for, "S") if any(stands_for) else no_duplicates(len(stands_for))
+
+
 def from_entries(
     *,
     clip_id: str,
@@ -167,8 +215,9 @@ def from_entries(
     image_format: str,
     shards: Sequence[tuple[ShardInfo, Sequence[IndexEntry]]],
     run_ids: np.ndarray,
+    dup_of: np.ndarray | None = None,
 ) -> SampleIndex:
-    """The index of one clip from what its shard writers returned, in order; `run_ids` is i32 [N] for all entries."""
+    """The index of one clip from what its shard writers returned, in order; `run_ids` is i32 [N] and `dup_of` S [N]."""
     entries = [entry for _, shard_entries in shards for entry in shard_entries]
     shard_of = [number for number, (_, shard_entries) in enumerate(shards) for _ in shard_entries]
     hashes = b"".join(bytes.fromhex(entry.sha256) for entry in entries)
@@ -187,6 +236,7 @@ def from_entries(
         size=np.array([entry.size for entry in entries], np.int64),
         span=np.array([entry.span for entry in entries], np.int64),
         sha256=np.frombuffer(hashes, np.uint8).reshape(len(entries), 32),
+        dup_of=no_duplicates(len(entries)) if dup_of is None else dup_of,
     )
 
 
@@ -255,12 +305,20 @@ def load(folder: Path) -> SampleIndex:
     if not path.is_file():
         raise ManifestError(f"{path}: no index; finish extraction or make-lite there, or name a folder that has one")
     try:
+        _check_archive(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
-            if header["format"] not in (FORMAT, _OLD_FORMAT):
+            if header["format"] not in _LACKS:
                 raise ManifestError(
                     f"{path}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
                 )
+            lacks = _LACKS[header["format"]]
+            columns = {name: arrays[name] for name in _ARRAYS if name not in lacks}
+            if "mark" in lacks:
+                columns["mark"] = np.zeros(len(columns["clip"]), np.uint8)
+            if "dup_of" in lacks:
+                columns["dup_of"] = no_duplicates(len(columns["clip"]))
+            _check_columns(columns, header)
             return SampleIndex(
                 clips=tuple(header["clips"]),
                 frame_steps=tuple(header["frame_steps"]),
@@ -269,11 +327,58 @@ def load(folder: Path) -> SampleIndex:
                     ShardInfo(name=name, num_samples=count, size_bytes=size, sha256=sha256)
                     for name, count, size, sha256 in header["shards"]
                 ),
-                **{name: arrays[name] for name in _ARRAYS if name in arrays or header["format"] == FORMAT},
-                **({} if header["format"] == FORMAT else {"mark": np.zeros(len(arrays["clip"]), np.uint8)}),
+                **columns,
             )
     except NPZ_DAMAGE as error:
         raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
+
+
+def stored_rows_hash(folder: Path) -> str:
+    """The hash of its rows that `folder`/index.npz was written with, to compare with `SampleIndex.rows_hash`.
+
+    Raises:
+        ManifestError: There is none, or it is damaged.
+    """
+    path = folder / INDEX_NAME
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return str(json.loads(arrays["header"].tobytes())["rows_hash"])
+    except NPZ_DAMAGE as error:
+        raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
+
+
+def _check_archive(path: Path) -> None:
+    """ValueError for an npz that unpacks to more than it is: ours are stored, so a compressed one is a stranger's."""
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+    if claimed > path.stat().st_size:
+        raise ValueError(f"unpacks to {claimed} bytes, more than the file has")
+
+
+def _check_columns(columns: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+    """ValueError for columns that no index of ours has, and for names that would lead out of the folder."""
+    for name, column in columns.items():
+        expected = (_KINDS[name], (32,) if name == "sha256" else ())
+        if (column.dtype.kind, column.shape[1:]) != expected:
+            raise ValueError(f"column {name} is {column.dtype} {list(column.shape)}")
+    for clip_id in header["clips"]:
+        if not is_clip_id(clip_id):
+            raise ValueError(f"clip id {clip_id!r}")
+    shard_names = [row[0] for row in header["shards"]]
+    for shard_name in shard_names:
+        if not is_shard_name(shard_name):
+            raise ValueError(f"shard name {shard_name!r}")
+    for numbering, of in (("clip", header["clips"]), ("shard", shard_names)):
+        numbers = columns[numbering]
+        if len(numbers) and not (int(numbers.min()) >= 0 and int(numbers.max()) < len(of)):
+            raise ValueError(f"column {numbering} numbers what is not there")
+    for positive in ("frame_index", "offset", "size", "span"):
+        if len(columns[positive]) and int(columns[positive].min()) < 0:
+            raise ValueError(f"column {positive} has a negative number")
+    if len(columns["mark"]) and int(columns["mark"].max()) > SUSPECT + REPEAT + FROZEN:
+        raise ValueError(f"mark {int(columns['mark'].max())}")
+    if re.fullmatch("[a-z0-9]{1,8}", header["image_format"]) is None:
+        raise ValueError(f"image format {header['image_format']!r}")
 
 
 def run_ids(

@@ -5,11 +5,8 @@ cut into equal time blocks, one per test run, and each test run closes its block
 least `guard_frames` away from every test run. All runs are consecutive frames, so windows of neighbours survive the selection.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,17 +15,20 @@ from typing import Any, Literal
 import numpy as np
 
 from infraredcity import index as sample_index
-from infraredcity import manifest, shards
+from infraredcity import manifest, shards, similarity
 from infraredcity.catalog import check_clip_id, manifests_folder, read_toml
+from infraredcity.dataset import Part, rows_of, write_part
+from infraredcity.derived import Making
 from infraredcity.errors import CatalogError, OutputError, RecipeError
 from infraredcity.index import SampleIndex
 from infraredcity.manifest import ClipFacts
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.storage import lock_folder, remove_temporaries, write_atomic
+from infraredcity.similarity import DuplicateRun, Leakage
+from infraredcity.storage import lock_folder
 
 REPORT_NAME = "lite.json"
 SAMPLES_PER_SHARD = 256
-FORMAT = "infraredcity-lite-1"
+FORMAT = "infraredcity-lite-2"
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 _SCALE_STEPS = 10_000
@@ -130,8 +130,10 @@ class LiteReport:
         scale: Factor on the recipe's counts.
         guard_frames: The guard that was kept, in frames of the clip.
         num_frames: Frames over all rows.
-        manifest_hash: sha256 over what the samples are.
+        manifest_hash: sha256 over what the samples are, see `manifest.rows_hash`.
         rows: One per clip and split.
+        leakage: For each modality with train and test samples, how close these come to each other.
+        duplicate_runs: Runs that are nearly the same as another one; their samples name theirs in `dup_of`. None is dropped.
         is_new: False when the set stood there already.
     """
 
@@ -142,6 +144,8 @@ class LiteReport:
     num_frames: int
     manifest_hash: str
     rows: tuple[LiteRow, ...]
+    leakage: tuple[Leakage, ...] = ()
+    duplicate_runs: tuple[DuplicateRun, ...] = ()
     is_new: bool = True
 
 
@@ -298,81 +302,139 @@ def build(
     factor = find_scale(indexes, recipe) if scale == "auto" else scale
     scaled = recipe.scaled(factor) if factor != 1.0 else recipe
     chosen = _select_all(indexes, scaled)
-    inputs_hash = _inputs_hash(indexes, scaled)
-    with lock_folder(out):
-        folders = sorted(
-            {
-                f"{cell.scene}/{facts[cell.clip].modality}-{split}"
-                for cell in scaled.cells
-                for split in SPLITS
-                if chosen[cell.clip][split]
-            }
-        )
-        standing = _standing(out, inputs_hash, folders, overwrite=overwrite)
-        if standing is not None:
-            return standing
-        record: dict[str, Any] = {
-            "format": FORMAT,
-            "inputs_hash": inputs_hash,
-            "recipe": asdict(scaled),
-            "folders": folders,
-            "report": None,
+    modalities = {clip: facts[clip].modality for clip in facts}
+    folders = sorted(
+        {
+            f"{cell.scene}/{modalities[cell.clip]}-{split}"
+            for cell in scaled.cells
+            for split in SPLITS
+            if chosen[cell.clip][split]
         }
-        _write_record(out, record)
-        total = sum(len(run) for runs in chosen.values() for part in runs.values() for run in part)
-        done = 0
-
-        def on_samples(count: int) -> None:
-            nonlocal done
-            done += count
-            if on_progress is not None and (done % 256 == 0 or done == total):
-                on_progress(Progress(what="lite: frames", done=done, total=total))
-
-        rows: list[LiteRow] = []
-        parts: dict[Path, list[SampleIndex]] = {}
-        for cell in scaled.cells:
-            for split in SPLITS:
-                runs = chosen[cell.clip][split]
-                if not runs:
-                    continue
-                clip = facts[cell.clip]
-                folder = out / cell.scene / f"{clip.modality}-{split}"
-                weather = "" if clip.weather == "any" else f"-{clip.weather}"
-                copied = shards.copy(
-                    source / cell.clip,
-                    indexes[cell.clip],
-                    np.concatenate([np.arange(run.start, run.stop) for run in runs]),
-                    folder,
-                    dataset=f"{recipe.name}{weather}-{split}",
-                    samples_per_shard=SAMPLES_PER_SHARD,
-                    on_samples=on_samples,
-                )
-                parts.setdefault(folder, []).append(copied)
-                rows.append(
-                    LiteRow(
-                        scene=cell.scene,
-                        weather=clip.weather,
-                        modality=clip.modality,
-                        split=split,
-                        clip=cell.clip,
-                        num_frames=len(copied),
-                        num_runs=len(runs),
-                        num_shards=len(copied.shards),
-                        folder=folder.relative_to(out).as_posix(),
-                    )
-                )
-        manifest_hash = _write_manifests(out, parts, facts)
+    )
+    making = Making(
+        out=out,
+        record_name=REPORT_NAME,
+        what="a Lite set",
+        format=FORMAT,
+        inputs={"recipe": asdict(scaled), "clips": {clip: index.rows_hash() for clip, index in indexes.items()}},
+        folders=folders,
+    )
+    with lock_folder(out):
+        standing = making.standing(overwrite=overwrite)
+        if standing is not None:
+            return _report_of(standing, out)
+        making.write_record(None)
+        rows, copied = _copy_all(source, out, scaled, indexes, facts, chosen, on_progress)
+        parts = [
+            Part(
+                path=out / folder,
+                name=folder,
+                index=sample_index.concatenate(copied[folder]),
+                clips=facts,
+                split=folder.rpartition("-")[2],
+            )
+            for folder in folders
+        ]
+        alike = similarity.find(parts, on_samples=_counting(on_progress, "lite: compared", parts))
+        parts = [
+            write_part(out, part.name, replace(part.index, dup_of=dup_of), facts, split=part.split)
+            for part, dup_of in zip(parts, alike.dup_of, strict=True)
+        ]
+        whole = rows_of(parts)
+        manifest.write_columns(out, whole)
         report = LiteReport(
             folder=str(out),
             recipe=recipe.name,
             scale=factor,
             guard_frames=scaled.guard_frames,
             num_frames=sum(row.num_frames for row in rows),
-            manifest_hash=manifest_hash,
+            manifest_hash=manifest.rows_hash(whole),
             rows=tuple(rows),
+            leakage=alike.leakage,
+            duplicate_runs=alike.runs,
         )
-        _write_record(out, {**record, "report": asdict(report)})
+        making.write_record({name: value for name, value in asdict(report).items() if name not in ("folder", "is_new")})
         return report
+
+
+def _report_of(record: Mapping[str, Any], out: Path) -> LiteReport:
+    """The report as an earlier run wrote it."""
+    try:
+        known = {**record, "folder": str(out), "is_new": False}
+        known["rows"] = tuple(LiteRow(**row) for row in record["rows"])
+        known["leakage"] = tuple(Leakage(**each) for each in record["leakage"])
+        known["duplicate_runs"] = tuple(DuplicateRun(**each) for each in record["duplicate_runs"])
+        return LiteReport(**known)
+    except (KeyError, TypeError) as error:
+        raise OutputError(
+            f"{out / REPORT_NAME}: of another version of this program ({error}); build it anew with --overwrite"
+        ) from error
+
+
+def _copy_all(
+    source: Path,
+    out: Path,
+    recipe: Recipe,
+    indexes: Mapping[str, SampleIndex],
+    facts: Mapping[str, ClipFacts],
+    chosen: Mapping[str, Mapping[Split, Sequence[range]]],
+    on_progress: OnProgress | None,
+) -> tuple[list[LiteRow], dict[str, list[SampleIndex]]]:
+    """Copy the chosen runs; what each clip gave to each split, and the indexes of each folder's shards."""
+    rows: list[LiteRow] = []
+    copied: dict[str, list[SampleIndex]] = {}
+    total = sum(len(run) for runs in chosen.values() for part in runs.values() for run in part)
+    on_samples = _counter(on_progress, "lite: frames", total)
+    for cell in recipe.cells:
+        for split in SPLITS:
+            runs = chosen[cell.clip][split]
+            if not runs:
+                continue
+            clip = facts[cell.clip]
+            folder = f"{cell.scene}/{clip.modality}-{split}"
+            weather = "" if clip.weather == "any" else f"-{clip.weather}"
+            index = shards.copy(
+                source / cell.clip,
+                indexes[cell.clip],
+                np.concatenate([np.arange(run.start, run.stop) for run in runs]),
+                out / folder,
+                dataset=f"{recipe.name}{weather}-{split}",
+                samples_per_shard=SAMPLES_PER_SHARD,
+                on_samples=on_samples,
+            )
+            copied.setdefault(folder, []).append(index)
+            rows.append(
+                LiteRow(
+                    scene=cell.scene,
+                    weather=clip.weather,
+                    modality=clip.modality,
+                    split=split,
+                    clip=cell.clip,
+                    num_frames=len(index),
+                    num_runs=len(runs),
+                    num_shards=len(index.shards),
+                    folder=folder,
+                )
+            )
+    return rows, copied
+
+
+def _counting(on_progress: OnProgress | None, what: str, parts: Sequence[Part]) -> Callable[[int], None]:
+    return _counter(on_progress, what, sum(len(part.index) for part in parts))
+
+
+def _counter(on_progress: OnProgress | None, what: str, total: int) -> Callable[[int], None]:
+    """Adds up samples and tells of them now and then."""
+    done = told = 0
+
+    def on_samples(count: int) -> None:
+        nonlocal done, told
+        done += count
+        if on_progress is not None and (done - told >= 256 or done == total):
+            told = done
+            on_progress(Progress(what=what, done=done, total=total))
+
+    return on_samples
 
 
 def _read_clips(source: Path, recipe: Recipe) -> tuple[dict[str, SampleIndex], dict[str, ClipFacts]]:
@@ -503,95 +565,3 @@ def _without(stretch: range, taken: Sequence[range]) -> list[range]:
             if len(part) > 0
         ]
     return pieces
-
-
-def _inputs_hash(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> str:
-    inputs = {"recipe": asdict(recipe), "clips": {clip: index.rows_hash() for clip, index in indexes.items()}}
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _write_record(out: Path, record: Mapping[str, Any]) -> None:
-    """lite.json: begun before the first shard with no report in it, ended with one."""
-    write_atomic(out / REPORT_NAME, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def _standing(out: Path, inputs_hash: str, folders: Sequence[str], *, overwrite: bool) -> LiteReport | None:
-    """The report of the same set if it stands in `out`; otherwise the place is cleared, or found to be taken."""
-    path = out / REPORT_NAME
-    stale = {out / folder for folder in folders}
-    if path.exists():
-        try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            report = None if record["report"] is None else dict(record["report"])
-            same = record["inputs_hash"] == inputs_hash
-            stale |= {out / folder for folder in record["folders"]}
-            rows = () if report is None else tuple(LiteRow(**row) for row in report.pop("rows"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if not overwrite:
-                raise OutputError(f"{path}: damaged ({error}); build it anew with --overwrite") from error
-            report = None
-        if report is not None and not overwrite:
-            if not same:
-                raise OutputError(
-                    f"{out}: holds a Lite set of another recipe, scale or source; use another --out, or --overwrite"
-                )
-            if all(_is_whole(out / row.folder) for row in rows):
-                return LiteReport(**{**report, "folder": str(out), "rows": rows, "is_new": False})
-    elif not overwrite:
-        taken = sorted(folder for folder in stale if any(folder.glob("*.tar")))
-        if taken:
-            raise OutputError(
-                f"{taken[0]}: holds shards that make-lite did not write; use another --out, or --overwrite to delete them"
-            )
-    path.unlink(missing_ok=True)
-    for folder in sorted(stale):
-        if folder.is_dir():
-            _clear(folder)
-    return None
-
-
-def _clear(folder: Path) -> None:
-    """Delete a split's folder as far as we wrote it: its marks of completeness first."""
-    names = (
-        manifest.CLIPS_NAME,
-        sample_index.INDEX_NAME,
-        manifest.CSV_NAME,
-        manifest.PARQUET_NAME,
-        manifest.WIDS_NAME,
-    )
-    remove_temporaries(folder)
-    for path in [*(folder / name for name in names), *sorted(folder.glob("*.tar")), *sorted(folder.glob("*.idx"))]:
-        path.unlink(missing_ok=True)
-    for place in (folder, folder.parent):
-        with suppress(OSError):  # something of the user's is in there
-            place.rmdir()
-
-
-def _is_whole(folder: Path) -> bool:
-    if not (folder / manifest.CLIPS_NAME).is_file() or not (folder / sample_index.INDEX_NAME).is_file():
-        return False
-    infos = sample_index.load(folder).shards
-    return all(
-        (folder / info.name).is_file() and (folder / info.name).stat().st_size == info.size_bytes for info in infos
-    )
-
-
-def _write_manifests(out: Path, parts: Mapping[Path, Sequence[SampleIndex]], facts: Mapping[str, ClipFacts]) -> str:
-    """Index, manifest and clips.json of every folder, and the manifest of the whole set; returns the whole set's hash."""
-    digest = hashlib.sha256()
-    whole: manifest.Columns = {}
-    for folder, indexes in parts.items():
-        index = sample_index.concatenate(indexes)
-        split = folder.name.rpartition("-")[2]
-        clips = {clip: facts[clip] for clip in index.clips}
-        rows = manifest.columns(index, clips, split=split)
-        manifest.write_reader_indexes(folder, index, name=f"{folder.parent.name}-{folder.name}")
-        manifest.write_columns(folder, rows)
-        sample_index.save(index, folder)
-        manifest.write_clips(folder, list(clips.values()))
-        digest.update(f"{folder.relative_to(out).as_posix()} {index.rows_hash()}\n".encode())
-        rows["shard"] = [f"{folder.relative_to(out).as_posix()}/{name}" for name in rows["shard"]]
-        for name, values in rows.items():
-            whole.setdefault(name, []).extend(values)
-    manifest.write_columns(out, whole)
-    return digest.hexdigest()

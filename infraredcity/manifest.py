@@ -1,6 +1,7 @@
 """The manifest of a folder of samples: one row per frame for people and tools, facts per clip, index files of other readers."""
 
 import csv
+import hashlib
 import importlib.util
 import io
 import json
@@ -31,8 +32,15 @@ _MARK_WORDS = tuple(
 
 
 Columns = dict[str, list[Any]]
-"""The manifest's columns by name, all of one length."""
-_WHOLE = ("frame_index", "pts", "run_id", "offset", "size", "width", "height")
+"""The manifest's columns by name, all of one length, in the order of COLUMNS."""
+COLUMNS = ("key", "clip", "modality", "time_of_day", "scene", "weather", "split", "frame_index", "pts", "time_s", "run_id", "shard",
+           "offset", "size", "sha256", "width", "height", "dup_of", "suspect", "mark")  # fmt: skip
+COLUMN_KINDS: dict[str, type] = {name: str for name in COLUMNS} | {
+    "frame_index": int, "pts": int, "time_s": float, "run_id": int, "offset": int, "size": int, "width": int, "height": int,
+    "suspect": bool,
+}  # fmt: skip
+_PLACES = ("shard", "offset", "size")
+"""Where a sample lies; all other columns say what it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +92,23 @@ class ClipFacts:
     is_inverted: bool = False
 
 
-def write_clips(folder: Path, clips: Sequence[ClipFacts]) -> None:
+def write_clips(folder: Path, clips: Sequence[ClipFacts], *, split: str = "all") -> None:
     """Write `folder`/clips.json. Written last, it marks a folder as complete."""
-    payload = {"format": FORMAT, "clips": {facts.clip_id: asdict(facts) for facts in clips}}
+    payload = {"format": FORMAT, "split": split, "clips": {facts.clip_id: asdict(facts) for facts in clips}}
     write_atomic(folder / CLIPS_NAME, (json.dumps(payload, indent=1) + "\n").encode())
 
 
 def read_clips(folder: Path) -> dict[str, ClipFacts]:
     """The clips of `folder`/clips.json by id.
+
+    Raises:
+        ManifestError: The file is missing, damaged or of another format.
+    """
+    return read_folder(folder)[0]
+
+
+def read_folder(folder: Path) -> tuple[dict[str, ClipFacts], str]:
+    """The clips of `folder`/clips.json by id, and the split that its samples belong to: "all", "train" or "test".
 
     Raises:
         ManifestError: The file is missing, damaged or of another format.
@@ -107,25 +124,28 @@ def read_clips(folder: Path) -> dict[str, ClipFacts]:
         raise ManifestError(f"{path}: not of format {FORMAT!r}; build it again with this version")
     known = {item.name for item in fields(ClipFacts)}
     try:
-        return {
+        clips = {
             clip_id: ClipFacts(**{name: value for name, value in facts.items() if name in known})
             for clip_id, facts in payload["clips"].items()
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path}: lacks a fact ({error}); build it again") from error
+    return clips, str(payload.get("split", "all"))
 
 
 def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> Columns:
     """One row per sample, in the order of the index.
 
-    Columns: key, clip, modality, time_of_day, scene, weather, split, frame_index, pts, time_s, run_id, mark ("suspect", "repeat",
-    "frozen", joined by "+", or empty), shard, offset (bytes), size (bytes), sha256 (of the image's bytes), width, height (pixels).
+    Columns: key, clip, modality, time_of_day, scene, weather, split, frame_index, pts, time_s, run_id, shard, offset (bytes), size
+    (bytes), sha256 (of the image's bytes), width, height (pixels), dup_of (key of an earlier sample that shows the same or nearly
+    so, or empty), suspect (whether it follows damage), mark ("suspect", "repeat", "frozen", joined by "+", or empty).
     """
     of_row = [clips[index.clips[number]] for number in index.clip.tolist()]
     time_bases = {clip_id: float(Fraction(facts.time_base)) for clip_id, facts in clips.items()}
     seconds = index.pts * np.array([time_bases[facts.clip_id] for facts in of_row], np.float64)
     shard_names = [info.name for info in index.shards]
-    return {
+    marks = index.mark.tolist()
+    rows: Columns = {
         "key": index.keys(),
         "clip": [facts.clip_id for facts in of_row],
         "modality": [facts.modality for facts in of_row],
@@ -137,14 +157,122 @@ def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = 
         "pts": index.pts.tolist(),
         "time_s": np.round(seconds, 6).tolist(),
         "run_id": index.run_id.tolist(),
-        "mark": [_MARK_WORDS[mark] for mark in index.mark.tolist()],
         "shard": [shard_names[number] for number in index.shard.tolist()],
         "offset": index.offset.tolist(),
         "size": index.size.tolist(),
         "sha256": [row.tobytes().hex() for row in index.sha256],
         "width": [facts.width_px for facts in of_row],
         "height": [facts.height_px for facts in of_row],
+        "dup_of": [key.decode() for key in index.dup_of.tolist()],
+        "suspect": [bool(mark & SUSPECT) for mark in marks],
+        "mark": [_MARK_WORDS[mark] for mark in marks],
     }
+    assert tuple(rows) == COLUMNS
+    return rows
+
+
+def in_folder(rows: Columns, folder: str) -> Columns:
+    """The columns with `folder`/ before each shard's name, for a manifest further up; "." changes nothing."""
+    return rows if folder == "." else {**rows, "shard": [f"{folder}/{name}" for name in rows["shard"]]}
+
+
+def concatenate(parts: Sequence[Columns]) -> Columns:
+    """All rows of several manifests, in the given order."""
+    return {name: [value for part in parts for value in part[name]] for name in COLUMNS}
+
+
+def take(rows: Columns, chosen: Sequence[int] | np.ndarray) -> Columns:
+    """Some rows, in the given order."""
+    numbers = np.asarray(chosen, np.int64).tolist()
+    return {name: [values[number] for number in numbers] for name, values in rows.items()}
+
+
+def rows_hash(rows: Columns) -> str:
+    """sha256 over the canonical rows: what the samples are, sorted by split and key, whatever shards they lie in.
+
+    A canonical row is the line that manifest.csv has for a sample, less shard, offset and size.
+    """
+    names = [name for name in COLUMNS if name not in _PLACES]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    order = sorted(range(len(rows["key"])), key=lambda row: (rows["split"][row], rows["key"][row]))
+    columns_told = [_told(rows[name]) for name in names]
+    writer.writerow(names)
+    writer.writerows([column[row] for column in columns_told] for row in order)
+    return hashlib.sha256(text.getvalue().encode()).hexdigest()
+
+
+def read(path: Path) -> Columns:
+    """The rows of a manifest, as `write_columns` wrote them or as `select` did: parquet by its suffix, else csv.
+
+    Raises:
+        ManifestError: It is missing or damaged, lacks a column, or names a shard outside its folder.
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: no such file") from error
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        said = str(error).partition("\n")[0]
+        raise ManifestError(f"{path}: damaged, or not a manifest ({said}); build it again") from error
+    for name in set(rows["shard"]):
+        if name != "." and not is_inside(name):  # a picture file of its own lies in the folder itself
+            raise ManifestError(f"{path}: names a shard outside its folder, {name!a}; do not use it")
+    return rows
+
+
+def is_inside(name: str) -> bool:
+    """Whether a path with forward slashes stays below the folder that it starts from."""
+    parts = name.split("/")
+    return "\\" not in name and "\0" not in name and all(part not in ("", ".", "..") for part in parts)
+
+
+def _read_csv(path: Path) -> Columns:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        _check_header(header)
+        lines = list(reader)
+    if any(len(line) != len(header) for line in lines):
+        raise ValueError(f"a row has not {len(header)} values")
+    by_name = dict(zip(header, zip(*lines, strict=True), strict=True)) if lines else dict.fromkeys(header, ())
+    return {name: _parsed(name, by_name[name]) for name in COLUMNS}
+
+
+def _parsed(name: str, values: Sequence[str]) -> list[Any]:
+    kind = COLUMN_KINDS[name]
+    if kind is bool:
+        words = {"true": True, "false": False}
+        if not words.keys() >= {*values}:
+            raise ValueError(f"{name} must be true or false")
+        return [words[value] for value in values]
+    return list(map(kind, values))
+
+
+def _read_parquet(path: Path) -> Columns:
+    _, parquet = _pyarrow()
+    data = parquet.read_table(path)
+    _check_header(data.column_names)
+    rows: Columns = {name: data.column(name).to_pylist() for name in COLUMNS}
+    for name, values in rows.items():
+        kind = COLUMN_KINDS[name]
+        if not all(type(value) is kind for value in values):
+            raise ValueError(f"column {name} holds other things than {kind.__name__}")
+    return rows
+
+
+def _check_header(names: Sequence[str]) -> None:
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise ValueError(f"lacks the column {missing[0]}")
+    if len({*names}) != len(names):
+        raise ValueError("a column occurs twice")
+
+
+def _told(values: list[Any]) -> list[Any]:
+    """Values as csv shows them: true and false in small letters, as json, parquet's printers and pandas read them."""
+    return [str(value).lower() for value in values] if values and type(values[0]) is bool else values
 
 
 def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> "pd.DataFrame":
@@ -154,24 +282,38 @@ def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "a
 
 
 def write_columns(folder: Path, rows: Columns) -> None:
-    """Write `folder`/manifest.csv and manifest.parquet. Without pandas, which takes longer to load than a short clip to extract."""
-    pyarrow, parquet = _pyarrow()
+    """Write `folder`/manifest.csv and manifest.parquet."""
+    write_atomic(folder / CSV_NAME, csv_bytes(rows))
+    write_atomic(folder / PARQUET_NAME, parquet_bytes(rows))
+
+
+def csv_bytes(rows: Columns) -> bytes:
+    """The columns as csv: a header, a line for each sample."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows)
-    writer.writerows(zip(*rows.values(), strict=True))
-    write_atomic(folder / CSV_NAME, text.getvalue().encode())
+    writer.writerows(zip(*map(_told, rows.values()), strict=True))
+    return text.getvalue().encode()
+
+
+def parquet_bytes(rows: Columns) -> bytes:
+    """The columns as parquet. Without pandas, which takes longer to load than a short clip to extract."""
+    pyarrow, parquet = _pyarrow()
     data = pyarrow.table({name: _arrow_array(pyarrow, name, values) for name, values in rows.items()})
     buffer = pyarrow.BufferOutputStream()
     parquet.write_table(data, buffer)
-    write_atomic(folder / PARQUET_NAME, buffer.getvalue().to_pybytes())
+    packed: bytes = buffer.getvalue().to_pybytes()
+    return packed
 
 
 def _arrow_array(pyarrow: Any, name: str, values: list[Any]) -> Any:
     """A column for parquet, made from its bytes: `pyarrow.array` would load pandas, to see whether it is given a series."""
-    if name in _WHOLE or name == "time_s":
-        kind, dtype = (pyarrow.float64(), np.float64) if name == "time_s" else (pyarrow.int64(), np.int64)
-        return pyarrow.Array.from_buffers(kind, len(values), [None, pyarrow.py_buffer(np.array(values, dtype))])
+    kind = COLUMN_KINDS[name]
+    if kind is not str:
+        arrow = {int: pyarrow.int64, float: pyarrow.float64, bool: pyarrow.bool_}[kind]()
+        array: np.ndarray = np.array(values, {int: np.int64, float: np.float64, bool: np.bool_}[kind])
+        packed = np.packbits(array, bitorder="little") if kind is bool else array
+        return pyarrow.Array.from_buffers(arrow, len(values), [None, pyarrow.py_buffer(packed)])
     encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     text = [None, pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(encoded))]
@@ -180,26 +322,39 @@ def _arrow_array(pyarrow: Any, name: str, values: list[Any]) -> Any:
 
 def write_reader_indexes(folder: Path, index: SampleIndex, *, name: str) -> None:
     """Write what other readers look up: index.json for wids, and one `.idx` beside each shard for DALI (its version 1.2)."""
+    write_atomic(folder / WIDS_NAME, wids_bytes(index, name=name))
+    for number, info in enumerate(index.shards):
+        write_atomic((folder / info.name).with_suffix(".idx"), dali_bytes(folder, index, number))
+
+
+def wids_bytes(index: SampleIndex, *, name: str) -> bytes:
+    """index.json for wids, its version 1: name, samples and bytes of each shard."""
     shards = [{"url": info.name, "nsamples": info.num_samples, "filesize": info.size_bytes} for info in index.shards]
     wids = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": name, "shardlist": shards}
-    write_atomic(folder / WIDS_NAME, (json.dumps(wids, indent=1) + "\n").encode())
-    for number, info in enumerate(index.shards):
-        lines = [f"v1.2 {info.num_samples}"]
-        with (folder / info.name).open("rb") as shard:
-            for row in np.flatnonzero(index.shard == number).tolist():
-                key, offset, size = index.key(row), int(index.offset[row]), int(index.size[row])
-                json_offset = offset + size + (-size % BLOCK_BYTES) + BLOCK_BYTES
-                json_size = _member_size(shard, json_offset)
-                end = offset - BLOCK_BYTES + int(index.span[row])
-                if json_size is None or json_offset + json_size + (-json_size % BLOCK_BYTES) != end:
-                    raise ManifestError(
-                        f"{folder / info.name}: sample {key} ends elsewhere than its index says; build it again"
-                    )
-                image_name = f"{key}.{index.image_format}"
-                lines.append(
-                    f"{index.image_format} {offset} {size} {image_name} json {json_offset} {json_size} {key}.json"
+    return (json.dumps(wids, indent=1) + "\n").encode()
+
+
+def dali_bytes(folder: Path, index: SampleIndex, number: int) -> bytes:
+    """The `.idx` of one shard for DALI, its version 1.2: a line for each sample, four words for each of its two members.
+
+    Raises:
+        ManifestError: The index contradicts the shard.
+    """
+    info = index.shards[number]
+    lines = [f"v1.2 {info.num_samples}"]
+    with (folder / info.name).open("rb") as shard:
+        for row in np.flatnonzero(index.shard == number).tolist():
+            key, offset, size = index.key(row), int(index.offset[row]), int(index.size[row])
+            json_offset = offset + size + (-size % BLOCK_BYTES) + BLOCK_BYTES
+            json_size = _member_size(shard, json_offset)
+            end = offset - BLOCK_BYTES + int(index.span[row])
+            if json_size is None or json_offset + json_size + (-json_size % BLOCK_BYTES) != end:
+                raise ManifestError(
+                    f"{folder / info.name}: sample {key} ends elsewhere than its index says; build it again"
                 )
-        write_atomic((folder / info.name).with_suffix(".idx"), ("\n".join(lines) + "\n").encode())
+            image_name = f"{key}.{index.image_format}"
+            lines.append(f"{index.image_format} {offset} {size} {image_name} json {json_offset} {json_size} {key}.json")
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _member_size(shard: BinaryIO, data_offset: int) -> int | None:

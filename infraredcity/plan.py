@@ -163,3 +163,9 @@ def _as_tuples(value: Any) -> Any:
 def shard_name(dataset: str, clip_id: str, number: int) -> str:
     """The file name of a shard: `<dataset>-<clip>-<number>.tar`."""
     return f"{dataset}-{clip_id}-{number:06d}.tar"
+
+
+def dataset_of(shard: str, clip_id: str) -> str:
+    """The first part of a shard's name as `shard_name` makes it; of any other name, all before the clip or the suffix."""
+    stem = shard.removesuffix(".tar")
+    return stem.partition(f"-{clip_id}-")[0] or stem

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from infraredcity import index as sample_index
+from infraredcity.dataset import Part, write_part
 from infraredcity.errors import ShardError
 from infraredcity.index import IndexEntry, SampleIndex, ShardInfo
-from infraredcity.plan import shard_name
+from infraredcity.plan import dataset_of, shard_name
 from infraredcity.shard_reader import ShardFiles
 from infraredcity.shard_writer import open_shard
 
@@ -36,7 +38,7 @@ def copy(
         on_samples: Called with the number of samples just written.
 
     Returns:
-        The index of the new shards; run ids, marks, times and hashes are those of the source.
+        The index of the new shards; run ids, marks, times, hashes and what samples repeat are those of the source.
 
     Raises:
         ShardError: A sample in the source is not what the index says.
@@ -67,7 +69,56 @@ def copy(
         image_format=index.image_format,
         shards=written,
         run_ids=index.run_id[rows],
+        dup_of=index.dup_of[rows],
     )
+
+
+def copy_part(
+    part: Part,
+    rows: np.ndarray,
+    root: Path,
+    *,
+    samples_per_shard: int,
+    on_samples: Callable[[int], None] | None = None,
+) -> Part:
+    """Copy samples of a part, of any of its clips, into `root`/<the part's name>, with index and manifest.
+
+    Shards keep the first part of their names and are numbered anew.
+
+    Args:
+        part: Where the samples are.
+        rows: i64 [N], rows of the part's index, ascending.
+        root: Folder of the new data set.
+        samples_per_shard: Samples in a full shard.
+        on_samples: Called with the number of samples just written.
+
+    Raises:
+        ShardError: A sample in the source is not what the index says.
+        OutputError: The disk is full or the folder cannot be written.
+    """
+    copied = []
+    for number in dict.fromkeys(part.index.clip[rows].tolist()):
+        of_clip = rows[part.index.clip[rows] == number]
+        clip_id = part.index.clips[number]
+        alone = replace(
+            part.index.take(of_clip),
+            clips=(clip_id,),
+            frame_steps=(part.index.frame_steps[number],),
+            clip=np.zeros(len(of_clip), np.int32),
+        )
+        first = part.index.shards[int(alone.shard[0])].name
+        copied.append(
+            copy(
+                part.path,
+                alone,
+                np.arange(len(alone)),
+                root / part.name,
+                dataset=dataset_of(first, clip_id),
+                samples_per_shard=samples_per_shard,
+                on_samples=on_samples,
+            )
+        )
+    return write_part(root, part.name, sample_index.concatenate(copied), part.clips, split=part.split)
 
 
 def _checked_sample(folder: Path, index: SampleIndex, files: ShardFiles, row: int) -> bytes:

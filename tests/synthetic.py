@@ -15,7 +15,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from infraredcity.catalog import Clip
-from infraredcity.index import SampleIndex, ShardInfo, run_ids
+from infraredcity.index import SampleIndex, ShardInfo, no_duplicates, run_ids
 
 BITS = 12
 WIDTH, HEIGHT = 96, 64
@@ -258,4 +258,5 @@ def sample_index(
         size=np.full(count, 100, np.int64),
         span=np.full(count, 2048, np.int64),
         sha256=hashes,
+        dup_of=no_duplicates(count),
     )

@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from infraredcity.cli import clips, extract, lite, sample
+from infraredcity.cli import clips, export, extract, lite, report, sample, select, verify
 from infraredcity.errors import InfraredCityError
 
 
@@ -28,6 +28,14 @@ cli.add_command(clips.probe_command)
 cli.add_command(clips.doctor_command)
 cli.add_command(extract.extract_command)
 cli.add_command(lite.make_lite_command)
+cli.add_command(select.select_command)
+cli.add_command(select.shard_command)
+cli.add_command(select.reshard_command)
+cli.add_command(verify.verify_command)
+cli.add_command(verify.repair_command)
+cli.add_command(report.report_command)
+cli.add_command(export.export_command)
+cli.add_command(export.import_command)
 
 
 class _Terminated(BaseException):

@@ -7,6 +7,7 @@ import click
 
 from infraredcity import lite
 from infraredcity.cli.options import FILE, FOLDER, ProgressLine, json_option, print_json
+from infraredcity.similarity import Leakage
 
 
 @click.command("make-lite")
@@ -52,8 +53,22 @@ def make_lite_command(
         click.echo(
             f"{row.folder:28} {row.clip:18} {row.weather:9} {row.split:6} {row.num_frames:7,} {row.num_runs:5,} {row.num_shards:6,}"
         )
+    for leak in report.leakage:
+        click.echo(_leakage_line(leak))
+    if report.duplicate_runs:
+        num = sum(run.num_near for run in report.duplicate_runs)
+        click.echo(
+            f"near-duplicates: {len(report.duplicate_runs):,} runs show nearly what a run before them shows ({num:,} frames, "
+            "named in dup_of); none was dropped"
+        )
     state = "written" if report.is_new else "nothing to do"
     click.echo(
         f"{report.folder}: {report.num_frames:,} frames, scale {report.scale:g}, guard {report.guard_frames} frames, {state}",
         err=True,
     )
+
+
+def _leakage_line(leak: Leakage) -> str:
+    closest = f"{leak.test_key} and {leak.train_key} differ in {leak.distance_bits} of 64 bits"
+    how_many = f"{leak.num_near:,} of {leak.num_test:,}"
+    return f"leakage, {leak.modality}: {how_many} test frames within {leak.near_bits} bits of a train frame; {closest}"

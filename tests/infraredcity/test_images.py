@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -9,13 +12,16 @@ from infraredcity.images import (
     IMAGE_FORMATS,
     POLARITY_CHOICES,
     Framing,
+    ImageFormat,
     decode,
     decode_deep,
+    decode_small,
     encode,
     fill_masks,
     invert,
     is_inverted,
     resize,
+    size_of,
     suffix_of,
 )
 
@@ -349,3 +355,61 @@ def test_pictures_of_another_shape_are_a_callers_mistake(shape: tuple[int, ...])
 def test_a_picture_too_large_for_jpg_is_an_error() -> None:
     with pytest.raises(ImageError, match="a 70000x1 picture cannot become a jpg"):
         encode(np.zeros((1, 70_000, 1), np.uint8), "jpg")
+
+
+SIZED = [(7, 5), (64, 48), (300, 2)]
+
+
+@pytest.mark.parametrize("size", SIZED)
+@pytest.mark.parametrize("image_format", IMAGE_FORMATS)
+def test_the_size_is_read_from_the_header(image_format: ImageFormat, size: tuple[int, int]) -> None:
+    dtype, channels = (np.uint16, 1) if image_format == "png16" else (np.uint8, 3)
+    data = encode(np.zeros((size[1], size[0], channels), dtype), image_format)
+    assert size_of(data) == size
+
+
+def test_the_size_of_a_lossless_webp_is_read_too() -> None:
+    done, data = cv2.imencode(".webp", np.zeros((30, 40, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 101])
+    assert done
+    assert bytes(data)[12:16] == b"VP8L"
+    assert size_of(bytes(data)) == (40, 30)
+
+
+def bomb(kind: str) -> bytes:
+    """A small picture whose header claims 60,000x60,000 pixels."""
+    if kind == "png":
+        header = struct.pack(">II", 60_000, 60_000) + bytes([8, 0, 0, 0, 0])
+        chunk = b"IHDR" + header
+        pixels = b"IDAT" + zlib.compress(bytes(10_000))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (chunk, pixels)
+        )
+    data = bytearray(encode(np.zeros((16, 16, 1), np.uint8), "jpg"))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", 60_000, 60_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_picture_that_claims_billions_of_pixels_is_refused_unread(kind: str) -> None:
+    data = bomb(kind)
+    assert len(data) < 1000
+    for read in (lambda: decode(data, "gray", name="x"), lambda: decode_small(data, 32, name="x")):
+        with pytest.raises(ImageError, match="x: claims 60000x60000 pixels, more than 67,108,864; remove it"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF0000WEBPVP8 ", b"GIF89a" + bytes(50), bytes(100)]
+)
+def test_what_is_no_picture_has_no_size(data: bytes) -> None:
+    with pytest.raises(ImageError, match=r"x: (not a picture that can be decoded|damaged jpg)"):
+        size_of(data, name="x")
+
+
+def test_a_small_copy_is_gray_whatever_the_file_holds() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    for image_format in ("jpg", "png", "webp"):
+        assert decode_small(encode(picture, image_format), 8).ndim == 2  # type: ignore[arg-type]
+    deep = np.arange(12, dtype=np.uint16).reshape(3, 4, 1) * 5000
+    assert (decode_small(encode(deep, "png16"), 2) == deep[:, :, 0]).all()

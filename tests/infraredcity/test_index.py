@@ -20,11 +20,13 @@ from infraredcity.index import (
     concatenate,
     key_of,
     load,
+    parse_key,
+    repeated,
     run_ids,
     save,
 )
 
-COLUMNS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256")
+COLUMNS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256", "dup_of")
 
 
 def assert_equal(a: SampleIndex, b: SampleIndex) -> None:
@@ -81,7 +83,7 @@ def test_an_index_of_another_format_is_refused(tmp_path: Path, monkeypatch: pyte
         other_version.setattr(module, "FORMAT", "infraredcity-index-7")
         save(sample_index(3), tmp_path)
     with pytest.raises(
-        ManifestError, match="format is 'infraredcity-index-7', this version reads 'infraredcity-index-2'"
+        ManifestError, match="format is 'infraredcity-index-7', this version reads 'infraredcity-index-3'"
     ):
         load(tmp_path)
 
@@ -245,3 +247,75 @@ def test_an_index_of_before_marks_is_read_and_nothing_in_it_is_marked(tmp_path: 
     np.savez(tmp_path / "new" / INDEX_NAME, **old | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
     with pytest.raises(ManifestError, match="damaged or not an index"):
         load(tmp_path / "new")
+
+
+def changed(folder: Path, **changes: object) -> None:
+    """index.npz of three samples with other columns or, under "header", other entries of the header."""
+    save(sample_index(3), folder)
+    with np.load(folder / INDEX_NAME) as arrays:
+        held = {name: arrays[name] for name in arrays}
+    header = json.loads(held["header"].tobytes()) | changes.pop("header", {})  # type: ignore[operator]
+    held |= {name: np.asarray(value) for name, value in changes.items()}
+    held["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(folder / INDEX_NAME, **held)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"header": {"shards": [["../../escape.tar", 3, 1, "0" * 64]]}}, "shard name '../../escape.tar'"),
+        ({"header": {"shards": [["/etc/passwd", 3, 1, "0" * 64]]}}, "shard name '/etc/passwd'"),
+        ({"header": {"shards": [["..", 3, 1, "0" * 64]]}}, "shard name '..'"),
+        ({"header": {"clips": ["city.clear"]}}, "clip id 'city.clear'"),
+        ({"header": {"clips": ["../up"]}}, "clip id '../up'"),
+        ({"header": {"image_format": "jpg/../../x"}}, "image format"),
+        ({"shard": np.array([0, 1, 0], np.int32)}, "column shard numbers what is not there"),
+        ({"clip": np.array([0, -1, 0], np.int32)}, "column clip numbers what is not there"),
+        ({"offset": np.array([512, -5, 0])}, "column offset has a negative number"),
+        ({"frame_index": np.zeros(3)}, "column frame_index is float64"),
+        ({"sha256": np.zeros((3, 31), np.uint8)}, "column sha256 is uint8"),
+        ({"mark": np.array([0, 9, 0], np.uint8)}, "mark 9"),
+        ({"dup_of": np.array(["a", "b", "c"])}, "column dup_of is <U1"),
+    ],
+)
+def test_an_index_that_would_lead_astray_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    changed(tmp_path, **changes)
+    with pytest.raises(ManifestError, match=rf"damaged or not an index \({re.escape(message)}"):
+        load(tmp_path)
+
+
+def test_an_index_that_unpacks_to_more_than_it_is_is_refused_unread(tmp_path: Path) -> None:
+    save(sample_index(3), tmp_path)
+    with np.load(tmp_path / INDEX_NAME) as arrays:
+        held = {name: arrays[name] for name in arrays}
+    np.savez_compressed(tmp_path / INDEX_NAME, **held | {"pts": np.zeros(40_000_000, np.int64)})
+    assert (tmp_path / INDEX_NAME).stat().st_size < 1_000_000
+    with pytest.raises(ManifestError, match=r"unpacks to 3[0-9]{8} bytes, more than the file has"):
+        load(tmp_path)
+
+
+@given(clip_id=st.from_regex(r"[a-z0-9][a-z0-9_-]{0,59}", fullmatch=True), frame_index=st.integers(0, 10**18 - 1))
+def test_a_key_gives_back_clip_and_frame(clip_id: str, frame_index: int) -> None:
+    assert parse_key(key_of(clip_id, frame_index)) == (clip_id, frame_index)
+
+
+@pytest.mark.parametrize("key", ["", "city_clear", "city_clear_123", "_00000001", "city.clear_00000001", "a_0000000x"])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=r"key must be <clip id>_<frame index, 8 digits or more>, got"):
+        parse_key(key)
+
+
+def test_repeats_name_the_sample_before_their_row() -> None:
+    marks = np.array([0, REPEAT, REPEAT, 0, FROZEN, REPEAT | SUSPECT], np.uint8)
+    assert repeated("a", np.array([0, 2, 4, 6, 8, 10]), marks).tolist() == [
+        b"", b"a_00000000", b"a_00000000", b"", b"", b"a_00000008",
+    ]  # fmt: skip
+    assert repeated("a", np.arange(2), np.zeros(2, np.uint8)).tolist() == [b"", b""]
+
+
+def test_what_samples_repeat_survives(tmp_path: Path) -> None:
+    index = replace(sample_index(3), dup_of=np.array([b"", b"city_day_00000007", b""]))
+    save(index, tmp_path)
+    assert load(tmp_path).dup_of.tolist() == [b"", b"city_day_00000007", b""]
+    two = concatenate([index, sample_index(2, clip_id="city_day")])
+    assert two.dup_of.tolist() == [b"", b"city_day_00000007", b"", b"", b""]

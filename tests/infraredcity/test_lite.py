@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import sample_index
+from synthetic import H264, Shelf, clip_of, sample_index, write_clip
 
 from infraredcity import index as index_module
 from infraredcity import lite, manifest
 from infraredcity.catalog import published_counts
 from infraredcity.errors import CatalogError, OutputError, RecipeError, ShardError
+from infraredcity.executors.local import extract_clip
 from infraredcity.index import SampleIndex
 from infraredcity.lite import Cell, Recipe, build, find_scale, of_scenes, read_recipe, select
+from infraredcity.plan import ExtractConfig
 from infraredcity.shard_reader import iterate
+from infraredcity.similarity import NEAR_BITS
 
 
 def recipe(*cells: Cell, run_frames: int = 8, guard_frames: int = 5, window_frames: int = 2) -> Recipe:
@@ -270,10 +273,65 @@ def test_building_again_does_nothing(tmp_path: Path, extracted: Path) -> None:
 def test_two_builds_have_the_same_bytes(tmp_path: Path, extracted: Path) -> None:
     for name in ("a", "b"):
         build(extracted, tmp_path / name, recipe(*CELLS))
-    a, b = folder_bytes(tmp_path / "a"), folder_bytes(tmp_path / "b")
-    a.pop("lite.json")
-    b.pop("lite.json")  # it names its folder
-    assert a == b
+    assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
+
+
+def test_the_same_recipe_gives_the_same_set_whatever_shards_the_clips_lie_in(
+    tmp_path: Path, extracted: Path, shelf: Shelf
+) -> None:
+    config = ExtractConfig(frames_per_shard=7)
+    day = clip_of(shelf.h264, "city_day", weather="any", modality="visible", time_of_day="day")
+    for clip in (day, clip_of(shelf.gray)):
+        extract_clip(clip, config, tmp_path / "sevens", workers=0)
+    assert len(list((tmp_path / "sevens/city_day").glob("*.tar"))) == 8
+    one = build(extracted, tmp_path / "one", recipe(*CELLS))
+    other = build(tmp_path / "sevens", tmp_path / "elsewhere/other", recipe(*CELLS))
+    assert one.manifest_hash == other.manifest_hash
+    # clips.json alone tells how the clips were extracted, in shards of 16 or of 7.
+    one_bytes, other_bytes = folder_bytes(tmp_path / "one"), folder_bytes(tmp_path / "elsewhere/other")
+    differing = {name for name in one_bytes if one_bytes[name] != other_bytes.get(name)}
+    assert one_bytes.keys() == other_bytes.keys()
+    assert {Path(name).name for name in differing} == {"clips.json"}
+
+
+def test_a_test_run_that_shows_what_a_train_run_shows_is_flagged_and_kept(tmp_path: Path) -> None:
+    # A camera that sees the same 24 pictures twice: 0 to 23, then 300 others, and 0 to 23 again.
+    pictures = [*range(24), *range(500, 800), *range(24)]
+    clip = write_clip(tmp_path / "twice.mp4", pictures, *H264, width=128, height=128, make=town)
+    extract_clip(clip_of(clip), ExtractConfig(), tmp_path / "clips", workers=0)
+    # Train frames from the middle of the clip have nothing to do with the test frames at its end.
+    report = build(tmp_path / "clips", tmp_path / "apart", recipe(cell(train=24, test=24), run_frames=24))
+    (leak,) = report.leakage
+    train = index_module.load(tmp_path / "apart/city/infrared-train")
+    assert train.frame_index.tolist() == list(range(147, 171))
+    assert leak.num_near == 0
+    assert leak.distance_bits > NEAR_BITS
+    assert report.duplicate_runs == ()
+    assert not train.dup_of.any()
+    # The beginning of the clip among them, all test frames are repetitions.
+    report = build(tmp_path / "clips", tmp_path / "lite", recipe(cell(train=312, test=24), run_frames=24))
+    (leak,) = report.leakage
+    assert (leak.modality, leak.num_test, leak.num_near, leak.near_bits) == ("infrared", 24, 24, NEAR_BITS)
+    assert leak.distance_bits == 0
+    (run,) = [run for run in report.duplicate_runs if run.part == "city/infrared-test"]
+    assert (run.first_key, run.num_samples, run.num_near) == ("city_clear_00000324", 24, 24)
+    assert run.of_part == "city/infrared-train"
+    test = index_module.load(tmp_path / "lite/city/infrared-test")
+    shown_before = [int(key.decode()[-8:]) for key in test.dup_of.tolist()]
+    assert len(test) == 24
+    assert max(shown_before) < 24  # of frames that hardly move, any of the first 24 may be the closest
+    rows = manifest.read(tmp_path / "lite/manifest.csv")
+    flagged = [dup for dup, split in zip(rows["dup_of"], rows["split"], strict=True) if split == "test"]
+    assert flagged == [key.decode() for key in test.dup_of.tolist()]
+
+
+def town(number: int, width: int, height: int) -> np.ndarray:
+    """u8 [height, width, 3]: blots of light that are elsewhere for every hundred of numbers, and wander slowly."""
+    seed = np.random.default_rng(number // 100)
+    centres = seed.uniform(0, 1, (12, 2)) * (width, height) + number % 100 * seed.uniform(-0.3, 0.3, (12, 2))
+    y, x = np.mgrid[:height, :width]
+    light = sum(np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 200) for cx, cy in centres)
+    return np.repeat(np.clip(20 + 180 * light, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def test_a_missing_shard_is_built_again(tmp_path: Path, extracted: Path) -> None:
@@ -287,9 +345,9 @@ def test_a_missing_shard_is_built_again(tmp_path: Path, extracted: Path) -> None
 def test_another_recipe_scale_or_source_is_refused_without_overwrite(tmp_path: Path, extracted: Path) -> None:
     build(extracted, tmp_path, recipe(*CELLS))
     other = recipe(cell(train=18, clip="city_day"))
-    with pytest.raises(OutputError, match="holds a Lite set of another recipe, scale or source; use another --out"):
+    with pytest.raises(OutputError, match="holds a Lite set of other settings or another source; use another --out"):
         build(extracted, tmp_path, other)
-    with pytest.raises(OutputError, match="another recipe, scale or source"):
+    with pytest.raises(OutputError, match="other settings or another source"):
         build(extracted, tmp_path, recipe(*CELLS), scale=0.5)
     build(extracted, tmp_path, other, overwrite=True)
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.tar"))] == [
@@ -303,9 +361,7 @@ def test_shards_of_others_are_not_deleted(tmp_path: Path, extracted: Path) -> No
     for path in theirs:
         path.parent.mkdir(parents=True)
         path.write_text("years of work")
-    with pytest.raises(
-        OutputError, match="visible-train: holds shards that make-lite did not write; use another --out"
-    ):
+    with pytest.raises(OutputError, match=r"visible-train: holds shards that are of no lite\.json; use another --out"):
         build(extracted, tmp_path, recipe(*CELLS))
     theirs[0].rename(tmp_path / "precious.tar")
     build(extracted, tmp_path, recipe(*CELLS))

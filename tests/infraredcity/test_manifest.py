@@ -1,13 +1,15 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from infraredcity import index as sample_index
 from infraredcity import manifest
 from infraredcity.errors import ManifestError
-from infraredcity.manifest import ClipFacts, read_clips, write_clips
+from infraredcity.manifest import ClipFacts, Columns, read_clips, write_clips
 
 FACTS = ClipFacts(
     clip_id="city_clear",
@@ -77,6 +79,121 @@ def test_an_index_that_contradicts_its_shard_gets_no_sidecars(extracted: Path, t
     index.size[3] += 512  # no header stands where the json's should
     with pytest.raises(ManifestError, match="city_clear_00000003 ends elsewhere than its index says; build it again"):
         manifest.write_reader_indexes(folder, index, name="x")
+
+
+def rows_of_clip(extracted: Path) -> Columns:
+    folder = extracted / "city_clear"
+    return manifest.columns(sample_index.load(folder), read_clips(folder), split="train")
+
+
+def test_the_manifest_has_the_columns_that_its_readers_know(extracted: Path) -> None:
+    assert (extracted / "city_clear/manifest.csv").read_text().splitlines()[:2] == [
+        "key,clip,modality,time_of_day,scene,weather,split,frame_index,pts,time_s,run_id,shard,offset,size,sha256,width,height,"
+        "dup_of,suspect,mark",
+        "city_clear_00000000,city_clear,infrared,night,city,clear,all,0,0,0.0,0,infraredcity-city_clear-000000.tar,512,"
+        + (extracted / "city_clear/manifest.csv").read_text().splitlines()[1].split(",")[13]
+        + ","
+        + sample_index.load(extracted / "city_clear").sha256[0].tobytes().hex()
+        + ",96,64,,false,",
+    ]
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.parquet"])
+def test_a_manifest_survives_the_round_trip(extracted: Path, tmp_path: Path, name: str) -> None:
+    rows = rows_of_clip(extracted)
+    rows["dup_of"][3], rows["suspect"][4], rows["mark"][4] = "city_clear_00000001", True, "suspect+repeat"
+    manifest.write_columns(tmp_path, rows)
+    assert manifest.read(tmp_path / name) == rows
+
+
+def test_an_empty_manifest_survives_the_round_trip(extracted: Path, tmp_path: Path) -> None:
+    none = manifest.take(rows_of_clip(extracted), [])
+    manifest.write_columns(tmp_path, none)
+    assert manifest.read(tmp_path / "manifest.csv") == manifest.read(tmp_path / "manifest.parquet") == none
+
+
+def test_pandas_reads_what_was_written(extracted: Path, tmp_path: Path) -> None:
+    rows = rows_of_clip(extracted)
+    manifest.write_columns(tmp_path, rows)
+    table = pd.read_parquet(tmp_path / "manifest.parquet")
+    assert {name: table[name].tolist() for name in table} == rows
+    as_text = pd.read_csv(tmp_path / "manifest.csv", keep_default_na=False)
+    assert {name: as_text[name].tolist() for name in as_text} == rows
+
+
+def test_the_manifests_hash_knows_what_samples_are_and_not_where_they_lie(extracted: Path) -> None:
+    rows = rows_of_clip(extracted)
+    before = manifest.rows_hash(rows)
+    elsewhere = {**rows, "shard": ["x.tar"] * 50, "offset": [0] * 50, "size": [1] * 50}
+    backwards = manifest.take(rows, range(49, -1, -1))
+    assert manifest.rows_hash(elsewhere) == manifest.rows_hash(backwards) == before
+    changed = {
+        manifest.rows_hash({**rows, name: [change(rows[name][0]), *rows[name][1:]]})
+        for name, change in {
+            "key": lambda _: "city_clear_00000099",
+            "split": lambda _: "test",
+            "weather": lambda _: "overcast",
+            "pts": lambda value: value + 1,
+            "run_id": lambda value: value + 1,
+            "sha256": lambda value: "f" * 64,
+            "width": lambda value: value + 1,
+            "dup_of": lambda _: "city_clear_00000001",
+            "suspect": lambda _: True,
+        }.items()
+    }
+    assert len(changed | {before}) == 10
+    assert manifest.rows_hash(manifest.take(rows, range(49))) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "", "lacks the column key"),
+        (lambda text: text.replace("frame_index", "frame"), "lacks the column frame_index"),
+        (lambda text: text.replace(",infrared,", ",", 1), "a row has not 20 values"),
+        (lambda text: text.replace(",false,", ",no,", 1), "suspect must be true or false"),
+        (lambda text: text.replace(",0.04,", ",soon,", 1), "could not convert"),
+        (lambda text: text.replace(",512,", ',"512,', 1), "damaged"),
+        (lambda text: text.replace("weather,split", "split,split", 1), "lacks the column weather"),
+    ],
+)
+def test_a_damaged_csv_says_so(extracted: Path, tmp_path: Path, change: Callable[[str], str], message: str) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text(change(manifest.csv_bytes(rows_of_clip(extracted)).decode()))
+    with pytest.raises(
+        ManifestError, match=rf"manifest\.csv: damaged, or not a manifest .*{message}|{message}.*build it again"
+    ):
+        manifest.read(path)
+
+
+def test_a_damaged_parquet_says_so(extracted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    data = manifest.parquet_bytes(rows_of_clip(extracted))
+    for damaged in (data[:-100], data[100:], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ManifestError, match=r"manifest\.parquet: damaged, or not a manifest"):
+            manifest.read(path)
+    with pytest.raises(ManifestError, match=r"gone\.parquet: no such file"):
+        manifest.read(tmp_path / "gone.parquet")
+
+
+@pytest.mark.parametrize("shard", ["/etc/passwd", "../up.tar", "a/../../up.tar", "a//b.tar", "a\\b.tar", "", "./x.tar"])
+def test_a_manifest_that_names_a_shard_elsewhere_is_refused(extracted: Path, tmp_path: Path, shard: str) -> None:
+    rows = rows_of_clip(extracted)
+    rows["shard"][7] = shard
+    manifest.write_columns(tmp_path, rows)
+    for name in ("manifest.csv", "manifest.parquet"):
+        with pytest.raises(ManifestError, match="names a shard outside its folder"):
+            manifest.read(tmp_path / name)
+
+
+def test_the_split_of_a_folder_survives(tmp_path: Path) -> None:
+    write_clips(tmp_path, [FACTS], split="test")
+    assert manifest.read_folder(tmp_path) == ({"city_clear": FACTS}, "test")
+    payload = json.loads((tmp_path / "clips.json").read_text())
+    del payload["split"]  # as before there were splits
+    (tmp_path / "clips.json").write_text(json.dumps(payload))
+    assert manifest.read_folder(tmp_path)[1] == "all"
 
 
 def test_the_table_names_split_and_shard(extracted: Path) -> None:

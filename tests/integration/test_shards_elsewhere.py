@@ -82,7 +82,7 @@ def test_the_manifest_reads_as_parquet_and_as_csv(extracted: Path) -> None:
     parquet, csv = pandas.read_parquet(folder / "manifest.parquet"), pandas.read_csv(folder / "manifest.csv")
     assert list(parquet.columns) == [
         "key", "clip", "modality", "time_of_day", "scene", "weather", "split", "frame_index", "pts", "time_s", "run_id",
-        "mark", "shard", "offset", "size", "sha256", "width", "height",
+        "shard", "offset", "size", "sha256", "width", "height", "dup_of", "suspect", "mark",
     ]  # fmt: skip
     assert list(csv.columns) == list(parquet.columns)
     assert parquet["key"].tolist() == csv["key"].tolist() == [f"city_day_{frame:08d}" for frame in range(50)]

@@ -1,0 +1,151 @@
+"""`infraredcity select`, `shard` and `reshard`: choosing samples, and writing them as shards of their own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from infraredcity import manifest, selection
+from infraredcity.cli.options import FILE, FOLDER, ProgressLine, format_bytes, json_option, print_json
+from infraredcity.dataset import open_dataset
+from infraredcity.selection import Chosen, Condition, ShardsReport
+from infraredcity.storage import write_atomic
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_WHERE = "Condition on a column of the manifest: clip=city_clear,city_day, key=city_*, frame_index>=100, suspect=false, dup_of=."
+
+
+class _ConditionType(click.ParamType[Condition]):
+    name = "condition"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Condition:
+        try:
+            return Condition.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _what_is_chosen(command: _Command) -> _Command:
+    """Adds --where, --window and --stride."""
+    for option in (
+        click.option("--stride", type=click.IntRange(1), default=1, show_default=True,
+                     help="Samples from one frame of a window to the next."),
+        click.option("--window", "window_frames", type=click.IntRange(1), default=1, show_default=True,
+                     help="Only samples that stand in a window of so many frames without a break."),
+        click.option("--where", "conditions", type=_ConditionType(), multiple=True,
+                     help=_WHERE + " May be given several times: all must hold."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of the new shards.")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace another set that stands in --out.")
+_DATASET = click.argument("folder", metavar="DIR", type=FOLDER)
+
+
+@click.command("select")
+@_DATASET
+@_what_is_chosen
+@click.option("-o", "--output", type=FILE, help="File for the manifest of what was chosen: .csv or .parquet.")
+@json_option
+def select_command(
+    folder: Path,
+    conditions: tuple[Condition, ...],
+    window_frames: int,
+    stride: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Choose samples of DIR by any column of its manifest and by the windows they make.
+
+    Without -o and --json the chosen rows are printed as csv. `infraredcity shard --selection FILE` writes them as shards.
+    """
+    if output is not None and output.suffix not in (".csv", ".parquet"):
+        raise click.BadParameter(f"must end in .csv or .parquet, got {output.name}", param_hint="-o")
+    chosen = selection.choose(open_dataset(folder), conditions, window_frames=window_frames, stride=stride)
+    rows = selection.rows_of_chosen(chosen)
+    if output is not None:
+        write_atomic(output, manifest.csv_bytes(rows) if output.suffix == ".csv" else manifest.parquet_bytes(rows))
+    if as_json:
+        print_json(
+            {
+                "folder": str(folder),
+                "where": [str(condition) for condition in conditions],
+                "window_frames": window_frames,
+                "stride": stride,
+                "num_samples": len(rows["key"]),
+                "size_bytes": sum(rows["size"]),
+                "manifest_hash": manifest.rows_hash(rows),
+                "parts": {each.part.name: len(each.rows) for each in chosen},
+                "output": None if output is None else str(output),
+            }
+        )
+    elif output is None:
+        click.echo(manifest.csv_bytes(rows).decode(), nl=False)
+    where = "" if output is None else f", {output}"
+    click.echo(f"{len(rows['key']):,} samples of {len(chosen)} parts chosen{where}", err=True)
+
+
+@click.command("shard")
+@_DATASET
+@_what_is_chosen
+@click.option(
+    "--selection", "selected", type=FILE, help="Manifest of samples of DIR (csv or parquet), as select writes it."
+)
+@_OUT
+@click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True)
+@_OVERWRITE
+@json_option
+def shard_command(
+    folder: Path,
+    conditions: tuple[Condition, ...],
+    window_frames: int,
+    stride: int,
+    selected: Path | None,
+    out: Path,
+    samples_per_shard: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write chosen samples of DIR as shards of their own; bytes are copied, never encoded again."""
+    if selected is not None and (conditions or window_frames > 1):
+        raise click.UsageError("--selection says what is chosen: leave out --where and --window, or select anew")
+    parts = open_dataset(folder)
+    if selected is not None:
+        chosen = selection.find_rows(parts, manifest.read(selected))
+    else:
+        chosen = selection.choose(parts, conditions, window_frames=window_frames, stride=stride)
+    _write(chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
+
+
+@click.command("reshard")
+@_DATASET
+@_OUT
+@click.option("--samples-per-shard", type=click.IntRange(1), required=True, help="Samples in a full shard.")
+@_OVERWRITE
+@json_option
+def reshard_command(folder: Path, out: Path, samples_per_shard: int, overwrite: bool, as_json: bool) -> None:
+    """Write all samples of DIR in shards of another size; samples, manifest hash and training order stay the same."""
+    chosen = selection.choose(open_dataset(folder))
+    _write(chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
+
+
+def _write(chosen: Sequence[Chosen], out: Path, *, samples_per_shard: int, overwrite: bool, as_json: bool) -> None:
+    report = selection.write(
+        chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, on_progress=ProgressLine()
+    )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _print_parts(report)
+    state = "written" if report.is_new else "nothing to do"
+    click.echo(f"{report.folder}: {report.num_samples:,} samples, {state}", err=True)
+
+
+def _print_parts(report: ShardsReport) -> None:
+    click.echo(f"{'folder':28} {'samples':>8} {'shards':>6} {'size':>10}")
+    for part in report.parts:
+        click.echo(f"{part.name:28} {part.num_samples:8,} {part.num_shards:6,} {format_bytes(part.size_bytes):>10}")

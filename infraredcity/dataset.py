@@ -1,0 +1,161 @@
+"""A data set on disk: one folder of shards, or a tree of such folders (parts), as `extract`, `make-lite` and `shard` write them.
+
+A part holds shards, index.npz, clips.json, the manifest and the index files of other readers. clips.json is written last: a folder
+without it is not finished, and so is no part yet.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from infraredcity import index as sample_index
+from infraredcity import manifest
+from infraredcity.errors import ManifestError
+from infraredcity.index import FROZEN, REPEAT, SUSPECT, SampleIndex
+from infraredcity.manifest import ClipFacts, Columns
+
+_MAX_DEPTH = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """One folder of shards with all that is known of its samples.
+
+    Attributes:
+        path: The folder.
+        name: The folder below the data set's own, with forward slashes; "." where it is the data set's own.
+        index: Where its samples lie.
+        clips: Facts of its clips by id.
+        split: "all", "train" or "test".
+    """
+
+    path: Path
+    name: str
+    index: SampleIndex
+    clips: Mapping[str, ClipFacts]
+    split: str
+
+    def rows(self) -> Columns:
+        """Its manifest, with shards named from the data set's folder."""
+        return manifest.in_folder(manifest.columns(self.index, self.clips, split=self.split), self.name)
+
+
+def part_names(root: Path) -> list[str]:
+    """The folders at and below `root` that hold shards or what describes them, in order of their names; see `Part.name`.
+
+    Unfinished and damaged ones are among them. Links to folders are not followed.
+    """
+    names = []
+    for place, folders, files in os.walk(root):
+        below = Path(place).relative_to(root)
+        if len(below.parts) >= _MAX_DEPTH:
+            folders.clear()
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        marks = {manifest.CLIPS_NAME, sample_index.INDEX_NAME}
+        if marks & {*files} or any(name.endswith(".tar") for name in files):
+            names.append(below.as_posix())
+    return sorted(names)
+
+
+def open_part(root: Path, name: str = ".") -> Part:
+    """One part of a data set.
+
+    Raises:
+        ManifestError: Its index or its clips.json is missing or damaged, or they name different clips.
+    """
+    folder = root / name
+    clips, split = manifest.read_folder(folder)
+    index = sample_index.load(folder)
+    missing = [clip_id for clip_id in index.clips if clip_id not in clips]
+    if missing:
+        raise ManifestError(
+            f"{folder / manifest.CLIPS_NAME}: lacks clip {missing[0]}, which {sample_index.INDEX_NAME} has; "
+            'rebuild both with "infraredcity repair"'
+        )
+    return Part(path=folder, name=name, index=index, clips=clips, split=split)
+
+
+def open_dataset(root: Path) -> list[Part]:
+    """All parts of a data set, in order of their names.
+
+    Raises:
+        ManifestError: There is none, or one of them is unfinished or damaged.
+    """
+    names = part_names(root)
+    if not names:
+        what = "no such folder" if not root.is_dir() else "holds no shards"
+        raise ManifestError(f"{root}: {what}; name a folder that extract, make-lite or shard wrote")
+    return [open_part(root, name) for name in names]
+
+
+def rows_of(parts: Sequence[Part]) -> Columns:
+    """The manifest of a data set: all rows of all parts, in order."""
+    return manifest.concatenate([part.rows() for part in parts])
+
+
+def write_part(
+    root: Path, name: str, index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all"
+) -> Part:
+    """Write all that describes the shards of `root`/`name`: index, manifest, index files of other readers, and clips.json last.
+
+    Args:
+        root: The data set's folder.
+        name: The part, see `Part.name`.
+        index: Its samples; their shards stand there already.
+        clips: Facts of at least its clips; what counts samples is counted anew.
+        split: See `Part`.
+
+    Raises:
+        ManifestError: The index contradicts the shards.
+        OutputError: The disk is full or the folder cannot be written.
+    """
+    folder = root / name
+    counted = {clip_id: _counted(clips[clip_id], index, number) for number, clip_id in enumerate(index.clips)}
+    manifest.write_reader_indexes(folder, index, name=reader_name(root, name))
+    manifest.write_columns(folder, manifest.columns(index, counted, split=split))
+    sample_index.save(index, folder)
+    manifest.write_clips(folder, list(counted.values()), split=split)
+    return Part(path=folder, name=name, index=index, clips=counted, split=split)
+
+
+def reader_name(root: Path, name: str) -> str:
+    """What a part calls itself in index.json."""
+    return root.resolve().name if name == "." else name.replace("/", "-")
+
+
+def _counted(facts: ClipFacts, index: SampleIndex, number: int) -> ClipFacts:
+    marks = index.mark[index.clip == number]
+    return replace(
+        facts,
+        num_suspect=int(np.count_nonzero(marks & SUSPECT)),
+        num_repeats=int(np.count_nonzero(marks & REPEAT)),
+        num_frozen=int(np.count_nonzero(marks & FROZEN)),
+    )
+
+
+def facts_of(facts: ClipFacts, frame_index: int, pts: int) -> dict[str, str | int | float]:
+    """What the json member of a sample says, in this order."""
+    base = Fraction(facts.time_base)
+    return {
+        "clip": facts.clip_id,
+        "scene": facts.scene,
+        "weather": facts.weather,
+        "modality": facts.modality,
+        "time_of_day": facts.time_of_day,
+        "frame_index": frame_index,
+        "pts": pts,
+        "time_base": facts.time_base,
+        "time_s": round(pts * base.numerator / base.denominator, 6),
+        "width": facts.width_px,
+        "height": facts.height_px,
+    }
+
+
+def facts_json(facts: Mapping[str, str | int | float]) -> bytes:
+    """The bytes of a sample's json member, as extraction writes them."""
+    return json.dumps(facts, separators=(",", ":")).encode()
