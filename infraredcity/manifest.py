@@ -213,7 +213,16 @@ def read(path: Path) -> Columns:
         rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except FileNotFoundError as error:
         raise ManifestError(f"{path}: no such file") from error
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        OverflowError,
+        NotImplementedError,
+        csv.Error,
+    ) as error:
         said = str(error).partition("\n")[0]
         raise ManifestError(f"{path}: damaged, or not a manifest ({said}); build it again") from error
     for name in set(rows["shard"]):

@@ -315,13 +315,13 @@ for sample in webdataset.WebDataset("{shard}", shardshuffle=False):
     sample["__key__"], sample["{first.image_format}"], json.loads(sample["json"])
 ```
 
-With wids, by number:
+With wids, by number; `localname` lets it read in place, without it every shard is first copied into a cache:
 
 ```python
 import wids
 
-samples = wids.ShardListDataset("{folder}index.json")
-samples[0]["__key__"], samples[0][".{first.image_format}"]
+samples = wids.ShardListDataset("{folder}index.json", localname=lambda path: path, transformations=[])
+samples[0]["__key__"], samples[0][".{first.image_format}"].read()
 ```
 
 With infraredcity, windows of consecutive frames in an order that can be resumed:

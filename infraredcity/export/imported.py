@@ -5,8 +5,8 @@ The layout carries less than a data set: no times, no clips, and numbers only in
 - A folder is a clip of the catalogue: City/clearday/trainA is `city_clear`, City/*/trainB is `city_day`, and so on. Where
   `release.json` of `infraredcity export` stands beside, the clips, runs and rates it tells are taken for the files named by them.
 - The number at the end of a name is the frame's index in its clip, if all names of the folder have one and no two the same; else
-  its place in natural order is, places of files that are skipped included. Frames whose indices follow each other are one run;
-  of places, only those whose names follow each other too, so that pictures of several sources in one folder make no false pairs.
+  its place in natural order is, places of files that are skipped included. Frames whose indices follow each other are one run
+  where their names go on too, so that pictures of several sources in one folder make no false pairs.
 - Train, test and a second weather's trainB may each count from 0. Where their numbers meet those of the clip's folders before them,
   they are moved up by a power of ten, see `Shift`. Runs never go from one folder to another.
 - trainB is shared by the weathers of a scene: a picture whose bytes stand in the first weather's folder is taken once.
@@ -415,15 +415,14 @@ def _blocks_of_folder(
         counts = Counter(numbers)
         is_numbered = None not in counts and max(counts.values()) == 1
         step = frame_step if note is None else note.frame_step
-        run_starts = () if note is None else note.run_starts
-        if not is_numbered:
-            pairs = [(file.place * step, file) for file in members]
-            run_starts = _apart(pairs, step)
-        else:
+        if is_numbered:
             pairs = sorted(
                 ((number, file) for number, file in zip(numbers, members, strict=True) if number is not None),
                 key=lambda pair: pair[0],
             )
+        else:
+            pairs = [(file.place * step, file) for file in members]
+        run_starts = {*_apart(pairs, step), *(() if note is None else note.run_starts)}
         yield _Block(
             cell=cell,
             place=place,
@@ -431,7 +430,7 @@ def _blocks_of_folder(
             clip=usual if note is None else note.clip,
             fps=fps or (DEFAULT_FPS if note is None else note.fps),
             frame_step=step,
-            run_starts=run_starts,
+            run_starts=tuple(sorted(run_starts)),
             order="number" if is_numbered else "place",
             files=tuple(file for _, file in pairs),
             numbers=tuple(number for number, _ in pairs),
@@ -439,7 +438,7 @@ def _blocks_of_folder(
 
 
 def _apart(pairs: Sequence[tuple[int, _File]], step: int) -> tuple[int, ...]:
-    """The indices, made of places, before which a run ends because the names do not go on: another text, or another number than next.
+    """The indices before which a run ends because the names do not go on: another text, or another number than the next.
 
     Names without a number at their end say nothing against it.
     """

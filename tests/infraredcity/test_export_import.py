@@ -114,12 +114,19 @@ def test_without_unique_numbers_the_place_in_natural_order_counts(
     assert samples_of(tmp_path / "out") == expected
 
 
-def test_pictures_of_several_sources_make_no_false_pairs(tmp_path: Path) -> None:
-    names = ["left_1.png", "left_2.png", "left_4.png", "right_2.png", "right_3.png"]
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["left_1.png", "left_2.png", "left_4.png", "right_2.png", "right_3.png"], {(0, 1), (3, 4)}),  # by place
+        (["left_1.png", "left_2.png", "right_3.png", "right_4.png"], {(1, 2), (3, 4)}),  # by number
+    ],
+)
+def test_pictures_of_several_sources_make_no_false_pairs(
+    tmp_path: Path, names: list[str], expected: set[tuple[int, int]]
+) -> None:
     put(tmp_path / "release" / CITY / "trainA", {name: still_bytes(place) for place, name in enumerate(names)})
     import_release(tmp_path / "release", tmp_path / "out")
-    pairs = {(int(one[-3:]), int(other[-3:])) for _, one, other in windows_of(tmp_path / "out")}
-    assert pairs == {(0, 1), (3, 4)}
+    assert {(int(one[-3:]), int(other[-3:])) for _, one, other in windows_of(tmp_path / "out")} == expected
 
 
 def test_a_skipped_picture_leaves_a_gap_also_where_places_count(tmp_path: Path) -> None:
