@@ -14,6 +14,7 @@ from infraredcity.errors import ManifestError, OutputError
 from infraredcity.export.imported import ImportReport, import_release
 from infraredcity.export.release import export
 from infraredcity.loader import WindowReader
+from infraredcity.progress import Progress
 from infraredcity.verify import verify
 
 CITY = "Single/Traffic/City/clearday"
@@ -356,6 +357,19 @@ def test_an_import_that_was_killed_is_begun_again(tmp_path: Path) -> None:
     assert import_release(root, tmp_path / "killed", samples_per_shard=4).is_new
     assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "whole")
     assert len(list((tmp_path / "whole").rglob("*.tar"))) == 3
+
+
+def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "release" / CITY / "trainA"
+    put(folder, numbered(range(3)))
+
+    def change(progress: Progress) -> None:
+        if progress.what == "import: pictures read":
+            (folder / "frame_1.png").write_bytes(still_bytes(50))
+
+    with pytest.raises(ManifestError, match=r"frame_1\.png: has changed since it was first read; import again"):
+        import_release(tmp_path / "release", tmp_path / "out", on_progress=change)
+    assert import_release(tmp_path / "release", tmp_path / "out").is_new
 
 
 def test_a_data_set_of_others_is_not_joined(tmp_path: Path) -> None:
