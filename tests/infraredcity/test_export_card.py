@@ -178,8 +178,12 @@ def test_a_manifest_of_another_build_is_not_described(tmp_path: Path) -> None:
     assert not (tmp_path / "README.md").exists()
 
 
-def test_a_missing_shard_is_not_described(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_missing_or_cut_shard_is_not_described(tmp_path: Path, damage: str) -> None:
     shard = sorted(lite(tmp_path).rglob("*.tar"))[0]
+    data = shard.read_bytes()
     shard.unlink()
+    if damage == "cut":
+        shard.write_bytes(data[:-512])
     with pytest.raises(ManifestError, match=rf"{shard.name}: is missing or of another size than the index says"):
         card.write(tmp_path, About())
