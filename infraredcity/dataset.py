@@ -6,7 +6,7 @@ without it is not finished, and so is no part yet.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,10 @@ from infraredcity.errors import ManifestError
 from infraredcity.index import FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.manifest import ClipFacts, Columns
 
+RECORD_NAMES = ("lite.json", "shards.json", "import.json")
+"""What begins and ends a data set that was made from others."""
+JOB_NAME, GAPS_NAME, MARKERS = "extract.json", "gaps.json", "segments"
+"""What extract leaves beside its shards: its settings, the frames it could not have, a file for each segment that is done."""
 _MAX_DEPTH = 4
 
 
@@ -50,16 +54,43 @@ def part_names(root: Path) -> list[str]:
 
     Unfinished and damaged ones are among them. Links to folders are not followed.
     """
-    names = []
+    marks = {manifest.CLIPS_NAME, sample_index.INDEX_NAME}
+    return sorted(
+        name for name, files in folders_below(root) if marks & files or any(file.endswith(".tar") for file in files)
+    )
+
+
+def folders_below(root: Path) -> Iterator[tuple[str, set[str]]]:
+    """The folders at and below `root`, named as parts are, each with the files in it; hidden ones and links are left out."""
     for place, folders, files in os.walk(root):
         below = Path(place).relative_to(root)
         if len(below.parts) >= _MAX_DEPTH:
             folders.clear()
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        marks = {manifest.CLIPS_NAME, sample_index.INDEX_NAME}
-        if marks & {*files} or any(name.endswith(".tar") for name in files):
-            names.append(below.as_posix())
-    return sorted(names)
+        yield below.as_posix(), {*files}
+
+
+def sets_of(root: Path, names: Sequence[str]) -> dict[str | None, list[str]]:
+    """Parts by the data set they belong to: the nearest folder with a record, or with a manifest of several parts; None for no set.
+
+    Args:
+        root: Folder of data sets.
+        names: Its parts, as `part_names` gives them.
+    """
+    signs = (*RECORD_NAMES, manifest.CSV_NAME, manifest.PARQUET_NAME)
+    sets: dict[str | None, list[str]] = {}
+    for name in names:
+        above = [parent.as_posix() for parent in Path(name).parents] if name != "." else []
+        place = next(
+            (
+                place
+                for place in (name, *above)
+                if any((root / place / sign).is_file() for sign in (RECORD_NAMES if place in names else signs))
+            ),
+            None,
+        )
+        sets.setdefault(place, []).append(name)
+    return sets
 
 
 def open_part(root: Path, name: str = ".") -> Part:

@@ -26,7 +26,7 @@ import numpy as np
 from infraredcity import index as sample_index
 from infraredcity import manifest
 from infraredcity.catalog import Clip, ColorMode
-from infraredcity.dataset import write_part
+from infraredcity.dataset import GAPS_NAME, JOB_NAME, MARKERS, write_part
 from infraredcity.errors import OutputError, VideoDecodeError
 from infraredcity.images import encode, invert, is_inverted, mean_difference, suffix_of
 from infraredcity.index import FROZEN, REPEAT, SUSPECT, IndexEntry, ShardInfo, key_of
@@ -36,10 +36,7 @@ from infraredcity.storage import fsync_folder, remove_temporaries, write_atomic
 from infraredcity.tone import LevelCounts, ToneMap, fit_tone
 from infraredcity.video import ClipVideo, Decoded, DecoderName, FrameRange, choose_decoder, decode, open_clip
 
-JOB_NAME = "extract.json"
-GAPS_NAME = "gaps.json"
 HANGS_NAME = "hangs.json"
-MARKERS = "segments"
 _JOB_FORMAT = "infraredcity-extract-2"
 _BYTES_LIBRARIES = ("av", "numpy", "opencv-python-headless", "simplejpeg")
 _FROZEN_SHARE = 0.1

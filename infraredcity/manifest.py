@@ -39,6 +39,7 @@ COLUMN_KINDS: dict[str, type] = {name: str for name in COLUMNS} | {
     "frame_index": int, "pts": int, "time_s": float, "run_id": int, "offset": int, "size": int, "width": int, "height": int,
     "suspect": bool,
 }  # fmt: skip
+_ROWS_AT_ONCE = 10_000
 _PLACES = ("shard", "offset", "size")
 """Where a sample lies; all other columns say what it is."""
 
@@ -109,6 +110,47 @@ def read_clips(folder: Path) -> dict[str, ClipFacts]:
 
 def read_folder(folder: Path) -> tuple[dict[str, ClipFacts], str]:
     """The clips of `folder`/clips.json by id, and the split that its samples belong to: "all", "train" or "test".
+
+    Raises:
+        ManifestError: The file is missing, damaged or of another format, or a fact is nothing it can be.
+    """
+    clips, split = read_unchecked(folder)
+    for clip_id, facts in clips.items():
+        flaw = flaw_of(clip_id, facts)
+        if flaw is not None:
+            raise ManifestError(
+                f'{folder / CLIPS_NAME}: {flaw} of {clip_id!a} is nothing it can be; run "infraredcity repair"'
+            )
+    return clips, split
+
+
+def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
+    """The name of a fact that cannot be what clips.json says of this clip; None where all can be worked with."""
+    kinds = {
+        str: ("scene", "weather", "modality", "time_of_day", "time_base"),
+        int: ("width_px", "height_px", "frame_step", "clip_frames", "num_suspect", "num_repeats", "num_frozen"),
+        dict: ("extraction",),
+        list: ("sources",),
+    }
+    for kind, names in kinds.items():
+        for name in names:
+            if type(getattr(facts, name)) is not kind:
+                return name
+    try:
+        Fraction(facts.time_base)
+    except (ValueError, ZeroDivisionError):
+        return "time_base"
+    try:
+        range(0)[facts.extraction.get("start_frame", 0) : facts.extraction.get("stop_frame")]
+    except TypeError:
+        return "extraction"
+    if not all(isinstance(source, dict) and isinstance(source.get("num_frames"), int) for source in facts.sources):
+        return "sources"
+    return None if facts.clip_id == clip_id and facts.frame_step > 0 else "clip_id or frame_step"
+
+
+def read_unchecked(folder: Path) -> tuple[dict[str, ClipFacts], str]:
+    """As `read_folder`, but facts are taken as they are, for who wants to put them right; see `flaw_of`.
 
     Raises:
         ManifestError: The file is missing, damaged or of another format.
@@ -193,13 +235,15 @@ def rows_hash(rows: Columns) -> str:
     A canonical row is the line that manifest.csv has for a sample, less shard, offset and size.
     """
     names = [name for name in COLUMNS if name not in _PLACES]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     order = sorted(range(len(rows["key"])), key=lambda row: (rows["split"][row], rows["key"][row]))
     columns_told = [_told(rows[name]) for name in names]
-    writer.writerow(names)
-    writer.writerows([column[row] for column in columns_told] for row in order)
-    return hashlib.sha256(text.getvalue().encode()).hexdigest()
+    digest = hashlib.sha256((",".join(names) + "\n").encode())
+    for start in range(0, len(order), _ROWS_AT_ONCE):
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([column[row] for column in columns_told] for row in order[start : start + _ROWS_AT_ONCE])
+        digest.update(text.getvalue().encode())
+    return digest.hexdigest()
 
 
 def read(path: Path) -> Columns:

@@ -26,7 +26,21 @@ import numpy as np
 
 from infraredcity import images, manifest
 from infraredcity import index as sample_index
-from infraredcity.dataset import Part, facts_json, facts_of, open_part, part_names, reader_name, rows_of, write_part
+from infraredcity.dataset import (
+    GAPS_NAME,
+    JOB_NAME,
+    MARKERS,
+    RECORD_NAMES,
+    Part,
+    facts_json,
+    facts_of,
+    open_part,
+    part_names,
+    reader_name,
+    rows_of,
+    sets_of,
+    write_part,
+)
 from infraredcity.errors import ImageError, ManifestError, OutputError, ShardError
 from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, IndexEntry, SampleIndex, ShardInfo, parse_key
 from infraredcity.manifest import ClipFacts, Columns
@@ -44,15 +58,10 @@ from infraredcity.storage import (
 )
 
 DAMAGED_SUFFIX = ".damaged"
-RECORD_NAMES = ("lite.json", "shards.json", "import.json")
-_JOB_NAME, _GAPS_NAME, _MARKERS = "extract.json", "gaps.json", "segments"
-"""What extract leaves beside its shards."""
 _ASIDE_NAME = f"{TEMPORARY_PREFIX}repair-{manifest.CLIPS_NAME}"
 """clips.json while a folder is changed; whoever makes the folder anew takes it for the leftover that it is then."""
 _LOST = "lost with a damaged shard; extract the clip again"
 _UNKNOWN = "left out by extraction; the reason was lost with gaps.json"
-_DAMAGE = (ManifestError, NotImplementedError, TypeError, ValueError, KeyError, IndexError, OverflowError)
-"""What reading a manifest raises over damaged bytes, pyarrow's own errors among them."""
 _FACT_NAMES = ("scene", "weather", "modality", "time_of_day", "time_base", "width", "height")
 _FACT_FIELDS = ("scene", "weather", "modality", "time_of_day", "time_base", "width_px", "height_px")
 """What the json of every sample says of its clip, and how clips.json calls it."""
@@ -186,7 +195,7 @@ def repair(root: Path, *, dry_run: bool = False, on_progress: OnProgress | None 
     manifest.check_packages()
     state = _State(is_dry_run=dry_run)
     done = 0
-    for place, members in _sets(root, names).items():
+    for place, members in sets_of(root, names).items():
         with _held(root / place, is_dry_run=dry_run) if place is not None else nullcontext():
             for name in members:
                 with _held(root / name, is_dry_run=dry_run) if name != place else nullcontext():
@@ -216,24 +225,6 @@ def repair(root: Path, *, dry_run: bool = False, on_progress: OnProgress | None 
 
 def _held(folder: Path, *, is_dry_run: bool) -> AbstractContextManager[None]:
     return nullcontext() if is_dry_run else lock_folder(folder)
-
-
-def _sets(root: Path, names: Sequence[str]) -> dict[str | None, list[str]]:
-    """The parts by the folder of the set they belong to: one with a record, or with a manifest of its own; None for no set."""
-    signs = (*RECORD_NAMES, manifest.CSV_NAME, manifest.PARQUET_NAME)
-    sets: dict[str | None, list[str]] = {}
-    for name in names:
-        above = [parent.as_posix() for parent in Path(name).parents] if name != "." else []
-        place = next(
-            (
-                place
-                for place in (name, *above)
-                if any((root / place / sign).is_file() for sign in (RECORD_NAMES if place in names else signs))
-            ),
-            None,
-        )
-        sets.setdefault(place, []).append(name)
-    return sets
 
 
 def _repair_part(root: Path, name: str, place: str | None, state: _State) -> None:
@@ -272,34 +263,24 @@ def _repair_part(root: Path, name: str, place: str | None, state: _State) -> Non
 
 def _is_begun(folder: Path) -> bool:
     """Whether an extraction has begun and not come to its end, of which gaps.json is the first sign."""
-    names = (_GAPS_NAME, sample_index.INDEX_NAME, manifest.CSV_NAME, manifest.PARQUET_NAME)
-    return (folder / _JOB_NAME).is_file() and not any((folder / name).is_file() for name in names)
+    names = (GAPS_NAME, sample_index.INDEX_NAME, manifest.CSV_NAME, manifest.PARQUET_NAME)
+    return (folder / JOB_NAME).is_file() and not any((folder / name).is_file() for name in names)
 
 
 def _read_facts(folder: Path) -> tuple[dict[str, ClipFacts], str]:
     with suppress(ManifestError):
-        return _sound(*manifest.read_folder(folder))
+        return _sound(*manifest.read_unchecked(folder))
     with suppress(ManifestError), TemporaryDirectory() as elsewhere:
         if (folder / _ASIDE_NAME).is_file():  # a repair was killed
             shutil.copyfile(folder / _ASIDE_NAME, Path(elsewhere) / manifest.CLIPS_NAME)
-            return _sound(*manifest.read_folder(Path(elsewhere)))
+            return _sound(*manifest.read_unchecked(Path(elsewhere)))
     split = folder.name.rpartition("-")[2]  # as make-lite names its folders
     return {}, split if split in ("train", "test") else "all"
 
 
 def _sound(clips: Mapping[str, ClipFacts], split: str) -> tuple[dict[str, ClipFacts], str]:
     """The clips whose facts can be worked with; those of the others are as good as lost."""
-    sound = {}
-    for clip_id, facts in clips.items():
-        try:
-            facts_of(facts, 0, 1)
-            sum(int(source["num_frames"]) for source in facts.sources)
-            range(facts.clip_frames)[facts.extraction.get("start_frame", 0) : facts.extraction.get("stop_frame")]
-            if facts.clip_id == clip_id and facts.frame_step > 0:
-                sound[clip_id] = facts
-        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
-            continue
-    return sound, split
+    return {clip_id: facts for clip_id, facts in clips.items() if manifest.flaw_of(clip_id, facts) is None}, split
 
 
 def _begin(folder: Path, state: _State) -> None:
@@ -342,7 +323,7 @@ def _references(root: Path, name: str, place: str | None) -> Iterator[_Reference
     for path, below in places:
         try:
             known = _known_of_rows(manifest.read(path), below)
-        except _DAMAGE:
+        except (ManifestError, ValueError, KeyError):
             continue
         if known:
             yield _Reference(source=path.name, known=known)
@@ -401,7 +382,7 @@ def _reference_of_markers(folder: Path) -> _Reference | None:
     clip_id = _job_of(folder).get("clip")
     entries: list[tuple[int, int, bytes, str, int]] = []
     hashes = {}
-    for path in sorted((folder / _MARKERS).glob("*.json")):
+    for path in sorted((folder / MARKERS).glob("*.json")):
         try:
             marker = json.loads(path.read_text(encoding="utf-8"))
             if marker["shard"] is None:
@@ -454,7 +435,7 @@ def _known_of_one(
 def _job_of(folder: Path) -> dict[str, Any]:
     """What extract.json says, where it says what it should."""
     try:
-        job = json.loads((folder / _JOB_NAME).read_text(encoding="utf-8"))
+        job = json.loads((folder / JOB_NAME).read_text(encoding="utf-8"))
         if isinstance(job["config"]["every"], int) and isinstance(job["clip"], str) and isinstance(job["facts"], dict):
             int(sum(source["num_frames"] for source in job["sources"]))
             return dict(job)
@@ -937,7 +918,7 @@ def _index_of(empty: SampleIndex, rows: _Rows) -> SampleIndex:
 def _tell_losses(root: Path, part: Part, lost: Mapping[str, Iterable[int]], state: _State) -> None:
     """The lost frames as ranges, and what brings them back."""
     above = [part.path, *part.path.parents[: len(Path(part.name).parts)]]
-    if (part.path / _JOB_NAME).is_file():
+    if (part.path / JOB_NAME).is_file():
         what = 'run the same "infraredcity extract --clip {}" again'
     elif any((place / "shards.json").is_file() for place in above):
         what = 'run the same "infraredcity shard" again, with --overwrite'
@@ -971,10 +952,10 @@ def _write(root: Path, part: Part, lost: Sequence[_Known], state: _State) -> Non
         clip_id, frame_index = parse_key(each.key)
         lost_frames.setdefault(clip_id, set()).add(frame_index)
     gaps = None
-    if (part.path / _JOB_NAME).is_file() or (part.path / _GAPS_NAME).is_file():
+    if (part.path / JOB_NAME).is_file() or (part.path / GAPS_NAME).is_file():
         gaps = _gaps(part, lost_frames)
         if gaps != _old_gaps(part.path):
-            wrong.append(_GAPS_NAME)
+            wrong.append(GAPS_NAME)
     _tell_losses(root, part, lost_frames, state)
     leftovers = [path for path in part.path.iterdir() if is_temporary(path) and path.name != _ASIDE_NAME]
     if leftovers:
@@ -989,7 +970,7 @@ def _write(root: Path, part: Part, lost: Sequence[_Known], state: _State) -> Non
         # Gaps and markers first and clips.json last: until the new index stands, the old one tells the same losses again.
         _forget_segments(part, lost_frames)
         if gaps is not None:
-            write_atomic(part.path / _GAPS_NAME, (json.dumps(gaps, indent=1) + "\n").encode())
+            write_atomic(part.path / GAPS_NAME, (json.dumps(gaps, indent=1) + "\n").encode())
         for path in part.path.glob("*.idx"):
             if path.with_suffix(".tar").name not in {info.name for info in part.index.shards}:
                 path.unlink()
@@ -1017,7 +998,7 @@ def _wrong_files(root: Path, part: Part, state: _State) -> list[str]:
         try:
             if manifest.read(part.path / name) != rows:
                 wrong.append(name)
-        except _DAMAGE:
+        except ManifestError:
             wrong.append(name)
     try:
         if (part.path / manifest.WIDS_NAME).read_bytes() != manifest.wids_bytes(
@@ -1064,7 +1045,7 @@ def _same(one: SampleIndex, other: SampleIndex) -> bool:
 
 def _old_gaps(folder: Path) -> list[dict[str, Any]] | None:
     try:
-        gaps = json.loads((folder / _GAPS_NAME).read_text(encoding="utf-8"))
+        gaps = json.loads((folder / GAPS_NAME).read_text(encoding="utf-8"))
         numbers = ("first_frame", "last_frame", "num_frames")
         if all(
             {"clip", "reason", *numbers} == set(gap) and all(type(gap[name]) is int for name in numbers) for gap in gaps
@@ -1118,7 +1099,7 @@ def _gaps(part: Part, lost: dict[str, set[int]]) -> list[dict[str, Any]]:
 def _left_out(folder: Path) -> set[int]:
     """Frames that extraction could not or should not write, as its markers say."""
     frames: set[int] = set()
-    for path in sorted((folder / _MARKERS).glob("*.json")):
+    for path in sorted((folder / MARKERS).glob("*.json")):
         try:
             frames |= {int(frame) for frame in json.loads(path.read_text(encoding="utf-8"))["missing"]}
         except (OSError, ValueError, KeyError, TypeError):
@@ -1129,7 +1110,7 @@ def _left_out(folder: Path) -> set[int]:
 def _forget_segments(part: Part, lost: Mapping[str, set[int]]) -> None:
     """Delete the markers of the segments that lost frames, so that extract writes these anew and only these."""
     frames = {frame for of_clip in lost.values() for frame in of_clip}
-    for path in sorted((part.path / _MARKERS).glob("*.json")) if frames else ():
+    for path in sorted((part.path / MARKERS).glob("*.json")) if frames else ():
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))["entries"]
             is_hit = any(int(row[0]) in frames for row in entries)
@@ -1153,7 +1134,7 @@ def _repair_set(root: Path, place: str, members: Sequence[str], state: _State) -
     for name in (manifest.CSV_NAME, manifest.PARQUET_NAME) if names != ["."] else ():
         try:
             is_right = manifest.read(folder / name) == whole
-        except _DAMAGE:
+        except ManifestError:
             is_right = False
         if is_right:
             continue

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from infraredcity import catalog, images, lite, manifest, selection, similarity
-from infraredcity.dataset import Part, rows_of
+from infraredcity.dataset import GAPS_NAME, Part, rows_of
 from infraredcity.errors import ImageError, ShardError
-from infraredcity.extract import GAPS_NAME, Gap
+from infraredcity.extract import Gap
 from infraredcity.index import FROZEN, REPEAT, SUSPECT, SampleIndex, parse_key
 from infraredcity.manifest import ClipFacts
 from infraredcity.progress import OnProgress, Progress

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,17 @@ import numpy as np
 from infraredcity import images, manifest
 from infraredcity import index as sample_index
 from infraredcity.catalog import published_counts
-from infraredcity.dataset import Part, facts_of, open_part, part_names
+from infraredcity.dataset import (
+    GAPS_NAME,
+    JOB_NAME,
+    RECORD_NAMES,
+    Part,
+    facts_of,
+    folders_below,
+    open_part,
+    part_names,
+    sets_of,
+)
 from infraredcity.errors import ImageError, ManifestError, MissingExtraError, ShardError
 from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT
 from infraredcity.manifest import ClipFacts, Columns
@@ -30,15 +39,8 @@ from infraredcity.storage import is_temporary
 
 DecodeChoice = Literal["all", "sample", "none"]
 DECODE_CHOICES: tuple[DecodeChoice, ...] = ("all", "sample", "none")
-JOB_NAME = "extract.json"
-GAPS_NAME = "gaps.json"
 LITE_NAME = "lite.json"
-IMPORT_NAME = "import.json"
-RECORD_NAMES = (LITE_NAME, "shards.json", IMPORT_NAME)
-"""What begins and ends a data set that was made from others."""
 _SAMPLE_OF_PART = 32
-_MAX_DEPTH = 4
-"""As deep as `dataset.part_names` looks."""
 _Found = Callable[[str, str, str], None]
 """Told of a finding: where, which problem, and the message."""
 
@@ -151,7 +153,7 @@ def verify(
     for part in opened.values():
         _check_part(part, state, decode, on_samples)
     _check_begun(root, names, state)
-    sets = _sets(root, names)
+    sets = {place or ".": members for place, members in sets_of(root, names).items()}
     rows_hash = None
     for place, members in sets.items():
         rows_hash = _check_set(
@@ -189,12 +191,6 @@ def _opened(root: Path, name: str, state: _State) -> Part | None:
         )
     try:
         clips, _ = manifest.read_folder(folder)
-        for clip_id, facts in clips.items():
-            flaw = _flaw(clip_id, facts)
-            if flaw is not None:
-                raise ManifestError(
-                    f'{folder / manifest.CLIPS_NAME}: {flaw} of {clip_id!a} is nothing it can be; run "infraredcity repair"'
-                )
         if not (folder / sample_index.INDEX_NAME).exists() and _holds_files(clips):
             _check_files(folder, clips, state, found)
             return None
@@ -217,27 +213,6 @@ def _opened(root: Path, name: str, state: _State) -> Part | None:
     return part
 
 
-def _flaw(clip_id: str, facts: ClipFacts) -> str | None:
-    """The name of a fact that cannot be what it says, or None."""
-    kinds = {
-        str: ("scene", "weather", "modality", "time_of_day", "time_base"),
-        int: ("width_px", "height_px", "frame_step", "clip_frames", "num_suspect", "num_repeats", "num_frozen"),
-        dict: ("extraction",),
-    }
-    for kind, names in kinds.items():
-        for name in names:
-            if type(getattr(facts, name)) is not kind:
-                return name
-    try:
-        Fraction(facts.time_base)
-        range(0)[facts.extraction.get("start_frame", 0) : facts.extraction.get("stop_frame")]
-    except (ValueError, ZeroDivisionError):
-        return "time_base"
-    except TypeError:
-        return "extraction"
-    return None if facts.clip_id == clip_id and facts.frame_step > 0 else "clip_id or frame_step"
-
-
 def _holds_files(clips: Mapping[str, ClipFacts]) -> bool:
     return any(facts.extraction.get("to") == "frames" for facts in clips.values())
 
@@ -247,7 +222,7 @@ def _check_files(folder: Path, clips: Mapping[str, ClipFacts], state: _State, fo
     tables: list[Columns] = []
     for name in (manifest.CSV_NAME, manifest.PARQUET_NAME):
         try:
-            tables.append(_read_manifest(folder / name))
+            tables.append(manifest.read(folder / name))
         except ManifestError as error:
             found(name, "manifest", str(error))
         except MissingExtraError as error:
@@ -600,7 +575,7 @@ def _check_manifest(folder: Path, expected: Columns, found: _Found, state: _Stat
     """manifest.csv and manifest.parquet against what index and clips.json say."""
     for name in (manifest.CSV_NAME, manifest.PARQUET_NAME):
         try:
-            difference = _difference(_read_manifest(folder / name), expected)
+            difference = _difference(manifest.read(folder / name), expected)
         except ManifestError as error:
             found(name, "manifest", str(error))
             continue
@@ -609,14 +584,6 @@ def _check_manifest(folder: Path, expected: Columns, found: _Found, state: _Stat
             continue
         if difference is not None:
             found(name, "manifest", f'{folder / name}: {difference}; rebuild it with "infraredcity repair"')
-
-
-def _read_manifest(path: Path) -> Columns:
-    try:
-        return manifest.read(path)
-    except (NotImplementedError, TypeError, IndexError, OverflowError) as error:  # pyarrow's, over damaged bytes
-        said = str(error).partition("\n")[0]
-        raise ManifestError(f"{path}: damaged, or not a manifest ({said}); build it again") from error
 
 
 def _difference(said: Columns, expected: Columns) -> str | None:
@@ -634,12 +601,8 @@ def _difference(said: Columns, expected: Columns) -> str | None:
 
 def _check_begun(root: Path, names: Sequence[str], state: _State) -> None:
     """Folders that an extraction or a making of shards began in, and that hold no shard."""
-    for place, folders, files in os.walk(root):
-        below = Path(place).relative_to(root)
-        if len(below.parts) >= _MAX_DEPTH:
-            folders.clear()
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        name = below.as_posix()
+    for name, files in folders_below(root):
+        place = root / name
         if JOB_NAME in files and name not in names:
             state.teller(name)(
                 JOB_NAME, "unfinished", f"{place}: extraction was begun here; run the same extract command again"
@@ -649,23 +612,8 @@ def _check_begun(root: Path, names: Sequence[str], state: _State) -> None:
                 state.teller(name)(
                     record,
                     "missing-part",
-                    f"{Path(place) / record}: no part of its data set is there; make the set again with --overwrite",
+                    f"{place / record}: no part of its data set is there; make the set again with --overwrite",
                 )
-
-
-def _sets(root: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """The parts by the data set that they belong to: the folder above with a record or a manifest, or "." for all others."""
-    signs = (*RECORD_NAMES, manifest.CSV_NAME, manifest.PARQUET_NAME)
-    sets: dict[str, list[str]] = {}
-    for name in names:
-        above = [parent.as_posix() for parent in Path(name).parents] if name != "." else []
-        with_record = [
-            place
-            for place in (name, *above)
-            if any((root / place / sign).is_file() for sign in (RECORD_NAMES if place in names else signs))
-        ]
-        sets.setdefault(with_record[0] if with_record else ".", []).append(name)
-    return sets
 
 
 def _check_set(

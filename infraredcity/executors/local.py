@@ -13,6 +13,7 @@ from pathlib import Path
 
 from infraredcity import extract
 from infraredcity.catalog import Clip
+from infraredcity.dataset import MARKERS
 from infraredcity.errors import InfraredCityError, OutputError, VideoDecodeError
 from infraredcity.executors.worker import BEAT_S, Beat, Done, Task, Worker
 from infraredcity.extract import ExtractJob, ExtractReport, Hang
@@ -87,7 +88,7 @@ def extract_clip(
                 extract.check_whole(job)
             return extract.finalize(job, new_frames=counter.added)
         except InfraredCityError as error:
-            error.is_resumable = is_claimed and any((folder / extract.MARKERS).glob("*.json"))
+            error.is_resumable = is_claimed and any((folder / MARKERS).glob("*.json"))
             raise
         finally:
             crew.end()
@@ -278,7 +279,7 @@ class _Watch:
 
     def _left_over(self, shift: _Shift, job: ExtractJob, counter: _Counter) -> tuple[Segment, ...]:
         """What the ended worker has not finished, after tidying up behind it."""
-        for place in (job.folder, job.folder / extract.MARKERS):
+        for place in (job.folder, job.folder / MARKERS):
             for path in place.glob(f"{TEMPORARY_PREFIX}{shift.worker.pid}-*"):
                 path.unlink(missing_ok=True)
         undone = {segment.number for segment in extract.pending(job)}

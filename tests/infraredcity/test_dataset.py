@@ -43,7 +43,7 @@ def test_unfinished_and_damaged_parts_are_named(extracted: Path, tmp_path: Path)
         open_dataset(tmp_path / "nowhere")
     shutil.copytree(extracted / "city_day", tmp_path / "city_day")
     payload = json.loads((tmp_path / "city_day/clips.json").read_text())
-    payload["clips"]["other"] = payload["clips"].pop("city_day")
+    payload["clips"]["other"] = payload["clips"].pop("city_day") | {"clip_id": "other"}
     (tmp_path / "city_day/clips.json").write_text(json.dumps(payload))
     with pytest.raises(ManifestError, match=r"clips\.json: lacks clip city_day, which index\.npz has"):
         open_dataset(tmp_path)

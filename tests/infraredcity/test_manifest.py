@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -202,3 +203,32 @@ def test_the_table_names_split_and_shard(extracted: Path) -> None:
     assert set(table["split"]) == {"train"}
     assert table["shard"].tolist()[15:17] == [f"infraredcity-city_clear-00000{number}.tar" for number in (0, 1)]
     assert table["time_s"].tolist()[:3] == [0.0, 0.04, 0.08]
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        ("time_base", "1/0"),
+        ("time_base", "x"),
+        ("frame_step", 0),
+        ("extraction", {"start_frame": "first"}),
+        ("sources", [{"name": "a.mp4"}]),
+        ("clip_id", "city_day"),
+    ],
+)
+def test_facts_that_nothing_can_be_are_one_line(tmp_path: Path, fact: str, value: object) -> None:
+    write_clips(tmp_path, [FACTS])
+    payload = json.loads((tmp_path / "clips.json").read_text())
+    payload["clips"]["city_clear"][fact] = value
+    (tmp_path / "clips.json").write_text(json.dumps(payload))
+    with pytest.raises(ManifestError, match=r"clips\.json: .* of 'city_clear' is nothing it can be; run .*repair"):
+        read_clips(tmp_path)
+    assert len(manifest.read_unchecked(tmp_path)[0]) == 1
+
+
+def test_a_fact_of_another_kind_has_its_name() -> None:
+    # Made past the check of types that tests switch on and that users do not have.
+    wrong = copy.copy(FACTS)
+    object.__setattr__(wrong, "width_px", "96")
+    assert manifest.flaw_of("city_clear", wrong) == "width_px"
+    assert manifest.flaw_of("city_clear", FACTS) is None
