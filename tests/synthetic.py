@@ -25,6 +25,23 @@ H264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-threads", "1",
         "-keyint_min", str(GOP), "-sc_threshold", "0", "-bf", "2", "-b_strategy", "0")  # fmt: skip
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
+LITE_RECIPE = """
+name = "tiny"
+run_frames = 8
+guard_frames = 5
+window_frames = 2
+[[cells]]
+scene = "city"
+clip = "city_clear"
+train = 16
+test = 8
+[[cells]]
+scene = "city"
+clip = "city_day"
+train = 20
+"""
+"""What `make-lite --recipe` takes of the two clips of the fixture `extracted`."""
+
 
 def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """u8 [height, width, 3]: frame number `index`, below 4,096."""

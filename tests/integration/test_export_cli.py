@@ -10,32 +10,18 @@ from pathlib import Path
 
 import pytest
 from conftest import RunCommand
+from synthetic import LITE_RECIPE
 
 from infraredcity import dataset
 from infraredcity.loader import WindowReader
 from infraredcity.shard_reader import ShardFiles
 
-RECIPE = """
-name = "tiny"
-run_frames = 8
-guard_frames = 5
-window_frames = 2
-[[cells]]
-scene = "city"
-clip = "city_clear"
-train = 16
-test = 8
-[[cells]]
-scene = "city"
-clip = "city_day"
-train = 20
-"""
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def lite(extracted: Path, infraredcity: RunCommand, tmp_path: Path) -> Path:
-    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "recipe.toml").write_text(LITE_RECIPE)
     ran = infraredcity(
         "make-lite", "--from", extracted, "--out", tmp_path / "lite", "--recipe", tmp_path / "recipe.toml"
     )

@@ -8,22 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from synthetic import LITE_RECIPE
 
-RECIPE = """
-name = "tiny"
-run_frames = 8
-guard_frames = 5
-window_frames = 2
-[[cells]]
-scene = "city"
-clip = "city_clear"
-train = 16
-test = 8
-[[cells]]
-scene = "city"
-clip = "city_day"
-train = 20
-"""
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -40,7 +26,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_set_whose_making_was_killed_ends_with_the_same_bytes(
     extracted: Path, infraredcity_process: Start, tmp_path: Path, command: str, seed: int
 ) -> None:
-    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "recipe.toml").write_text(LITE_RECIPE)
 
     def start(out: Path) -> "subprocess.Popen[str]":
         if command == "shard":
