@@ -146,12 +146,12 @@ def write_part(
         OutputError: The disk is full or the folder cannot be written.
     """
     folder = root / name
-    counted = {clip_id: _counted(clips[clip_id], index, number) for number, clip_id in enumerate(index.clips)}
+    facts = counted(index, clips)
     manifest.write_reader_indexes(folder, index, name=reader_name(root, name))
-    manifest.write_columns(folder, manifest.columns(index, counted, split=split))
+    manifest.write_columns(folder, manifest.columns(index, facts, split=split))
     sample_index.save(index, folder)
-    manifest.write_clips(folder, list(counted.values()), split=split)
-    return Part(path=folder, name=name, index=index, clips=counted, split=split)
+    manifest.write_clips(folder, list(facts.values()), split=split)
+    return Part(path=folder, name=name, index=index, clips=facts, split=split)
 
 
 def reader_name(root: Path, name: str) -> str:
@@ -159,14 +159,18 @@ def reader_name(root: Path, name: str) -> str:
     return root.resolve().name if name == "." else name.replace("/", "-")
 
 
-def _counted(facts: ClipFacts, index: SampleIndex, number: int) -> ClipFacts:
-    marks = index.mark[index.clip == number]
-    return replace(
-        facts,
-        num_suspect=int(np.count_nonzero(marks & SUSPECT)),
-        num_repeats=int(np.count_nonzero(marks & REPEAT)),
-        num_frozen=int(np.count_nonzero(marks & FROZEN)),
-    )
+def counted(index: SampleIndex, clips: Mapping[str, ClipFacts]) -> dict[str, ClipFacts]:
+    """The facts of the index's clips, with what counts samples counted anew."""
+    facts = {}
+    for number, clip_id in enumerate(index.clips):
+        marks = index.mark[index.clip == number]
+        facts[clip_id] = replace(
+            clips[clip_id],
+            num_suspect=int(np.count_nonzero(marks & SUSPECT)),
+            num_repeats=int(np.count_nonzero(marks & REPEAT)),
+            num_frozen=int(np.count_nonzero(marks & FROZEN)),
+        )
+    return facts
 
 
 def facts_of(facts: ClipFacts, frame_index: int, pts: int) -> dict[str, str | int | float]:

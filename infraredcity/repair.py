@@ -32,6 +32,7 @@ from infraredcity.dataset import (
     MARKERS,
     RECORD_NAMES,
     Part,
+    counted,
     facts_json,
     facts_of,
     open_part,
@@ -991,7 +992,7 @@ def _wrong_files(root: Path, part: Part, state: _State) -> list[str]:
         is_same = False
     if not is_same:
         wrong.append(sample_index.INDEX_NAME)
-    if _read_facts(part.path) != (_counted(part), part.split):
+    if _read_facts(part.path) != (counted(part.index, part.clips), part.split):
         wrong.append(manifest.CLIPS_NAME)
     rows = manifest.columns(part.index, part.clips, split=part.split)
     for name in (manifest.CSV_NAME, manifest.PARQUET_NAME):
@@ -1020,20 +1021,6 @@ def _wrong_files(root: Path, part: Part, state: _State) -> list[str]:
         except (OSError, ManifestError):
             wrong.append(path.name)
     return wrong
-
-
-def _counted(part: Part) -> dict[str, ClipFacts]:
-    """The facts of the part's clips with marks counted anew, as `write_part` writes them."""
-    counted = {}
-    for number, clip_id in enumerate(part.index.clips):
-        marks = part.index.mark[part.index.clip == number]
-        counted[clip_id] = replace(
-            part.clips[clip_id],
-            num_suspect=int(np.count_nonzero(marks & SUSPECT)),
-            num_repeats=int(np.count_nonzero(marks & REPEAT)),
-            num_frozen=int(np.count_nonzero(marks & FROZEN)),
-        )
-    return counted
 
 
 def _same(one: SampleIndex, other: SampleIndex) -> bool:
