@@ -14,7 +14,7 @@ INTEROP_VENV ?= .venv-interop
 INTEROP := $(INTEROP_VENV)/bin
 TORCH_INDEX ?=
 
-.PHONY: env demo test test-all chromium interop check format bench clean
+.PHONY: env demo test test-all system interop check format bench clean
 .DELETE_ON_ERROR:
 
 env: $(VENV)/.ready
@@ -30,17 +30,19 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: env
 	$(BIN)/python tools/demo.py $(DEMO)
 
-test: env chromium
+test: env system
 	$(BIN)/python -m pytest
 
-test-all: env chromium
+test-all: env system
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-# A browser for the tests that open pages, where nobody has to be asked for it; without one they skip and say so.
-chromium:
-	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-	    && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
-	    || echo "no chromium here: the tests that open pages will skip"
+# A browser and a web server for the tests that open pages and read shards over http, where nobody has to be asked for them;
+# without them these tests skip and say so.
+system:
+	@packages="$$(command -v chromium >/dev/null || echo chromium fonts-dejavu-core) $$(command -v nginx >/dev/null || echo nginx-light)"; \
+	test "$$packages" = " " || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; } \
+	    || echo "missing here:$$packages; the tests that need them will skip"
 
 interop: $(INTEROP_VENV)/.ready
 	REQUIRE_INTEROP=1 $(INTEROP)/python -m pytest tests/interop

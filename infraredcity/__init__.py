@@ -14,6 +14,7 @@ from infraredcity.errors import (
     MissingExtraError,
     OutputError,
     RecipeError,
+    RemoteError,
     ShardError,
     VideoDecodeError,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "OutputError",
     "Progress",
     "RecipeError",
+    "RemoteError",
     "ShardError",
     "VideoDecodeError",
     "load_catalog",

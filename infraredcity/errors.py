@@ -6,6 +6,7 @@ InfraredCityError
 ├── ImageError          a still that cannot be encoded or decoded
 ├── ShardError          a tar that is missing, damaged or not in its index
 ├── ManifestError       a manifest or index that is missing, of another build, or that contradicts its shards
+├── RemoteError         a file on another machine that cannot be read in time, changed, or is not what was expected
 ├── OutputError         an output folder that is in use, full, read-only or made with other settings
 ├── RecipeError         a Lite recipe that cannot be met
 └── MissingExtraError   an optional package that is not installed
@@ -42,6 +43,18 @@ class ShardError(InfraredCityError):
 
 class ManifestError(InfraredCityError):
     """A manifest or an index is missing, of another build, or contradicts its shards."""
+
+
+class RemoteError(InfraredCityError):
+    """A file on another machine cannot be read in time, changed, or is not what was expected.
+
+    Attributes:
+        is_missing: Whether the other machine says that there is no such file.
+    """
+
+    def __init__(self, message: str, *, is_missing: bool = False) -> None:
+        super().__init__(message)
+        self.is_missing = is_missing
 
 
 class OutputError(InfraredCityError):

@@ -263,6 +263,34 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
     return decoded[:, :, None] if color == "gray" else np.ascontiguousarray(decoded[:, :, ::-1])
 
 
+def decode_into(data: bytes, out: np.ndarray, *, name: str = "image") -> tuple[int, int]:
+    """Pixels of a still of 8 bits, straight into memory that is there already; `decode` gives the same ones.
+
+    Args:
+        data: The file's bytes.
+        out: u8 [H, W, C], C-contiguous; C = 1 asks for gray, C = 3 for R, G, B.
+        name: What to call the still in an error.
+
+    Returns:
+        Height and width of the still. Where they are not those of `out`, nothing was written.
+
+    Raises:
+        ImageError: As `decode`.
+    """
+    width, height = size_of(data, name=name)
+    if (height, width) != out.shape[:2]:
+        return height, width
+    color: ColorMode = "gray" if out.shape[2] == 1 else "rgb"
+    if data[:2] != b"\xff\xd8":
+        out[:] = decode(data, color, name=name)
+        return height, width
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY" if color == "gray" else "RGB", buffer=out)
+    except ValueError as error:
+        raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); extract the frame again") from error
+    return height, width
+
+
 def decode_small(data: bytes, side_px: int, *, name: str = "image") -> np.ndarray:
     """Gray pixels of a still, where that is faster at a fraction of its size, of at least `side_px` each way if it has that.
 

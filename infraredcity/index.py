@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -132,6 +132,10 @@ class SampleIndex:
         """The index of some rows; clips and shards keep their numbers."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
+    def sample_place(self, row: int) -> tuple[int, int]:
+        """Byte where the first header of a row's sample stands in its shard, and how many bytes the whole sample takes."""
+        return int(self.offset[row]) - BLOCK_BYTES, int(self.span[row])
+
     def rows_hash(self) -> str:
         """sha256 over what the samples are (clip, frame, time, run, picture), whatever shards they lie in."""
         digest = hashlib.sha256()
@@ -240,14 +244,19 @@ def from_entries(
     )
 
 
-def concatenate(indexes: Sequence[SampleIndex]) -> SampleIndex:
+def concatenate(indexes: Sequence[SampleIndex], *, same_names: bool = False) -> SampleIndex:
     """One index over several folders' samples, in the given order; clips with the same id become one.
+
+    Args:
+        indexes: At least one.
+        same_names: Whether shards of two folders may have one name; for callers that keep the folder of each shard by its number.
 
     Raises:
         ManifestError: A shard name occurs twice, the image formats differ, or one clip has two frame steps.
     """
     clips: dict[str, int] = {}
-    shards: dict[str, ShardInfo] = {}
+    shards: list[ShardInfo] = []
+    names: set[str] = set()
     columns: dict[str, list[np.ndarray]] = {name: [] for name in _ARRAYS}
     for index in indexes:
         if index.image_format != indexes[0].image_format:
@@ -260,9 +269,10 @@ def concatenate(indexes: Sequence[SampleIndex]) -> SampleIndex:
         clip_numbers = np.array([list(clips).index(clip_id) for clip_id in index.clips], np.int32)
         first_shard = len(shards)
         for info in index.shards:
-            if info.name in shards:
+            if info.name in names and not same_names:
                 raise ManifestError(f"shard {info.name} occurs in two folders; rename one of the data sets")
-            shards[info.name] = info
+            names.add(info.name)
+            shards.append(info)
         for name in _ARRAYS:
             columns[name].append(getattr(index, name))
         columns["clip"][-1] = clip_numbers[index.clip] if len(index) else index.clip
@@ -270,7 +280,7 @@ def concatenate(indexes: Sequence[SampleIndex]) -> SampleIndex:
     return SampleIndex(
         clips=tuple(clips),
         frame_steps=tuple(clips.values()),
-        shards=tuple(shards.values()),
+        shards=tuple(shards),
         image_format=indexes[0].image_format,
         **{name: np.concatenate(parts) for name, parts in columns.items()},
     )
@@ -305,12 +315,34 @@ def load(folder: Path) -> SampleIndex:
     if not path.is_file():
         raise ManifestError(f"{path}: no index; finish extraction or make-lite there, or name a folder that has one")
     try:
-        _check_archive(path)
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with path.open("rb") as file:
+            return _read(file, path.stat().st_size, str(path))[0]
+    except OSError as error:
+        raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
+
+
+def loads(data: bytes, *, name: str) -> tuple[SampleIndex, str]:
+    """An index from the bytes of an index.npz, and the hash of its rows that it was written with.
+
+    Args:
+        data: The file's bytes.
+        name: What to call the file in an error.
+
+    Raises:
+        ManifestError: It is damaged, or of another format.
+    """
+    return _read(io.BytesIO(data), len(data), name)
+
+
+def _read(file: BinaryIO, size_bytes: int, name: str) -> tuple[SampleIndex, str]:
+    """The index in a file, and its stored hash."""
+    try:
+        _check_archive(file, size_bytes)
+        with np.load(file, allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
             if header["format"] not in _LACKS:
                 raise ManifestError(
-                    f"{path}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
+                    f"{name}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
                 )
             lacks = _LACKS[header["format"]]
             columns = {name: arrays[name] for name in _ARRAYS if name not in lacks}
@@ -319,7 +351,7 @@ def load(folder: Path) -> SampleIndex:
             if "dup_of" in lacks:
                 columns["dup_of"] = no_duplicates(len(columns["clip"]))
             _check_columns(columns, header)
-            return SampleIndex(
+            index = SampleIndex(
                 clips=tuple(header["clips"]),
                 frame_steps=tuple(header["frame_steps"]),
                 image_format=header["image_format"],
@@ -329,8 +361,9 @@ def load(folder: Path) -> SampleIndex:
                 ),
                 **columns,
             )
+            return index, str(header["rows_hash"])
     except NPZ_DAMAGE as error:
-        raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
+        raise ManifestError(f"{name}: damaged or not an index ({error}); build it again") from error
 
 
 def stored_rows_hash(folder: Path) -> str:
@@ -347,12 +380,13 @@ def stored_rows_hash(folder: Path) -> str:
         raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(file: BinaryIO, size_bytes: int) -> None:
     """ValueError for an npz that unpacks to more than it is: ours are stored, so a compressed one is a stranger's."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         claimed = sum(entry.file_size for entry in archive.infolist())
-    if claimed > path.stat().st_size:
+    if claimed > size_bytes:
         raise ValueError(f"unpacks to {claimed} bytes, more than the file has")
+    file.seek(0)
 
 
 def _check_columns(columns: dict[str, np.ndarray], header: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ from infraredcity.report_frames import (
     spread,
     times_of,
 )
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 from infraredcity.tone import LevelCounts, ToneMap, fit_tone
 
 MAX_THUMBNAILS = 2000

@@ -16,7 +16,7 @@ from infraredcity.errors import ImageError, InfraredCityError, ShardError
 from infraredcity.manifest import ClipFacts
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.report_facts import Problem
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 
 _BATCH = 128  # so many pictures share open shards: a set may have more shards than a process may open
 _Seen = TypeVar("_Seen")

@@ -1,23 +1,33 @@
-"""Shards in: every reading of a tar, by offset or in order, trusting nothing that it says of itself."""
+"""Shards in: every reading of a tar in order, trusting nothing that it says of itself; shard_files.py reads by place."""
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Literal, Protocol, runtime_checkable
 
 from infraredcity.errors import ShardError
-from infraredcity.index import BLOCK_BYTES, SampleIndex
+from infraredcity.index import BLOCK_BYTES
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
 """No still is larger; a header that claims more is damaged or hostile. Also the most that one sample may hold."""
 MAX_MEMBERS = 1_000_000
 """No shard of a thousand samples comes near it; a tar of more is made to keep a reader busy."""
 MAX_SAMPLE_MEMBERS = 64
+MAX_NAME_BYTES = 512
+"""No longer than a header, so that the keys of a tar take no more memory than the tar itself."""
+READ_AHEAD_BYTES = 1 << 20
+"""What is asked for at once of a source where each request takes its time."""
 _MAX_EXTENSION_BYTES = 64 * 1024
 _END_BLOCK = bytes(BLOCK_BYTES)
 _MEMBER_NAME = re.compile(r"[a-z0-9_-]+\.[a-z0-9]+")
+_WEBDATASET_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
+"""Key and suffix by webdataset's rule. Source: `base_plus_ext` in webdataset 1.0, tariterators.py."""
+_WEBDATASET_NOTE = re.compile(r"__[^/]*__($|/)")
+"""What webdataset reads over. Source: `tar_file_iterator` there."""
+_OCTAL = re.compile(rb"[ \0]*([0-7]+)[ \0]*")
 _EXTENSIONS = (b"x", b"g", b"L", b"K")
 """Headers about the next member (pax, GNU) or about all of them."""
 _KINDS = {
@@ -31,14 +41,52 @@ _KINDS = {
 }
 
 
+Naming = Literal["ours", "webdataset"]
+"""Which names members may have: `<key>.<suffix>` of a-z, 0-9, _ and - alone, or all that webdataset reads."""
+
+
+@runtime_checkable
+class TarSource(Protocol):
+    """A tar that is no file here, read by place; only ever forward, by whoever reads it in order."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in an error."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size; where nobody knows it, a number that it cannot reach."""
+
+    @property
+    def version(self) -> str:
+        """Another text when its bytes are others, or it is another tar of the same name; empty where nobody can tell."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes from a place on, `size` of them unless it ends before."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One member of a shard: the key of its sample, its suffix ("jpg", "json"), and where its bytes stand in the file."""
+    """One member of a shard.
+
+    Attributes:
+        key: That of its sample.
+        suffix: What stands behind the key's dot: "jpg", "json".
+        start: Byte where its header stands, or the first of the extended headers before it.
+        offset: Byte where its data begins.
+        size: Bytes of its data.
+    """
 
     key: str
     suffix: str
+    start: int
     offset: int
     size: int
+
+    @property
+    def stop(self) -> int:
+        """Byte where the next header stands."""
+        return self.offset + _padded(self.size)
 
     @property
     def name(self) -> str:
@@ -66,216 +114,286 @@ class Sample:
     offset: int
 
 
-class ShardFiles:
-    """Reads samples by their place in an index. Opens each shard once; safe to use from several threads.
-
-    A process that was forked must make its own.
-
-    Args:
-        index: Which samples lie where.
-        folder: Where the shards lie, or one folder per shard of the index.
-    """
-
-    def __init__(self, index: SampleIndex, folder: Path | Sequence[Path]) -> None:
-        self._index = index
-        folders = [folder] * len(index.shards) if isinstance(folder, Path) else list(folder)
-        self._paths = [place / info.name for place, info in zip(folders, index.shards, strict=True)]
-        self._handles: dict[int, int] = {}
-
-    def image(self, row: int) -> bytes:
-        """The image's bytes of one row.
-
-        Raises:
-            ShardError: The shard is missing or shorter than the index says.
-        """
-        index = self._index
-        return self._read(int(index.shard[row]), int(index.offset[row]), int(index.size[row]))
-
-    def sample(self, row: int) -> bytes:
-        """The whole sample of one row as it stands in the tar, headers and padding included."""
-        index = self._index
-        return self._read(int(index.shard[row]), int(index.offset[row]) - BLOCK_BYTES, int(index.span[row]))
-
-    def close(self) -> None:
-        """Close what was opened."""
-        for handle in self._handles.values():
-            os.close(handle)
-        self._handles.clear()
-
-    def __enter__(self) -> "ShardFiles":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _read(self, shard: int, offset: int, size: int) -> bytes:
-        handle = self._handles.get(shard)
-        if handle is None:
-            handle = self._open(shard)
-        data = os.pread(handle, size, offset)
-        if len(data) != size:
-            raise ShardError(
-                f"{self._paths[shard]}: {size} bytes were expected at {offset}, found {len(data)}; "
-                "copy the shard again, or extract it anew"
-            )
-        return data
-
-    def _open(self, shard: int) -> int:
-        info = self._index.shards[shard]
-        path = self._paths[shard]
-        try:
-            handle = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise ShardError(
-                f"{path}: the index names it, but it cannot be opened ({error.strerror}); copy it again"
-            ) from error
-        size_bytes = os.fstat(handle).st_size
-        if size_bytes != info.size_bytes:
-            os.close(handle)
-            raise ShardError(
-                f"{path}: is {size_bytes} bytes, the index says {info.size_bytes}; copy the shard again, or extract it anew"
-            )
-        # Two threads may open one shard at the same time; the first to record it wins.
-        kept = self._handles.setdefault(shard, handle)
-        if kept != handle:
-            os.close(handle)
-        return kept
-
-
-def members(path: Path, *, on_refused: OnRefused | None = None) -> Iterator[Member]:
+def members(tar: Path | TarSource, *, naming: Naming = "ours", on_refused: OnRefused | None = None) -> Iterator[Member]:
     """The members of a shard in order, headers alone: names and places, nothing of what they hold.
 
     Only plain files named `<key>.<suffix>` are members, of at most MAX_MEMBER_BYTES, at most MAX_MEMBERS of them. All else (a path,
     a link, a device, a sparse file, a long or foreign name) is an error, or is skipped and told to `on_refused`. Damage is always
     an error: a header that is none, a tar that is cut short. Nothing that a tar says makes this read more than a header at a time.
 
+    With `naming="webdataset"` a name may hold folders, capitals, other scripts, several dots, and come from an extended header: the
+    key is all up to the first dot of the base name, the suffix what follows it, in lower case. A name that leads out of its folder,
+    is longer than MAX_NAME_BYTES or cannot be shown stays refused, and so does what is no plain file.
+
     Args:
-        path: The tar, uncompressed.
+        tar: The tar, uncompressed.
+        naming: Which names members may have.
         on_refused: Told of each member that is skipped; without it, the first one is an error.
 
     Raises:
         ShardError: As said.
     """
-    try:
-        with path.open("rb", buffering=1 << 16) as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            yield from _members(path, file, size_bytes, on_refused)
-    except FileNotFoundError as error:
-        raise ShardError(f"{path}: no such shard") from error
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read ({error.strerror}); copy the shard again") from error
+    with _opened(tar) as (name, read, size_bytes):
+        yield from _members(name, read, size_bytes, naming, on_refused)
 
 
-def iterate(path: Path, *, on_refused: OnRefused | None = None) -> Iterator[Sample]:
+def iterate(tar: Path | TarSource, *, naming: Naming = "ours", on_refused: OnRefused | None = None) -> Iterator[Sample]:
     """The samples of one tar in order, without an index; see `members` for what is refused.
 
     Raises:
         ShardError: It is no tar, is cut short, or holds members that no shard of ours holds.
     """
+    with _opened(tar) as (name, read, size_bytes):
+        yield from _samples(name, read, size_bytes, naming, on_refused)
+
+
+def read_members(sample: bytes, *, naming: Naming = "ours", name: str = "sample") -> dict[str, bytes]:
+    """What the members of one sample hold, by suffix.
+
+    Args:
+        sample: The sample as it stands in a tar, headers and padding included.
+        naming: As for `members`.
+        name: What to call the sample in an error.
+
+    Raises:
+        ShardError: These bytes are not those of one whole sample.
+    """
+    # With an end of its own a sample is a tar, and all that is known of reading tars holds.
+    data = sample + _END_BLOCK
+    samples = list(_samples(name, lambda offset, size: data[offset : offset + size], len(data), naming, None))
+    if len(samples) != 1:
+        raise ShardError(f"{name}: expected the bytes of one sample, found {len(samples)}; index the shard again")
+    return samples[0].members
+
+
+def kept_members(
+    name: str, found: Iterable[Member], on_refused: OnRefused | None = None
+) -> Iterator[tuple[Member, bool]]:
+    """Members less those that their sample may not have, each with whether it is the first of its sample.
+
+    A sample has each suffix once, at most MAX_SAMPLE_MEMBERS of them, and takes at most MAX_MEMBER_BYTES of the tar.
+
+    Args:
+        name: What to call the tar in an error.
+        found: What `members` gave.
+        on_refused: As for `members`.
+
+    Raises:
+        ShardError: A member is refused, and nobody is told.
+    """
     key: str | None = None
-    place = 0
-    held: dict[str, bytes] = {}
+    start = 0
+    suffixes: set[str] = set()
+    for member in found:
+        is_first = member.key != key
+        if is_first:
+            key, start, suffixes = member.key, member.start, set()
+        refusal = None
+        if member.suffix in suffixes:
+            refusal = f"a second {member.suffix!r} of one sample"
+        elif len(suffixes) == MAX_SAMPLE_MEMBERS:
+            refusal = f"more than {MAX_SAMPLE_MEMBERS} members of one sample"
+        elif suffixes and member.stop - start > MAX_MEMBER_BYTES:
+            refusal = f"more than {MAX_MEMBER_BYTES} bytes of one sample"
+        if refusal is not None:
+            _refuse(name, Refused(name=member.name, reason=refusal), on_refused)
+            continue
+        suffixes.add(member.suffix)
+        yield member, is_first
+
+
+_Read = Callable[[int, int], bytes]
+"""Bytes from a place on, fewer than asked for only where the tar ends."""
+
+
+@contextmanager
+def _opened(tar: Path | TarSource) -> Iterator[tuple[str, _Read, int]]:
+    """Name, reader and size in bytes of a tar."""
+    if not isinstance(tar, Path):
+        yield tar.name, _ReadAhead(tar).read, tar.size_bytes
+        return
     try:
-        with path.open("rb") as file:
-            for member in members(path, on_refused=on_refused):
-                if member.key != key and key is not None and held:
-                    yield Sample(key=key, members=held, offset=place)
-                    held = {}
-                if not held:
-                    key, place = member.key, member.offset - BLOCK_BYTES
-                refusal = None
-                if member.suffix in held:
-                    refusal = f"a second {member.suffix!r} of one sample"
-                elif len(held) == MAX_SAMPLE_MEMBERS:
-                    refusal = f"more than {MAX_SAMPLE_MEMBERS} members of one sample"
-                elif sum(map(len, held.values())) + member.size > MAX_MEMBER_BYTES:
-                    refusal = f"more than {MAX_MEMBER_BYTES} bytes of one sample"
-                if refusal is not None:
-                    _refuse(path, Refused(name=member.name, reason=refusal), on_refused)
-                    continue
-                file.seek(member.offset)
-                data = file.read(member.size)
-                if len(data) != member.size:
-                    raise ShardError(f"{path}: cut short inside {member.name!r}; copy the shard again")
-                held[member.suffix] = data
+        with tar.open("rb", buffering=0) as file:
+            handle = file.fileno()
+            yield str(tar), lambda offset, size: os.pread(handle, size, offset), os.fstat(handle).st_size
     except FileNotFoundError as error:
-        raise ShardError(f"{path}: no such shard") from error
+        raise ShardError(f"{tar}: no such shard") from error
     except OSError as error:
-        raise ShardError(f"{path}: cannot be read ({error.strerror}); copy the shard again") from error
-    if key is not None and held:
-        yield Sample(key=key, members=held, offset=place)
+        raise ShardError(f"{tar}: cannot be read ({error.strerror}); copy the shard again") from error
 
 
-def _members(path: Path, file: BinaryIO, size_bytes: int, on_refused: OnRefused | None) -> Iterator[Member]:
-    place = count = 0
-    skipped: str | None = None  # why the member after an extended header is refused
+class _ReadAhead:
+    """Reads of a source in few requests, each going on where the one before ended, so that what cannot seek need not."""
+
+    def __init__(self, source: TarSource) -> None:
+        self._source = source
+        self._start = 0
+        self._data = b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        first = offset - self._start
+        if not 0 <= first <= len(self._data) - size:
+            held = self._data[first:] if 0 <= first <= len(self._data) else b""
+            place = offset + len(held)
+            wanted = min(max(size - len(held), READ_AHEAD_BYTES), self._source.size_bytes - place)
+            fetched = self._source.read(place, wanted) if wanted > 0 else b""
+            self._start, self._data, first = offset, held + fetched, 0
+        return self._data[first : first + size]
+
+
+def _samples(name: str, read: _Read, size_bytes: int, naming: Naming, on_refused: OnRefused | None) -> Iterator[Sample]:
+    sample: Sample | None = None
+    found = _members(name, read, size_bytes, naming, on_refused)
+    for member, is_first in kept_members(name, found, on_refused):
+        if is_first:
+            if sample is not None:
+                yield sample
+            sample = Sample(key=member.key, members={}, offset=member.offset - BLOCK_BYTES)
+        assert sample is not None
+        data = read(member.offset, member.size)
+        if len(data) != member.size:
+            raise ShardError(f"{name}: cut short inside {_shown(member.name)}; copy the shard again")
+        sample.members[member.suffix] = data
+    if sample is not None:
+        yield sample
+
+
+@dataclass(slots=True)
+class _Said:
+    """What extended headers said of the member behind them: its name, or why it is refused."""
+
+    name: bytes | None = None
+    refusal: str | None = None
+
+
+def _members(
+    tar_name: str, read: _Read, size_bytes: int, naming: Naming, on_refused: OnRefused | None
+) -> Iterator[Member]:
+    place = count = start = 0
+    said = _Said()
     while True:
-        file.seek(place)
-        header = file.read(BLOCK_BYTES)
+        header = read(place, BLOCK_BYTES)
         if len(header) < BLOCK_BYTES:
-            raise ShardError(f"{path}: cut short, it lacks its end; copy the shard again")
+            raise ShardError(f"{tar_name}: cut short, it lacks its end; copy the shard again")
         if header == _END_BLOCK:
             # The last block may be the only one: what counts is that an end was written at all.
             return
         if not _has_checksum(header):
-            raise ShardError(f"{path}: damaged at byte {place}: neither a member nor the end; copy the shard again")
+            raise ShardError(f"{tar_name}: damaged at byte {place}: neither a member nor the end; copy the shard again")
         count += 1
         if count > MAX_MEMBERS:
-            raise ShardError(f"{path}: holds more than {MAX_MEMBERS:,} members, as no shard does; leave it out")
-        name = header[:100].partition(b"\0")[0].decode("utf-8", "replace")
+            raise ShardError(f"{tar_name}: holds more than {MAX_MEMBERS:,} members, as no shard does; leave it out")
+        raw_name = header[:100].partition(b"\0")[0]
+        if naming == "webdataset":
+            prefix = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
+            raw_name = said.name or (prefix + b"/" + raw_name if prefix else raw_name)
+        name = raw_name.decode("utf-8", "replace")
         size = _octal(header[124:136])
         if size is None:
-            raise ShardError(f"{path}: member {_shown(name)} claims no plain size; rebuild the shard")
+            raise ShardError(f"{tar_name}: member {_shown(name)} claims no plain size; rebuild the shard")
         offset = place + BLOCK_BYTES
-        place = offset + size + (-size % BLOCK_BYTES)
+        place = offset + _padded(size)
         if place > size_bytes:
             raise ShardError(
-                f"{path}: member {_shown(name)} claims {size} bytes, the file ends before; it is cut short, copy the shard again"
+                f"{tar_name}: member {_shown(name)} claims {size} bytes, the file ends before; "
+                "it is cut short, copy the shard again"
             )
         kind = header[156:157]
         if kind in _EXTENSIONS:  # a name of another kind for the next member, or times and owners that nobody needs
-            skipped = skipped or _extension(path, file, kind, offset, size)
+            _extension(tar_name, read, kind, offset, size, naming, said)
             continue
-        refusal = skipped or _refusal(header, kind, name, size)
-        skipped = None
+        refusal = said.refusal or _refusal(header, kind, name, size, naming)
+        begin, start, said = start, place, _Said()
         if refusal is not None:
-            _refuse(path, Refused(name=name, reason=refusal), on_refused)
+            _refuse(tar_name, Refused(name=name, reason=refusal), on_refused)
             continue
-        key, _, suffix = name.partition(".")
-        yield Member(key=key, suffix=suffix, offset=offset, size=size)
+        if naming == "ours":
+            key, _, suffix = name.partition(".")
+        else:
+            split = _WEBDATASET_NAME.fullmatch(name)
+            assert split is not None
+            key, suffix = split[1], split[2].lower()
+        yield Member(key=key, suffix=suffix, start=begin, offset=offset, size=size)
 
 
-def _refusal(header: bytes, kind: bytes, name: str, size: int) -> str | None:
+def _refusal(header: bytes, kind: bytes, name: str, size: int, naming: Naming) -> str | None:
     """Why a member is no part of a sample, or None."""
     if kind not in (b"0", b"\0"):
         return _KINDS.get(kind, f"of type {kind!r}, not a plain file")
-    if header[345:500].strip(b"\0"):
+    if naming == "webdataset":
+        if (why := _odd_name(name)) is not None:
+            return why
+    elif header[345:500].strip(b"\0"):
         return "in a folder, or its name is longer than 100 bytes"
-    if _MEMBER_NAME.fullmatch(name) is None:
+    elif _MEMBER_NAME.fullmatch(name) is None:
         return "not <key>.<suffix> of a-z, 0-9, _ and -"
     if size > MAX_MEMBER_BYTES:
         return f"of {size} bytes, more than {MAX_MEMBER_BYTES}"
     return None
 
 
-def _extension(path: Path, file: BinaryIO, kind: bytes, offset: int, size: int) -> str | None:
-    """Why the next member is refused because of a header that stands before it; None for times and owners."""
-    if kind in (b"L", b"K"):
-        return "named by a GNU extension, so not by a short plain name"
-    if size > _MAX_EXTENSION_BYTES:
-        raise ShardError(f"{path}: an extended header of {size} bytes at byte {offset}; rebuild the shard")
-    file.seek(offset)
-    # Source: POSIX.1-2001, pax format: records "<length> <keyword>=<value>\n".
-    keywords = {record.partition(b"=")[0].rpartition(b" ")[2] for record in file.read(size).split(b"\n") if record}
-    if any(keyword in (b"path", b"linkpath", b"size") or keyword.startswith(b"GNU.sparse") for keyword in keywords):
-        return "named or measured by an extended header, so not a short plain file"
+def _odd_name(name: str) -> str | None:
+    """Why a name is none of a webdataset's member, or None."""
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"named by more than {MAX_NAME_BYTES} bytes"
+    if not name.isprintable() or "\ufffd" in name:
+        return "named by bytes that cannot be shown"
+    if name.startswith("/") or ".." in name.split("/"):
+        return "named so that it leads out of its folder"
+    if _WEBDATASET_NOTE.match(name):
+        return "a note for webdataset, not part of a sample"
+    if _WEBDATASET_NAME.fullmatch(name) is None:
+        return "not <key>.<suffix>"
     return None
 
 
-def _refuse(path: Path, refused: Refused, on_refused: OnRefused | None) -> None:
+def _extension(tar_name: str, read: _Read, kind: bytes, offset: int, size: int, naming: Naming, said: _Said) -> None:
+    """Add to `said` what a header that stands before a member says of it."""
+    if kind in (b"L", b"K") and naming == "ours":
+        said.refusal = said.refusal or "named by a GNU extension, so not by a short plain name"
+        return
+    if size > _MAX_EXTENSION_BYTES:
+        raise ShardError(f"{tar_name}: an extended header of {size} bytes at byte {offset}; rebuild the shard")
+    data = read(offset, size)
+    if kind == b"L":
+        said.name = data.partition(b"\0")[0]
+    if kind in (b"L", b"K"):
+        return
+    records = _pax_records(data)
+    if records is None:
+        raise ShardError(f"{tar_name}: damaged at byte {offset}: no extended header; copy the shard again")
+    if naming == "webdataset" and kind == b"x":
+        said.name = records.pop(b"path", said.name)
+    if any(keyword in (b"path", b"linkpath", b"size") or keyword.startswith(b"GNU.sparse") for keyword in records):
+        said.refusal = said.refusal or "named or measured by an extended header, so not a short plain file"
+
+
+def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
+    """The records of a pax header by keyword; None where it holds anything else.
+
+    Source: POSIX.1-2001, pax: records "<length> <keyword>=<value>" and a line break, the length that of the whole record.
+    """
+    records: dict[bytes, bytes] = {}
+    while data:
+        digits, _, _ = data.partition(b" ")
+        length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
+        keyword, equals, value = data[len(digits) + 1 : length].partition(b"=")
+        if not equals or value[-1:] != b"\n" or length > len(data):
+            return None
+        records[keyword] = value[:-1]
+        data = data[length:]
+    return records
+
+
+def _refuse(tar_name: str, refused: Refused, on_refused: OnRefused | None) -> None:
     if on_refused is None:
-        raise ShardError(f"{path}: member {_shown(refused.name)} is {refused.reason}; rebuild the shard")
+        raise ShardError(f"{tar_name}: member {_shown(refused.name)} is {refused.reason}; rebuild the shard")
     on_refused(refused)
+
+
+def _padded(size: int) -> int:
+    """Bytes that data takes in a tar."""
+    return size + (-size % BLOCK_BYTES)
 
 
 def _has_checksum(header: bytes) -> bool:
@@ -286,8 +404,8 @@ def _has_checksum(header: bytes) -> bool:
 
 def _octal(field: bytes) -> int | None:
     """A number as tar writes it; None for anything else, such as the base-256 sizes of GNU tar, beyond 8 GiB."""
-    digits = field.strip(b" \0")
-    return int(digits, 8) if digits and all(digit in b"01234567" for digit in digits) else None
+    digits = _OCTAL.fullmatch(field)
+    return None if digits is None else int(digits[1], 8)
 
 
 def _shown(name: str) -> str:

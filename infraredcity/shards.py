@@ -12,7 +12,7 @@ from infraredcity.dataset import Part, write_part
 from infraredcity.errors import ShardError
 from infraredcity.index import IndexEntry, SampleIndex, ShardInfo
 from infraredcity.plan import dataset_of, shard_name
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 from infraredcity.shard_writer import open_shard
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from infraredcity.dataset import Part
 from infraredcity.images import decode_small
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 
 NEAR_BITS = 4
 """Two pictures whose hashes differ in at most this many of 64 bits count as nearly the same."""

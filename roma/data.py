@@ -4,7 +4,7 @@ Every random draw is a function of (seed, purpose, position or step), never of a
 numbers it would have drawn, at any world size.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from infraredcity.loader import FrameWindows, UnpairedBatch, WindowReader, unpaired_batches
+from infraredcity.catalog import ColorMode
+from infraredcity.loader import FrameWindows, Monitor, UnpairedBatch, WindowReader, unpaired_batches
 from roma.config import TrainConfig
 from roma.degrade import ThermalTones, fit_tones
 from roma.distributed import World
@@ -56,18 +57,16 @@ def open_domains(config: TrainConfig) -> Domains:
     Raises:
         infraredcity.errors.InfraredCityError: Shards are missing, damaged or hold no window.
     """
-    side = config.data.load_size_px
-    shared = {"window_frames": config.window_frames, "stride": config.data.stride}
     return Domains(
-        infrared=WindowReader(config.data.infrared, color="gray", size=(side, side), seed=2 * config.seed, **shared),
-        visible=WindowReader(config.data.visible, color="rgb", size=(side, side), seed=2 * config.seed + 1, **shared),
+        infrared=_open_domain(config, config.data.infrared, color="gray", seed=2 * config.seed),
+        visible=_open_domain(config, config.data.visible, color="rgb", seed=2 * config.seed + 1),
     )
 
 
 def train_batches(
-    domains: Domains, config: TrainConfig, world: World, *, start_step: int
+    domains: Domains, config: TrainConfig, world: World, *, start_step: int, monitor: Monitor | None = None
 ) -> Generator[TrainBatch, None, None]:
-    """This rank's batches from `start_step` on, without end."""
+    """This rank's batches from `start_step` on, without end; `monitor` writes how fast they come."""
     stream = unpaired_batches(
         domains.infrared,
         domains.visible,
@@ -75,6 +74,7 @@ def train_batches(
         rank=world.rank,
         world_size=world.world_size,
         start_step=start_step,
+        monitor=monitor,
     )
     for batch in stream:
         yield _to_train_batch(batch, config, world.device)
@@ -105,6 +105,18 @@ def learn_tones(domains: Domains) -> ThermalTones:
     return fit_tones(visible, infrared)
 
 
+def _open_domain(config: TrainConfig, sources: Sequence[str], *, color: ColorMode, seed: int) -> WindowReader:
+    side = config.data.load_size_px
+    return WindowReader(
+        sources,
+        window_frames=config.window_frames,
+        stride=config.data.stride,
+        color=color,
+        size=(side, side),
+        seed=seed,
+    )
+
+
 def _to_train_batch(batch: UnpairedBatch, config: TrainConfig, device: torch.device) -> TrainBatch:
     source = to_unit_range(_cropped(batch.infrared, config, domain=0).to(device, non_blocking=True))
     target = to_unit_range(_cropped(batch.visible, config, domain=1).to(device, non_blocking=True))
@@ -127,4 +139,4 @@ def _cropped(windows: FrameWindows, config: TrainConfig, *, domain: int) -> UInt
         top, left, mirrored = int(draw.integers(slack + 1)), int(draw.integers(slack + 1)), draw.random() < 0.5
         square = frames[..., top : top + side, left : left + side]
         cut.append(square.flip(-1) if mirrored and config.data.flip else square)
-    return torch.stack(cut)
+    return torch.stack(cut).contiguous()

@@ -343,7 +343,7 @@ def _as_training(config: PretrainConfig) -> TrainConfig:
 
 def _facts(config: PretrainConfig, domains: Domains, step: int) -> BackboneFacts:
     infrared, visible = (
-        DomainFacts(shards=shards, num_frames=len(reader.index), rows_sha256=reader.order.data_hash)
+        DomainFacts(shards=shards, num_frames=len(reader.index), rows_sha256=reader.data_hash)
         for shards, reader in ((config.data.infrared, domains.infrared), (config.data.visible, domains.visible))
     )
     return BackboneFacts(infrared=infrared, visible=visible, step=step, seed=config.seed, config=to_json(config))

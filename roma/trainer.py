@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from infraredcity.loader import Monitor
 from infraredcity.storage import lock_folder, write_atomic
 from roma import checkpoint, data, schedule
 from roma.checkpoint import Checkpoint, Snapshot
@@ -24,6 +25,8 @@ from roma.step import StepResult, Trainer, build_networks
 
 CONFIG_NAME = "config.json"
 SAMPLES = "samples"
+LOADER = "loader"
+"""What each rank's loader does, for `infraredcity monitor`."""
 NUM_SAMPLES = 4
 
 logger = logging.getLogger(__name__)
@@ -139,7 +142,8 @@ def _loop(
 ) -> None:
     config, world = trainer.config, trainer.world
     clock = _Clock()
-    batches = data.train_batches(domains, config, world, start_step=first)
+    monitor = Monitor(run / LOADER)
+    batches = data.train_batches(domains, config, world, start_step=first, monitor=monitor)
     for step in range(first, stop):
         with clock.waiting():
             batch = next(batches)

@@ -11,6 +11,9 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 EVERY_EXTRA = (
+    "fsspec",
+    "urllib3",
+    "webdataset",
     "av",
     "cv2",
     "pandas",

@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from infraredcity.cli import clips, export, extract, lite, report, sample, select, verify
+from infraredcity.cli import clips, export, extract, lite, monitor, report, sample, select, verify
 from infraredcity.errors import InfraredCityError
 
 
@@ -34,6 +34,7 @@ cli.add_command(select.reshard_command)
 cli.add_command(verify.verify_command)
 cli.add_command(verify.repair_command)
 cli.add_command(report.report_command)
+cli.add_command(monitor.monitor_command)
 cli.add_command(export.export_command)
 cli.add_command(export.import_command)
 

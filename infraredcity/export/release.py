@@ -34,7 +34,7 @@ from infraredcity.export.layout import (
 from infraredcity.index import SampleIndex
 from infraredcity.manifest import ClipFacts, is_inside
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 from infraredcity.storage import (
     fsync_folder,
     is_temporary,

@@ -88,7 +88,7 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 
 def samples_of(root: Path) -> dict[tuple[str, str], bytes]:
     """The picture of each sample by its part and key."""
-    from infraredcity.shard_reader import ShardFiles
+    from infraredcity.shard_files import ShardFiles
 
     found = {}
     for part in dataset.open_dataset(root):

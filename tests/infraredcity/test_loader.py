@@ -1,4 +1,6 @@
 import itertools
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +9,24 @@ import torch
 from synthetic import Shelf, barcode, clip_of
 
 from infraredcity import index as sample_index
-from infraredcity import lite, loader
+from infraredcity import lite
+from infraredcity import monitor as loader_monitor
 from infraredcity.errors import ImageError, ManifestError, ShardError
 from infraredcity.executors.local import extract_clip
 from infraredcity.lite import Cell, Recipe
-from infraredcity.loader import WindowReader, batches, unpaired_batches
+from infraredcity.loader import (
+    Monitor,
+    ResizeCrop,
+    ResizedCrop,
+    WindowReader,
+    batches,
+    domain_batches,
+    one_pass,
+    unpaired_batches,
+    uploaded,
+)
 from infraredcity.plan import ExtractConfig
+from infraredcity.sources import open_sources
 
 
 def codes(frames: torch.Tensor) -> list[list[int]]:
@@ -233,7 +247,359 @@ def test_too_few_frames_for_a_window_are_an_error(extracted: Path) -> None:
         WindowReader([night(extracted)], window_frames=60)
 
 
-def test_open_shards_names_the_folder_of_each_shard(extracted: Path) -> None:
-    index, folders = loader.open_shards([night(extracted), str(extracted / "city_day" / "*.tar")])
-    assert len(index) == 100
-    assert [(folder / info.name).is_file() for folder, info in zip(folders, index.shards, strict=True)] == [True] * 8
+def test_open_sources_names_the_folder_of_each_shard(extracted: Path) -> None:
+    opened = open_sources([[night(extracted), str(extracted / "city_day" / "*.tar")]])
+    assert len(opened.index) == 100
+    assert len(opened.index.shards) == 8
+    assert len(opened.files.image(77)) == opened.index.size[77]
+    assert opened.data_hash != open_sources([[night(extracted)]]).data_hash
+    opened.files.close()
+
+
+def test_the_order_of_a_whole_folder_is_that_of_its_shards_named_one_by_one(extracted: Path) -> None:
+    shards = sorted((extracted / "city_clear").glob("*.tar"))
+    whole, listed, few = (open_sources([names]) for names in ([extracted / "city_clear"], shards, shards[:2]))
+    assert whole.data_hash == listed.data_hash == whole.index.rows_hash()
+    assert few.data_hash == few.index.rows_hash() != whole.data_hash
+    braced = open_sources([[str(extracted / "city_clear" / "infraredcity-city_clear-{000000..000001}.tar")]])
+    assert braced.data_hash == few.data_hash
+    with pytest.raises(ShardError, match="counts down; write the smaller number first"):
+        open_sources([["a-{3..1}.tar"]])
+
+
+def test_frames_of_a_batch_lie_channels_last_and_are_not_written_over_while_somebody_holds_them(
+    extracted: Path,
+) -> None:
+    reader = WindowReader([night(extracted)])
+    stream = batches(reader, batch_size=7)
+    held = list(itertools.islice(stream, 30))
+    copies = [batch.frames.clone() for batch in held]
+    assert held[0].frames[0].is_contiguous(memory_format=torch.channels_last)
+    views = [batch.frames[0, 0] for batch in held]
+    for batch in held:
+        assert [[int(key[-8:]) for key in keys] for keys in batch.keys] == codes(batch.frames)
+    del held, batch
+    for _ in range(30):
+        next(stream)
+    # Even one frame of a batch keeps the memory of all of it.
+    assert all(torch.equal(view, copy[0, 0]) for view, copy in zip(views, copies, strict=True))
+    reader.close()
+
+
+def test_memory_of_batches_that_nobody_holds_is_used_again(extracted: Path) -> None:
+    reader = WindowReader([night(extracted)])
+    places = set()
+    for batch in itertools.islice(batches(reader, batch_size=7), 40):
+        places.add(batch.frames.data_ptr())
+    assert len(places) <= 6
+    reader.close()
+
+
+def test_the_state_is_what_was_taken_not_what_was_read_ahead(extracted: Path) -> None:
+    reader = WindowReader([night(extracted)], seed=3)
+    stream = batches(reader, batch_size=7, prefetch_batches=5)
+    taken = list(itertools.islice(stream, 4))
+    state = stream.state_dict()
+    assert state["position"] == 28
+    rest = list(itertools.islice(stream, 6))
+    again = batches(reader, batch_size=7)
+    next(again)
+    again.load_state_dict(state)
+    assert [batch.keys for batch in itertools.islice(again, 6)] == [batch.keys for batch in rest]
+    assert again.position == 70
+    # Two ranks, and another batch size, go on from the same number.
+    halves = []
+    for rank in range(2):
+        share = batches(reader, batch_size=6, rank=rank, world_size=2)
+        share.load_state_dict(state)
+        halves.append(list(itertools.islice(share, 7)))
+    positions = [p for half in halves for batch in half for p in batch.positions.tolist()]
+    assert sorted(positions) == list(range(28, 70))
+    seen = {keys for batch in taken for keys in batch.keys} | {
+        keys for half in halves for batch in half for keys in batch.keys if True
+    }
+    assert len(seen) == 49
+    reader.close()
+
+
+def test_a_state_of_other_data_or_of_another_seed_is_refused(extracted: Path) -> None:
+    reader, other = (WindowReader([night(extracted)], seed=seed) for seed in (0, 1))
+    day = WindowReader([str(extracted / "city_day")])
+    stream = batches(reader, batch_size=7)
+    with pytest.raises(ManifestError, match="stream 0: seed was 1 when the state was saved and is 0 now"):
+        stream.load_state_dict(batches(other, batch_size=7).state_dict())
+    with pytest.raises(
+        ManifestError, match=r"stream 0: data_hash was .* take the same data, seed and window, or begin"
+    ):
+        stream.load_state_dict(batches(day, batch_size=7).state_dict())
+    with pytest.raises(ManifestError, match="the state is of 2 streams, this one has 1"):
+        stream.load_state_dict(unpaired_batches(reader, day, batch_size=7).state_dict())
+    with pytest.raises(ManifestError, match="not the state of a stream of windows"):
+        stream.load_state_dict({"step": 3})
+    for one in (reader, other, day):
+        one.close()
+
+
+def test_any_number_of_domains_are_independent_streams(extracted: Path) -> None:
+    readers = {name: WindowReader([extracted / name]) for name in ("city_clear", "city_day")}
+    readers["again"] = WindowReader([extracted / "city_day"], seed=1, window_frames=3)
+    steps = list(itertools.islice(domain_batches(readers, batch_size=4), 3))
+    assert [set(step) for step in steps] == [set(readers)] * 3
+    assert steps[2]["again"].frames.shape == (4, 3, 3, 64, 96)
+    alone = list(itertools.islice(batches(readers["city_day"], batch_size=4), 3))
+    assert [step["city_day"].keys for step in steps] == [batch.keys for batch in alone]
+    for reader in readers.values():
+        reader.close()
+
+
+def test_weighted_sources_are_drawn_as_often_as_asked_each_in_epochs_of_its_own(extracted: Path) -> None:
+    sources = [night(extracted), extracted / "city_day"]
+    reader = WindowReader(sources, weights=[3, 1], seed=2)
+    assert reader.num_windows == 98
+    taken = list(itertools.islice(batches(reader, batch_size=8), 49))
+    by_position = {p: keys[0] for batch in taken for p, keys in zip(batch.positions.tolist(), batch.keys, strict=True)}
+    firsts = [by_position[position] for position in range(392)]
+    clear, day = ([key for key in firsts if key.startswith(name)] for name in ("city_clear", "city_day"))
+    assert len(clear) == 294
+    assert len(day) == 98
+    assert sorted(day[:49]) == sorted(day[49:]) == sorted(set(day))
+    assert len(set(clear[:49])) == 49
+    halves = [list(itertools.islice(batches(reader, batch_size=8, rank=r, world_size=2), 9)) for r in range(2)]
+    for step, batch in enumerate(taken[:9]):
+        assert halves[0][step].keys + halves[1][step].keys == batch.keys
+    with pytest.raises(ValueError, match="weights must be one per source, got 1 for 2 sources"):
+        WindowReader(sources, weights=[1])
+    reader.close()
+
+
+@pytest.mark.parametrize(("window_frames", "world_size", "batch_size"), [(1, 1, 16), (1, 3, 7), (2, 4, 5), (2, 64, 3)])
+def test_one_pass_shows_everything_once_over_all_ranks(
+    extracted: Path, window_frames: int, world_size: int, batch_size: int
+) -> None:
+    reader = WindowReader([night(extracted)], window_frames=window_frames, color="gray")
+    seen = []
+    for rank in range(world_size):
+        for batch in one_pass(reader, batch_size=batch_size, rank=rank, world_size=world_size):
+            assert 1 <= len(batch.keys) <= batch_size
+            assert [[int(key[-8:]) for key in keys] for keys in batch.keys] == codes(batch.frames)
+            seen += batch.positions.tolist()
+    assert seen == list(range(50 if window_frames == 1 else 49))
+    with pytest.raises(ValueError, match=r"rank in \[0, 2\), got 4 and 2"):
+        next(one_pass(reader, batch_size=4, rank=2, world_size=2))
+    reader.close()
+
+
+def test_frames_that_two_windows_of_a_batch_share_are_decoded_once(extracted: Path) -> None:
+    reader = WindowReader([night(extracted)], window_frames=3)
+    list(one_pass(reader, batch_size=100))
+    assert reader.tally.sum().frames == 50
+    reader.close()
+    cropping = WindowReader([night(extracted)], window_frames=3, crop=ResizeCrop(load_px=32, crop_px=24), threads=1)
+    cropping.read_here(np.arange(48))
+    assert cropping.tally.sum().frames == 50
+    cropping.close()
+
+
+def mirrored(frames: torch.Tensor, flip: bool) -> torch.Tensor:
+    return frames.flip(-1) if flip else frames
+
+
+def test_crops_are_one_for_all_frames_of_a_window_and_belong_to_its_position(extracted: Path) -> None:
+    crop = ResizeCrop(load_px=64, crop_px=48)
+    reader = WindowReader([night(extracted)], window_frames=2, color="gray", crop=crop, seed=4)
+    plain = WindowReader([night(extracted)], window_frames=2, color="gray", size=(64, 64), seed=4)
+    batch, whole = reader.read(range(40)), plain.read(range(40))
+    assert batch.frames.shape == (40, 2, 1, 48, 48)
+    places = set()
+    for window, resized in zip(batch.frames.int(), whole.frames.int(), strict=True):
+        fits = [
+            (top, left, flip)
+            for top in range(17)
+            for left in range(17)
+            for flip in (False, True)
+            if (window - mirrored(resized[..., top : top + 48, left : left + 48], flip)).abs().max() <= 2
+        ]
+        assert fits
+        places.add(fits[0])
+    assert len({flip for _, _, flip in places}) == 2
+    assert len(places) > 30
+    # Whoever reads a position, alone or in a batch, at whatever rank, sees the same crop.
+    alone = reader.read([17])
+    assert torch.equal(alone.frames[0], batch.frames[17])
+    assert torch.equal(reader.read_here([17, 3]).frames[1], batch.frames[3])
+    later = reader.read(np.arange(40) + reader.num_windows)
+    assert not any(torch.equal(one, other) for one, other in zip(later.frames, batch.frames, strict=True))
+    with pytest.raises(ValueError, match="give size or crop, not both"):
+        WindowReader([night(extracted)], crop=crop, size=(8, 8))
+    for one in (reader, plain):
+        one.close()
+
+
+def test_random_resized_crops_come_out_at_one_size(extracted: Path) -> None:
+    reader = WindowReader([night(extracted)], window_frames=1, crop=ResizedCrop(size=(40, 56), scale=(0.2, 1.0)))
+    frames = reader.read(range(50)).frames
+    assert frames.shape == (50, 1, 3, 40, 56)
+    assert torch.equal(frames, reader.read(range(50)).frames)
+    reader.close()
+
+
+def test_a_transform_of_ones_own_gets_windows_and_numbers_of_their_positions(extracted: Path) -> None:
+    def brighter(frames: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
+        assert frames.shape == (2, 1, 64, 96)
+        assert frames.dtype == torch.uint8
+        return torch.cat([frames.float().mean(dim=(2, 3)), torch.tensor([[draw.random()]] * 2)], dim=1)
+
+    reader = WindowReader([night(extracted)], color="gray", transform=brighter, seed=1)
+    batch = reader.read(range(49))
+    assert batch.frames.shape == (49, 2, 2)
+    assert torch.equal(batch.frames[7], reader.read([7]).frames[0])
+    assert len(set(batch.frames[:, 0, 1].tolist())) == 49
+
+    def fails(frames: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
+        raise ZeroDivisionError("in a transform")
+
+    failing = WindowReader([night(extracted)], transform=fails)
+    with pytest.raises(ZeroDivisionError, match="in a transform"):
+        failing.read([0])
+    for one in (reader, failing):
+        one.close()
+
+
+def test_further_members_come_along_as_bytes(extracted: Path) -> None:
+    reader = WindowReader([night(extracted)], members=["json"])
+    batch = next(batches(reader, batch_size=5))
+    for keys, held in zip(batch.keys, batch.members, strict=True):
+        assert [json.loads(members["json"])["frame_index"] for members in held] == [int(key[-8:]) for key in keys]
+    assert [[int(key[-8:]) for key in keys] for keys in batch.keys] == codes(batch.frames)
+    asking = WindowReader([night(extracted)], members=["txt"])
+    with pytest.raises(ShardError, match=r"city_clear_\d+: has no member 'txt', only jpg, json; ask for what there is"):
+        asking.read([0])
+    for one in (reader, asking):
+        one.close()
+
+
+def damaged(extracted: Path, folder: Path, frames: tuple[int, ...]) -> Path:
+    """A copy of city_clear in which some pictures are wiped."""
+    folder = copied(extracted, folder)
+    index = sample_index.load(folder)
+    for frame in frames:
+        shard = folder / index.shards[int(index.shard[frame])].name
+        data = bytearray(shard.read_bytes())
+        data[int(index.offset[frame]) : int(index.offset[frame]) + 40] = bytes(40)
+        shard.write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("crop", [None, ResizeCrop(load_px=64, crop_px=64, flip=False)])
+def test_bad_samples_are_replaced_by_the_same_others_for_everyone_and_counted(
+    extracted: Path, tmp_path: Path, crop: ResizeCrop | None
+) -> None:
+    folder = damaged(extracted, tmp_path, (5, 30))
+    reader = WindowReader([folder], on_bad="replace", crop=crop, members=["json"])
+    taken = list(itertools.islice(batches(reader, batch_size=7), 7))
+    replaced = [p for batch in taken for p in batch.replaced]
+    assert len(replaced) == 4  # 4-5, 5-6, 29-30, 30-31
+    assert reader.num_replaced == 4
+    assert sorted(reader.bad) == ["city_clear_00000005", "city_clear_00000030"]
+    shown = [keys for batch in taken for keys in batch.keys]
+    assert len(shown) == 49
+    assert not {"city_clear_00000005", "city_clear_00000030"} & {key for keys in shown for key in keys}
+    assert len(set(shown)) >= 42
+    for batch in taken:
+        frames = [[json.loads(members["json"])["frame_index"] for members in held] for held in batch.members]
+        assert frames == [[int(key[-8:]) for key in keys] for keys in batch.keys]
+        if crop is None:
+            assert frames == codes(batch.frames)
+    # Another rank, later, alone: the same stands in.
+    alone = WindowReader([folder], on_bad="replace", crop=crop)
+    by_position = dict(zip([p for batch in taken for p in batch.positions.tolist()], shown, strict=True))
+    for position in replaced:
+        again = alone.read_here([position])
+        assert again.replaced == (position,)
+        assert again.keys[0] == by_position[position]
+    for one in (reader, alone):
+        one.close()
+
+
+def test_too_many_bad_samples_are_an_error_after_all(extracted: Path, tmp_path: Path) -> None:
+    folder = damaged(extracted, tmp_path, (5, 20, 30))
+    reader = WindowReader([folder], on_bad="replace", max_bad=2)
+    with pytest.raises(
+        ShardError, match=r"3 samples cannot be read, 2 are allowed \(city_clear_00000005, .*the last: "
+    ):
+        list(itertools.islice(batches(reader, batch_size=7), 7))
+    reader.close()
+
+
+def test_a_batch_that_failed_fails_again(extracted: Path, tmp_path: Path) -> None:
+    reader = WindowReader([damaged(extracted, tmp_path, (5,))])
+    stream = batches(reader, batch_size=49)
+    for _ in range(2):
+        with pytest.raises(ImageError, match="city_clear_00000005: not a picture"):
+            next(stream)
+    assert stream.position == 0
+    reader.close()
+
+
+def test_the_facts_of_a_loader_can_be_read_while_it_runs(extracted: Path, tmp_path: Path) -> None:
+    reader = WindowReader([night(extracted)])
+    folder = tmp_path / "run" / "loader"
+    streams = [
+        batches(reader, batch_size=8, rank=rank, world_size=2, monitor=Monitor(folder, interval_s=0.0))
+        for rank in range(2)
+    ]
+    for stream in streams:
+        for _ in range(5):
+            next(stream)
+    (_, first), (_, second) = loader_monitor.read(folder)
+    assert (first.rank, second.rank, first.world_size, first.position) == (0, 1, 2, 40)
+    assert first.windows == second.windows == 20
+    assert first.frames >= 40
+    assert first.bytes_read > 40 * 500
+    assert 0 < first.read_share + first.decode_share < 1.1
+    assert 0 < first.wait_share <= 1
+    assert first.frames_per_s == pytest.approx(first.frames / first.seconds)
+    with pytest.raises(ManifestError, match=r"no rank-\*\.json of a loader"):
+        loader_monitor.read(tmp_path)
+    (folder / "rank-001.json").write_text("{}")
+    with pytest.raises(ManifestError, match=r"rank-001\.json: no facts of a loader"):
+        loader_monitor.read(folder)
+    reader.close()
+
+
+def test_a_monitor_writes_no_more_often_than_asked(extracted: Path, tmp_path: Path) -> None:
+    reader = WindowReader([night(extracted)])
+    stream = batches(reader, batch_size=8, monitor=Monitor(tmp_path, interval_s=3600.0))
+    for _ in range(10):
+        next(stream)
+    assert loader_monitor.read(tmp_path)[0][1].position == 8
+    reader.close()
+
+
+def test_upload_makes_numbers_of_bytes(extracted: Path) -> None:
+    reader = WindowReader([night(extracted)])
+    plain = list(itertools.islice(batches(reader, batch_size=7), 3))
+    found = list(uploaded(itertools.islice(batches(reader, batch_size=7), 3), "cpu"))
+    for (numbers, batch), before in zip(found, plain, strict=True):
+        assert batch.keys == before.keys
+        assert numbers.dtype == torch.float32
+        assert torch.allclose(numbers, before.frames.float() / 127.5 - 1, atol=1e-6)
+        assert torch.equal(batch.frames, before.frames)
+    half, _ = next(uploaded(iter(plain), "cpu", mean=0.0, scale=255.0, dtype=torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+    assert 0 <= half.min() < half.max() <= 1
+    reader.close()
+
+
+@pytest.mark.gpu
+def test_upload_to_a_gpu_gives_the_same_numbers(extracted: Path) -> None:
+    if not torch.cuda.is_available():
+        assert not os.environ.get("REQUIRE_GPU"), "REQUIRE_GPU is set, and there is no CUDA device"
+        pytest.skip("no CUDA device")
+    reader = WindowReader([night(extracted)])
+    plain = list(itertools.islice(batches(reader, batch_size=7), 20))
+    found = list(uploaded(itertools.islice(batches(reader, batch_size=7), 20), "cuda"))
+    assert len(found) == 20
+    for (numbers, _), before in zip(found, plain, strict=True):
+        assert torch.allclose(numbers.cpu(), before.frames.float() / 127.5 - 1, atol=1e-6)
+    reader.close()

@@ -3,13 +3,13 @@ import io
 import re
 import tarfile
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from infraredcity import index as sample_index
 from infraredcity import shard_reader
@@ -18,10 +18,13 @@ from infraredcity.index import SampleIndex
 from infraredcity.shard_reader import (
     MAX_MEMBER_BYTES,
     MAX_MEMBERS,
+    MAX_NAME_BYTES,
     MAX_SAMPLE_MEMBERS,
+    READ_AHEAD_BYTES,
     Refused,
-    ShardFiles,
     iterate,
+    members,
+    read_members,
 )
 from infraredcity.shard_writer import open_shard
 
@@ -294,44 +297,182 @@ def test_bytes_that_are_no_tar_are_an_error_of_one_line(tmp_path_factory: pytest
         assert list(iterate(path)) == []
 
 
-def test_a_row_is_read_by_its_place(tmp_path: Path) -> None:
-    with ShardFiles(write(tmp_path), tmp_path) as files:
-        assert [files.image(row) for row in (3, 0, 2, 1)] == [IMAGES[row] for row in (3, 0, 2, 1)]
-        whole = files.sample(2)
-    assert whole[:23] == b"city_clear_00000002.jpg"
-    assert len(whole) % 512 == 0
+NAMES = {
+    "capitals": ("City/Clear_01.JPG", "City/Clear_01", "jpg"),
+    "folders": ("./day/2/a_1.jpg", "./day/2/a_1", "jpg"),
+    "a dot in a folder": ("v1.0/a.jpg", "v1.0/a", "jpg"),
+    "a second dot": ("a.Seg.PNG", "a", "seg.png"),
+    "another script": ("камера_1.jpg", "камера_1", "jpg"),
+    "a blank": ("frame 1.jpg", "frame 1", "jpg"),
+    "a long name": ("a" * 200 + ".jpg", "a" * 200, "jpg"),
+    "a long path": ("b" * 60 + "/" + "a" * 60 + ".jpg", "b" * 60 + "/" + "a" * 60, "jpg"),
+}
 
 
-def test_many_threads_read_at_once(tmp_path: Path) -> None:
-    with ShardFiles(write(tmp_path), tmp_path) as files, ThreadPoolExecutor(8) as pool:
-        rows = [row % 4 for row in range(400)]
-        assert list(pool.map(files.image, rows)) == [IMAGES[row] for row in rows]
+def strange(path: Path, *named: tuple[str, bytes], form: int = tarfile.PAX_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as tar:
+        for name, data in named:
+            tar.addfile(*readable(member(name, data)))
+    return path
 
 
-def test_a_shard_of_another_size_is_refused(tmp_path: Path) -> None:
-    index = write(tmp_path)
-    data = (tmp_path / "s-1.tar").read_bytes()
-    (tmp_path / "s-1.tar").write_bytes(data[:-512])
-    with ShardFiles(index, tmp_path) as files:
-        assert files.image(0) == IMAGES[0]
-        with pytest.raises(
-            ShardError, match=rf"s-1\.tar: is {len(data) - 512} bytes, the index says {len(data)}; copy the shard again"
-        ):
-            files.image(2)
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("what", NAMES)
+def test_names_of_webdatasets_are_read_in_that_naming_alone(tmp_path: Path, what: str, form: int) -> None:
+    name, key, suffix = NAMES[what]
+    if form == tarfile.USTAR_FORMAT and what == "a long name":
+        return  # it has no place in this format
+    path = strange(tmp_path / "x.tar", (name, b"data"), ("b_1.jpg", b"more"), form=form)
+    first, second = iterate(path, naming="webdataset")
+    assert (first.key, first.members) == (key, {suffix: b"data"})
+    assert (second.key, second.members) == ("b_1", {"jpg": b"more"})
+    with pytest.raises(ShardError, match="rebuild the shard"):
+        list(iterate(path))
 
 
-def test_a_shard_that_is_gone_is_named(tmp_path: Path) -> None:
-    index = write(tmp_path)
-    (tmp_path / "s-1.tar").unlink()
-    with (
-        ShardFiles(index, tmp_path) as files,
-        pytest.raises(ShardError, match=r"s-1\.tar: the index names it, but it cannot be opened"),
-    ):
-        files.image(3)
+@settings(max_examples=150, deadline=None)
+@given(
+    names=st.lists(st.text("aB0._-/é ", min_size=1, max_size=12), min_size=1, max_size=8, unique_by=str.lower),
+    form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+)
+def test_samples_are_those_that_webdataset_finds(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], form: int
+) -> None:
+    named = [
+        (name, f"{number}".encode())
+        for number, name in enumerate(names)
+        if not name.startswith("/") and not name.endswith("/") and ".." not in name.split("/")
+    ]
+    path = strange(tmp_path_factory.mktemp("names") / "x.tar", *named, form=form)
+    with path.open("rb") as file:
+        files = tar_file_expander([{"url": "x", "stream": file}])
+        theirs = [
+            (sample.pop("__key__"), {suffix: data for suffix, data in sample.items() if suffix != "__url__"})
+            for sample in group_by_keys(files)
+        ]
+    ours = iterate(path, naming="webdataset", on_refused=lambda _: None)
+    assert [(sample.key, sample.members) for sample in ours] == theirs
 
 
-def test_a_place_behind_the_shards_end_is_an_error(tmp_path: Path) -> None:
-    index = write(tmp_path)
-    index.offset[3] += 100_000
-    with ShardFiles(index, tmp_path) as files, pytest.raises(ShardError, match=r"bytes were expected at .*, found 0"):
-        files.image(3)
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_is_no_plain_file_of_a_sample_stays_refused_in_any_naming(tmp_path: Path, what: str) -> None:
+    bad, _ = HOSTILE[what]
+    path = archive(tmp_path / "x.tar", member("a_0.jpg"), bad, member("b_1.jpg", b"more"))
+    refused: list[Refused] = []
+    keys = [sample.key for sample in iterate(path, naming="webdataset", on_refused=refused.append)]
+    if what in ("a folder", "two dots", "another script", "capitals"):
+        assert (len(keys), refused) == (3, [])
+    else:
+        assert (keys, len(refused)) == (["a_0", "b_1"], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a" * MAX_NAME_BYTES + ".jpg", "named by more than 512 bytes"),
+        ("../a.jpg", "leads out of its folder"),
+        ("x/../../a.jpg", "leads out of its folder"),
+        ("a\x1b[2J.jpg", "cannot be shown"),
+        ("a\n" * 60 + ".jpg", "cannot be shown"),
+        ("__notes__/a.jpg", "a note for webdataset"),
+    ],
+)
+def test_names_in_extended_headers_are_looked_at_like_others(tmp_path: Path, name: str, reason: str) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info, data = member("a.jpg")
+        info.pax_headers = {"path": name}
+        tar.addfile(info, io.BytesIO(data))
+    refused: list[Refused] = []
+    assert list(iterate(tmp_path / "x.tar", naming="webdataset", on_refused=refused.append)) == []
+    assert reason in refused[0].reason
+
+
+def test_an_extended_header_that_is_none_is_an_error(tmp_path: Path) -> None:
+    path = archive(tmp_path / "x.tar", odd("a", b"x", size=600), member("a.jpg"))
+    for naming in ("ours", "webdataset"):
+        with pytest.raises(ShardError, match="damaged at byte 512: no extended header; copy the shard again"):
+            list(iterate(path, naming=naming))  # type: ignore[arg-type]
+
+
+class Elsewhere:
+    """A tar in memory that notes how it is read."""
+
+    name = "elsewhere.tar"
+    version = "1"
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size_bytes = len(data)
+        self.reads: list[tuple[int, int]] = []
+
+    def read(self, offset: int, size: int) -> bytes:
+        self.reads.append((offset, size))
+        return self.data[offset : offset + size]
+
+
+def test_a_tar_elsewhere_is_read_forward_in_few_large_pieces(tmp_path: Path) -> None:
+    big = READ_AHEAD_BYTES + 1000
+    many = [member(f"a_{number:08d}.jpg", bytes([number % 251]) * 2000) for number in range(1500)]
+    path = archive(tmp_path / "x.tar", *many, member("b_00000000.jpg", b"b" * big), member("c_00000000.jpg"))
+    source = Elsewhere(path.read_bytes())
+    assert list(members(source)) == list(members(path))
+    assert len(source.reads) <= source.size_bytes // READ_AHEAD_BYTES + 2
+    source.reads.clear()
+    samples = list(iterate(source))
+    assert samples == list(iterate(path))
+    assert len(source.reads) <= source.size_bytes // READ_AHEAD_BYTES + 2
+    assert all(
+        offset + size <= after for (offset, size), (after, _) in zip(source.reads, source.reads[1:], strict=False)
+    )
+
+
+def test_a_tar_elsewhere_that_is_cut_is_an_error_that_names_it() -> None:
+    data = archive_bytes(member("a_00000000.jpg", b"x" * 2000), member("a_00000001.jpg"))
+    for size in range(0, len(data) - 10240 + 4096, 512):
+        if not data[size:].strip(b"\0"):
+            break
+        with pytest.raises(ShardError, match=r"^elsewhere\.tar: .*copy the shard again"):
+            list(iterate(Elsewhere(data[:size])))
+
+
+def archive_bytes(*named: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for one in named:
+            tar.addfile(*readable(one))
+    return buffer.getvalue()
+
+
+def test_the_members_of_one_sample_are_read_from_its_bytes(tmp_path: Path) -> None:
+    index, data = write(tmp_path), (tmp_path / "s-1.tar").read_bytes()
+    start, span = int(index.offset[2]) - 512, int(index.span[2])
+    assert read_members(data[start : start + span]) == {"jpg": IMAGES[2], "json": b'{"frame_index":2}'}
+    two = data[start : start + span + int(index.span[3])]
+    with pytest.raises(ShardError, match="day: expected the bytes of one sample, found 2"):
+        read_members(two, name="day")
+    with pytest.raises(ShardError, match="sample: expected the bytes of one sample, found 0"):
+        read_members(b"")
+    with pytest.raises(ShardError, match=r"member 'City\.jpg' is not <key>"):
+        read_members(archive_bytes(member("City.jpg"))[:1024])
+    assert read_members(archive_bytes(member("City.jpg"))[:1024], naming="webdataset") == {"jpg": b"data"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 255)), max_size=6),
+    keep=st.integers(0, 2048),
+)
+def test_whatever_is_done_to_a_samples_bytes_its_members_or_one_line_come(
+    changes: list[tuple[int, int]], keep: int
+) -> None:
+    data = bytearray(archive_bytes(member("a_1.jpg", b"x" * 600), member("a_1.json", b"{}"))[:2560])
+    for place, value in changes:
+        data[place] = value
+    said, found = "", {}
+    try:
+        found = read_members(bytes(data[: len(data) - keep]), naming="webdataset")
+    except ShardError as error:
+        said = str(error)
+    assert said == "" or said.startswith("sample: ")
+    assert "\n" not in said
+    assert sum(map(len, found.values())) < len(data)

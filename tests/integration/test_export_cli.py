@@ -14,7 +14,7 @@ from synthetic import LITE_RECIPE
 
 from infraredcity import dataset
 from infraredcity.loader import WindowReader
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

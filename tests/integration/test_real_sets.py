@@ -14,7 +14,7 @@ from infraredcity.dataset import open_dataset
 from infraredcity.executors.local import extract_clip
 from infraredcity.lite import Cell, Recipe
 from infraredcity.plan import ExtractConfig
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 
 VARIABLE = "INFRAREDCITY_REAL_DATA"
 CLIPS = {

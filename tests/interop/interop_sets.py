@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infraredcity import dataset
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from interop_sets import needs
 from infraredcity.dataset import open_part
 from infraredcity.export.release import export
 from infraredcity.images import decode, resize
-from infraredcity.shard_reader import ShardFiles
+from infraredcity.shard_files import ShardFiles
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 

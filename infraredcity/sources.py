@@ -1,0 +1,261 @@
+"""Shards from names: local files, patterns and folders, and the same on other machines; with an index of ours or without one."""
+
+import fnmatch
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from infraredcity import index as sample_index
+from infraredcity.cache import ChunkCache
+from infraredcity.dataset import GAPS_NAME, JOB_NAME, RECORD_NAMES
+from infraredcity.errors import RemoteError, ShardError
+from infraredcity.index import BLOCK_BYTES, SampleIndex
+from infraredcity.manifest import CLIPS_NAME
+from infraredcity.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown
+from infraredcity.shard_files import ShardFiles
+from infraredcity.tar_index import CACHE_VARIABLE, TarIndex, index_tars
+
+DEFAULT_CACHE_BYTES = 10 << 30
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MAX_INDEX_BYTES = 4 << 30
+_OUR_RECORDS = (CLIPS_NAME, JOB_NAME, GAPS_NAME, *RECORD_NAMES)
+"""Where one of these lies, the folder is ours, and tars without an index are an extraction that did not end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SourcePart:
+    """The samples of one group of sources, and the hash that their order follows from."""
+
+    index: SampleIndex
+    data_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Opened:
+    """Shards that can be read.
+
+    Attributes:
+        index: All their samples, group after group.
+        parts: The same group by group.
+        files: Reads what a row of `index` names.
+        data_hash: Names all the samples; of one group it is the group's.
+    """
+
+    index: SampleIndex
+    parts: tuple[SourcePart, ...]
+    files: ShardFiles
+    data_hash: str
+
+
+def open_sources(
+    groups: Sequence[Sequence[str | Path]], *, remote: RemoteOptions | None = None, cache: ChunkCache | None = None
+) -> Opened:
+    """The samples of some shards, and what reads them.
+
+    A source is a tar, a pattern of tars, or a folder (all shards of its index); `{000000..000012}` in a name stands for each of
+    these numbers. A source with a scheme (`https://`, `s3://`, ...) is on another machine. Its folder's index.npz says which shards
+    there are, since nobody can list a folder over http; a pattern is matched against these names.
+
+    Tars in a folder without index.npz are indexed by reading their headers (`tar_index`), unless the folder has records of ours:
+    then it is an extraction that did not end, and an error.
+
+    Args:
+        groups: Sources; each group is one data set.
+        remote: Time limits and retries.
+        cache: For remote shards; None takes `default_cache`.
+
+    Raises:
+        ShardError: A source matches nothing, or a tar is not in its folder's index.
+        ManifestError: An index is missing, damaged, or contradicts another.
+        RemoteError: Another machine cannot be reached, or has no index where one is needed.
+    """
+    options = remote or RemoteOptions()
+    parts: list[SourcePart] = []
+    locations: list[Path | str] = []
+    for group in groups:
+        indexes, hashes = [], []
+        for folder, names in _folders(group):
+            index, data_hash = _open_folder(folder, names, options)
+            indexes.append(index)
+            hashes.append(data_hash)
+            locations += [folder] * len(index.shards)
+        joined = _concatenated(indexes)
+        parts.append(SourcePart(index=joined, data_hash=_joined(hashes)))
+    index = _concatenated([part.index for part in parts])
+    is_far = any(isinstance(location, str) for location in locations)
+    if is_far and cache is None:
+        cache = default_cache()
+    return Opened(
+        index=index,
+        parts=tuple(parts),
+        files=ShardFiles(index, locations, remote=options, cache=cache if is_far else None),
+        data_hash=_joined([part.data_hash for part in parts]),
+    )
+
+
+def default_cache() -> ChunkCache:
+    """Chunks of remote shards in $INFRAREDCITY_CACHE, or in ~/.cache/infraredcity; at most 10 GiB."""
+    folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/infraredcity").expanduser()
+    return ChunkCache(folder / "chunks", max_bytes=DEFAULT_CACHE_BYTES)
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _concatenated(indexes: Sequence[SampleIndex]) -> SampleIndex:
+    """One index over several; where one of them goes by the keys of its tars, all do."""
+    if len(indexes) == 1:
+        return indexes[0]
+    if not any(isinstance(index, TarIndex) for index in indexes):
+        return sample_index.concatenate(indexes, same_names=True)
+    # Clips of tars are guessed from keys: what is called the same in two folders need not be the same. Nor need the formats be one.
+    renamed = [
+        replace(index, clips=tuple(f"{clip_id}-{place}" for clip_id in index.clips), image_format="jpg")
+        for place, index in enumerate(indexes)
+    ]
+    joined = sample_index.concatenate(renamed, same_names=True)
+    own_keys = [
+        index.own_keys
+        if isinstance(index, TarIndex)
+        else np.array([index.key(row).encode() for row in range(len(index))])
+        for index in indexes
+    ]
+    starts = [index.start if isinstance(index, TarIndex) else index.offset - BLOCK_BYTES for index in indexes]
+    return TarIndex(
+        **{field.name: getattr(joined, field.name) for field in fields(joined)},
+        own_keys=np.concatenate(own_keys),
+        start=np.concatenate(starts),
+        num_without_picture=sum(getattr(index, "num_without_picture", 0) for index in indexes),
+        num_refused=sum(getattr(index, "num_refused", 0) for index in indexes),
+    )
+
+
+def _folders(group: Sequence[str | Path]) -> Iterator[tuple[Path | str, list[str]]]:
+    """The folders of a group's sources in the order given, each with names of tars or, for a URL, patterns of names."""
+    found: dict[Path | str, dict[str, None]] = {}
+    for source in group:
+        for name in _expanded(str(source)):
+            if is_remote(name):
+                url, pattern = _split_url(name)
+                found.setdefault(url, {})[pattern] = None
+                continue
+            for path in _local(name):
+                found.setdefault(path.parent, {})[path.name] = None
+    for folder, names in found.items():
+        yield folder, list(names)
+
+
+def _expanded(source: str) -> Iterator[str]:
+    """`a-{000..002}.tar` as a-000.tar, a-001.tar, a-002.tar, the way WebDataset's users write many shards."""
+    numbers = _RANGE.search(source)
+    if numbers is None:
+        yield source
+        return
+    first, last = int(numbers[1]), int(numbers[2])
+    if last < first:
+        raise ShardError(f"{source}: {numbers[0]} counts down; write the smaller number first")
+    for number in range(first, last + 1):
+        yield from _expanded(f"{source[: numbers.start()]}{number:0{len(numbers[1])}d}{source[numbers.end() :]}")
+
+
+def _local(source: str) -> list[Path]:
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    # Path.glob refuses absolute patterns, and callers give both.
+    matches = sorted(path.glob("*.tar")) if path.is_dir() else [Path(match) for match in sorted(glob.glob(source))]  # noqa: PTH207
+    if not matches:
+        raise ShardError(f"{source}: no shard matches; check the path, and quote the pattern")
+    return matches
+
+
+def _split_url(url: str) -> tuple[str, str]:
+    """The URL of the folder, with what follows a `?`, and the name or pattern in it; a URL that names no tar is a folder."""
+    bare, mark, query = url.partition("?")
+    folder, _, name = bare.rpartition("/")
+    if not name.endswith(".tar"):
+        folder, name = bare.rstrip("/"), "*.tar"
+    return folder + mark + query, name
+
+
+def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
+    """The samples of some tars of one folder, and their hash."""
+    if isinstance(folder, str):
+        return _open_far(folder, names, options)
+    if not (folder / sample_index.INDEX_NAME).is_file() and not any((folder / name).exists() for name in _OUR_RECORDS):
+        index: SampleIndex = index_tars([folder / name for name in names])
+        return index, index.rows_hash()
+    index = sample_index.load(folder)
+    strangers = [name for name in names if name not in {info.name for info in index.shards}]
+    if strangers:
+        raise ShardError(
+            f"{folder / strangers[0]}: not in {folder / sample_index.INDEX_NAME}, so it is not part of the data set; "
+            "remove it, or build the folder again"
+        )
+    return _chosen(index, names, sample_index.stored_rows_hash(folder))
+
+
+def _open_far(folder: str, patterns: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
+    """As `_open_folder`, over a network."""
+    place = join(folder, sample_index.INDEX_NAME)
+    try:
+        data = fetch(place, options, max_bytes=_MAX_INDEX_BYTES)
+    except RemoteError as error:
+        if not error.is_missing:
+            raise
+        if any("*" in pattern or "?" in pattern for pattern in patterns):
+            raise RemoteError(
+                f"{shown(place)}: no index, and a folder there cannot be listed; name the tars, such as data-{{000000..000012}}.tar"
+            ) from error
+        urls = [join(folder, name) for name in patterns]
+        index: SampleIndex = index_tars(
+            [_FarTar(name, url, RemoteFile(url, options)) for name, url in zip(patterns, urls, strict=True)]
+        )
+        return index, index.rows_hash()
+    index, stored_hash = sample_index.loads(data, name=shown(place))
+    known = [info.name for info in index.shards]
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        matches = fnmatch.filter(known, pattern)
+        if not matches:
+            raise ShardError(f"{shown(join(folder, pattern))}: no shard of {shown(place)} matches; check the name")
+        names.update(dict.fromkeys(matches))
+    return _chosen(index, list(names), stored_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class _FarTar:
+    """A tar on another machine for `index_tars`: the file, and the name it has in its folder."""
+
+    name: str
+    url: str
+    file: RemoteFile
+
+    @property
+    def size_bytes(self) -> int:
+        return self.file.size_bytes
+
+    @property
+    def version(self) -> str:
+        # Tars of two folders may have one name, one size and one time.
+        return f"{self.url} {self.file.version}" if self.file.version else ""
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.file.read(offset, size)
+
+
+def _chosen(index: SampleIndex, names: Sequence[str], stored_hash: str) -> tuple[SampleIndex, str]:
+    """The samples of some shards of an index, and their hash, which is stored for all of them together."""
+    known = {info.name: number for number, info in enumerate(index.shards)}
+    if len(names) == len(known):
+        return index, stored_hash
+    wanted = np.isin(index.shard, [known[name] for name in names])
+    part = index.take(np.flatnonzero(wanted))
+    return part, part.rows_hash()
