@@ -1,5 +1,6 @@
 """Positions of the stream in, batches of pixels out: one process, a few decoding threads, memory that is used again."""
 
+import math
 import os
 import threading
 import time
@@ -264,7 +265,7 @@ class Reading:
         self._over = self._reader._workers.over if in_threads else threading.Event()
         self._lock = threading.Lock()
         self._done = threading.Event()
-        tasks = self._by_window(in_threads) if self._boxes is not None else self._by_row(in_threads)
+        tasks = self._by_window() if self._boxes is not None else self._by_row(in_threads)
         self._left = len(tasks)
         if not tasks:
             self._done.set()
@@ -287,10 +288,10 @@ class Reading:
         chunk = _TASK_FRAMES if in_threads else max(len(pairs), 1)
         return [partial(self._run, self._fill_rows, pairs[at : at + chunk]) for at in range(0, len(pairs), chunk)]
 
-    def _by_window(self, in_threads: bool) -> list[Task]:
+    def _by_window(self) -> list[Task]:
         """Tasks that decode and crop a few windows each, neighbours together, so that what they share is decoded once."""
         windows = np.argsort(self._rows[:, 0], kind="stable").tolist() if self._rows.size else []
-        chunk = max(1, _TASK_FRAMES // self._rows.shape[1]) if in_threads else max(len(windows), 1)
+        chunk = max(1, _TASK_FRAMES // self._rows.shape[1])
         return [
             partial(self._run, self._fill_windows, windows[at : at + chunk]) for at in range(0, len(windows), chunk)
         ]
@@ -334,7 +335,6 @@ class Reading:
         for window in bad_windows.tolist():
             self._rows[window] = self._substitute(window)
         reader.num_replaced += len(bad_windows)
-        self._errors.clear()  # their tracebacks hold this batch, and would keep its memory until the next garbage collection
         return tuple(self._places[bad_windows].tolist())
 
     def _substitute(self, window: int) -> np.ndarray:
@@ -357,7 +357,6 @@ class Reading:
                 return taken
             for row, error in other._errors.items():
                 reader.note_bad(reader.index.key(row), error)
-            other._errors.clear()
         raise ShardError(
             f"position {int(place[0])}: {_MOST_ATTEMPTS} windows drawn in place of one that cannot be read cannot be read either; "
             'find the damage with "infraredcity verify --decode all"'
@@ -404,41 +403,43 @@ class Reading:
     def _fill_rows(self, pairs: list[tuple[int, list[int]]], work: Work) -> None:
         """Decode each row into its first slot, and copy it to the others."""
         for row, slots in pairs:
-            if not self._goes_on():
-                return
             first = self._flat[slots[0]]
             if self._decode(row, slots, first, work):
                 for slot in slots[1:]:
                     self._flat[slot] = first
 
     def _fill_windows(self, windows: list[int], work: Work) -> None:
-        """Decode the frames of each window, and crop them together into its place."""
+        """Decode the frames of some windows, and crop them together into their places."""
         assert self._crop is not None
         assert self._boxes is not None
         length = self._rows.shape[1]
-        before, whole = _scratch((2, length, *self._size, self._frames.shape[-1]))
-        rows_before: dict[int, int] = {}
-        for window in windows:
-            if not self._goes_on():
-                return
-            rows = self._rows[window].tolist()
+        whole = _scratch((len(windows), length, *self._size, self._frames.shape[-1]))
+        decoded: dict[int, np.ndarray] = {}
+        good: list[int] = []
+        for place, window in enumerate(windows):
             is_whole = True
-            for place, row in enumerate(rows):
-                slot = window * length + place
-                if row in rows_before and not self._held:
-                    whole[place] = before[rows_before[row]]
+            for frame, row in enumerate(self._rows[window].tolist()):
+                out = whole[place, frame]
+                if row in decoded and not self._held:
+                    out[:] = decoded[row]
+                elif self._decode(row, [window * length + frame], out, work):
+                    decoded[row] = out
                 else:
-                    is_whole &= self._decode(row, [slot], whole[place], work)
-            if not is_whole:
-                rows_before = {}
-                continue
-            started = time.perf_counter()
-            self._crop.apply(whole, self._boxes[window], self._frames[window])
-            work.decode_s += time.perf_counter() - started
-            before, whole, rows_before = whole, before, dict(zip(rows, range(length), strict=True))
+                    is_whole = False
+            if is_whole:
+                good.append(place)
+        started = time.perf_counter()
+        self._crop.apply_all(
+            [whole[place] for place in good],
+            [self._boxes[windows[place]] for place in good],
+            [self._frames[windows[place]] for place in good],
+        )
+        work.decode_s += time.perf_counter() - started
 
     def _decode(self, row: int, slots: list[int], out: np.ndarray, work: Work) -> bool:
         """Read and decode one row; whether that could be done."""
+        if not self._goes_on():
+            return False
         reader = self._reader
         started = time.perf_counter()
         try:
@@ -459,7 +460,8 @@ class Reading:
             else:
                 self._check_size(decode_into(data, out, name=name))
         except (ImageError, ShardError) as error:
-            self._errors[row] = error
+            # Its traceback would hold this batch, and the batch holds it: memory that waits for a garbage collection.
+            self._errors[row] = error.with_traceback(None)
             return False
         work.frames += 1
         work.bytes_read += len(data)
@@ -484,8 +486,9 @@ class Reading:
         if picture.shape == out.shape:
             out[:] = picture
             return
-        tensor = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-        resized = F.interpolate(tensor[None], size=self._size, mode="bicubic", antialias=True)[0]
+        # As a view in this order colour takes torch's fast way, which a tensor of three dimensions turned around does not.
+        pixels = torch.from_numpy(picture)[None].permute(0, 3, 1, 2)
+        resized = F.interpolate(pixels, size=self._size, mode="bicubic", antialias=True)[0]
         out[:] = resized.permute(1, 2, 0).numpy()
 
     def _check_size(self, found: tuple[int, int]) -> None:
@@ -500,8 +503,9 @@ _local = threading.local()
 
 
 def _scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """u8 of a shape, one for each thread."""
+    """u8 of a shape, for this thread until it asks again."""
+    size = math.prod(shape)
     held: np.ndarray | None = getattr(_local, "scratch", None)
-    if held is None or held.shape != shape:
-        held = _local.scratch = np.empty(shape, np.uint8)
-    return held
+    if held is None or held.size < size:
+        held = _local.scratch = np.empty(size, np.uint8)
+    return held[:size].reshape(shape)
