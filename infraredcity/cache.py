@@ -112,6 +112,12 @@ class OpenFiles:
             left = self._files.pop(name, None)
         del left
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            left, self._files = self._files, OrderedDict()
+        del left
+
     def __len__(self) -> int:
         return len(self._files)
 

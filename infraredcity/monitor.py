@@ -83,10 +83,10 @@ class Tally:
         with self._lock:
             return Work(self._sum.frames, self._sum.bytes_read, self._sum.read_s, self._sum.decode_s)
 
-    def __getstate__(self) -> None:
-        return None
+    def __getstate__(self) -> tuple[()]:
+        return ()  # for None, pickle would not call __setstate__
 
-    def __setstate__(self, state: None) -> None:
+    def __setstate__(self, state: tuple[()]) -> None:
         self.__init__()  # type: ignore[misc]
 
 

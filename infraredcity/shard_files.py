@@ -1,8 +1,10 @@
 """Samples by their place in an index, from shards on a local disk or on another machine."""
 
+import errno
 import hashlib
 import os
 import queue
+import resource
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -189,11 +191,21 @@ class _Process:
     """What belongs to one process; a fork starts anew, since locks and threads are its parent's."""
 
     pid: int
-    files: OpenFiles = field(default_factory=lambda: OpenFiles(MAX_OPEN_SHARDS))
+    files: OpenFiles = field(default_factory=lambda: OpenFiles(_most_open_shards()))
     prefetcher: _Prefetcher = field(default_factory=_Prefetcher)
     lock: threading.Lock = field(default_factory=threading.Lock)
     reads: int = 0
     read_bytes: int = 0
+
+
+class _TooManyOpenError(ShardError):
+    """The system lets this process open no more files."""
+
+
+def _most_open_shards() -> int:
+    """A quarter of what the system allows, for two domains, a cache, and the rest of the program."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_OPEN_SHARDS if allowed == resource.RLIM_INFINITY else max(1, min(MAX_OPEN_SHARDS, allowed // 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +216,11 @@ class _LocalShard:
     def read(self, files: OpenFiles, offset: int, size: int) -> bytes:
         file = files.get(self.path)
         if file is None:
-            file = self._open()
+            try:
+                file = self._open()
+            except _TooManyOpenError:
+                files.clear()  # they are ours to give; what else the program has open is not
+                file = self._open()
             files.keep(self.path, file)
         data = file.read(offset, size)
         if len(data) != size:
@@ -215,7 +231,7 @@ class _LocalShard:
         try:
             file = OpenFile(os.open(self.path, os.O_RDONLY))
         except OSError as error:
-            raise ShardError(
+            raise (_TooManyOpenError if error.errno in (errno.EMFILE, errno.ENFILE) else ShardError)(
                 f"{self.path}: the index names it, but it cannot be opened ({error.strerror}); copy it again"
             ) from error
         if file.size_bytes != self.info.size_bytes:

@@ -65,7 +65,7 @@ class WindowDataset(Dataset[WindowItem]):
         """The windows of the first epoch; without this, Python would count positions up for ever."""
         return (self[position] for position in range(len(self)))
 
-    def __getitem__(self, position: int | Sequence[int] | np.ndarray) -> WindowItem:
+    def __getitem__(self, position: int | np.integer | Sequence[int] | np.ndarray) -> WindowItem:
         if isinstance(position, int | np.integer):
             return self.__getitems__([int(position)])[0]
         windows = self._read(position)

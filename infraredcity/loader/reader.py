@@ -31,6 +31,7 @@ from infraredcity.tar_index import TarIndex
 Transform = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
 """A window u8 [T, C, H, W] and random numbers that belong to its position -> what shall be stacked."""
 OnBad = Literal["raise", "replace"]
+_NOTHING = np.empty(0, np.uint8)
 _TASK_FRAMES = 8
 """Frames that a thread decodes before it takes the next task: fewer wait longer for each other, more leave one alone at the end."""
 _CROP, _TRANSFORM = 1, 2  # purposes of random draws
@@ -252,8 +253,10 @@ class Reading:
             numbers = uniforms(reader.seed, _CROP, places, self._crop.num_numbers)
             self._boxes = self._crop.draw(numbers, *size)
         channels = 1 if reader._color == "gray" else 3
-        self._frames = reader._buffers.take((*rows.shape, out_height, out_width, channels))
-        self._flat = self._frames.reshape(-1, out_height, out_width, channels)
+        self._shape = (*rows.shape, out_height, out_width, channels)
+        # Taken when the first task begins: the fewer batches are in use, the more of them stay in the processor's cache.
+        self._frames = _NOTHING
+        self._flat = _NOTHING
         self._held: list[Mapping[str, bytes]] = [{}] * rows.size if reader._members else []
         self._transformed: list[torch.Tensor | None] = [None] * len(rows)
         self._errors: dict[int, Exception] = {}
@@ -268,6 +271,7 @@ class Reading:
         tasks = self._by_window() if self._boxes is not None else self._by_row(in_threads)
         self._left = len(tasks)
         if not tasks:
+            self._take_memory()
             self._done.set()
         for task in tasks:
             if in_threads:
@@ -366,6 +370,7 @@ class Reading:
         """One task, by whichever thread; errors are kept for `result`."""
         work = Work()
         try:
+            self._take_memory()
             fill(part, work)
         except BaseException as error:
             self._fatal = error
@@ -375,6 +380,12 @@ class Reading:
             is_last = self._left == 0
         if is_last:
             self._finish()
+
+    def _take_memory(self) -> None:
+        with self._lock:
+            if self._frames is _NOTHING:
+                self._frames = self._reader._buffers.take(self._shape)
+                self._flat = self._frames.reshape(-1, *self._shape[2:])
 
     def _finish(self) -> None:
         """After the last frame: transforms, in the thread that came last."""
@@ -413,7 +424,7 @@ class Reading:
         assert self._crop is not None
         assert self._boxes is not None
         length = self._rows.shape[1]
-        whole = _scratch((len(windows), length, *self._size, self._frames.shape[-1]))
+        whole = _scratch((len(windows), length, *self._size, self._shape[-1]))
         decoded: dict[int, np.ndarray] = {}
         good: list[int] = []
         for place, window in enumerate(windows):

@@ -105,7 +105,8 @@ class Buffers:
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
         """u8 of a shape, with whatever was in it before."""
         with self._lock:
-            for number in range(len(self._kept)):
+            # The one used last first: more of it is still in the processor's cache.
+            for number in reversed(range(len(self._kept))):
                 # The list and getrefcount's argument make two; a tensor or a view over it would be a third.
                 if sys.getrefcount(self._kept[number]) == 2 and self._kept[number].shape == shape:
                     self._kept.append(self._kept.pop(number))
@@ -114,8 +115,8 @@ class Buffers:
             self._kept = [*self._kept[1 - _MOST_BUFFERS :], fresh]
             return fresh
 
-    def __getstate__(self) -> None:
-        return None
+    def __getstate__(self) -> tuple[()]:
+        return ()  # for None, pickle would not call __setstate__
 
-    def __setstate__(self, state: None) -> None:
+    def __setstate__(self, state: tuple[()]) -> None:
         self.__init__()  # type: ignore[misc]
