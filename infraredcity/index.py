@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -334,7 +334,7 @@ def loads(data: bytes, *, name: str) -> tuple[SampleIndex, str]:
     return _read(io.BytesIO(data), len(data), name)
 
 
-def _read(file: BinaryIO, size_bytes: int, name: str) -> tuple[SampleIndex, str]:
+def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> tuple[SampleIndex, str]:
     """The index in a file, and its stored hash."""
     try:
         _check_archive(file, size_bytes)
@@ -380,7 +380,7 @@ def stored_rows_hash(folder: Path) -> str:
         raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
 
 
-def _check_archive(file: BinaryIO, size_bytes: int) -> None:
+def _check_archive(file: io.BufferedReader | io.BytesIO, size_bytes: int) -> None:
     """ValueError for an npz that unpacks to more than it is: ours are stored, so a compressed one is a stranger's."""
     with zipfile.ZipFile(file) as archive:
         claimed = sum(entry.file_size for entry in archive.infolist())

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("torch", extra="loader", needed_for="infraredcity.loader") from error
 
 from infraredcity.loader.crops import ResizeCrop, ResizedCrop
-from infraredcity.loader.dataset import PositionSampler, WindowDataset, WindowItem
+from infraredcity.loader.dataset import CountedBatches, Epochs, PositionSampler, WindowDataset, WindowItem
 from infraredcity.loader.reader import WindowReader
 from infraredcity.loader.stream import Batches, batches, domain_batches, one_pass, unpaired_batches
 from infraredcity.loader.upload import uploaded
@@ -28,6 +28,8 @@ from infraredcity.monitor import LoaderFacts, Monitor
 
 __all__ = [
     "Batches",
+    "CountedBatches",
+    "Epochs",
     "FrameWindows",
     "LoaderFacts",
     "Monitor",
