@@ -3,6 +3,7 @@
 # make check  format, lint, types, imports     make format     rewrite files to the house format
 # make interop   our shards in the hands of other people's packages, in an environment of its own
 # make bench  how fast extraction is, on a quiet machine; a quarter of an hour, and its clips stay in bench/
+# make bench-loader   how fast the loader is beside others, in an environment of their own (gigabytes); half an hour
 #
 # A fresh machine needs Python 3.11 or newer and make; everything else goes into .venv.
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu make env   picks another build of torch.
@@ -12,9 +13,10 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 INTEROP_VENV ?= .venv-interop
 INTEROP := $(INTEROP_VENV)/bin
+BENCH_VENV ?= .venv-bench
 TORCH_INDEX ?=
 
-.PHONY: env demo test test-all system interop check format bench clean
+.PHONY: env demo test test-all system interop check format bench bench-loader clean
 .DELETE_ON_ERROR:
 
 env: $(VENV)/.ready
@@ -45,7 +47,7 @@ system:
 	    || echo "missing here:$$packages; the tests that need them will skip"
 
 interop: $(INTEROP_VENV)/.ready
-	REQUIRE_INTEROP=1 $(INTEROP)/python -m pytest tests/interop
+	REQUIRE_INTEROP=1 $(INTEROP)/python -m pytest tests/interop tests/integration/test_loader_docs.py
 
 $(INTEROP_VENV)/.ready: pyproject.toml constraints.txt tests/interop/requirements.txt
 	test -x $(INTEROP)/python || $(PYTHON) -m venv $(INTEROP_VENV)
@@ -67,5 +69,14 @@ format: env
 bench: env
 	$(BIN)/python tools/bench_extract.py --json bench-extract.json
 
+bench-loader: env $(BENCH_VENV)/.ready
+	$(BIN)/python tools/bench_loader.py --json bench-loader.json --peers-python $(BENCH_VENV)/bin/python
+
+$(BENCH_VENV)/.ready: tools/bench_loader_requirements.txt
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(BENCH_VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX) --extra-index-url https://pypi.org/simple) -r tools/bench_loader_requirements.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(INTEROP_VENV) $(DEMO) bench bench-extract.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(INTEROP_VENV) $(BENCH_VENV) $(DEMO) bench bench-extract.json bench-loader.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

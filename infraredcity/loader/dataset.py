@@ -23,7 +23,7 @@ from torch import distributed
 from torch.utils.data import BatchSampler, Dataset, DistributedSampler
 
 from infraredcity.loader.reader import WindowReader
-from infraredcity.loader.stream import Batches, check_share, check_state
+from infraredcity.loader.stream import STATE_FORMAT, Batches, check_share, check_state
 from infraredcity.loader.windows import FrameWindows
 
 _Batch = TypeVar("_Batch")
@@ -216,9 +216,7 @@ class PositionSampler(DistributedSampler[list[int]], BatchSampler):
         return self.rank, self.num_replicas
 
     def _state(self) -> dict[str, Any]:
-        reader = self._reader
-        stream = {"data_hash": reader.data_hash, "seed": reader.seed, "num_windows": reader.num_windows}
-        return {"format": "infraredcity-stream-1", "position": self.position, "streams": [stream]}
+        return {"format": STATE_FORMAT, "position": self.position, "streams": [self._reader.stream]}
 
 
 class CountedBatches(Generic[_Batch]):

@@ -111,6 +111,7 @@ class WindowReader:
         self.order: Order = orders[0] if weights is None else MixedOrder(orders, weights, seed=seed)
         self.data_hash = opened.data_hash
         self.seed = seed
+        self._weights = None if weights is None else [float(weight) for weight in weights]
         self.bad: dict[str, str] = {}
         self.num_replaced = 0
         self.tally = Tally()
@@ -130,6 +131,18 @@ class WindowReader:
     def num_windows(self) -> int:
         """Windows per epoch."""
         return self.table.num_windows
+
+    @property
+    def stream(self) -> dict[str, Any]:
+        """What a position of this reader's stream belongs to, as plain values: with other ones it means another window."""
+        return {
+            "data_hash": self.data_hash,
+            "seed": self.seed,
+            "num_windows": self.num_windows,
+            "window_frames": self.table.window_frames,
+            "stride": self.table.stride,
+            "weights": self._weights,
+        }
 
     @property
     def num_threads(self) -> int:
@@ -209,10 +222,21 @@ class WindowReader:
 
     def _begin(self, places: np.ndarray, windows: np.ndarray, *, in_threads: bool = True) -> "Reading":
         if self._frame_size is None:
-            self._frame_size = self._size or self._size_of(0)
+            self._frame_size = self._size or self._first_size()
         reading = Reading(self, self.table.rows(windows), places, size=self._frame_size)
         reading.start(in_threads=in_threads)
         return reading
+
+    def _first_size(self) -> tuple[int, int]:
+        """Height and width of the first picture that can be read."""
+        for row in range(len(self.index)):
+            try:
+                return self._size_of(row)
+            except (ImageError, ShardError) as error:
+                if self._on_bad == "raise":
+                    raise
+                self.note_bad(self.index.key(row), error)
+        raise ShardError('not one sample can be read; find out with "infraredcity verify --decode all"')
 
     def _size_of(self, row: int) -> tuple[int, int]:
         """Height and width of one row's picture."""

@@ -16,7 +16,7 @@ from infraredcity.order import part_of
 PREFETCH_BATCHES = 3
 _PLAN_POSITIONS = 1024
 """Positions whose windows are looked up at once: a lookup costs half a millisecond for one as for a thousand."""
-_STATE_FORMAT = "infraredcity-stream-1"
+STATE_FORMAT = "infraredcity-stream-1"
 _Batch = TypeVar("_Batch")
 
 
@@ -96,11 +96,10 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: a number, and what it belongs to. Any world size may go on from it."""
         return {
-            "format": _STATE_FORMAT,
+            "format": STATE_FORMAT,
             "position": self.position,
-            "streams": [{"data_hash": reader.data_hash, "seed": reader.seed, "num_windows": reader.num_windows}
-                        for reader in self._readers],
-        }  # fmt: skip
+            "streams": [reader.stream for reader in self._readers],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where another stream over the same data stood.
@@ -308,14 +307,14 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         state: What was saved.
         own: What this stream would save.
     """
-    if state.get("format") != _STATE_FORMAT or not isinstance(state.get("position"), int) or state["position"] < 0:
+    if state.get("format") != STATE_FORMAT or not isinstance(state.get("position"), int) or state["position"] < 0:
         raise ManifestError(f"not the state of a stream of windows: {dict(state)!r:.200}")
     if len(state["streams"]) != len(own["streams"]):
         raise ManifestError(f"the state is of {len(state['streams'])} streams, this one has {len(own['streams'])}")
     for number, (saved, here) in enumerate(zip(state["streams"], own["streams"], strict=True)):
-        for name in ("data_hash", "seed", "num_windows"):
-            if saved[name] != here[name]:
+        for name in here:
+            if saved.get(name) != here[name]:
                 raise ManifestError(
-                    f"stream {number}: {name} was {saved[name]} when the state was saved and is {here[name]} now; its position "
+                    f"stream {number}: {name} was {saved.get(name)} when the state was saved and is {here[name]} now; its position "
                     "means other windows here; take the same data, seed and window, or begin anew"
                 )

@@ -334,9 +334,17 @@ def test_a_state_of_other_data_or_of_another_seed_is_refused(extracted: Path) ->
         stream.load_state_dict(batches(day, batch_size=7).state_dict())
     with pytest.raises(ManifestError, match="the state is of 2 streams, this one has 1"):
         stream.load_state_dict(unpaired_batches(reader, day, batch_size=7).state_dict())
+    longer = WindowReader([night(extracted)], window_frames=3)
+    with pytest.raises(ManifestError, match="stream 0: num_windows was 48 when"):
+        stream.load_state_dict(batches(longer, batch_size=7).state_dict())
+    weighted = [WindowReader([night(extracted), extracted / "city_day"], weights=pair) for pair in ([1, 1], [2, 1])]
+    with pytest.raises(
+        ManifestError, match=r"stream 0: weights was \[2.0, 1.0\] when the state was saved and is \[1.0, 1.0\]"
+    ):
+        batches(weighted[0], batch_size=7).load_state_dict(batches(weighted[1], batch_size=7).state_dict())
     with pytest.raises(ManifestError, match="not the state of a stream of windows"):
         stream.load_state_dict({"step": 3})
-    for one in (reader, other, day):
+    for one in (reader, other, day, longer, *weighted):
         one.close()
 
 
@@ -520,6 +528,17 @@ def test_bad_samples_are_replaced_by_the_same_others_for_everyone_and_counted(
         assert again.keys[0] == by_position[position]
     for one in (reader, alone):
         one.close()
+
+
+def test_a_set_whose_first_picture_is_bad_can_be_read_where_bad_ones_are_replaced(
+    extracted: Path, tmp_path: Path
+) -> None:
+    reader = WindowReader([damaged(extracted, tmp_path, (0,))], on_bad="replace")
+    batch = reader.read(range(49))
+    assert batch.frames.shape == (49, 2, 3, 64, 96)
+    assert len(batch.replaced) == 1
+    assert list(reader.bad) == ["city_clear_00000000"]
+    reader.close()
 
 
 def test_too_many_bad_samples_are_an_error_after_all(extracted: Path, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import socket
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import webdataset
 from synthetic import barcode
 from web_server import Cutter, Nginx
 
@@ -197,33 +198,48 @@ def test_names_that_lead_nowhere_say_so(web: Nginx) -> None:
         taken(f"{web.url}/nowhere", remote=QUICK)
 
 
+def numbered_jpg(frame: int) -> bytes:
+    """A picture whose eight columns are the bits of a number."""
+    picture = np.zeros((32, 48, 3), np.uint8)
+    for bit in range(8):
+        picture[:, bit * 6 : bit * 6 + 6] = 255 * (frame >> bit & 1)
+    return encode(picture, "jpg")
+
+
 def foreign_tars(folder: Path, *, num_frames: int = 30, per_tar: int = 12) -> Path:
     """Tars as others write them: capitals, a folder in the names, the picture not first, no index."""
     folder.mkdir(parents=True)
     for number, start in enumerate(range(0, num_frames, per_tar)):
         with tarfile.open(folder / f"train-{number:06d}.tar", "w") as tar:
             for frame in range(start, min(start + per_tar, num_frames)):
-                picture = np.zeros((32, 48, 3), np.uint8)
-                for bit in range(8):
-                    picture[:, bit * 6 : bit * 6 + 6] = 255 * (frame >> bit & 1)
-                for suffix, data in (("cls", b"%d" % frame), ("JPG", encode(picture, "jpg"))):
+                for suffix, data in (("cls", b"%d" % frame), ("JPG", numbered_jpg(frame))):
                     info = tarfile.TarInfo(f"Data/Cam_{frame:04d}.{suffix}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
     return folder
 
 
+def webdataset_tars(folder: Path) -> Path:
+    """The same samples in tars by webdataset's own writer, which puts PAX headers before them."""
+    folder.mkdir(parents=True)
+    with webdataset.ShardWriter(str(folder / "train-%06d.tar"), maxcount=12, verbose=0) as writer:
+        for frame in range(30):
+            writer.write({"__key__": f"Data/Cam_{frame:04d}", "cls": frame, "jpg": numbered_jpg(frame)})
+    return folder
+
+
 def bits(frame: torch.Tensor) -> int:
-    """The number in a picture of `foreign_tars`, from u8 [3, 32, 48]."""
+    """The number in a picture of `numbered_jpg`, from u8 [3, 32, 48]."""
     return sum(int(frame[0, 16, bit * 6 + 3] > 127) << bit for bit in range(8))
 
 
+@pytest.mark.parametrize("write", [foreign_tars, webdataset_tars])
 @pytest.mark.parametrize("window_frames", [1, 2])
 def test_tars_of_other_makers_need_no_index_here_or_far_away(
-    web: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window_frames: int
+    web: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window_frames: int, write: Callable[[Path], Path]
 ) -> None:
     monkeypatch.setenv("INFRAREDCITY_CACHE", str(tmp_path / "kept"))
-    folder = foreign_tars(web.root / "foreign")
+    folder = write(web.root / "foreign")
     orders = []
     for source in (folder, f"{folder}/train-{{000000..000002}}.tar", f"{web.url}/foreign/train-{{000000..000002}}.tar"):
         reader = WindowReader([source], window_frames=window_frames, members=["cls"], remote=QUICK)
