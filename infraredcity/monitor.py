@@ -29,8 +29,8 @@ class LoaderFacts:
         read_share: Share of the time of the decoding threads that went into reading.
         decode_share: The same for decoding and cropping.
         wait_share: Share of the consumer's time that it waited for a batch; near 0 where training is what takes the time.
-        cache_hits: Reads that the disk cache served.
-        cache_misses: Reads that it had to fetch.
+        cache_hits: Chunks that the disk cache had.
+        cache_misses: Chunks that it had to fetch.
         replaced: Windows that could not be read and were replaced.
         bad_samples: Different samples that could not be read.
     """

@@ -68,6 +68,11 @@ class ShardFiles:
         return ShardFiles, (self._index, self._folders, self._options, self._cache)
 
     @property
+    def cache(self) -> ChunkCache | None:
+        """What keeps bytes from other machines."""
+        return self._cache
+
+    @property
     def is_remote(self) -> bool:
         """Whether any of the shards is on another machine."""
         return any(isinstance(shard, _RemoteShard) for shard in self._shards)

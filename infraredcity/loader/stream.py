@@ -69,6 +69,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         self._under_way: deque[list[Reading]] = deque()
         self._started: float | None = None
         self._before = [reader.tally.sum() for reader in self._readers]
+        self._cache_before = self._cache_counts()
         self._wait_s = 0.0
         self._windows = 0
 
@@ -121,7 +122,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
             for name in ("frames", "bytes_read", "read_s", "decode_s")
         )
         thread_s = seconds * sum(reader.num_threads for reader in self._readers)
-        caches = [reader.files.facts().cache for reader in self._readers]
+        hits, misses = self._cache_counts()
         return LoaderFacts(
             rank=self._rank,
             world_size=self._world_size,
@@ -135,11 +136,16 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
             read_share=read_s / thread_s,
             decode_share=decode_s / thread_s,
             wait_share=self._wait_s / seconds,
-            cache_hits=sum(cache.hits for cache in caches if cache is not None),
-            cache_misses=sum(cache.misses for cache in caches if cache is not None),
+            cache_hits=hits - self._cache_before[0],
+            cache_misses=misses - self._cache_before[1],
             replaced=sum(reader.num_replaced for reader in self._readers),
             bad_samples=sum(len(reader.bad) for reader in self._readers),
         )
+
+    def _cache_counts(self) -> tuple[int, int]:
+        """Hits and misses of the readers' caches so far; readers may share one."""
+        caches = {id(cache): cache.facts() for reader in self._readers if (cache := reader.files.cache) is not None}
+        return sum(facts.hits for facts in caches.values()), sum(facts.misses for facts in caches.values())
 
     def _begin_one(self) -> None:
         """Have the next batch read."""

@@ -22,7 +22,7 @@ from infraredcity import index as sample_index
 from infraredcity.cache import ChunkCache
 from infraredcity.errors import RemoteError, ShardError
 from infraredcity.images import encode
-from infraredcity.loader import FrameWindows, WindowReader, batches
+from infraredcity.loader import FrameWindows, WindowReader, batches, domain_batches
 from infraredcity.remote import RemoteOptions
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
@@ -90,6 +90,26 @@ def test_a_second_epoch_and_a_second_process_find_everything_in_the_cache(web: N
     # Another process needs the index, and nothing else.
     assert are_the_same(taken(f"{web.url}/{CLEAR}", 14, cache=cache_in(tmp_path / "cache"), remote=QUICK), first)
     assert len(web.requests()) == fetched + 1
+
+
+def test_what_a_stream_says_of_the_cache_begins_with_it_and_counts_a_shared_one_once(
+    web: Nginx, tmp_path: Path
+) -> None:
+    cache = cache_in(tmp_path / "cache")
+    readers = {name: WindowReader([f"{web.url}/{name}"], cache=cache, remote=QUICK) for name in (CLEAR, DAY)}
+    for reader in readers.values():
+        reader.read(range(49))
+    before = cache.facts()
+    assert before.misses > 0
+    stream = domain_batches(readers, batch_size=7)
+    assert (stream.facts().cache_hits, stream.facts().cache_misses) == (0, 0)
+    for _ in range(7):
+        next(stream)
+    for reader in readers.values():
+        reader.close()
+    after = cache.facts()
+    assert stream.facts().cache_hits == after.hits - before.hits > 100
+    assert stream.facts().cache_misses == after.misses - before.misses == 0
 
 
 def test_a_server_that_is_killed_and_comes_back_changes_nothing(web: Nginx, tmp_path: Path) -> None:
