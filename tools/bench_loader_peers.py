@@ -233,9 +233,10 @@ def litdata(job: Job) -> Batches:
 
 
 def spdl(job: Job) -> Batches:
-    """A pipeline of threads over the folder of jpgs; its best of three ways.
+    """A pipeline of threads over the folder of jpgs; the best of three ways.
 
-    A thread makes a whole batch by simplejpeg. A task per picture, and its own `load_image_batch` (FFmpeg), were slower.
+    A thread makes a whole batch by simplejpeg. A task per picture was no faster; its own `load_image_batch`, by FFmpeg, took three
+    times as long.
     """
     from spdl.pipeline import PipelineBuilder
 
