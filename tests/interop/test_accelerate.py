@@ -20,7 +20,8 @@ state = loader.state_dict()["position"]
 COUNTED = """
 dataset = WindowDataset(WindowReader([sys.argv[1]], threads=1))
 sampler = PositionSampler(dataset, batch_size=7)
-loader = sampler.counted(DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=2))
+forkserver = {"num_workers": 2, "multiprocessing_context": "forkserver"}  # a fork beside gloo's threads hangs now and then
+loader = sampler.counted(DataLoader(dataset, sampler=sampler, batch_size=None, **forkserver))
 model, loader = accelerator.prepare(torch.nn.Linear(1, 1), loader)
 for batch in loader:
     seen += [tuple(keys) for keys in batch["keys"]]

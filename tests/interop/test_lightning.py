@@ -28,7 +28,8 @@ if kind == "fast":
 elif kind == "counted":
     dataset = WindowDataset(reader)
     sampler = PositionSampler(dataset, batch_size=7)
-    loader = sampler.counted(DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=2))
+    forkserver = {"num_workers": 2, "multiprocessing_context": "forkserver"}  # a fork beside gloo's threads hangs now and then
+    loader = sampler.counted(DataLoader(dataset, sampler=sampler, batch_size=None, **forkserver))
 else:
     dataset = WindowDataset(reader)
     sampler = PositionSampler(dataset, batch_size=7)
