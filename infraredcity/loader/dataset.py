@@ -168,8 +168,10 @@ class PositionSampler(DistributedSampler[list[int]], BatchSampler):
         behind = first + _batches_left(first, self.batch_size, self.num_batches) * self.batch_size
         for position in range(first, behind, self.batch_size):
             share = self._reader.order.share(position, batch_size=self.batch_size, rank=rank, world_size=world_size)
+            # Not behind the loop: who knows the length asks for nothing after the last batch.
+            if position + self.batch_size == behind:
+                self._given_out = behind
             yield share.tolist()
-        self._given_out = behind
 
     def counted(self, batches: Iterable[_Batch]) -> "CountedBatches[_Batch]":
         """A loader over this sampler, its batches counted when they are handed over; what a trainer should be given.
@@ -252,8 +254,8 @@ class CountedBatches(Generic[_Batch]):
 class Epochs(Generic[_Batch]):
     """The endless stream of the decoding threads in the shape that trainers expect: sized, an epoch for each `for`, with a state.
 
-    Lightning takes one batch more than it trains on where it does not know the length, and forgets it at the end of an epoch; so
-    give it this instead of `batches(...)` itself.
+    Lightning takes one batch ahead of its training where it does not know the length, so a checkpoint of `batches(...)` itself
+    would go on one batch too far; give it this. It keeps the state in its checkpoints, and `fit(ckpt_path=...)` goes on from there.
 
     Args:
         stream: What `batches`, `unpaired_batches` or `domain_batches` gave.

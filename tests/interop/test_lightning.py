@@ -50,22 +50,22 @@ class Module(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-class Position(lightning.Callback):
-    # Lightning itself keeps no place in the middle of a loader that it did not make.
+class Stop(lightning.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, number):
         if stop_after != "0" and number + 1 == int(stop_after):
             Path(out).with_suffix(f".state-{rank}").write_text(json.dumps(loader.state_dict()))
+            trainer.save_checkpoint(f"{out}.ckpt")
             trainer.should_stop = True
 
 
-if resume != "none":
-    loader.load_state_dict(json.loads(Path(f"{resume}.state-{rank}").read_text()))
+if resume.endswith(".state"):
+    loader.load_state_dict(json.loads(Path(f"{resume}-{rank}").read_text()))
 module = Module()
 trainer = lightning.Trainer(
-    max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False, min_epochs=0,
-    enable_progress_bar=False, enable_model_summary=False, callbacks=[Position()], default_root_dir=str(Path(out).parent),
+    max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False, min_epochs=0,
+    enable_progress_bar=False, enable_model_summary=False, callbacks=[Stop()], default_root_dir=str(Path(out).parent),
 )
-trainer.fit(module, loader)
+trainer.fit(module, loader, ckpt_path=resume if resume.endswith(".ckpt") else None)
 Path(f"{out}.rank-{rank}").write_text(json.dumps([type(trainer.train_dataloader).__name__, module.seen]))
 """
 
@@ -102,17 +102,26 @@ def test_every_window_comes_once_over_both_ranks(extracted: Path, tmp_path: Path
     ranks = fit(kind, extracted / "city_clear", tmp_path / "run")
     loader = {"fast": "Epochs", "counted": "CountedBatches", "plain": "DataLoader"}[kind]
     assert [name for name, _ in ranks] == [loader] * 2
-    shares = [{tuple(keys) for keys in seen} for _, seen in ranks]
-    assert [len(seen) for _, seen in ranks] == [21, 28]
-    assert not shares[0] & shares[1]
-    assert len(shares[0] | shares[1]) == 49
+    assert [len(seen) for _, seen in ranks] == [2 * 21, 2 * 28]
+    for epoch in range(2):
+        first, second = (
+            {tuple(keys) for keys in seen[epoch * len(seen) // 2 :][: len(seen) // 2]} for _, seen in ranks
+        )
+        assert not first & second
+        assert len(first | second) == 49
+    assert all(seen[: len(seen) // 2] != seen[len(seen) // 2 :] for _, seen in ranks)
 
 
-@pytest.mark.parametrize("kind", ["fast", "counted"])
-def test_a_run_that_was_stopped_goes_on_with_what_it_had_not_seen(extracted: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "kept_in"), [("fast", "ckpt"), ("counted", "state")])
+def test_a_run_that_was_stopped_goes_on_with_what_it_had_not_seen(
+    extracted: Path, tmp_path: Path, kind: str, kept_in: str
+) -> None:
+    """From Lightning's own checkpoint, or from a state that its user kept."""
     needs("pytorch_lightning")
     first = fit(kind, extracted / "city_clear", tmp_path / "first", stop_after=3)
-    rest = fit(kind, extracted / "city_clear", tmp_path / "rest", resume=tmp_path / "first")
-    seen = [tuple(keys) for ranks in (first, rest) for _, share in ranks for keys in share]
-    assert sum(len(share) for _, share in first) == 21
+    rest = fit(kind, extracted / "city_clear", tmp_path / "rest", resume=tmp_path / f"first.{kept_in}")
+    assert [len(share) for _, share in first] == [9, 12]
+    assert [len(share) for _, share in rest] == [12 + 21, 16 + 28]
+    epoch = [share for _, share in first] + [share[:num] for num, (_, share) in zip((12, 16), rest, strict=True)]
+    seen = [tuple(keys) for share in epoch for keys in share]
     assert len(seen) == len(set(seen)) == 49
