@@ -18,11 +18,11 @@ def uploaded(
     """Each batch's frames as (x - mean) / scale on a device, and the batch itself.
 
     Bytes travel, a quarter of what float32 would be, and become numbers on the device. On CUDA both happen on a stream of their
-    own, from page-locked memory, one batch ahead: the copy of the next batch runs beside the computation on this one. On a CPU it
-    is plain arithmetic.
+    own, from page-locked memory: a copy runs beside the computation on the batch before, as long as nobody waits for that.
+    No batch is taken before it is asked for, so the stream's state is what was handed over. On a CPU it is plain arithmetic.
 
     Args:
-        batches: Of `batches` or `one_pass`; one is taken ahead of what is handed over.
+        batches: Of `batches` or `one_pass`.
         device: Where to.
         mean: Taken off the bytes.
         scale: Divides them; 127.5 and 127.5 give [-1, 1], 0 and 255 give [0, 1].
@@ -37,20 +37,15 @@ def uploaded(
             yield _normalised(windows.frames.to(place), mean, scale, dtype), windows
         return
     side = torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
-    ahead: tuple[torch.Tensor, FrameWindows] | None = None
     for windows in batches:
         with torch.cuda.stream(side):
             pinned = windows.frames.pin_memory()
             numbers = _normalised(pinned.to(place, non_blocking=True), mean, scale, dtype)
-        if ahead is not None:
-            yield ahead
         # What follows on the caller's stream waits for the upload; and the memory is not given to others before that is done.
         current = torch.cuda.current_stream(place)
         current.wait_stream(side)
         numbers.record_stream(current)
-        ahead = numbers, windows
-    if ahead is not None:
-        yield ahead
+        yield numbers, windows
 
 
 def _normalised(frames: torch.Tensor, mean: float, scale: float, dtype: torch.dtype) -> torch.Tensor:

@@ -605,6 +605,9 @@ def test_upload_makes_numbers_of_bytes(extracted: Path) -> None:
         assert numbers.dtype == torch.float32
         assert torch.allclose(numbers, before.frames.float() / 127.5 - 1, atol=1e-6)
         assert torch.equal(batch.frames, before.frames)
+    stream = batches(reader, batch_size=7)
+    for number, _ in enumerate(itertools.islice(uploaded(stream, "cpu"), 4)):
+        assert stream.position == 7 * (number + 1)  # what was handed over, and no more
     half, _ = next(uploaded(iter(plain), "cpu", mean=0.0, scale=255.0, dtype=torch.bfloat16))
     assert half.dtype == torch.bfloat16
     assert 0 <= half.min() < half.max() <= 1
@@ -622,4 +625,7 @@ def test_upload_to_a_gpu_gives_the_same_numbers(extracted: Path) -> None:
     assert len(found) == 20
     for (numbers, _), before in zip(found, plain, strict=True):
         assert torch.allclose(numbers.cpu(), before.frames.float() / 127.5 - 1, atol=1e-6)
+    stream = batches(reader, batch_size=7)
+    for number, _ in enumerate(itertools.islice(uploaded(stream, "cuda"), 4)):
+        assert stream.position == 7 * (number + 1)
     reader.close()
