@@ -236,7 +236,11 @@ class _LocalShard:
         try:
             file = OpenFile(os.open(self.path, os.O_RDONLY))
         except OSError as error:
-            raise (_TooManyOpenError if error.errno in (errno.EMFILE, errno.ENFILE) else ShardError)(
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise _TooManyOpenError(
+                    f"{self.path}: cannot be opened, this process may open no more files; raise the limit (ulimit -n)"
+                ) from error
+            raise ShardError(
                 f"{self.path}: the index names it, but it cannot be opened ({error.strerror}); copy it again"
             ) from error
         if file.size_bytes != self.info.size_bytes:

@@ -24,6 +24,7 @@ from infraredcity.tar_index import CACHE_VARIABLE, TarIndex, index_tars
 DEFAULT_CACHE_BYTES = 10 << 30
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_INDEX_BYTES = 4 << 30
+_ALL = "*.tar"
 _OUR_RECORDS = (CLIPS_NAME, JOB_NAME, GAPS_NAME, *RECORD_NAMES)
 """Where one of these lies, the folder is ours, and tars without an index are an extraction that did not end."""
 
@@ -138,13 +139,16 @@ def _concatenated(indexes: Sequence[SampleIndex]) -> SampleIndex:
 
 
 def _folders(group: Sequence[str | Path]) -> Iterator[tuple[Path | str, list[str]]]:
-    """The folders of a group's sources in the order given, each with names of tars or, for a URL, patterns of names."""
+    """The folders of a group's sources in the order given, each with names of tars or, for a URL, patterns; _ALL is all."""
     found: dict[Path | str, dict[str, None]] = {}
     for source in group:
         for name in _expanded(str(source)):
             if is_remote(name):
                 url, pattern = _split_url(name)
                 found.setdefault(url, {})[pattern] = None
+                continue
+            if Path(name).is_dir():
+                found.setdefault(Path(name), {})[_ALL] = None
                 continue
             for path in _local(name):
                 found.setdefault(path.parent, {})[path.name] = None
@@ -170,7 +174,7 @@ def _local(source: str) -> list[Path]:
     if path.is_file():
         return [path]
     # Path.glob refuses absolute patterns, and callers give both.
-    matches = sorted(path.glob("*.tar")) if path.is_dir() else [Path(match) for match in sorted(glob.glob(source))]  # noqa: PTH207
+    matches = [Path(match) for match in sorted(glob.glob(source))]  # noqa: PTH207
     if not matches:
         raise ShardError(f"{source}: no shard matches; check the path, and quote the pattern")
     return matches
@@ -181,7 +185,7 @@ def _split_url(url: str) -> tuple[str, str]:
     bare, mark, query = url.partition("?")
     folder, _, name = bare.rpartition("/")
     if not name.endswith(".tar"):
-        folder, name = bare.rstrip("/"), "*.tar"
+        folder, name = bare.rstrip("/"), _ALL
     return folder + mark + query, name
 
 
@@ -189,11 +193,21 @@ def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -
     """The samples of some tars of one folder, and their hash."""
     if isinstance(folder, str):
         return _open_far(folder, names, options)
+    is_whole = _ALL in names
+    if is_whole:
+        names = [path.name for path in _local(str(Path(glob.escape(str(folder))) / _ALL))]
     if not (folder / sample_index.INDEX_NAME).is_file() and not any((folder / name).exists() for name in _OUR_RECORDS):
         index: SampleIndex = index_tars([folder / name for name in names])
         return index, index.rows_hash()
     index = sample_index.load(folder)
-    strangers = [name for name in names if name not in {info.name for info in index.shards}]
+    known = [info.name for info in index.shards]
+    missing = [name for name in known if name not in names] if is_whole else []
+    if missing:
+        raise ShardError(
+            f"{folder / missing[0]}: the index names it, but it is not there ({len(missing)} of {len(known)} shards are missing); "
+            "copy it again, or name the shards that you want"
+        )
+    strangers = [name for name in names if name not in known]
     if strangers:
         raise ShardError(
             f"{folder / strangers[0]}: not in {folder / sample_index.INDEX_NAME}, so it is not part of the data set; "
