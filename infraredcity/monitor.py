@@ -1,13 +1,16 @@
 """How fast a loader is and what it waits for, while training runs."""
 
 import json
+import logging
 import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infraredcity.errors import ManifestError
+from infraredcity.errors import ManifestError, OutputError
 from infraredcity.storage import write_atomic
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "infraredcity-loader-1"
 
@@ -108,14 +111,13 @@ class Monitor:
         return time.monotonic() - self._written >= self.interval_s
 
     def write(self, facts: LoaderFacts) -> None:
-        """Put the facts into the rank's file, whole or not at all.
-
-        Raises:
-            OutputError: The folder cannot be written.
-        """
-        text = json.dumps({"format": FORMAT, "written": time.time(), **asdict(facts)}, indent=1) + "\n"
-        write_atomic(self.folder / f"rank-{facts.rank:03d}.json", text.encode())
+        """Put the facts into the rank's file, whole or not at all. A disk that refuses them is logged: training is worth more."""
         self._written = time.monotonic()
+        text = json.dumps({"format": FORMAT, "written": time.time(), **asdict(facts)}, indent=1) + "\n"
+        try:
+            write_atomic(self.folder / f"rank-{facts.rank:03d}.json", text.encode())
+        except OutputError as error:
+            logger.warning("%s; what the loader does is not to be seen for now", error)
 
 
 def read(folder: Path) -> list[tuple[float, LoaderFacts]]:
