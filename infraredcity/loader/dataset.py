@@ -274,7 +274,7 @@ class Epochs(Generic[_Batch]):
         return self.num_batches
 
     def __iter__(self) -> Iterator[_Batch]:
-        return islice(self.stream, _batches_left(self.stream.position, self.stream._batch_size, self.num_batches))
+        return islice(self.stream, _batches_left(self.stream.position, self.stream.batch_size, self.num_batches))
 
     def state_dict(self) -> dict[str, Any]:
         """As `Batches.state_dict`."""

@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from infraredcity.cache import ChunkCache
 from infraredcity.catalog import ColorMode
 from infraredcity.errors import ImageError, ShardError
 from infraredcity.images import decode, decode_into, size_of
-from infraredcity.loader.crops import Boxes, Crop
+from infraredcity.loader.crops import Boxes, Crop, resized
 from infraredcity.loader.windows import FrameWindows
 from infraredcity.loader.workers import Buffers, Task, Workers
 from infraredcity.monitor import Tally, Work
@@ -188,7 +187,7 @@ class WindowReader:
 
         Raises:
             ShardError: As `read`, and for frames of two sizes.
-            ImageError: A picture is damaged.
+            ImageError: A picture is damaged; with `on_bad="replace"` too, since it is these rows that were asked for.
         """
         places = np.asarray(rows, np.int64)
         size = self._size or self._size_of(int(places[0])) if len(places) else (0, 0)
@@ -270,6 +269,7 @@ class Reading:
         self._size = size
         self._crop = None if is_plain else reader._crop
         self._transform = None if is_plain else reader._transform
+        self._may_replace = reader._on_bad == "replace" and not is_plain
         self._boxes: Boxes | None = None
         out_height, out_width = size
         if self._crop is not None:
@@ -284,6 +284,7 @@ class Reading:
         self._held: list[Mapping[str, bytes]] = [{}] * rows.size if reader._members else []
         self._transformed: list[torch.Tensor | None] = [None] * len(rows)
         self._errors: dict[int, Exception] = {}
+        self._replaced: tuple[int, ...] = ()
         self._fatal: BaseException | None = None
 
     def start(self, *, in_threads: bool) -> None:
@@ -337,7 +338,8 @@ class Reading:
         if self._fatal is not None:
             raise self._fatal
         reader = self._reader
-        replaced = self._replace() if self._errors else ()
+        if self._errors:
+            self._replace()
         if self._transform is not None:
             frames = torch.stack([window for window in self._transformed if window is not None])
         else:
@@ -349,21 +351,22 @@ class Reading:
             keys=tuple(tuple(flat_keys[at : at + length]) for at in range(0, len(flat_keys), length)),
             positions=self._places,
             members=tuple(tuple(self._held[at : at + length]) for at in range(0, len(self._held), length)),
-            replaced=replaced,
+            replaced=self._replaced,
         )
 
-    def _replace(self) -> tuple[int, ...]:
-        """Other windows in the place of those that hold a sample which cannot be read; their positions."""
+    def _replace(self) -> None:
+        """Read other windows into the place of those that hold a sample which cannot be read."""
         reader = self._reader
         for row, error in sorted(self._errors.items()):
-            if reader._on_bad == "raise":
+            if not self._may_replace:
                 raise error
             reader.note_bad(reader.index.key(row), error)
         bad_windows = np.flatnonzero(np.isin(self._rows, list(self._errors)).any(axis=1))
         for window in bad_windows.tolist():
             self._rows[window] = self._substitute(window)
         reader.num_replaced += len(bad_windows)
-        return tuple(self._places[bad_windows].tolist())
+        # Done once: who asks for the result again, since another domain's failed, finds the same.
+        self._replaced, self._errors = tuple(self._places[bad_windows].tolist()), {}
 
     def _substitute(self, window: int) -> np.ndarray:
         """Read another window into the place of one; its rows."""
@@ -521,10 +524,7 @@ class Reading:
         if picture.shape == out.shape:
             out[:] = picture
             return
-        # As a view in this order colour takes torch's fast way, which a tensor of three dimensions turned around does not.
-        pixels = torch.from_numpy(picture)[None].permute(0, 3, 1, 2)
-        resized = F.interpolate(pixels, size=self._size, mode="bicubic", antialias=True)[0]
-        out[:] = resized.permute(1, 2, 0).numpy()
+        out[:] = resized(picture, out.shape[:2])
 
     def _check_size(self, found: tuple[int, int]) -> None:
         if found != self._size:

@@ -59,7 +59,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         self.position = start_position
         self._readers = tuple(readers)
         self._combine = combine
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._rank = rank
         self._world_size = world_size
         self._prefetch = prefetch_batches
@@ -85,8 +85,8 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         # Taken out only when it has come: a batch that fails fails again when it is asked for again.
         parts = [reading.result() for reading in self._under_way[0]]
         self._under_way.popleft()
-        batch = self._combine(self.position // self._batch_size, parts)
-        self.position += self._batch_size
+        batch = self._combine(self.position // self.batch_size, parts)
+        self.position += self.batch_size
         self._windows += len(parts[0].positions)
         self._begin_one()
         self._wait_s += time.perf_counter() - asked
@@ -161,14 +161,14 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
 
     def _plan(self) -> None:
         """Look up the windows of the next batches at once, and have what is far away fetched."""
-        share = -(-self._batch_size // self._world_size)
+        share = -(-self.batch_size // self._world_size)
         num_steps = max(1, _PLAN_POSITIONS // share)
-        firsts = [self._plan_position + step * self._batch_size for step in range(num_steps)]
-        self._plan_position = firsts[-1] + self._batch_size
+        firsts = [self._plan_position + step * self.batch_size for step in range(num_steps)]
+        self._plan_position = firsts[-1] + self.batch_size
         by_reader = []
         for reader in self._readers:
             shares = [
-                reader.order.share(first, batch_size=self._batch_size, rank=self._rank, world_size=self._world_size)
+                reader.order.share(first, batch_size=self.batch_size, rank=self._rank, world_size=self._world_size)
                 for first in firsts
             ]
             windows = reader.order.window_at(np.concatenate(shares))

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.utils.data import IterableDataset, get_worker_info
 
 from infraredcity.catalog import ColorMode
 from infraredcity.errors import MissingExtraError, ShardError
 from infraredcity.images import decode
+from infraredcity.loader.crops import resized
 from infraredcity.loader.windows import FrameWindows
 from infraredcity.shard_reader import Refused, Sample, iterate
 from infraredcity.tar_index import PICTURE_SUFFIXES, numbered
@@ -235,11 +235,9 @@ class WindowStream(IterableDataset[FrameWindows]):
 
     def _picture(self, frame: _Frame) -> torch.Tensor:
         """u8 [H, W, C]."""
-        picture = torch.from_numpy(decode(frame.data, self._color, name=frame.key))
-        if self._size is None or picture.shape[:2] == self._size:
-            return picture
-        resized = F.interpolate(picture.permute(2, 0, 1)[None], size=self._size, mode="bicubic", antialias=True)
-        return resized[0].permute(1, 2, 0)
+        picture = decode(frame.data, self._color, name=frame.key)
+        fits = self._size is None or picture.shape[:2] == self._size
+        return torch.from_numpy(picture if fits or self._size is None else resized(picture, self._size))
 
 
 def _frame_of(url: str, sample: Sample, place: int) -> _Frame | None:

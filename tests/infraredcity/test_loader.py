@@ -199,6 +199,18 @@ def test_a_tar_that_is_not_in_the_index_is_refused(extracted: Path, tmp_path: Pa
         WindowReader([folder / "*.tar"])
 
 
+def test_a_folder_that_lacks_a_shard_is_refused_and_what_is_there_can_be_named(extracted: Path, tmp_path: Path) -> None:
+    folder = copied(extracted, tmp_path)
+    (folder / "infraredcity-city_clear-000002.tar").unlink()
+    with pytest.raises(
+        ShardError, match=r"000002\.tar: the index names it, but it is not there \(1 of 4 shards are missing\)"
+    ):
+        WindowReader([folder])
+    reader = WindowReader([folder / "*.tar"], window_frames=1)
+    assert reader.num_windows == 50 - 16
+    reader.close()
+
+
 def test_a_folder_without_an_index_is_refused(extracted: Path, tmp_path: Path) -> None:
     folder = copied(extracted, tmp_path)
     (folder / sample_index.INDEX_NAME).unlink()
@@ -256,13 +268,15 @@ def test_open_sources_names_the_folder_of_each_shard(extracted: Path) -> None:
     opened.files.close()
 
 
-def test_the_order_of_a_whole_folder_is_that_of_its_shards_named_one_by_one(extracted: Path) -> None:
+def test_the_order_of_a_whole_folder_is_that_of_its_shards_named_one_by_one(extracted: Path, tmp_path: Path) -> None:
     shards = sorted((extracted / "city_clear").glob("*.tar"))
     whole, listed, few = (open_sources([names]) for names in ([extracted / "city_clear"], shards, shards[:2]))
     assert whole.data_hash == listed.data_hash == whole.index.rows_hash()
     assert few.data_hash == few.index.rows_hash() != whole.data_hash
     braced = open_sources([[str(extracted / "city_clear" / "infraredcity-city_clear-{000000..000001}.tar")]])
     assert braced.data_hash == few.data_hash
+    with pytest.raises(ShardError, match=r"\*\.tar: no shard matches"):
+        open_sources([[tmp_path]])
     with pytest.raises(ShardError, match="counts down; write the smaller number first"):
         open_sources([["a-{3..1}.tar"]])
 
@@ -541,6 +555,27 @@ def test_a_set_whose_first_picture_is_bad_can_be_read_where_bad_ones_are_replace
     reader.close()
 
 
+def test_rows_that_were_asked_for_by_number_are_never_replaced(extracted: Path, tmp_path: Path) -> None:
+    reader = WindowReader([damaged(extracted, tmp_path, (5,))], on_bad="replace")
+    assert codes(reader.read_rows([4, 6])[:, None]) == [[4], [6]]
+    with pytest.raises(ImageError, match="city_clear_00000005"):
+        reader.read_rows([4, 5])
+    reader.close()
+
+
+def test_a_batch_with_replaced_windows_is_the_same_when_it_is_asked_for_again(extracted: Path, tmp_path: Path) -> None:
+    readers = {
+        "replaced": WindowReader([damaged(extracted, tmp_path, (5,))], on_bad="replace"),
+    }
+    reading = readers["replaced"].begin(range(49))
+    first, again = reading.result(), reading.result()
+    assert len(first.replaced) == 2
+    assert (again.replaced, again.keys) == (first.replaced, first.keys)
+    assert readers["replaced"].num_replaced == 2
+    for reader in readers.values():
+        reader.close()
+
+
 def test_too_many_bad_samples_are_an_error_after_all(extracted: Path, tmp_path: Path) -> None:
     folder = damaged(extracted, tmp_path, (5, 20, 30))
     reader = WindowReader([folder], on_bad="replace", max_bad=2)
@@ -584,6 +619,18 @@ def test_the_facts_of_a_loader_can_be_read_while_it_runs(extracted: Path, tmp_pa
     (folder / "rank-001.json").write_text("{}")
     with pytest.raises(ManifestError, match=r"rank-001\.json: no facts of a loader"):
         loader_monitor.read(folder)
+    reader.close()
+
+
+def test_a_monitor_that_cannot_write_says_so_and_costs_no_batch(
+    extracted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    reader = WindowReader([night(extracted)])
+    stream = batches(reader, batch_size=7, monitor=Monitor(tmp_path / "file" / "loader", interval_s=0.0))
+    seen = [keys for batch in itertools.islice(stream, 7) for keys in batch.keys]
+    assert len(set(seen)) == 49
+    assert "what the loader does is not to be seen for now" in caplog.text
     reader.close()
 
 
