@@ -1,11 +1,13 @@
 """Everything that shapes a training run, as one frozen tree. Three sources, later wins: preset < config file < `--set`.
 
-Two presets: `roma` is the method as published (arXiv 2204.12367). `tiny` learns something on a CPU in minutes without pretrained
-weights; it departs from the paper in the options whose docstrings say "not in the paper", all of them off in `roma`.
+Three presets: `roma` is the method as published (arXiv 2204.12367), one window a step. `roma-multi` is the same method with larger
+batches for several GPUs. `tiny` learns something on a CPU in minutes without pretrained weights; it departs from the paper in the
+options whose docstrings say "not in the paper", all of them off in `roma`.
 """
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -36,9 +38,26 @@ class DataConfig:
     """Then a square of this side is cut out, at one random place for all frames of a window. A multiple of 4."""
     flip: bool = False
     """Mirror windows at random; the paper does so in image mode only."""
+    infrared_weights: tuple[float, ...] = ()
+    """How often each entry of `infrared` is read beside the others; none: as often as it has windows."""
+    visible_weights: tuple[float, ...] = ()
+    """The same for `visible`."""
+    on_bad: Literal["raise", "replace"] = "raise"
+    """What a picture that cannot be read does: stop the run, or be replaced by another window, counted and reported."""
+    max_bad: int = 100
+    """With "replace", how many unreadable pictures a process passes over before it stops after all."""
+    held_out: tuple[str, ...] = ()
+    """Tar files or patterns of infrared frames that are not trained on, for sample grids and for choosing the best checkpoint."""
 
     def __post_init__(self) -> None:
         _require(self.stride >= 1, "data.stride", "at least 1", self.stride)
+        _require(self.max_bad >= 0, "data.max_bad", "at least 0", self.max_bad)
+        for name, sources in (("infrared_weights", self.infrared), ("visible_weights", self.visible)):
+            weights = getattr(self, name)
+            if weights and (len(weights) != len(sources) or min(weights) <= 0):
+                raise ConfigError(
+                    f"data.{name} must be one positive weight for each of the {len(sources)} sources, got {list(weights)}"
+                )
         _require(
             self.crop_size_px >= 8 and self.crop_size_px % 4 == 0,
             "data.crop_size_px",
@@ -91,6 +110,10 @@ class ViTConfig:
     """Attention heads."""
     layers: tuple[int, ...] = (1, 3, 5)
     """0-based blocks whose outputs are compared."""
+    num_prefix_tokens: Literal[0, 1] = 1
+    """1: with a class token (AugReg). 0: without one (SigLIP)."""
+    normalisation: Literal["half", "imagenet"] = "half"
+    """What the weights were trained with: mean = deviation = 0.5 (AugReg, SigLIP), or ImageNet's means and deviations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,11 +204,45 @@ class OptimConfig:
     """Adam's second decay."""
     ema_decay: float = 0.0
     """Decay per step of the averaged generator that snapshots hold; 0 keeps the last weights. Not in the paper."""
+    lr_scaling: Literal["none", "sqrt", "linear"] = "none"
+    """How both learning rates grow with batch_size / base_batch_size. Adam's noise asks for "sqrt" (Malladi et al. 2022, arXiv
+    2205.10287). Not in the paper, whose batch is 1."""
+    base_batch_size: int = 1
+    """The batch size for which generator_lr and discriminator_lr are meant."""
+    clip_norm: float = 0.0
+    """Scale gradients down to this norm, the generator's and the discriminators' apart; 0 never does. Not in the paper."""
 
     def __post_init__(self) -> None:
         _require(self.generator_lr > 0, "optim.generator_lr", "positive", self.generator_lr)
         _require(self.discriminator_lr > 0, "optim.discriminator_lr", "positive", self.discriminator_lr)
         _require(0 <= self.ema_decay < 1, "optim.ema_decay", "in [0, 1)", self.ema_decay)
+        _require(self.base_batch_size >= 1, "optim.base_batch_size", "at least 1", self.base_batch_size)
+        _require(self.clip_norm >= 0, "optim.clip_norm", "at least 0", self.clip_norm)
+
+    def lr_scale(self, batch_size: int) -> float:
+        """What both learning rates are multiplied with at a batch size."""
+        ratio = batch_size / self.base_batch_size
+        return {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[self.lr_scaling]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComputeConfig:
+    """How a step is computed. Results differ in rounding alone, so a run may go on with other values of this group."""
+
+    micro_batch: int = 0
+    """Windows of a rank that are computed at once; 0 takes all of its share. Less memory, about an eighth more time."""
+    window_chunk: int = 16
+    """Local windows of an image whose activations are held at once; 0 holds all. Costs no time."""
+    shared_windows: bool = True
+    """Compute windows that came out equal at a border once. Off in a compiled step, whose shapes are fixed."""
+    compile: bool = False
+    """Compile the networks with torch.compile, on CUDA with its graphs. The first step takes a minute or more."""
+    deterministic: bool = False
+    """Let torch raise where an operation would not give the same bits again. On a CPU a run is exact without it."""
+
+    def __post_init__(self) -> None:
+        _require(self.micro_batch >= 0, "compute.micro_batch", "at least 0", self.micro_batch)
+        _require(self.window_chunk >= 0, "compute.window_chunk", "at least 0", self.window_chunk)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,12 +255,15 @@ class ScheduleConfig:
     """Epochs of linear decay."""
     total_steps: int | None = None
     """Train so many steps instead, split between constant and decay in the same proportion."""
+    warmup_steps: int = 0
+    """First steps, part of the constant ones, over which the learning rate rises linearly from near 0. Not in the paper."""
 
     def __post_init__(self) -> None:
         total = self.constant_epochs + self.decay_epochs
         _require(min(self.constant_epochs, self.decay_epochs) >= 0 and total > 0, "schedule", "some epochs", total)
         if self.total_steps is not None:
             _require(self.total_steps >= 1, "schedule.total_steps", "at least 1", self.total_steps)
+        _require(self.warmup_steps >= 0, "schedule.warmup_steps", "at least 0", self.warmup_steps)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,7 +277,11 @@ class OutputConfig:
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
-    """Checkpoints that are kept."""
+    """Newest checkpoints that are kept, beside the best one."""
+    best_by: str = "held_out_distance"
+    """The held-out number, smaller being better, by which the best checkpoint is chosen; "" keeps none."""
+    wandb: str = ""
+    """Project of Weights & Biases that gets the numbers and grids too; "" sends nothing."""
 
     def __post_init__(self) -> None:
         for name in ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints"):
@@ -243,6 +307,7 @@ class TrainConfig:
     vit: ViTConfig = field(default_factory=ViTConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
@@ -265,6 +330,7 @@ def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
     """A preset by name.
 
     `roma`: the published method and hyper-parameters; flips in image mode only; needs `vit.weights`.
+    `roma-multi`: the same with 16 windows a step, learning rates times 4 (the square root), a warm-up of 500 steps, bf16.
     `tiny`: 128x128, a small generator and a small random ViT, a colourising warm-up, a discriminator on pixels, weak centred
     self-similarity instead of the cross-similarity, higher learning rates, averaged weights.
 
@@ -273,6 +339,15 @@ def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
     """
     if name == "roma":
         return TrainConfig(preset=name, mode=mode, data=DataConfig(flip=mode == "image"))
+    if name == "roma-multi":
+        return replace(
+            preset("roma", mode=mode),
+            preset=name,
+            batch_size=16,
+            precision="bf16",
+            optim=OptimConfig(lr_scaling="sqrt"),
+            schedule=ScheduleConfig(warmup_steps=500),
+        )
     if name == "tiny":
         return TrainConfig(
             preset=name,
@@ -305,7 +380,7 @@ def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
             schedule=ScheduleConfig(total_steps=1600),
             output=OutputConfig(log_every=50, sample_every=400, checkpoint_every=400),
         )
-    raise ConfigError(f"no preset is called {name!r}; there are roma and tiny")
+    raise ConfigError(f"no preset is called {name!r}; there are roma, roma-multi and tiny")
 
 
 def resolve(

@@ -49,11 +49,23 @@ class World:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over ranks of a tensor of any shape; a collective."""
+        return values if self.world_size == 1 else self.sum(values) / self.world_size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks of a tensor of any shape; a collective."""
         if self.world_size == 1:
             return values
         summed = values.clone()
         dist.all_reduce(summed)
-        return summed / self.world_size
+        return summed
+
+    def texts(self, text: str) -> list[str]:
+        """What each rank says, by rank; a collective."""
+        if self.world_size == 1:
+            return [text]
+        said: list[Any] = [None] * self.world_size
+        dist.all_gather_object(said, text)
+        return [str(each) for each in said]
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -58,7 +58,7 @@ def test_image_mode_of_roma_flips_and_takes_single_frames():
 
 
 def test_unknown_preset_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'huge'; there are roma and tiny"):
+    with pytest.raises(ConfigError, match="'huge'; there are roma, roma-multi and tiny"):
         preset("huge")
 
 
