@@ -63,7 +63,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print facts as JSO
 @click.version_option(package_name="infraredcity")
 def cli() -> None:
     """Night infrared video as daytime colour video: train the translator and run it."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)  # the log files of a run get more
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[handler])
 
 
 @cli.command("translate")

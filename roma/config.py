@@ -97,7 +97,8 @@ class ViTConfig:
     """The frozen ViT whose tokens the losses compare."""
 
     weights: str = ""
-    """Path of a weight file, "hub" to download the published ones, or "random"."""
+    """Path of a weight file or of the folder of model.safetensors, "hub" to download the published ones, "hub:NAME" for others, or
+    "random"."""
     image_size: int = 384
     """Side to which frames are resized for it, in pixels."""
     patch_size: int = 16
@@ -231,8 +232,8 @@ class ComputeConfig:
 
     micro_batch: int = 0
     """Windows of a rank that are computed at once; 0 takes all of its share. Less memory, about an eighth more time."""
-    window_chunk: int = 16
-    """Local windows of an image whose activations are held at once; 0 holds all. Costs no time."""
+    window_chunk: int | None = None
+    """Local windows whose activations are held at once; 0 holds all. None: as many as suit a CPU's caches, all on a GPU."""
     shared_windows: bool = True
     """Compute windows that came out equal at a border once. Off in a compiled step, whose shapes are fixed."""
     compile: bool = False
@@ -242,7 +243,8 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         _require(self.micro_batch >= 0, "compute.micro_batch", "at least 0", self.micro_batch)
-        _require(self.window_chunk >= 0, "compute.window_chunk", "at least 0", self.window_chunk)
+        if self.window_chunk is not None:
+            _require(self.window_chunk >= 0, "compute.window_chunk", "at least 0", self.window_chunk)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

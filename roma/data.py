@@ -4,8 +4,12 @@ Every random draw is a function of (seed, purpose, position or step), never of a
 numbers it would have drawn, at any world size.
 """
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +38,8 @@ class TrainBatch:
     """Day visible windows in [-1, 1], R, G, B."""
     keys: tuple[tuple[str, ...], ...]
     """Keys of the infrared frames, for messages."""
+    source_positions: tuple[int, ...]
+    """Stream positions of the infrared windows."""
     target_positions: tuple[int, ...]
     """Stream positions of the visible windows, from which draws for them follow."""
 
@@ -58,15 +64,22 @@ def open_domains(config: TrainConfig) -> Domains:
         infraredcity.errors.InfraredCityError: Shards are missing, damaged or hold no window.
     """
     return Domains(
-        infrared=_open_domain(config, config.data.infrared, color="gray", seed=2 * config.seed),
-        visible=_open_domain(config, config.data.visible, color="rgb", seed=2 * config.seed + 1),
+        infrared=_open_domain(
+            config, config.data.infrared, config.data.infrared_weights, color="gray", seed=2 * config.seed
+        ),
+        visible=_open_domain(
+            config, config.data.visible, config.data.visible_weights, color="rgb", seed=2 * config.seed + 1
+        ),
     )
 
 
 def train_batches(
     domains: Domains, config: TrainConfig, world: World, *, start_step: int, monitor: Monitor | None = None
 ) -> Generator[TrainBatch, None, None]:
-    """This rank's batches from `start_step` on, without end; `monitor` writes how fast they come."""
+    """This rank's batches from `start_step` on, without end; `monitor` writes how fast they come.
+
+    For a GPU the next batch is cut and copied there while a step computes.
+    """
     stream = unpaired_batches(
         domains.infrared,
         domains.visible,
@@ -76,8 +89,50 @@ def train_batches(
         start_step=start_step,
         monitor=monitor,
     )
+    if world.device.type == "cuda":
+        yield from _uploaded(ahead(_cut(batch, config) for batch in stream), world.device)
     for batch in stream:
-        yield _to_train_batch(batch, config, world.device)
+        yield _to_train_batch(_cut(batch, config), world.device)
+
+
+_Item = TypeVar("_Item")
+
+
+def ahead(items: Iterable[_Item]) -> Generator[_Item, None, None]:
+    """The items in their order, the next one made by a thread while the caller works on the one before.
+
+    What their making raises is raised here. Closing ends the thread, after the item that it is making.
+    """
+    ready: queue.Queue[tuple[_Item | None, BaseException | None]] = queue.Queue(maxsize=1)
+    is_closing = threading.Event()
+
+    def make() -> None:
+        last: tuple[_Item | None, BaseException | None] = (None, StopIteration())
+        try:
+            for item in items:
+                ready.put((item, None))
+                if is_closing.is_set():
+                    return
+        except BaseException as error:
+            last = (None, error)
+        ready.put(last)
+
+    thread = threading.Thread(target=make, name="next batch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]  # an item, since there is no error
+    finally:
+        is_closing.set()
+        while thread.is_alive():  # it may wait to hand over what nobody takes any more
+            with suppress(queue.Empty):
+                ready.get(timeout=0.05)
+        thread.join()
 
 
 def to_unit_range(frames: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -105,7 +160,9 @@ def learn_tones(domains: Domains) -> ThermalTones:
     return fit_tones(visible, infrared)
 
 
-def _open_domain(config: TrainConfig, sources: Sequence[str], *, color: ColorMode, seed: int) -> WindowReader:
+def _open_domain(
+    config: TrainConfig, sources: Sequence[str], weights: Sequence[float], *, color: ColorMode, seed: int
+) -> WindowReader:
     side = config.data.load_size_px
     return WindowReader(
         sources,
@@ -114,18 +171,56 @@ def _open_domain(config: TrainConfig, sources: Sequence[str], *, color: ColorMod
         color=color,
         size=(side, side),
         seed=seed,
+        weights=weights or None,
+        on_bad=config.data.on_bad,
+        max_bad=config.data.max_bad,
     )
 
 
-def _to_train_batch(batch: UnpairedBatch, config: TrainConfig, device: torch.device) -> TrainBatch:
-    source = to_unit_range(_cropped(batch.infrared, config, domain=0).to(device, non_blocking=True))
-    target = to_unit_range(_cropped(batch.visible, config, domain=1).to(device, non_blocking=True))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cut:
+    """A batch in bytes, cropped, still in the memory of the host."""
+
+    batch: UnpairedBatch
+    infrared: UInt8[Tensor, "B T 1 h w"]
+    visible: UInt8[Tensor, "B T 3 h w"]
+
+
+def _cut(batch: UnpairedBatch, config: TrainConfig) -> _Cut:
+    return _Cut(
+        batch=batch,
+        infrared=_cropped(batch.infrared, config, domain=0),
+        visible=_cropped(batch.visible, config, domain=1),
+    )
+
+
+def _uploaded(cuts: Iterable[_Cut], device: torch.device) -> Iterator[TrainBatch]:
+    """Batches on a GPU, one of them ahead, copied on a stream of its own from page-locked memory."""
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    waiting: TrainBatch | None = None
+    for cut in cuts:
+        with torch.cuda.stream(side):
+            pinned = replace(cut, infrared=cut.infrared.pin_memory(), visible=cut.visible.pin_memory())
+            following = _to_train_batch(pinned, device)
+        if waiting is not None:
+            yield waiting
+        # What follows on the caller's stream waits for the copy; and the memory is not given to others before that is done.
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(side)
+        for frames in (following.source, following.target):
+            frames.record_stream(current)
+        waiting = following
+
+
+def _to_train_batch(cut: _Cut, device: torch.device) -> TrainBatch:
+    infrared, visible = cut.batch.infrared, cut.batch.visible
     return TrainBatch(
-        step=batch.step,
-        source=source.expand(-1, -1, 3, -1, -1),
-        target=target,
-        keys=batch.infrared.keys,
-        target_positions=tuple(batch.visible.positions.tolist()),
+        step=cut.batch.step,
+        source=to_unit_range(cut.infrared.to(device, non_blocking=True)).expand(-1, -1, 3, -1, -1),
+        target=to_unit_range(cut.visible.to(device, non_blocking=True)),
+        keys=infrared.keys,
+        source_positions=tuple(infrared.positions.tolist()),
+        target_positions=tuple(visible.positions.tolist()),
     )
 
 

@@ -161,7 +161,7 @@ def write_page(
         "curves": "".join(
             _curve(name, [(line["step"], line[name]) for line in lines if name in line]) for name in _names(lines)
         ),
-        "samples": _samples(run),
+        "samples": _samples(run, is_held_out=bool(config.data.held_out)),
         "commands": f'<h2>Commands</h2><pre tabindex="0">{html.escape(chr(10).join(commands))}</pre>'
         if commands
         else "",
@@ -318,12 +318,13 @@ def _table(kind: str, caption: str, heading: Sequence[str], body: str) -> str:
     )
 
 
-def _samples(run: Path) -> str:
+def _samples(run: Path, *, is_held_out: bool) -> str:
     grids = sorted((run / SAMPLES).glob("step-*.png"))
     if not grids:
         return ""
     return (
-        "<h2>Samples at the end</h2><p>Training frames: infrared, translated, and unrelated day frames to compare with.</p>"
+        f"<h2>Samples at the end</h2><p>{'Held-out' if is_held_out else 'Training'} frames: infrared, translated, and unrelated "
+        "day frames to compare with.</p>"
         f'<img class="grid" src="{_data_uri(grids[-1])}" alt="sample grid of {grids[-1].stem}">'
     )
 

@@ -1,66 +1,83 @@
-"""A training run: take a batch, step, maybe log, maybe show samples, maybe save; resumed by running the same command again."""
+"""A training run: take a batch, step, maybe log, maybe validate, maybe save; resumed by running the same command again.
+
+What is logged, shown and saved at a step depends on the step and the schedule's end alone. A run that is stopped, by `max_steps`, a
+signal or a time limit, saves what it has and leaves a beginning of what an unbroken run writes.
+"""
 
 import json
 import logging
-import time
-from collections.abc import Callable, Iterator
+import os
+import platform
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from infraredcity.loader import Monitor
-from infraredcity.storage import lock_folder, write_atomic
+from infraredcity.storage import lock_folder, publish, remove_temporaries, temporary_beside, write_atomic
 from roma import checkpoint, data, schedule
-from roma.checkpoint import Checkpoint, Snapshot
+from roma.checkpoint import Best, Checkpoint, CheckpointWriter, Snapshot
 from roma.config import TrainConfig, differences, from_json, to_json
-from roma.data import Domains, to_bytes, to_unit_range
+from roma.data import Domains, TrainBatch
 from roma.distributed import World, check_batch
 from roma.errors import CheckpointError, ConfigError
-from roma.metrics import MetricsLog, grid_of, save_picture
+from roma.metrics import MetricsLog, check_wandb, grid_of, save_picture
+from roma.progress import Clock, StepReport
 from roma.schedule import Schedule
 from roma.step import StepResult, Trainer, build_networks
+from roma.stopping import Stop
+from roma.validate import HeldOut, check_best_by
 
 CONFIG_NAME = "config.json"
 SAMPLES = "samples"
 LOADER = "loader"
 """What each rank's loader does, for `infraredcity monitor`."""
-NUM_SAMPLES = 4
+UNREADABLE_NAME = "unreadable.json"
+"""In LOADER: pictures that were passed over, and why."""
+LOGS = "logs"
+PROFILE = "profile"
+_PROFILE_FROM, _PROFILE_STEPS = 3, 3
+"""Steps of this process before the profile begins, and how many it holds."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepReport:
-    """What the run says of itself at a log step.
+class Listeners:
+    """Who is told what, on rank 0; each may be left out."""
 
-    Attributes:
-        step: Steps done.
-        total_steps: Steps of the whole run.
-        losses: Mean over ranks of this step's terms.
-        images_per_s: Frames of each domain that were read per second over all ranks since the last report.
-        wait_share: Share of that time spent waiting for data on this rank.
-        eta_s: Seconds to the end at this speed.
-    """
-
-    step: int
-    total_steps: int
-    losses: dict[str, float]
-    images_per_s: float
-    wait_share: float
-    eta_s: float
+    on_report: Callable[[StepReport], None] | None = None
+    """Log steps."""
+    on_step: Callable[[int, int], None] | None = None
+    """Every step: steps done, steps of the whole run."""
+    on_profile: Callable[[str], None] | None = None
+    """A table of the operators that took most time; asking for it turns the profiler on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """How a call of `train` ended: steps done when it began and when it ended, and where the snapshot lies."""
+    """How a call of `train` ended.
+
+    Attributes:
+        first_step: Steps done when it began.
+        last_step: Steps done when it ended.
+        total_steps: Steps of the whole run.
+        snapshot: Where the snapshot lies.
+        is_stopped: Whether some rank's signal or time limit ended it.
+        best: The best checkpoint so far, if any is chosen.
+        num_unreadable: Different pictures that could not be read and were replaced, over all ranks and earlier calls.
+    """
 
     first_step: int
     last_step: int
     total_steps: int
     snapshot: Path
+    is_stopped: bool = False
+    best: Best | None = None
+    num_unreadable: int = 0
 
 
 def train(
@@ -69,115 +86,198 @@ def train(
     world: World,
     *,
     max_steps: int | None = None,
+    stop: Stop | None = None,
     on_report: Callable[[StepReport], None] | None = None,
+    listeners: Listeners | None = None,
 ) -> RunResult:
     """Train until the schedule ends, going on from the newest checkpoint in `run`; a collective over all ranks.
 
     Args:
         config: The whole run.
-        run: Its folder: config.json, metrics.jsonl, tensorboard/, samples/, checkpoints/, snapshot.pt.
+        run: Its folder: config.json, metrics.jsonl, tensorboard/, samples/, loader/, checkpoints/, snapshot.pt, snapshot-best.pt,
+            best.json.
         world: This process's place.
         max_steps: Stop after this step and save, though the schedule goes on.
+        stop: Asked at every step whether to end; all ranks end at the same step when any wants to.
         on_report: Told of log steps, on rank 0.
+        listeners: The same and more.
 
     Raises:
         DistributedError: The batch is smaller than the world.
-        ConfigError: `run` was begun with another config.
-        CheckpointError: No checkpoint of the run can be read.
+        ConfigError: `run` was begun with another config or on other pictures, or a setting cannot be used.
+        CheckpointError: No checkpoint of the run can be read, or one cannot be written.
         TrainingError: A loss is not finite.
-        InfraredCityError: The shards are not what they should be.
+        InfraredCityError: The shards are not what they should be, or the disk is full.
     """
     check_batch(config.batch_size, world.world_size)
+    check_best_by(config)
+    check_wandb(config.output.wandb)
+    told = listeners or Listeners(on_report=on_report)
     if world.is_leader:
         with lock_folder(run):
-            return _train(config, run, world, max_steps, on_report)
-    return _train(config, run, world, max_steps, None)
+            _clear_temporaries(run)
+            return _train(config, run, world, max_steps, stop or Stop(), told)
+    return _train(config, run, world, max_steps, stop or Stop(), Listeners())
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    """A run that has begun. What is None on ranks other than the leader is for it alone to do."""
+
+    trainer: Trainer
+    domains: Domains
+    plan: Schedule
+    folder: Path
+    data: dict[str, dict[str, Any]]
+    stop: Stop
+    told: Listeners
+    clock: Clock
+    best: Best | None = None
+    log: MetricsLog | None = None
+    held_out: HeldOut | None = None
+    writer: CheckpointWriter | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> TrainConfig:
+        """The whole run's."""
+        return self.trainer.config
 
 
 def _train(
-    config: TrainConfig,
-    run: Path,
-    world: World,
-    max_steps: int | None,
-    on_report: Callable[[StepReport], None] | None,
+    config: TrainConfig, run: Path, world: World, max_steps: int | None, stop: Stop, told: Listeners
 ) -> RunResult:
     domains = data.open_domains(config)
     try:
         plan = _plan(config, domains)
-        stop = plan.total_steps if max_steps is None else min(max_steps, plan.total_steps)
+        until = plan.total_steps if max_steps is None else min(max_steps, plan.total_steps)
+        facts = _facts(domains)
         _check_same_run(config, run)
         tones = data.learn_tones(domains) if config.loss.matched_tones else None
         trainer = Trainer(config, build_networks(config, world.device), world, tones=tones)
-        done = _resume(trainer, run)
-        world.barrier()  # nobody may write before everybody has read
-        log = None
-        if world.is_leader:
-            write_atomic(run / CONFIG_NAME, (json.dumps(to_json(config), indent=1) + "\n").encode())
-            log = MetricsLog(run, resumed_at=done)
-        try:
-            _loop(trainer, domains, plan, run, log, first=done, stop=stop, on_report=on_report)
-        finally:
-            if log is not None:
-                log.close()
+        newest = _resume(trainer, run, facts)
+        done = 0 if newest is None else newest.step
+        _check_agreement(world, done, facts)  # and nobody may write before everybody has read
+        logger.info(
+            "rank %d of %d on %s, host %s, process %d, torch %s: %d of %d steps done",
+            world.rank, world.world_size, world.device, platform.node(), os.getpid(), torch.__version__, done,
+            plan.total_steps,
+        )  # fmt: skip
+        going = _Run(
+            trainer=trainer,
+            domains=domains,
+            plan=plan,
+            folder=run,
+            data=facts,
+            stop=stop,
+            told=told,
+            clock=Clock(world.device),
+            best=None if newest is None else newest.best,
+        )
+        if done >= until:
+            if newest is not None and world.is_leader:
+                checkpoint.complete(run, newest, _snapshot_of)
+            last, is_stopped = done, False
+        else:
+            with _opened(going, newest):
+                last, is_stopped = _loop(going, first=done, until=until)
+        world.barrier()
+        unreadable = _gather_unreadable(going)
     finally:
         domains.close()
     return RunResult(
         first_step=done,
-        last_step=max(done, stop),
+        last_step=last,
         total_steps=plan.total_steps,
         snapshot=run / checkpoint.SNAPSHOT_NAME,
+        is_stopped=is_stopped,
+        best=going.best,
+        num_unreadable=len(unreadable),
     )
 
 
-def _loop(
-    trainer: Trainer,
-    domains: Domains,
-    plan: Schedule,
-    run: Path,
-    log: MetricsLog | None,
-    *,
-    first: int,
-    stop: int,
-    on_report: Callable[[StepReport], None] | None,
-) -> None:
-    config, world = trainer.config, trainer.world
-    clock = _Clock()
-    monitor = Monitor(run / LOADER)
-    batches = data.train_batches(domains, config, world, start_step=first, monitor=monitor)
-    for step in range(first, stop):
-        with clock.waiting():
-            batch = next(batches)
-        done = step + 1
-        is_log_step = done % config.output.log_every == 0 or done == stop
-        result = trainer.step(batch, lr_factor=plan.factor(step), with_grad_norms=is_log_step)
-        if is_log_step:
-            share = batch.source.shape[0] * world.world_size / config.batch_size
-            losses = _mean_losses(result, share, world)
-            images = config.batch_size * config.window_frames
-            report = clock.report(done, plan.total_steps, losses, images_per_step=images)
-            if log is not None:
-                lr = config.optim.generator_lr * plan.factor(step)
-                log.write(
-                    {
-                        "step": done,
-                        **losses,
-                        **{f"{k}_grad_norm": v for k, v in result.grad_norms.items()},
-                        "generator_lr": lr,
-                    }
-                )
-            if on_report is not None:
-                on_report(report)
-        if log is not None and (done % config.output.sample_every == 0 or done == stop):
-            _show_samples(trainer, domains, run, log, done)
-        if world.is_leader and (done % config.output.checkpoint_every == 0 or done == stop):
-            _save(trainer, run, done)
+def _loop(run: _Run, *, first: int, until: int) -> tuple[int, bool]:
+    """Take steps; returns how many are done, and whether a signal or a time limit ended it."""
+    config, trainer, output = run.config, run.trainer, run.config.output
+    world, total = trainer.world, run.plan.total_steps
+    monitor = Monitor(run.folder / LOADER)
+    batches = data.train_batches(run.domains, config, world, start_step=first, monitor=monitor)
+    done, is_stopped = first, False
+    with _profiled(run) as profiled:
+        while done < until and not is_stopped:
+            with run.clock.waiting():
+                batch = next(batches)
+            _log_batch(batch)
+            result = trainer.step(batch, lr_factor=run.plan.factor(done), stop_requested=run.stop.is_requested)
+            done += 1
+            is_stopped = result.stop or (world.world_size == 1 and run.stop.is_requested)
+            is_log_step, is_sample_step, is_checkpoint_step = (
+                _is_due(done, every, total)
+                for every in (output.log_every, output.sample_every, output.checkpoint_every)
+            )
+            world.beat(done)
+            profiled()
+            if run.told.on_step is not None:
+                run.told.on_step(done, total)
+            numbers: dict[str, float] = {}
+            if is_log_step or done == until:
+                losses = _mean_losses(result, batch, run)
+                _report(run, done, losses)
+                numbers = _numbers(run, done, losses, result) if is_log_step else {}
+            if is_sample_step or is_checkpoint_step:
+                numbers |= _validate(run, done, is_candidate=is_checkpoint_step)
+            if numbers and run.log is not None:
+                run.log.write({"step": done, **numbers})
+            if is_sample_step:
+                _show_samples(run, done)
+            if is_checkpoint_step or done == until or is_stopped:
+                _save(run, done)
     batches.close()
-    world.barrier()
+    return done, is_stopped
+
+
+def _is_due(done: int, every: int, total: int) -> bool:
+    return done % every == 0 or done == total
+
+
+@contextmanager
+def _opened(run: _Run, newest: Checkpoint | None) -> Iterator[None]:
+    """The leader's files while the run goes; whatever ends it, the last checkpoint is written before the block is left."""
+    if not run.trainer.world.is_leader:
+        yield
+        return
+    config, done = run.config, 0 if newest is None else newest.step
+    run.held_out = HeldOut(config, run.domains, run.trainer.networks.vit, run.trainer.world.device)
+    if newest is not None:
+        checkpoint.complete(run.folder, newest, _snapshot_of)
+    write_atomic(run.folder / CONFIG_NAME, (json.dumps(to_json(config), indent=1) + "\n").encode())
+    run.log = MetricsLog(run.folder, resumed_at=done, wandb_project=config.output.wandb, config=to_json(config))
+    run.writer = CheckpointWriter(run.folder, keep=config.output.keep_checkpoints)
+    try:
+        yield
+    except BaseException:
+        try:
+            run.writer.close()
+        except CheckpointError as error:
+            logger.error("%s", error)  # what ended the run matters more
+        raise
+    else:
+        run.writer.close()
+    finally:
+        run.log.close()
 
 
 def _plan(config: TrainConfig, domains: Domains) -> Schedule:
     epoch_steps = schedule.steps_per_epoch(domains.infrared.num_windows, domains.visible.num_windows, config.batch_size)
     return schedule.plan(config.schedule, epoch_steps=epoch_steps)
+
+
+def _facts(domains: Domains) -> dict[str, dict[str, Any]]:
+    """What a run is trained on, for its checkpoints."""
+    return {
+        name: {"data_hash": reader.data_hash, "num_frames": len(reader.index)}
+        for name, reader in (("infrared", domains.infrared), ("visible", domains.visible))
+    }
 
 
 def _check_same_run(config: TrainConfig, run: Path) -> None:
@@ -188,109 +288,196 @@ def _check_same_run(config: TrainConfig, run: Path) -> None:
         before = from_json(json.loads(path.read_text(encoding="utf-8")), where=str(path))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: damaged ({error}); use another --out") from error
-    changed = differences(before, config)
+    changed = [change for change in differences(before, config) if not _may_change(change.partition(" ")[0])]
     if changed:
         raise ConfigError(f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out")
 
 
-def _resume(trainer: Trainer, run: Path) -> int:
-    """Load the newest checkpoint; returns the steps that are done."""
+def _may_change(setting: str) -> bool:
+    """Whether a run may go on with another value: it changes rounding at most, or what is written and how often."""
+    return setting.startswith(("compute.", "output.")) and setting != "output.best_by"
+
+
+def _resume(trainer: Trainer, run: Path, facts: Mapping[str, Mapping[str, Any]]) -> Checkpoint | None:
+    """Load the newest checkpoint."""
     newest = checkpoint.load_newest(run)
     if newest is None:
-        return 0
+        return None
+    for name, before in newest.data.items():
+        now = facts[name]
+        if before["data_hash"] != now["data_hash"]:
+            raise ConfigError(
+                f"{run}: was begun on other {name} pictures: {before['num_frames']} frames of hash {before['data_hash'][:8]}, now "
+                f"{now['num_frames']} of {now['data_hash'][:8]}; bring those shards back, or use another --out"
+            )
     try:
         for name, network in trainer.networks.trained().items():
             network.load_state_dict(newest.networks[name])
-        trainer.generator_optimiser.load_state_dict(newest.optimisers["generator"])
-        if trainer.discriminator_optimiser is not None:
-            trainer.discriminator_optimiser.load_state_dict(newest.optimisers["discriminator"])
+        for name, optimiser in _optimisers(trainer).items():
+            optimiser.load_state_dict(newest.optimisers[name])
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"{run}: its checkpoint does not fit the networks ({reason}); use another --out"
         ) from error
-    return newest.step
+    return newest
 
 
-def _save(trainer: Trainer, run: Path, done: int) -> None:
-    config = trainer.config
-    optimisers = {"generator": trainer.generator_optimiser.state_dict()}
-    if trainer.discriminator_optimiser is not None:
-        optimisers["discriminator"] = trainer.discriminator_optimiser.state_dict()
-    networks = {name: network.state_dict() for name, network in trainer.networks.trained().items()}
-    plain = to_json(config)
-    checkpoint.save(
-        run,
-        Checkpoint(step=done, config=plain, networks=networks, optimisers=optimisers),
-        keep=config.output.keep_checkpoints,
+def _optimisers(trainer: Trainer) -> dict[str, torch.optim.Optimizer]:
+    """Those that there are, by the names that checkpoints give them."""
+    named = {"generator": trainer.generator_optimiser, "discriminator": trainer.discriminator_optimiser}
+    return {name: optimiser for name, optimiser in named.items() if optimiser is not None}
+
+
+def _check_agreement(world: World, done: int, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """CheckpointError where ranks would not take the same steps on the same data, as with folders that are not shared."""
+    said = world.texts(
+        f"step {done}, " + ", ".join(f"{name} pictures {facts[name]['data_hash'][:8]}" for name in sorted(facts))
     )
-    checkpoint.save_snapshot(
-        run / checkpoint.SNAPSHOT_NAME,
-        Snapshot(
-            width=config.generator.width,
-            num_blocks=config.generator.num_blocks,
-            architecture=config.generator.architecture,
-            weights={name: value.cpu() for name, value in trainer.networks.averaged.state_dict().items()},
-            size_px=config.data.crop_size_px,
-            step=done,
-            preset=config.preset,
-            config=plain,
-        ),
-    )
+    for rank, text in enumerate(said):
+        if text != said[0]:
+            raise CheckpointError(
+                f"rank {rank} is at {text}; rank 0 is at {said[0]}: put --out and the shards where all machines see the same"
+            )
 
 
-def _show_samples(trainer: Trainer, domains: Domains, run: Path, log: MetricsLog, done: int) -> None:
-    """A grid of fixed infrared frames, their translations and, for the eye to compare, unrelated day frames."""
-    side = trainer.config.data.crop_size_px
-    offset = (trainer.config.data.load_size_px - side) // 2
-    rows = np.linspace(0, len(domains.infrared.index) - 1, NUM_SAMPLES).astype(np.int64)
-    day_rows = np.linspace(0, len(domains.visible.index) - 1, NUM_SAMPLES).astype(np.int64)
-    cut = (slice(None), slice(None), slice(offset, offset + side), slice(offset, offset + side))
-    infrared = domains.infrared.read_rows(rows)[cut].expand(-1, 3, -1, -1)
-    day = domains.visible.read_rows(day_rows)[cut]
-    with torch.no_grad():
-        translated = to_bytes(trainer.networks.averaged(to_unit_range(infrared).to(trainer.world.device))).cpu()
-    pictures = [
-        [image.permute(1, 2, 0).numpy() for image in (infrared[k], translated[k], day[k])] for k in range(NUM_SAMPLES)
-    ]
-    grid = grid_of(pictures)
-    save_picture(run / SAMPLES / f"step-{done:08d}.png", grid)
-    log.picture("samples", grid, done)
+def _log_batch(batch: TrainBatch) -> None:
+    """One line a step of what this rank reads, for the day that a sample is asked for."""
+    if logger.isEnabledFor(logging.DEBUG):
+        source, target = (" ".join(map(str, places)) for places in (batch.source_positions, batch.target_positions))
+        logger.debug("step %d: infrared positions %s; visible positions %s", batch.step, source, target)
+        logger.debug("step %d: infrared keys %s", batch.step, " ".join("+".join(window) for window in batch.keys))
 
 
-def _mean_losses(result: StepResult, share: float, world: World) -> dict[str, float]:
+def _mean_losses(result: StepResult, batch: TrainBatch, run: _Run) -> dict[str, float]:
+    """A step's losses over all ranks; a collective."""
+    world = run.trainer.world
+    share = batch.source.shape[0] * world.world_size / run.config.batch_size
     names = list(result.losses)
     means = world.mean(torch.stack([result.losses[name].float() for name in names]) * share)
     return dict(zip(names, means.tolist(), strict=True))
 
 
-class _Clock:
-    """Where the time goes between two reports."""
+def _report(run: _Run, done: int, losses: dict[str, float]) -> None:
+    images = run.config.batch_size * run.config.window_frames
+    report = run.clock.report(done, run.plan.total_steps, losses, images_per_step=images)
+    if run.log is not None:
+        run.log.write_speed(done, report.speed())
+    if run.told.on_report is not None:
+        run.told.on_report(report)
 
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._waited_s = 0.0
-        self._steps = 0
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around the wait for one step's batch."""
-        begun = time.monotonic()
-        yield
-        self._waited_s += time.monotonic() - begun
-        self._steps += 1
+def _numbers(run: _Run, done: int, losses: dict[str, float], result: StepResult) -> dict[str, float]:
+    """What a log step adds to metrics.jsonl; the same in every equal run."""
+    rate, _ = run.trainer.learning_rates(run.plan.factor(done - 1))
+    norms = {f"{name}_grad_norm": value for name, value in result.grad_norms.items()}
+    return {**losses, **norms, "generator_lr": rate}
 
-    def report(self, done: int, total: int, losses: dict[str, float], *, images_per_step: int) -> StepReport:
-        """What happened since the last report."""
-        now = time.monotonic()
-        elapsed_s = max(now - self._begun, 1e-9)
-        report = StepReport(
+
+def _validate(run: _Run, done: int, *, is_candidate: bool) -> dict[str, float]:
+    """Held-out numbers, on the leader; those of a candidate may make it the best checkpoint."""
+    if run.held_out is None:
+        return {}
+    by = run.config.output.best_by
+    numbers = run.held_out.measure(run.trainer.networks.averaged)
+    if by and is_candidate:
+        run.best = checkpoint.better(run.best, by=by, step=done, value=numbers[by])
+    logger.info("step %d: %s", done, ", ".join(f"{name} {value:.5g}" for name, value in numbers.items()))
+    return numbers
+
+
+def _show_samples(run: _Run, done: int) -> None:
+    """A grid of fixed infrared frames, their translations and, for the eye to compare, unrelated day frames."""
+    if run.held_out is None or run.log is None:
+        return
+    shown = run.held_out.show(run.trainer.networks.averaged)
+    columns = [images.permute(0, 2, 3, 1).numpy() for images in (shown.infrared, shown.translated, shown.day)]
+    captions = ("held out" if run.held_out.is_held_out else "training frame", "translated", "some day")
+    grid = grid_of([list(row) for row in zip(*columns, strict=False)], captions=captions)
+    save_picture(run.folder / SAMPLES / f"step-{done:08d}.png", grid)
+    run.log.picture("samples", grid, done)
+
+
+def _save(run: _Run, done: int) -> None:
+    if run.writer is None or run.log is None:
+        return
+    trainer = run.trainer
+    run.writer.save(
+        Checkpoint(
             step=done,
-            total_steps=total,
-            losses=losses,
-            images_per_s=self._steps * images_per_step / elapsed_s,
-            wait_share=self._waited_s / elapsed_s,
-            eta_s=(total - done) * elapsed_s / max(self._steps, 1),
-        )
-        self._begun, self._waited_s, self._steps = now, 0.0, 0
-        return report
+            config=to_json(run.config),
+            networks={name: network.state_dict() for name, network in trainer.networks.trained().items()},
+            optimisers={name: optimiser.state_dict() for name, optimiser in _optimisers(trainer).items()},
+            data=run.data,
+            best=run.best,
+        ),
+        _snapshot_of,
+        before=run.log.sync,
+    )
+
+
+def _snapshot_of(saved: Checkpoint) -> Snapshot:
+    """The translator in a checkpoint."""
+    config = from_json(saved.config, where="checkpoint")
+    return Snapshot(
+        width=config.generator.width,
+        num_blocks=config.generator.num_blocks,
+        architecture=config.generator.architecture,
+        weights={name: value.cpu() for name, value in saved.networks["averaged"].items()},
+        size_px=config.data.crop_size_px,
+        step=saved.step,
+        preset=config.preset,
+        config=saved.config,
+    )
+
+
+def _clear_temporaries(run: Path) -> None:
+    """What a killed run was writing. For the holder of the folder's lock, before other ranks write."""
+    for folder in (run, *(run / name for name in (checkpoint.FOLDER, SAMPLES, LOADER, PROFILE))):
+        if folder.is_dir():
+            remove_temporaries(folder)
+
+
+def _gather_unreadable(run: _Run) -> dict[str, str]:
+    """All ranks' unreadable pictures, and those of earlier calls, which the leader writes down; a collective."""
+    domains, world = run.domains, run.trainer.world
+    found: dict[str, str] = {}
+    for text in world.texts(json.dumps({**domains.infrared.bad, **domains.visible.bad})):
+        found |= json.loads(text)
+    path = run.folder / LOADER / UNREADABLE_NAME
+    if world.is_leader and (found or path.exists()):
+        if path.exists():
+            found = json.loads(path.read_bytes()) | found
+        write_atomic(path, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    return found
+
+
+@contextmanager
+def _profiled(run: _Run) -> Generator[Callable[[], None], None, None]:
+    """What to call after each step. With a profile asked for, it covers a few steps once the first ones are done."""
+    tell = run.told.on_profile
+    if tell is None:
+        yield lambda: None
+        return
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if run.trainer.world.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    is_written = False
+
+    def write(profile: torch.profiler.profile) -> None:
+        nonlocal is_written
+        path = run.folder / PROFILE / f"rank-{run.trainer.world.rank:03d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+        profile.export_chrome_trace(str(temporary))
+        publish(temporary, path)
+        by = "self_device_time_total" if len(activities) == 2 else "self_cpu_time_total"
+        table = profile.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=40)
+        tell(f"{table}\n{path}: {_PROFILE_STEPS} steps, for chrome://tracing or ui.perfetto.dev")
+        is_written = True
+
+    waited = torch.profiler.schedule(wait=_PROFILE_FROM - 1, warmup=1, active=_PROFILE_STEPS, repeat=1)
+    with torch.profiler.profile(activities=activities, schedule=waited, on_trace_ready=write) as profile:
+        yield profile.step
+    if not is_written:
+        tell(f"no profile: it needs {_PROFILE_FROM + _PROFILE_STEPS} steps of one call")

@@ -4,7 +4,7 @@ from roma.losses.adversarial import discriminator_loss, generator_loss
 from roma.losses.colourise import colourise_loss
 from roma.losses.details import anchor_loss, luma_details
 from roma.losses.edges import edge_loss
-from roma.losses.similarity import cross_similarity, self_similarity, structure_loss
+from roma.losses.similarity import cross_similarity, self_similarity, structure_distances, structure_loss
 from roma.losses.temporal import temporal_loss
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "generator_loss",
     "luma_details",
     "self_similarity",
+    "structure_distances",
     "structure_loss",
     "temporal_loss",
 ]

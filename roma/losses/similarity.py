@@ -21,9 +21,14 @@ COSINE_EPS = 1e-8
 
 def row_distance(first_bpq: Float[Tensor, "B P Q"], second_bpq: Float[Tensor, "B P Q"]) -> Float[Tensor, ""]:
     """Mean of |1 - cosine| between equal rows of two maps, the paper's d; 0 when they agree, at most 2."""
+    return row_distances(first_bpq, second_bpq).mean()
+
+
+def row_distances(first_bpq: Float[Tensor, "B P Q"], second_bpq: Float[Tensor, "B P Q"]) -> Float[Tensor, " B"]:
+    """`row_distance` of each item of the batch."""
     with torch.autocast(first_bpq.device.type, enabled=False):
         cosine = F.cosine_similarity(first_bpq.float(), second_bpq.float(), dim=-1, eps=COSINE_EPS)
-        return (1 - cosine).abs().mean()
+        return (1 - cosine).abs().mean(dim=-1)
 
 
 def token_products(first_bpd: Float[Tensor, "B P D"], second_bqd: Float[Tensor, "B Q D"]) -> Float[Tensor, "B P Q"]:
@@ -55,10 +60,16 @@ def cross_similarity(
         fake_bpd: Tokens of the translations at the same places.
         centre: Subtract each frame's mean token first (`centred`).
     """
+    return _cross_similarities(source_bpd, fake_bpd, centre=centre).mean()
+
+
+def _cross_similarities(
+    source_bpd: Float[Tensor, "B P D"], fake_bpd: Float[Tensor, "B P D"], *, centre: bool
+) -> Float[Tensor, " B"]:
     if centre:
         source_bpd, fake_bpd = centred(source_bpd), centred(fake_bpd)
     similarity = token_products(source_bpd, fake_bpd)
-    return row_distance(similarity, similarity.mT)
+    return row_distances(similarity, similarity.mT)
 
 
 def self_similarity(
@@ -74,9 +85,15 @@ def self_similarity(
         fake_bpd: Tokens of the translations at the same places.
         centre: Subtract each frame's mean token first (`centred`).
     """
+    return _self_similarities(source_bpd, fake_bpd, centre=centre).mean()
+
+
+def _self_similarities(
+    source_bpd: Float[Tensor, "B P D"], fake_bpd: Float[Tensor, "B P D"], *, centre: bool
+) -> Float[Tensor, " B"]:
     if centre:
         source_bpd, fake_bpd = centred(source_bpd), centred(fake_bpd)
-    return row_distance(token_products(source_bpd, source_bpd), token_products(fake_bpd, fake_bpd))
+    return row_distances(token_products(source_bpd, source_bpd), token_products(fake_bpd, fake_bpd))
 
 
 def structure_loss(
@@ -100,8 +117,22 @@ def structure_loss(
     Raises:
         ValueError: The numbers of layers differ or are zero.
     """
+    return structure_distances(source_layers, fake_layers, kind=kind, centre=centre).mean()
+
+
+def structure_distances(
+    source_layers: Sequence[Float[Tensor, "B P D"]],
+    fake_layers: Sequence[Float[Tensor, "B P D"]],
+    *,
+    kind: Literal["cross", "self"] = "cross",
+    centre: bool = False,
+) -> Float[Tensor, " B"]:
+    """`structure_loss` of each item of the batch: what windows that count more than once are weighted with.
+
+    Args and errors are those of `structure_loss`.
+    """
     if not source_layers or len(source_layers) != len(fake_layers):
         raise ValueError(f"expected equally many layers, at least one, got {len(source_layers)} and {len(fake_layers)}")
-    compare = cross_similarity if kind == "cross" else self_similarity
-    terms = [compare(source, fake, centre=centre) for source, fake in zip(source_layers, fake_layers, strict=True)]
-    return torch.stack(terms).mean()
+    compare = _cross_similarities if kind == "cross" else _self_similarities
+    items = [compare(source, fake, centre=centre) for source, fake in zip(source_layers, fake_layers, strict=True)]
+    return torch.stack(items).mean(dim=0)

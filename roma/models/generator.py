@@ -36,6 +36,19 @@ def reflect_by_slices(features: Float[Tensor, "N C H W"], border_px: int) -> Flo
     return features
 
 
+def _replicated(features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C _ _"]:
+    """The features with their edge pixels repeated once."""
+    # On CUDA the backward of torch's padding adds in any order, and raises with deterministic algorithms on. Compiled, it has other
+    # strides than the compiler was told (torch 2.13, features in channels-last order).
+    by_slices = features.is_cuda and torch.are_deterministic_algorithms_enabled()
+    if not (by_slices or torch.compiler.is_compiling()):
+        return F.pad(features, (1, 1, 1, 1), mode="replicate")
+    for axis in (-2, -1):
+        last = features.shape[axis] - 1
+        features = torch.cat([features.narrow(axis, 0, 1), features, features.narrow(axis, last, 1)], dim=axis)
+    return features
+
+
 class BlurDown(nn.Module):
     """Half the height and width, low-passed first so that a shifted input gives a shifted output.
 
@@ -75,7 +88,7 @@ class BlurUp(nn.Module):
     def forward(self, features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C 2*H 2*W"]:
         """Each channel interpolated by itself."""
         channels = features.shape[1]
-        padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
+        padded = _replicated(features)
         kernel = self.kernel.expand(channels, 1, 4, 4)
         raised = F.conv_transpose2d(padded, kernel, stride=2, padding=2, groups=channels)
         return raised[:, :, 1:-1, 1:-1]

@@ -5,8 +5,10 @@ unchanged (`roma.models.load_weights`). Source: Dosovitskiy et al. 2021, arXiv 2
 arXiv 2204.12367.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,28 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-6  # timm's; torch's default is 1e-5
+
+Normalisation = Literal["half", "imagenet"]
+NORMALISATIONS: dict[Normalisation, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Means and deviations, of values in [0, 1], with which the weights of a ViT were trained."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViTStart:
+    """What all paths through the blocks begin with, computed once per image.
+
+    The first block's queries, keys and values depend on a token alone, not on whom it attends to; so those of the windows, in
+    which each token stands about five times, are those of the whole frame.
+    """
+
+    hidden: Float[Tensor, "B N D"]
+    """Prefix tokens, then patch embeddings with their positions."""
+
+    packed: Float[Tensor, "B N E"]
+    """Their queries, keys and values in the first block, E = 3 * D."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +66,7 @@ class VisionTransformer(nn.Module):
         mlp_ratio: Hidden width of a block's MLP divided by `width`.
         num_prefix_tokens: 1 with a class token (AugReg), 0 without (SigLIP).
         layers: 0-based indices of the blocks whose outputs are the features, rising.
+        normalisation: What the weights expect of images: "half" (AugReg, SigLIP) takes [-1, 1] as it is.
         trainable: Keep gradients of the parameters, for pretraining.
 
     Raises:
@@ -59,6 +84,7 @@ class VisionTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         num_prefix_tokens: int = 1,
         layers: Sequence[int] = (1, 3, 5),
+        normalisation: Normalisation = "half",
         trainable: bool = False,
     ) -> None:
         super().__init__()
@@ -70,12 +96,15 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"width {width} is not a multiple of num_heads {num_heads}")
         if num_prefix_tokens not in (0, 1):
             raise ValueError(f"num_prefix_tokens is 1 (a class token) or 0, got {num_prefix_tokens}")
+        if normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation is one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
         if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= depth:
             raise ValueError(f"layers must be rising block indices from 0 to {depth - 1}, got {list(layers)}")
         self.image_size = image_size
         self.layers = tuple(layers)
         self.width = width
         self.num_prefix_tokens = num_prefix_tokens
+        self.normalisation = normalisation
         self.grid = (image_size // patch_size, image_size // patch_size)
         """Rows and columns of patch tokens."""
         num_patches = self.grid[0] * self.grid[1]
@@ -96,12 +125,15 @@ class VisionTransformer(nn.Module):
         """Patch embeddings plus their position; no prefix token.
 
         Args:
-            images: RGB or repeated infrared of any size, values in [-1, 1] (which is the normalisation of AugReg and
-                SigLIP). They are resized to `image_size` bilinearly, without antialiasing, as the authors do.
+            images: RGB or repeated infrared of any size, values in [-1, 1]. They are resized to `image_size` bilinearly,
+                without antialiasing, as the authors do, and brought to the weights' normalisation.
         """
         size = (self.image_size, self.image_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
+        if self.normalisation != "half":
+            mean, std = (images.new_tensor(values)[:, None, None] for values in NORMALISATIONS[self.normalisation])
+            images = (images * 0.5 + 0.5 - mean) / std
         patches: Tensor = self.patch_embed(images)
         return patches + self.pos_embed[:, self.num_prefix_tokens :]
 
@@ -112,40 +144,61 @@ class VisionTransformer(nn.Module):
             prefix = prefix + self.cls_token
         return prefix.expand(batch, -1, -1)
 
-    def run_blocks(self, embedded_bnd: Float[Tensor, "B N D"]) -> tuple[Float[Tensor, "B N D"], ...]:
-        """Run the blocks on any set of embedded tokens and take the outputs of `layers` through the final LayerNorm."""
+    def run_blocks(
+        self, embedded_bnd: Float[Tensor, "B N D"], packed_bne: Float[Tensor, "B N E"] | None = None
+    ) -> tuple[Float[Tensor, "B N D"], ...]:
+        """Run the blocks on any set of embedded tokens and take the outputs of `layers` through the final LayerNorm.
+
+        Args:
+            embedded_bnd: Tokens with their positions.
+            packed_bne: Their queries, keys and values in the first block, E = 3 * D, if they are known already.
+        """
         outputs: list[Tensor] = []
         hidden = embedded_bnd
         for index, block in enumerate(self.blocks):
-            hidden = block(hidden)
+            hidden = block(hidden, packed_bne if index == 0 else None)
             if index in self.layers:
                 outputs.append(self.norm(hidden))
         return tuple(outputs)
 
-    def tokens(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B P D"], ...]:
-        """Tokens of the whole frame, one tensor per layer; images as for `embed`."""
-        return self._global_tokens(self.embed(images))
+    def start(self, images: Float[Tensor, "B 3 H W"]) -> ViTStart:
+        """What `global_tokens` and `window_tokens` begin with; images as for `embed`."""
+        embedded = self.embed(images)
+        hidden = torch.cat([self.prefix_tokens(embedded.shape[0]).to(embedded.dtype), embedded], dim=1)
+        return ViTStart(hidden=hidden, packed=self.blocks[0].pack(hidden))  # type: ignore[operator]  # a _Block
+
+    def global_tokens(self, start: ViTStart) -> tuple[Float[Tensor, "B P D"], ...]:
+        """Tokens of the whole frame, one tensor per layer."""
+        return tuple(tokens[:, self.num_prefix_tokens :] for tokens in self.run_blocks(start.hidden, start.packed))
 
     def window_tokens(
-        self, embedded_bpd: Float[Tensor, "B P D"], window_index_kw: Int[Tensor, "K A"]
-    ) -> tuple[Float[Tensor, "K*B A D"], ...]:
+        self, start: ViTStart, window_index_kw: Int[Tensor, "K A"]
+    ) -> tuple[Float[Tensor, "KB A D"], ...]:
         """Tokens of local windows, each run through the blocks by itself, so that attention ends at its border.
 
         Source: arXiv 2204.12367, local cross-similarity.
 
         Args:
-            embedded_bpd: What `embed` returns: the position in the frame is already added.
+            start: Of B images; the position in the frame is in it.
             window_index_kw: Patch indices of K windows, as `window_indices` makes them; the same for all images.
 
         Returns:
             One tensor per layer; window k of image b is at k * B + b on the first axis.
         """
-        batch, _, width = embedded_bpd.shape
+        batch, num_tokens, _ = start.hidden.shape
         num_windows, window_area = window_index_kw.shape
-        # index_select, not embedded[:, index]: the backward of advanced indexing differs between runs on 2 threads.
-        gathered = embedded_bpd.index_select(1, window_index_kw.flatten())
-        windows = gathered.reshape(batch, num_windows, window_area, width).transpose(0, 1).flatten(0, 1)
-        return self.run_blocks(windows)
+        first_row = torch.arange(batch, device=window_index_kw.device)[:, None] * num_tokens + self.num_prefix_tokens
+        rows = (first_row + window_index_kw[:, None]).flatten()
+        # index_select, not hidden[:, index]: the backward of advanced indexing differs between runs on 2 threads.
+        hidden, packed = (
+            all_tokens.flatten(0, 1).index_select(0, rows).reshape(num_windows * batch, window_area, -1)
+            for all_tokens in (start.hidden, start.packed)
+        )
+        return self.run_blocks(hidden, packed)
+
+    def tokens(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B P D"], ...]:
+        """Tokens of the whole frame, one tensor per layer; images as for `embed`."""
+        return self.global_tokens(self.start(images))
 
     def encode(self, images: Float[Tensor, "B 3 H W"], window_index: Int[Tensor, "K A"] | None = None) -> ViTFeatures:
         """Global and, if asked, window tokens from one patch embedding.
@@ -154,19 +207,15 @@ class VisionTransformer(nn.Module):
             images: As for `embed`.
             window_index: As for `window_tokens`; None for global tokens alone.
         """
-        embedded = self.embed(images)
+        start = self.start(images)
         return ViTFeatures(
-            global_tokens=self._global_tokens(embedded),
-            window_tokens=() if window_index is None else self.window_tokens(embedded, window_index),
+            global_tokens=self.global_tokens(start),
+            window_tokens=() if window_index is None else self.window_tokens(start, window_index),
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"], window_index: Int[Tensor, "K A"] | None = None) -> ViTFeatures:
         """The same as `encode`, so that wrappers which intercept a call (DDP, compile) work."""
         return self.encode(images, window_index)
-
-    def _global_tokens(self, embedded_bpd: Tensor) -> tuple[Tensor, ...]:
-        with_prefix = torch.cat([self.prefix_tokens(embedded_bpd.shape[0]), embedded_bpd], dim=1)
-        return tuple(tokens[:, self.num_prefix_tokens :] for tokens in self.run_blocks(with_prefix))
 
     def _draw_weights(self) -> None:
         for layer in self.modules():
@@ -225,14 +274,27 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
-        batch, num_tokens, width = tokens_bpd.shape
-        packed: Tensor = self.qkv(tokens_bpd)
-        heads = packed.reshape(batch, num_tokens, 3, self.num_heads, width // self.num_heads)
+    def mix(self, packed_bpe: Float[Tensor, "B P E"]) -> Float[Tensor, "B P D"]:
+        """Attention over the tokens of each item, from their queries, keys and values."""
+        batch, num_tokens, packed_width = packed_bpe.shape
+        heads = packed_bpe.reshape(batch, num_tokens, 3, self.num_heads, packed_width // (3 * self.num_heads))
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        projected: Tensor = self.proj(_attend(query, key, value).transpose(1, 2).flatten(2))
         return projected
+
+    def forward(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
+        return self.mix(self.qkv(tokens_bpd))
+
+
+def _attend(
+    query: Float[Tensor, "B H P C"], key: Float[Tensor, "B H P C"], value: Float[Tensor, "B H P C"]
+) -> Float[Tensor, "B H P C"]:
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # Forward and backward of torch 2.13's fused kernel take 116 ms for 2 x 577 tokens in bfloat16 on one core, these
+        # products 56; for 32 windows of 49 tokens 65 against 13.
+        with torch.autocast("cpu", enabled=False):
+            return (query * (1 / math.sqrt(query.shape[-1])) @ key.mT).softmax(dim=-1) @ value
+    return F.scaled_dot_product_attention(query, key, value)
 
 
 class _MLP(nn.Module):
@@ -254,7 +316,14 @@ class _Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.mlp = _MLP(width, hidden=hidden)
 
-    def forward(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
-        attended: Tensor = tokens_bpd + self.attn(self.norm1(tokens_bpd))
+    def pack(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P E"]:
+        """Queries, keys and values of tokens, E = 3 * D."""
+        packed: Tensor = self.attn.qkv(self.norm1(tokens_bpd))
+        return packed
+
+    def forward(
+        self, tokens_bpd: Float[Tensor, "B P D"], packed_bpe: Float[Tensor, "B P E"] | None = None
+    ) -> Float[Tensor, "B P D"]:
+        attended: Tensor = tokens_bpd + self.attn.mix(self.pack(tokens_bpd) if packed_bpe is None else packed_bpe)
         transformed: Tensor = attended + self.mlp(self.norm2(attended))
         return transformed

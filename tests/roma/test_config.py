@@ -57,6 +57,31 @@ def test_image_mode_of_roma_flips_and_takes_single_frames():
     assert preset("roma").window_frames == 2
 
 
+def test_preset_roma_multi_is_the_published_method_in_larger_batches():
+    config = preset("roma-multi")
+    assert (config.batch_size, config.precision, config.schedule.warmup_steps) == (16, "bf16", 500)
+    assert config.optim.generator_lr * config.optim.lr_scale(config.batch_size) == pytest.approx(4e-5)
+    assert config.optim.discriminator_lr * config.optim.lr_scale(config.batch_size) == pytest.approx(4e-5)
+    assert differences(preset("roma"), config) == [
+        "batch_size 1 -> 16",
+        "optim.lr_scaling none -> sqrt",
+        "precision fp32 -> bf16",
+        "preset roma -> roma-multi",
+        "schedule.warmup_steps 0 -> 500",
+    ]
+    assert preset("roma-multi", mode="image").data.flip
+
+
+@pytest.mark.parametrize(("scaling", "factor"), [("none", 1), ("sqrt", 4), ("linear", 16)])
+def test_learning_rates_grow_with_the_batch_as_asked(scaling: str, factor: float):
+    optim = resolved(f"optim.lr_scaling={scaling}").optim
+    assert optim.lr_scale(16) == factor
+    assert optim.lr_scale(1) == 1
+    halved = resolved(f"optim.lr_scaling={scaling}", "optim.base_batch_size=16").optim
+    assert halved.lr_scale(16) == 1
+    assert halved.lr_scale(4) == {"none": 1, "sqrt": 0.5, "linear": 0.25}[scaling]
+
+
 def test_unknown_preset_names_the_known_ones():
     with pytest.raises(ConfigError, match="'huge'; there are roma, roma-multi and tiny"):
         preset("huge")

@@ -1,5 +1,10 @@
+import itertools
+import threading
+
+import pytest
 import torch
 
+from infraredcity.errors import ShardError
 from roma import data
 from roma.config import TrainConfig, resolve
 from roma.distributed import World
@@ -69,3 +74,37 @@ def test_window_centres_are_distinct_and_a_function_of_seed_and_step():
     assert torch.equal(centres, data.window_centres(7, seed=1, num_windows=64, num_patches=576))
     assert not torch.equal(centres, data.window_centres(8, seed=1, num_windows=64, num_patches=576))
     assert len(data.window_centres(0, seed=0, num_windows=64, num_patches=16)) == 16
+
+
+def test_ahead_keeps_the_order_and_makes_no_more_than_the_next_item_and_one_to_hand_over():
+    made = []
+
+    def numbers():
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    stream = data.ahead(numbers())
+    taken = []
+    for item in stream:
+        taken.append(item)
+        assert len(made) <= len(taken) + 2
+    assert taken == list(range(50))
+
+
+def test_what_goes_wrong_ahead_is_raised_where_the_item_is_asked_for():
+    def numbers():
+        yield 1
+        raise ShardError("broken.tar: is cut")
+
+    stream = data.ahead(numbers())
+    assert next(stream) == 1
+    with pytest.raises(ShardError, match=r"broken\.tar: is cut"):
+        next(stream)
+
+
+def test_closing_ends_the_thread_though_nobody_takes_its_item():
+    stream = data.ahead(itertools.count())
+    assert [next(stream), next(stream)] == [0, 1]
+    stream.close()
+    assert "next batch" not in {thread.name for thread in threading.enumerate()}

@@ -299,6 +299,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config: PretrainConfi
         source=torch.zeros(2, 1, 3, 32, 32),
         target=torch.zeros(2, 1, 3, 32, 32),
         keys=(("night_00000003",), ("night_00000004",)),
+        source_positions=(14, 15),
         target_positions=(14, 15),
     )
     with pytest.raises(

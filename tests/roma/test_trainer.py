@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from roma import trainer
 from roma.checkpoint import load_newest, load_snapshot
 from roma.config import TrainConfig
 from roma.distributed import World
-from roma.errors import ConfigError, DistributedError
-from roma.metrics import read_metrics
+from roma.errors import CheckpointError, ConfigError, DistributedError
+from roma.metrics import read_metrics, read_speed
+from tests.roma.conftest import write_shards
 
 ALONE = World(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -27,7 +29,21 @@ def test_run_folder_holds_everything_that_the_readme_names(config: TrainConfig, 
         "step-00000004.png",
         "step-00000008.png",
     ]
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    saved = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert saved >= {"step-00000006.pt", "step-00000008.pt"}
+    assert result.best is not None
+    assert saved - {"step-00000006.pt", "step-00000008.pt"} <= {f"step-{result.best.step:08d}.pt"}
+    assert json.loads((tmp_path / "best.json").read_text())["step"] == result.best.step
+    assert load_snapshot(tmp_path / "snapshot-best.pt").step == result.best.step
+    measured = {
+        line["step"]: line["held_out_distance"] for line in read_metrics(tmp_path) if "held_out_distance" in line
+    }
+    assert list(measured) == [2, 4, 6, 8]
+    assert min(measured, key=lambda step: measured[step]) == result.best.step
+    assert result.best.value == measured[result.best.step]
+    speed = read_speed(tmp_path)
+    assert [line["step"] for line in speed] == list(range(1, 9))
+    assert set(speed[0]) == {"step", "images_per_s", "wait_share", "memory_mib"}
     assert list((tmp_path / "tensorboard").iterdir())
     snapshot = load_snapshot(tmp_path / "snapshot.pt")
     assert (snapshot.step, snapshot.width, snapshot.size_px) == (8, 4, 32)
@@ -62,6 +78,76 @@ def test_other_settings_for_the_same_folder_are_refused(config: TrainConfig, tmp
     trainer.train(config, tmp_path, ALONE, max_steps=1)
     with pytest.raises(ConfigError, match=r"begun with other settings: seed 0 -> 4; use the same, or another --out"):
         trainer.train(dataclasses.replace(config, seed=4), tmp_path, ALONE)
+
+
+def test_what_is_written_and_how_it_is_computed_may_change_when_a_run_goes_on(config: TrainConfig, tmp_path: Path):
+    trainer.train(config, tmp_path, ALONE, max_steps=1)
+    changed = dataclasses.replace(
+        config,
+        compute=dataclasses.replace(config.compute, micro_batch=1),
+        output=dataclasses.replace(config.output, keep_checkpoints=5, log_every=2),
+    )
+    assert trainer.train(changed, tmp_path, ALONE, max_steps=2).first_step == 1
+    other = dataclasses.replace(config, output=dataclasses.replace(config.output, best_by="held_out_edges"))
+    with pytest.raises(
+        ConfigError, match=r"begun with other settings: output\.best_by held_out_distance -> held_out_edges"
+    ):
+        trainer.train(other, tmp_path, ALONE)
+
+
+def test_going_on_over_other_pictures_of_the_same_name_is_refused(config: TrainConfig, tmp_path: Path):
+    for seed in (1, 5):
+        shutil.rmtree(tmp_path / "shards", ignore_errors=True)
+        write_shards(tmp_path / "shards", "night", num_frames=20, channels=1, seed=seed)
+        here = dataclasses.replace(
+            config, data=dataclasses.replace(config.data, infrared=(f"{tmp_path}/shards/*.tar",))
+        )
+        if seed == 1:
+            trainer.train(here, tmp_path / "run", ALONE, max_steps=1)
+    expected = r"begun on other infrared pictures: 20 frames of hash \w{8}, now 20 of \w{8}; bring those shards back"
+    with pytest.raises(ConfigError, match=expected):
+        trainer.train(here, tmp_path / "run", ALONE)
+
+
+def test_a_stopped_run_leaves_a_beginning_of_what_an_unbroken_one_writes(config: TrainConfig, tmp_path: Path):
+    sparse = dataclasses.replace(config, output=dataclasses.replace(config.output, log_every=4, checkpoint_every=4))
+    trainer.train(sparse, tmp_path / "whole", ALONE)
+    stopped = trainer.train(sparse, tmp_path / "parts", ALONE, max_steps=3)
+    assert stopped.last_step == 3
+    assert read_metrics(tmp_path / "parts") == []
+    assert [line["step"] for line in read_speed(tmp_path / "parts")] == [3]
+    trainer.train(sparse, tmp_path / "parts", ALONE, max_steps=6)
+    assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")[:1]
+    trainer.train(sparse, tmp_path / "parts", ALONE)
+    assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")
+    assert [line["step"] for line in read_metrics(tmp_path / "whole")] == [4, 8]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_one_line(config: TrainConfig, tmp_path: Path):
+    (tmp_path / "snapshot.pt").mkdir()  # where a file should go
+    with pytest.raises(CheckpointError, match=r"the checkpoint is not on the disk: .*snapshot\.pt: cannot be written: is a"):
+        trainer.train(config, tmp_path, ALONE, max_steps=3)
+
+
+def test_pictures_that_were_passed_over_are_counted_and_named(config: TrainConfig, tmp_path: Path):
+    write_shards(tmp_path / "shards", "night", num_frames=20, channels=1, seed=1)
+    tar = sorted((tmp_path / "shards").glob("*.tar"))[1]
+    data = bytearray(tar.read_bytes())
+    start = bytes(data).index(b"\xff\xd8\xff")  # its first picture, frame 8
+    data[start : start + 60] = bytes(60)
+    tar.write_bytes(data)
+    lenient = dataclasses.replace(
+        config,
+        loss=dataclasses.replace(config.loss, matched_tones=0.0),
+        data=dataclasses.replace(config.data, infrared=(f"{tmp_path}/shards/*.tar",), on_bad="replace",
+                                 held_out=config.data.infrared),
+        schedule=dataclasses.replace(config.schedule, total_steps=10),
+    )  # fmt: skip
+    result = trainer.train(lenient, tmp_path / "run", ALONE)  # 20 windows of 19: each frame is read
+    assert result.num_unreadable == 1
+    named = json.loads((tmp_path / "run" / "loader" / "unreadable.json").read_text())
+    assert list(named) == ["night_00000008"]
+    assert trainer.train(lenient, tmp_path / "run", ALONE).num_unreadable == 1  # also when there is nothing to do
 
 
 def test_a_batch_smaller_than_the_world_is_refused(config: TrainConfig, tmp_path: Path):
