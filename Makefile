@@ -3,6 +3,7 @@
 # make check  format, lint, types, imports     make format     rewrite files to the house format
 # make interop   our shards in the hands of other people's packages, in an environment of its own
 # make bench  how fast extraction is, on a quiet machine; a quarter of an hour, and its clips stay in bench/
+# make bench-train    how fast a training step is beside the authors' way; ten minutes on two cores
 # make bench-loader   how fast the loader is beside others, in an environment of their own (gigabytes); half an hour
 #
 # A fresh machine needs Python 3.11 or newer and make; everything else goes into .venv.
@@ -16,7 +17,7 @@ INTEROP := $(INTEROP_VENV)/bin
 BENCH_VENV ?= .venv-bench
 TORCH_INDEX ?=
 
-.PHONY: env demo test test-all system interop check format bench bench-loader clean
+.PHONY: env demo test test-all system interop check format bench bench-loader bench-train clean
 .DELETE_ON_ERROR:
 
 env: $(VENV)/.ready
@@ -38,11 +39,11 @@ test: env system
 test-all: env system
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-# A browser and a web server for the tests that open pages and read shards over http, where nobody has to be asked for them;
-# without them these tests skip and say so.
+# A browser, a web server and iproute2 for the tests that open pages, read shards over http and train on two machines made of network
+# namespaces, where nobody has to be asked for them; without them these tests skip and say so.
 system:
-	@packages="$$(command -v chromium >/dev/null || echo chromium fonts-dejavu-core) $$(command -v nginx >/dev/null || echo nginx-light)"; \
-	test "$$packages" = " " || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+	@packages="$$(command -v chromium >/dev/null || echo chromium fonts-dejavu-core) $$(command -v nginx >/dev/null || echo nginx-light) $$(command -v ip >/dev/null || echo iproute2)"; \
+	test "$$packages" = "  " || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
 	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; } \
 	    || echo "missing here:$$packages; the tests that need them will skip"
 
@@ -69,6 +70,9 @@ format: env
 bench: env
 	$(BIN)/python tools/bench_extract.py --json bench-extract.json
 
+bench-train: env
+	$(BIN)/python tools/bench_train.py --json bench-train.json
+
 bench-loader: env $(BENCH_VENV)/.ready
 	$(BIN)/python tools/bench_loader.py --json bench-loader.json --peers-python $(BENCH_VENV)/bin/python
 
@@ -79,4 +83,4 @@ $(BENCH_VENV)/.ready: tools/bench_loader_requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(INTEROP_VENV) $(BENCH_VENV) $(DEMO) bench bench-extract.json bench-loader.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(INTEROP_VENV) $(BENCH_VENV) $(DEMO) bench bench-extract.json bench-loader.json bench-train.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

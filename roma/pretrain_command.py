@@ -7,6 +7,7 @@ import click
 
 from roma.config import to_json
 from roma.distributed import check_batch, joined, rank_of_environment, use_threads
+from roma.memory import keep_freed_memory
 from roma.pretrain import PretrainReport, pretrain
 from roma.pretrain_config import PRESETS, resolve
 
@@ -62,6 +63,7 @@ def pretrain_command(
             raise click.UsageError(f"--{name} names the shards of that domain; it is missing")
     check_batch(config.batch_size, rank_of_environment()[1])
     use_threads()
+    keep_freed_memory()
     with joined(device) as world:
         result = pretrain(config, out, world, max_steps=max_steps, on_report=_print_report)
         if world.is_leader:

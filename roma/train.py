@@ -23,6 +23,7 @@ from roma import data, schedule
 from roma.config import TrainConfig, resolve, to_json
 from roma.distributed import TIMEOUT_S, check_batch, joined, rank_of_environment, use_threads
 from roma.errors import RomaError
+from roma.memory import keep_freed_memory
 from roma.progress import ProgressLine
 from roma.step import build_networks
 from roma.stopping import Stop, parse_duration
@@ -103,6 +104,7 @@ def train_command(
     rank, world_size = rank_of_environment()
     check_batch(config.batch_size, world_size)
     use_threads()
+    keep_freed_memory()
     if config.compute.deterministic:
         _be_deterministic()
     line = ProgressLine(sys.stderr, is_quiet=quiet)

@@ -24,7 +24,7 @@ from roma.models import VisionTransformer
 NUM_FRAMES = 16
 NUM_SHOWN = 4
 EDGES, STRUCTURE, DISTANCE = "held_out_edges", "held_out_structure", "held_out_distance"
-_NUM_FEATURES = 2048
+_NUM_FEATURES = 1024
 """Tokens or patches of each side that are compared; of more, a fixed draw."""
 _PATCH_PX = 8
 _AT_ONCE = 4
@@ -90,7 +90,7 @@ class HeldOut:
         held_out_structure: `structure_loss` of whole frames, as `loss.similarity` has it; of runs with a ViT alone.
         held_out_distance: An unbiased squared maximum mean discrepancy between translations and day frames, with the cubic
             polynomial kernel of KID (Binkowski et al. 2018, arXiv 1801.01401). It is no KID: the features are not Inception's but
-            tokens of the ViT's last compared layer, or, in runs without one, plain 8x8 patches of RGB pixels; there are 2,048 of a
+            tokens of the ViT's last compared layer, or, in runs without one, plain 8x8 patches of RGB pixels; there are 1,024 of a
             side at most, many of one frame, and so not independent. It compares checkpoints of one run, nothing else. Below 0 where
             the two sides are nearer to each other than their own halves are by chance.
         """
@@ -160,13 +160,14 @@ def polynomial_mmd(first: Float64[Tensor, "M D"], second: Float64[Tensor, "N D"]
     Source: Gretton et al. 2012, lemma 6 (two sums without the diagonal); the kernel is that of Binkowski et al. 2018, arXiv
     1801.01401, section 4.
     """
-    m, n = len(first), len(second)
-    within_first, within_second, across = (
-        _kernel(*pair) for pair in ((first, first), (second, second), (first, second))
-    )
-    inside = (within_first.sum() - within_first.diagonal().sum()) / (m * (m - 1))
-    inside = inside + (within_second.sum() - within_second.diagonal().sum()) / (n * (n - 1))
-    return float(inside - 2 * across.mean())
+    across = _kernel(first, second).mean()
+    return _mean_within(first) + _mean_within(second) - 2 * float(across)
+
+
+def _mean_within(features: Float64[Tensor, "N D"]) -> float:
+    """Mean of the kernel over all pairs of different features."""
+    kernel, count = _kernel(features, features), len(features)
+    return float(kernel.sum() - kernel.diagonal().sum()) / (count * (count - 1))
 
 
 def _kernel(x: Float64[Tensor, "M D"], y: Float64[Tensor, "N D"]) -> Float64[Tensor, "M N"]:

@@ -528,9 +528,12 @@ class Bench:
 
         from roma import data
         from roma.distributed import World, use_threads
+        from roma.memory import keep_freed_memory
         from roma.step import Trainer, build_networks
 
         use_threads()
+        if variant.startswith("ours"):
+            keep_freed_memory()  # as roma/train.py does
         self.name = f"{variant}-{batch_size}"
         self.folder = Path(folder)
         self.config = config_of(BY_NAME[variant], settings, sources, batch_size=batch_size)

@@ -125,7 +125,9 @@ def test_a_stopped_run_leaves_a_beginning_of_what_an_unbroken_one_writes(config:
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_one_line(config: TrainConfig, tmp_path: Path):
     (tmp_path / "snapshot.pt").mkdir()  # where a file should go
-    with pytest.raises(CheckpointError, match=r"the checkpoint is not on the disk: .*snapshot\.pt: cannot be written: is a"):
+    with pytest.raises(
+        CheckpointError, match=r"the checkpoint is not on the disk: .*snapshot\.pt: cannot be written: is a"
+    ):
         trainer.train(config, tmp_path, ALONE, max_steps=3)
 
 
