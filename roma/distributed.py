@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # torch does not mark its exports
+from torch.distributed.rendezvous import rendezvous
 
 from roma.errors import DistributedError
 
@@ -399,14 +400,18 @@ def _meet(rank: int, world_size: int, place: torch.device, timeout_s: float) -> 
     try:
         # nccl's watchdog aborts the process without a word about who is missing: ours speaks first.
         timeout = timedelta(seconds=timeout_s + (4 * SILENT_BEATS * BEAT_S if uses_nccl else 0))
-        dist.init_process_group("nccl" if uses_nccl else "gloo", timeout=timeout)
+        store = next(rendezvous("env://", rank, world_size, timeout=timeout))[0]
+        store.set_timeout(timeout)
+        group_store = PrefixStore(f"start-{_num_starts()}", store)
+        backend = "nccl" if uses_nccl else "gloo"
+        dist.init_process_group(backend, store=group_store, rank=rank, world_size=world_size, timeout=timeout)
         greetings: list[Any] = [None] * world_size
         dist.all_gather_object(greetings, [secrets.token_hex(8), socket.gethostname()])
         # A connection of its own: the process group's one is locked while it waits.
-        store = TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
+        own = TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
         has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         pulse = Pulse(
-            PrefixStore(f"pulse-{greetings[0][0]}", store),
+            PrefixStore(f"pulse-{greetings[0][0]}", own),
             rank=rank,
             hosts=[greeting[1] for greeting in greetings],
             store_name=f"{host}:{port}",
@@ -421,8 +426,8 @@ def _meet(rank: int, world_size: int, place: torch.device, timeout_s: float) -> 
         if dist.is_initialized() and not uses_nccl:
             dist.destroy_process_group()
         raise DistributedError(
-            f"rank {rank} on {socket.gethostname()}: the {world_size} processes cannot meet at {host}:{port} within "
-            f"{timeout_s:g} s ({_first_line(error)}); look whether all were started and reach that address"
+            f"rank {rank} on {socket.gethostname()}: the {world_size} processes cannot meet at {host}:{port} "
+            f"({_first_line(error)}); look whether all were started within {timeout_s:g} s and reach that address"
         ) from error
     return pulse
 
@@ -470,6 +475,15 @@ def _use_interface_towards(host: str) -> None:
             if _address_of(probe, name) == address:
                 os.environ["GLOO_SOCKET_IFNAME"] = name
                 return
+
+
+def _num_starts() -> int:
+    """How often torchrun has started the ranks before.
+
+    Torch 2.13 lets all starts on a machine meet in one store, where a rank may find the addresses of the start before. Several
+    machines count their starts apart: docs/clusters.md gives them a new store each time.
+    """
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if _num_machines() == 1 else 0
 
 
 def _num_machines() -> int:

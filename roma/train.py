@@ -161,7 +161,7 @@ def _facts(config: TrainConfig) -> Iterator[str]:
         known = config.vit.weights in ("hub", "random") or config.vit.weights.startswith("hub:")
         if not config.vit.weights:
             yield "vit.weights is not set; name a weight file with --set vit.weights=PATH"
-        elif not known and not Path(config.vit.weights).is_file():
+        elif not known and not Path(config.vit.weights).exists():
             yield f"vit.weights: {config.vit.weights}: no such file"
     scale = config.optim.lr_scale(config.batch_size)
     rates = config.optim.generator_lr * scale, config.optim.discriminator_lr * scale
@@ -222,11 +222,12 @@ def _logged(out: Path, rank: int, world_size: int, *, verbose: bool) -> Iterator
     logger.info("rank %d of %d begins on %s", rank, world_size, socket.gethostname())
     try:
         yield
-    except (RomaError, InfraredCityError) as error:
-        logger.error("%s", error)
-        raise
-    except Exception:
-        logger.exception("ended by an error")
+    except Exception as error:
+        # To the file alone: whoever catches it tells the console.
+        is_ours = isinstance(error, RomaError | InfraredCityError)
+        trace = None if is_ours else (type(error), error, error.__traceback__)
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "ended by: %s", (error,), trace)
+        handler.handle(record)
         raise
     finally:
         for each, level in zip(loggers, before, strict=True):
