@@ -5,6 +5,7 @@ import fcntl
 import os
 import secrets
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -96,8 +97,12 @@ def remove_temporaries(folder: Path) -> int:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone; a second holder gets an error at once. A killed holder frees it.
+def lock_folder(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold `folder` for this process alone; a second holder gets an error. A killed holder frees it.
+
+    Args:
+        folder: Made if it is not there.
+        wait_s: How long to wait for a holder to end. On network file systems the lock of a dead machine outlives it for a while.
 
     Raises:
         OutputError: Another process holds it, or the folder cannot be written.
@@ -108,10 +113,17 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {_reason(error)}") from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{folder}: another run is writing here; wait for it or choose another --out") from error
+        deadline_s = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline_s:
+                    raise OutputError(
+                        f"{folder}: another run is writing here; wait for it or choose another --out"
+                    ) from error
+            time.sleep(0.1)
         yield
     finally:
         os.close(handle)

@@ -307,6 +307,7 @@ def _loop(
         batch = next(batches)
         waited_s += time.monotonic() - asked_s
         done = step + 1
+        world.beat(done)
         factor = lr_factor(step, total_steps=total, warmup_share=config.schedule.warmup_share)
         result = trainer.step(batch, lr_factor=factor)
         if done % output.log_every == 0 or done == stop:

@@ -119,8 +119,9 @@ def train_command(
         logger.info("%d of %d steps done%s", result.last_step, result.total_steps, _why(result, stop))
     if rank == 0:
         _tell(out, result, stop)
-    if stop.signal is not None and result.is_stopped:
-        click.get_current_context().exit(128 + stop.signal)
+    if result.stop_signal is not None:
+        # Also where another rank got the signal: to torchrun 0 would mean that the run is done.
+        click.get_current_context().exit(128 + result.stop_signal)
 
 
 def _tell(out: Path, result: RunResult, stop: Stop) -> None:
@@ -139,8 +140,8 @@ def _tell(out: Path, result: RunResult, stop: Stop) -> None:
 def _why(result: RunResult, stop: Stop) -> str:
     if not result.is_stopped:
         return ""
-    if stop.signal is not None:
-        return f" by {stop.signal.name}"
+    if result.stop_signal is not None:
+        return f" by {result.stop_signal.name}"
     return " at the time limit" if stop.is_out_of_time else " because another process was told to"
 
 

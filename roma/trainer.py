@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ LOGS = "logs"
 PROFILE = "profile"
 _PROFILE_FROM, _PROFILE_STEPS = 3, 3
 """Steps of this process before the profile begins, and how many it holds."""
+_LOCK_WAIT_S = 100.0
+"""How long a run of several ranks waits for the folder that a lost machine held; NFS 4 frees it after 90 s."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class RunResult:
         total_steps: Steps of the whole run.
         snapshot: Where the snapshot lies.
         is_stopped: Whether some rank's signal or time limit ended it.
+        stop_signal: The first signal that any rank got, the same on all; None without one.
         best: The best checkpoint so far, if any is chosen.
         num_unreadable: Different pictures that could not be read and were replaced, over all ranks and earlier calls.
     """
@@ -76,6 +80,7 @@ class RunResult:
     total_steps: int
     snapshot: Path
     is_stopped: bool = False
+    stop_signal: signal.Signals | None = None
     best: Best | None = None
     num_unreadable: int = 0
 
@@ -114,9 +119,11 @@ def train(
     check_wandb(config.output.wandb)
     told = listeners or Listeners(on_report=on_report)
     if world.is_leader:
-        with lock_folder(run):
+        with lock_folder(run, wait_s=_LOCK_WAIT_S if world.world_size > 1 else 0.0):
             _clear_temporaries(run)
+            world.barrier()  # whoever held the folder before has written its last checkpoint
             return _train(config, run, world, max_steps, stop or Stop(), told)
+    world.barrier()
     return _train(config, run, world, max_steps, stop or Stop(), Listeners())
 
 
@@ -181,7 +188,8 @@ def _train(
         else:
             with _opened(going, newest):
                 last, is_stopped = _loop(going, first=done, until=until)
-        world.barrier()
+        heard = world.texts("" if stop.signal is None else str(int(stop.signal)))
+        signals = [signal.Signals(int(number)) for number in heard if number]
         unreadable = _gather_unreadable(going)
     finally:
         domains.close()
@@ -191,6 +199,7 @@ def _train(
         total_steps=plan.total_steps,
         snapshot=run / checkpoint.SNAPSHOT_NAME,
         is_stopped=is_stopped,
+        stop_signal=signals[0] if signals and is_stopped else None,
         best=going.best,
         num_unreadable=len(unreadable),
     )
@@ -208,6 +217,7 @@ def _loop(run: _Run, *, first: int, until: int) -> tuple[int, bool]:
             with run.clock.waiting():
                 batch = next(batches)
             _log_batch(batch)
+            world.beat(done + 1)
             result = trainer.step(batch, lr_factor=run.plan.factor(done), stop_requested=run.stop.is_requested)
             done += 1
             is_stopped = result.stop or (world.world_size == 1 and run.stop.is_requested)
@@ -215,7 +225,6 @@ def _loop(run: _Run, *, first: int, until: int) -> tuple[int, bool]:
                 _is_due(done, every, total)
                 for every in (output.log_every, output.sample_every, output.checkpoint_every)
             )
-            world.beat(done)
             profiled()
             if run.told.on_step is not None:
                 run.told.on_step(done, total)

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,26 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
         pass
     with lock_folder(folder):
         pass
+
+
+def test_a_holder_that_ends_is_waited_for(tmp_path: Path):
+    may_end = threading.Event()
+    is_held = threading.Event()
+
+    def hold() -> None:
+        with lock_folder(tmp_path):
+            is_held.set()
+            may_end.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_held.wait(30)
+    with pytest.raises(OutputError, match="another run is writing here"), lock_folder(tmp_path, wait_s=0.3):
+        raise AssertionError("two held it")
+    threading.Timer(0.3, may_end.set).start()
+    with lock_folder(tmp_path, wait_s=30):
+        holder.join(30)
+        assert not holder.is_alive()
 
 
 def test_a_killed_writer_frees_its_folder(tmp_path: Path) -> None:
