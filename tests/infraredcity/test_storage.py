@@ -118,7 +118,7 @@ def test_a_holder_that_ends_is_waited_for(tmp_path: Path):
     with pytest.raises(OutputError, match="another run is writing here"), lock_folder(tmp_path, wait_s=0.3):
         raise AssertionError("two held it")
     threading.Timer(0.3, may_end.set).start()
-    with lock_folder(tmp_path, wait_s=30):
+    with lock_folder(tmp_path, wait_s=30.0):
         holder.join(30)
         assert not holder.is_alive()
 
