@@ -1,0 +1,85 @@
+"""What one rank cannot train on stops all of them before the update, with one message; run as a script, this file is one rank."""
+
+import dataclasses
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.roma.conftest import SMALL
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(200)]
+
+
+def one_rank() -> None:
+    import torch
+
+    from roma.config import resolve
+    from roma.data import TrainBatch
+    from roma.distributed import joined
+    from roma.errors import TrainingError
+    from roma.step import Trainer, build_networks
+
+    torch.set_num_threads(1)
+    config = resolve("tiny", mode="image", config_file=None, settings=[*SMALL, "loss.warmup_steps=1"])
+    with joined("cpu", timeout_s=60.0) as world:
+        trainer = Trainer(config, build_networks(config, world.device), world)
+        draw = torch.Generator().manual_seed(world.rank)
+        source = (torch.rand(1, 1, 1, 32, 32, generator=draw) * 2 - 1).expand(-1, -1, 3, -1, -1)
+        batch = TrainBatch(
+            step=0, source=source, target=torch.rand(1, 1, 3, 32, 32, generator=draw) * 2 - 1,
+            keys=((f"night_{world.rank}",),), source_positions=(world.rank,), target_positions=(world.rank,),
+        )  # fmt: skip
+        assert trainer.step(batch, lr_factor=1.0, stop_requested=world.rank == 1).stop  # any rank's wish is all ranks'
+        # The anchor is set at the end of the warm-up, which is no step of an optimiser.
+        watched = [
+            value
+            for name, network in trainer.networks.trained().items()
+            if name != "anchor"
+            for value in network.parameters()
+        ]
+        before = [value.clone() for value in watched]
+        bad = batch if world.rank == 0 else dataclasses.replace(batch, source=source * math.nan)
+        try:
+            trainer.step(dataclasses.replace(bad, step=1), lr_factor=1.0)
+        except TrainingError as error:
+            moved = sum(not torch.equal(a, b) for a, b in zip(before, watched, strict=True))
+            sys.stdout.write(f"{error}\n{moved} of {len(watched)} weights changed\n")
+
+
+def test_the_rank_whose_frames_are_bad_is_named_by_all_and_nobody_updates(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    root = Path(__file__).resolve().parents[2]
+    environment = {
+        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}",
+    }  # fmt: skip
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__], env=environment | {"RANK": str(rank)}, cwd=tmp_path, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=150) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [0, 0], said
+    for out, _ in said:
+        message, moved = out.splitlines()
+        assert message.startswith(
+            "rank 1, step 1: structure_global is nan on night_1; nothing was updated, and no checkpoint"
+        )
+        assert moved.startswith("0 of ")
+
+
+if __name__ == "__main__":
+    one_rank()
