@@ -94,7 +94,9 @@ def ranks(shards: Path, tmp_path: Path) -> Iterator[Ranks]:
 @pytest.mark.parametrize(
     ("lost", "by", "named"),
     [
-        (1, signal.SIGKILL, r"rank 1 on \S+ is gone: last heard \d+ s ago at step \d+"),
+        pytest.param(
+            1, signal.SIGKILL, r"rank 1 on \S+ is gone: last heard \d+ s ago at step \d+", marks=pytest.mark.slow
+        ),
         (1, signal.SIGSTOP, r"rank 1 on \S+ is gone: last heard \d+ s ago at step \d+"),
         (
             0,

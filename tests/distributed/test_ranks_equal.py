@@ -167,7 +167,7 @@ def check_same(expected: Steps, found: Steps) -> None:
 
 
 @pytest.mark.parametrize("mode", ["image", "video", "video, clipped"])
-@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("world_size", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_take_the_steps_of_one_rank_also_with_unequal_shares(worlds: Worlds, world_size: int, mode: str) -> None:
     check_same(worlds.of(1)[mode], worlds.of(world_size)[mode])
 

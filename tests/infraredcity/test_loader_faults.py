@@ -111,7 +111,9 @@ def halved(frames: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
     return frames[..., ::2, ::2].clone()
 
 
-@pytest.mark.parametrize("kind", ["plain", "cropped", "replaced"])
+@pytest.mark.parametrize(
+    "kind", ["plain", pytest.param("cropped", marks=pytest.mark.slow), pytest.param("replaced", marks=pytest.mark.slow)]
+)
 def test_a_hundred_epochs_leave_nothing_behind(extracted: Path, tmp_path: Path, kind: str) -> None:
     folders = [extracted / "city_clear", extracted / "city_day"]
     if kind == "replaced":
