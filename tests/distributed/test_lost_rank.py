@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cluster import train_words
 
 from roma.distributed import BEAT_S
 from roma.metrics import METRICS_NAME
-from tests.roma.conftest import SMALL, write_shards
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roma" / "train.py"
 TIMEOUT_S = 8
 
 
@@ -38,39 +37,16 @@ class Ranks:
             time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lost-rank")
-    write_shards(folder / "infrared", "night", num_frames=20, channels=1, seed=1)
-    write_shards(folder / "visible", "day", num_frames=13, channels=3, seed=2)
-    return folder
-
-
 @pytest.fixture
 def ranks(shards: Path, tmp_path: Path) -> Iterator[Ranks]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    settings = ("schedule.total_steps=100000", "output.checkpoint_every=100000", "output.sample_every=100000")
     words = [
         sys.executable,
-        str(SCRIPT),
-        "--preset",
-        "tiny",
-        "--device",
-        "cpu",
-        "--quiet",
-        "--timeout-s",
-        str(TIMEOUT_S),
+        *train_words(shards, tmp_path / "run", *settings, options=["--timeout-s", str(TIMEOUT_S)]),
     ]
-    words += ["--infrared", f"{shards}/infrared/*.tar", "--visible", f"{shards}/visible/*.tar"]
-    for setting in (
-        *SMALL,
-        "schedule.total_steps=100000",
-        "output.checkpoint_every=100000",
-        "output.sample_every=100000",
-    ):
-        words += ["--set", setting]
-    words += ["--out", str(tmp_path / "run")]
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "GLOO"))},
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",

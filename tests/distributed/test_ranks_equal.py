@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.roma.conftest import SMALL, write_shards
+from tests.roma.conftest import SMALL
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -92,7 +92,8 @@ def one_rank(job: str, result: str) -> None:
 class Worlds:
     """Runs of the same cases by different numbers of ranks, each made once."""
 
-    folder: Path
+    shards: Path
+    results: Path
     made: dict[int, dict[str, list[dict[str, dict[str, float]]]]] = field(default_factory=dict)
 
     def of(self, world_size: int) -> dict[str, list[dict[str, dict[str, float]]]]:
@@ -103,7 +104,7 @@ class Worlds:
     def _run(self, world_size: int) -> dict[str, list[dict[str, dict[str, float]]]]:
         settings = [
             *SMALL, *EVERY_TERM,
-            f'data.infrared=["{self.folder}/infrared/*.tar"]', f'data.visible=["{self.folder}/visible/*.tar"]',
+            f'data.infrared=["{self.shards}/infrared/*.tar"]', f'data.visible=["{self.shards}/visible/*.tar"]',
         ]  # fmt: skip
         cases = {
             "image": {"mode": "image", "settings": settings},
@@ -121,7 +122,7 @@ class Worlds:
             **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size),
             "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}",
         }  # fmt: skip
-        result = self.folder / f"world-{world_size}.json"
+        result = self.results / f"world-{world_size}.json"
         command = [sys.executable, __file__, json.dumps(cases), str(result)]
         ranks = [
             subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
@@ -138,11 +139,8 @@ class Worlds:
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
-    folder = tmp_path_factory.mktemp("worlds")
-    write_shards(folder / "infrared", "night", num_frames=20, channels=1, seed=1)
-    write_shards(folder / "visible", "day", num_frames=13, channels=3, seed=2)
-    return Worlds(folder)
+def worlds(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Worlds:
+    return Worlds(shards, tmp_path_factory.mktemp("worlds"))
 
 
 Steps = list[dict[str, dict[str, float]]]

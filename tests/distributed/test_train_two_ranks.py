@@ -8,37 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
+from cluster import train_words
 
 from roma.checkpoint import load_newest
 from roma.metrics import read_metrics
-from tests.roma.conftest import SMALL, write_shards
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roma" / "train.py"
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("two-ranks")
-    write_shards(folder / "infrared", "night", num_frames=20, channels=1, seed=1)
-    write_shards(folder / "visible", "day", num_frames=13, channels=3, seed=2)
-    return folder
-
 
 def command(shards: Path, run: Path, *more: str, processes: int) -> list[str]:
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        str(SCRIPT),
-    ]
-    words += ["--preset", "tiny", "--infrared", f"{shards}/infrared/*.tar", "--visible", f"{shards}/visible/*.tar"]
-    for setting in SMALL:
-        words += ["--set", setting]
-    return [*words, "--out", str(run), "--device", "cpu", *more]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*torchrun, *train_words(shards, run, options=more)]
 
 
 def start(words: list[str], cwd: Path) -> "subprocess.CompletedProcess[str]":

@@ -14,7 +14,6 @@ from cluster import ROOT, Cluster, check_positions, skip_reason, steps_in, train
 
 from roma.checkpoint import load_newest
 from roma.metrics import read_metrics
-from tests.roma.conftest import write_shards
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(900)]
 needs_namespaces = pytest.mark.skipif(skip_reason() != "", reason=skip_reason())
@@ -29,14 +28,6 @@ LONG = (
     "output.keep_checkpoints=3",
 )
 BATCH = 2
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("two-nodes")
-    write_shards(folder / "infrared", "night", num_frames=20, channels=1, seed=1)
-    write_shards(folder / "visible", "day", num_frames=13, channels=3, seed=2)
-    return folder
 
 
 @pytest.fixture
