@@ -27,22 +27,52 @@ Layers = list[Tensor]
 """Tokens [B, P, D], one tensor for each layer that is looked at."""
 
 
-class ReferenceStep:
-    """The step as the authors compute it.
+class _Step:
+    """What the two steps share: their networks, and how the generator's step ends.
 
     Args:
         config: A run of preset `roma` in video mode.
         networks: Their weights are trained.
+        fused_attention: Of the ViT.
+        trains_vit: Whether gradients of the ViT's weights are kept, though no optimiser has them.
     """
 
-    def __init__(self, config: TrainConfig, networks: Networks) -> None:
+    def __init__(self, config: TrainConfig, networks: Networks, *, fused_attention: bool, trains_vit: bool) -> None:
         self.config = config
         self._discriminator, vit = judges_of(networks)
         self.translator = Translator(networks.generator)
         self.critic = Critic(self._discriminator)
-        self.eye = Eye(config, vit, fused_attention=False)
-        vit.requires_grad_(True)
+        self.eye = Eye(config, vit, fused_attention=fused_attention)
+        vit.requires_grad_(trains_vit)
         self.optimisers = optimisers_of(config, networks)
+
+    def _finish(
+        self, structure_global: Tensor, structure_local: Tensor, motion: Tensor, gan_generator: Tensor
+    ) -> dict[str, Tensor]:
+        """The generator's update, down the weighted sum of its terms; the terms and the sum by name."""
+        loss = self.config.loss
+        total = (
+            loss.global_structure * structure_global
+            + loss.local_structure * structure_local
+            + loss.motion * motion
+            + loss.gan * gan_generator
+        )
+        take(self.optimisers["generator"], total)
+        self._discriminator.requires_grad_(True)
+        return {
+            "structure_global": structure_global.detach(),
+            "structure_local": structure_local.detach(),
+            "motion": motion.detach(),
+            "gan_generator": gan_generator.detach(),
+            "generator_total": total.detach(),
+        }
+
+
+class ReferenceStep(_Step):
+    """The step as the authors compute it; arguments as for `_Step`."""
+
+    def __init__(self, config: TrainConfig, networks: Networks) -> None:
+        super().__init__(config, networks, fused_attention=False, trains_vit=True)
 
     def step(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Take one step; the losses by the names that our own step gives them."""
@@ -69,21 +99,8 @@ class ReferenceStep:
         structure_local = mean([mean(map(distance, *pair)) for pair in zip(in_source, in_fake, strict=True)])
         motion = mean(map(motion_distance, *of_source, *of_fake))
         gan_generator = mean([(self.critic(regions) - 1).square().mean() for regions in fake_regions])
-        total = (
-            loss.global_structure * structure_global
-            + loss.local_structure * structure_local
-            + loss.motion * motion
-            + loss.gan * gan_generator
-        )
-        take(self.optimisers["generator"], total)
-        self._discriminator.requires_grad_(True)
-        return {
-            "structure_global": structure_global.detach(),
-            "structure_local": structure_local.detach(),
-            "motion": motion.detach(),
-            "gan_generator": gan_generator.detach(),
-            "gan_discriminator": gan_discriminator.detach(),
-            "generator_total": total.detach(),
+        return self._finish(structure_global, structure_local, motion, gan_generator) | {
+            "gan_discriminator": gan_discriminator.detach()
         }
 
     def _windows(self, embedded_bpd: Tensor, corners: list[tuple[int, int]]) -> Tensor:
@@ -97,17 +114,11 @@ class ReferenceStep:
         return torch.cat(cut)
 
 
-class PlainStep:
-    """The clean step; arguments as for `ReferenceStep`."""
+class PlainStep(_Step):
+    """The clean step; arguments as for `_Step`."""
 
     def __init__(self, config: TrainConfig, networks: Networks) -> None:
-        self.config = config
-        self._discriminator, vit = judges_of(networks)
-        self.translator = Translator(networks.generator)
-        self.critic = Critic(self._discriminator)
-        self.eye = Eye(config, vit, fused_attention=True)
-        vit.requires_grad_(False)
-        self.optimisers = optimisers_of(config, networks)
+        super().__init__(config, networks, fused_attention=True, trains_vit=False)
 
     def step(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Take one step; the losses by the names that our own step gives them."""
@@ -132,21 +143,8 @@ class PlainStep:
         by_time = [[tokens[time::2] for tokens in layers] for layers in (of_source, of_fake) for time in (0, 1)]
         motion = mean(map(motion_distance, *by_time))
         gan_generator = (self.critic(fake_regions) - 1).square().mean()
-        total = (
-            loss.global_structure * structure_global
-            + loss.local_structure * structure_local
-            + loss.motion * motion
-            + loss.gan * gan_generator
-        )
-        take(self.optimisers["generator"], total)
-        self._discriminator.requires_grad_(True)
-        return {
-            "structure_global": structure_global.detach(),
-            "structure_local": structure_local.detach(),
-            "motion": motion.detach(),
-            "gan_generator": gan_generator.detach(),
-            "gan_discriminator": gan_discriminator.detach(),
-            "generator_total": total.detach(),
+        return self._finish(structure_global, structure_local, motion, gan_generator) | {
+            "gan_discriminator": gan_discriminator.detach()
         }
 
     def _look(self, frames: Tensor, window_index: Tensor) -> tuple[Layers, Layers]:
