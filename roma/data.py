@@ -4,6 +4,7 @@ Every random draw is a function of (seed, purpose, position or step), never of a
 numbers it would have drawn, at any world size.
 """
 
+import json
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -133,6 +134,14 @@ def ahead(items: Iterable[_Item]) -> Generator[_Item, None, None]:
             with suppress(queue.Empty):
                 ready.get(timeout=0.05)
         thread.join()
+
+
+def unreadable(domains: Domains, world: World) -> dict[str, str]:
+    """The pictures that any rank could not read and replaced (`data.on_bad`): why, by key; a collective."""
+    found: dict[str, str] = {}
+    for text in world.texts(json.dumps({**domains.infrared.bad, **domains.visible.bad})):
+        found |= json.loads(text)
+    return found
 
 
 def to_unit_range(frames: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

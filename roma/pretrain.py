@@ -8,8 +8,8 @@ the two a picture is rather than what is in it.
 """
 
 import json
+import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +29,14 @@ from roma.data import Domains, TrainBatch, to_bytes, to_unit_range
 from roma.degrade import degrade
 from roma.distributed import World, check_batch
 from roma.errors import CheckpointError, ConfigError, TrainingError
-from roma.metrics import MetricsLog, grid_of, save_picture
+from roma.metrics import MetricsLog, check_wandb, grid_of, save_picture
 from roma.models import VisionTransformer
 from roma.models.masked_autoencoder import MaskedAutoencoder, draw_masks, masked_loss, painted
 from roma.pretrain_config import PretrainConfig
+from roma.progress import Clock, StepReport
 from roma.schedule import steps_per_epoch
+
+logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"
 SAMPLES = "samples"
@@ -41,27 +44,6 @@ NUM_SAMPLES = 3
 """Pictures of each domain in a sample grid."""
 _STEP, _SAMPLES = 11, 12  # what a draw is for; roma.data and roma.degrade have 1, 2, 3
 _MASK, _TONE = 1, 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainReport:
-    """What the run says of itself at a log step.
-
-    Attributes:
-        step: Steps done.
-        total_steps: Steps of the whole run.
-        losses: This step's mean squared error over masked patches: of all pictures, and of each domain's.
-        images_per_s: Pictures of both domains that were trained on per second over all ranks since the last report.
-        wait_share: Share of that time spent waiting for data on this rank.
-        eta_s: Seconds to the end at this speed.
-    """
-
-    step: int
-    total_steps: int
-    losses: dict[str, float]
-    images_per_s: float
-    wait_share: float
-    eta_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +62,7 @@ def pretrain(
     world: World,
     *,
     max_steps: int | None = None,
-    on_report: Callable[[PretrainReport], None] | None = None,
+    on_report: Callable[[StepReport], None] | None = None,
 ) -> PretrainResult:
     """Train until the schedule ends, going on from the newest checkpoint in `run`; a collective over all ranks.
 
@@ -99,6 +81,7 @@ def pretrain(
         InfraredCityError: The shards are not what they should be.
     """
     check_batch(config.batch_size, world.world_size)
+    check_wandb(config.output.wandb)
     if world.is_leader:
         with lock_folder(run):
             return _pretrain(config, run, world, max_steps, on_report)
@@ -260,7 +243,7 @@ def _pretrain(
     run: Path,
     world: World,
     max_steps: int | None,
-    on_report: Callable[[PretrainReport], None] | None,
+    on_report: Callable[[StepReport], None] | None,
 ) -> PretrainResult:
     domains = data.open_domains(_as_training(config))
     try:
@@ -276,12 +259,15 @@ def _pretrain(
         log = None
         if world.is_leader:
             write_atomic(run / CONFIG_NAME, (json.dumps(to_json(config), indent=1) + "\n").encode())
-            log = MetricsLog(run, resumed_at=done)
+            log = MetricsLog(run, resumed_at=done, wandb_project=config.output.wandb, config=to_json(config))
         try:
             _loop(trainer, domains, run, log, first=done, stop=stop, total=total, on_report=on_report)
         finally:
             if log is not None:
                 log.close()
+        bad = data.unreadable(domains, world)
+        if bad and world.is_leader:
+            logger.warning("%d unreadable pictures were replaced: %s", len(bad), ", ".join(sorted(bad)))
     finally:
         domains.close()
     return PretrainResult(first_step=done, last_step=max(done, stop), total_steps=total, backbone=run / BACKBONE_NAME)
@@ -296,16 +282,15 @@ def _loop(
     first: int,
     stop: int,
     total: int,
-    on_report: Callable[[PretrainReport], None] | None,
+    on_report: Callable[[StepReport], None] | None,
 ) -> None:
     config, world = trainer.config, trainer.world
     output = config.output
     batches = data.train_batches(domains, _as_training(config), world, start_step=first)
-    begun_s, waited_s, reported = time.monotonic(), 0.0, first
+    clock = Clock(world.device)
     for step in range(first, stop):
-        asked_s = time.monotonic()
-        batch = next(batches)
-        waited_s += time.monotonic() - asked_s
+        with clock.waiting():
+            batch = next(batches)
         done = step + 1
         world.beat(done)
         factor = lr_factor(step, total_steps=total, warmup_share=config.schedule.warmup_share)
@@ -316,19 +301,11 @@ def _loop(
             losses = dict(zip(result, means, strict=True))
             if log is not None:
                 log.write({"step": done, **losses, "lr": config.peak_lr * factor})
+            report = clock.report(done, total, losses, images_per_step=config.images_per_step)
+            if log is not None:
+                log.write_speed(done, report.speed())
             if on_report is not None:
-                elapsed_s = max(time.monotonic() - begun_s, 1e-9)
-                on_report(
-                    PretrainReport(
-                        step=done,
-                        total_steps=total,
-                        losses=losses,
-                        images_per_s=(done - reported) * config.images_per_step / elapsed_s,
-                        wait_share=waited_s / elapsed_s,
-                        eta_s=(total - done) * elapsed_s / (done - reported),
-                    )
-                )
-            begun_s, waited_s, reported = time.monotonic(), 0.0, done
+                on_report(report)
         if log is not None and (done % output.sample_every == 0 or done == stop):
             _show_samples(trainer, domains, run, log, done)
         if world.is_leader and (done % output.checkpoint_every == 0 or done == stop):

@@ -1,6 +1,7 @@
 """The command `roma pretrain`, by itself or under torchrun: parse, build, run."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -8,8 +9,9 @@ import click
 from roma.config import to_json
 from roma.distributed import check_batch, joined, rank_of_environment, use_threads
 from roma.memory import keep_freed_memory
-from roma.pretrain import PretrainReport, pretrain
+from roma.pretrain import pretrain
 from roma.pretrain_config import PRESETS, resolve
+from roma.progress import ProgressLine
 
 
 @click.command("pretrain")
@@ -65,18 +67,11 @@ def pretrain_command(
     use_threads()
     keep_freed_memory()
     with joined(device) as world:
-        result = pretrain(config, out, world, max_steps=max_steps, on_report=_print_report)
+        line = ProgressLine(sys.stderr)
+        result = pretrain(config, out, world, max_steps=max_steps, on_report=line.report if world.is_leader else None)
+        line.close()
         if world.is_leader:
             state = "nothing to do" if result.first_step == result.last_step else f"from step {result.first_step}"
             click.echo(
                 f"{out}: {result.last_step} of {result.total_steps} steps ({state}), {result.backbone}", err=True
             )
-
-
-def _print_report(report: PretrainReport) -> None:
-    losses = "  ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
-    click.echo(
-        f"step {report.step}/{report.total_steps}  {losses}  {report.images_per_s:.1f} images/s  "
-        f"wait {report.wait_share:.0%}  {report.eta_s:.0f} s left",
-        err=True,
-    )

@@ -118,6 +118,10 @@ class PretrainConfig:
             raise ConfigError(f"mask_share must be in (0, 1), got {self.mask_share}")
         if not 0 <= self.tone_jitter <= 1:
             raise ConfigError(f"tone_jitter must be in [0, 1], got {self.tone_jitter}")
+        if self.data.held_out or self.output.best_by != OutputConfig().best_by:
+            raise ConfigError(
+                "data.held_out and output.best_by are for roma train; roma pretrain keeps its last encoder"
+            )
         if self.data.crop_size_px != self.vit.image_size:
             raise ConfigError(
                 f"data.crop_size_px must equal vit.image_size {self.vit.image_size}, since the encoder gets the crop as it is, "

@@ -24,7 +24,8 @@ class StepReport:
         step: Steps done.
         total_steps: Steps of the whole run.
         losses: Mean over ranks of this step's terms.
-        images_per_s: Frames of each domain that were read per second over all ranks since the last report.
+        images_per_s: Pictures per second over all ranks since the last report: frames of one domain in training, pictures of both
+            in pretraining.
         wait_share: Share of that time spent waiting for data on this rank.
         memory_mib: Most memory of this process so far: of the GPU by tensors, or without one all that is resident.
         eta_s: Seconds to the end at this speed.

@@ -449,10 +449,8 @@ def _clear_temporaries(run: Path) -> None:
 
 def _gather_unreadable(run: _Run) -> dict[str, str]:
     """All ranks' unreadable pictures, and those of earlier calls, which the leader writes down; a collective."""
-    domains, world = run.domains, run.trainer.world
-    found: dict[str, str] = {}
-    for text in world.texts(json.dumps({**domains.infrared.bad, **domains.visible.bad})):
-        found |= json.loads(text)
+    world = run.trainer.world
+    found = data.unreadable(run.domains, world)
     path = run.folder / LOADER / UNREADABLE_NAME
     if world.is_leader and (found or path.exists()):
         if path.exists():

@@ -22,9 +22,10 @@ from roma.distributed import World
 from roma.errors import ConfigError, DistributedError, RomaError, TrainingError, WeightsError
 from roma.metrics import read_metrics
 from roma.models import VisionTransformer, load_weights
-from roma.pretrain import Pretrainer, PretrainReport, build_autoencoder, lr_factor, painting_task, pretrain
+from roma.pretrain import Pretrainer, build_autoencoder, lr_factor, painting_task, pretrain
 from roma.pretrain_command import pretrain_command
 from roma.pretrain_config import PretrainConfig, preset, resolve
+from roma.progress import StepReport
 from roma.step import build_networks
 from tests.roma.conftest import write_shards
 
@@ -69,7 +70,7 @@ def words(domains: tuple[str, str], run: Path, *more: str) -> list[str]:
 
 
 def test_run_folder_holds_everything_that_the_command_names(config: PretrainConfig, tmp_path: Path):
-    reports: list[PretrainReport] = []
+    reports: list[StepReport] = []
     result = pretrain(config, tmp_path, ALONE, on_report=reports.append)
     assert (result.first_step, result.last_step, result.total_steps) == (0, 4, 4)
     assert result.backbone == tmp_path / "backbone.safetensors"
@@ -357,6 +358,12 @@ def test_dry_run_prints_a_config_that_resolves_to_itself(domains: tuple[str, str
     again = resolve(None, config_file=tmp_path / "config.json", settings=[])
     assert train_config.to_json(again) == json.loads(done.stdout)
     assert again.data.infrared == (domains[0],)
+
+
+@pytest.mark.parametrize("setting", ['data.held_out=["x.tar"]', "output.best_by=held_out_edges"])
+def test_settings_of_training_alone_are_refused(setting: str):
+    with pytest.raises(ConfigError, match=r"data\.held_out and output\.best_by are for roma train"):
+        resolve("tiny", config_file=None, settings=[setting])
 
 
 def test_a_domain_without_shards_is_a_usage_error(tmp_path: Path):
