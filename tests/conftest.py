@@ -1,38 +1,21 @@
 """Fixtures for every test: clips with known pixels, the command in this process, and extracted tiny shards."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Ran, RunCommand
 from synthetic import Shelf, clip_of
 
 from infraredcity.catalog import CLIPS_VARIABLE
 from infraredcity.cli import main
 from infraredcity.executors.local import extract_clip
 from infraredcity.plan import ExtractConfig
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.stdout)
-
-
-RunCommand = Callable[..., Ran]
 
 
 @pytest.fixture(autouse=True)

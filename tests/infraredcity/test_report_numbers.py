@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RunCommand
+from commands import RunCommand
 from synthetic import Shelf, clip_of, picture
 
 from infraredcity import index as sample_index

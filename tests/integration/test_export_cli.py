@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import RunCommand
+from commands import RunCommand
 from synthetic import LITE_RECIPE
 
 from infraredcity import dataset

@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import RunCommand
+from commands import RunCommand
 
 from infraredcity import manifest
 from infraredcity.dataset import open_dataset

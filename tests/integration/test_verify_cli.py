@@ -2,7 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import RunCommand
+from commands import RunCommand
 
 from infraredcity import index as sample_index
 
