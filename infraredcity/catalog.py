@@ -7,6 +7,8 @@ Facts about the nine clips are data in `manifests/clips.toml`; where the files a
   for clips of one's own also scene, weather, modality and time_of_day, and `polarity = "black-hot"` where heat is dark;
 - `--video FILE`: the file of one clip;
 - the environment variable INFRAREDCITY_CLIPS: a folder or a TOML file, used when none of the others is given.
+
+Each of them may be a URL (https://, s3://, gs://, ...): such a clip is read where it is, by ranges.
 """
 
 import os
@@ -17,7 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from infraredcity.errors import CatalogError
+from infraredcity.errors import CatalogError, RemoteError
+from infraredcity.places import FarPath, Place, place, sizes_in
+from infraredcity.remote import is_remote, shown
 
 Modality = Literal["infrared", "visible"]
 Polarity = Literal["white-hot", "black-hot"]
@@ -53,7 +57,8 @@ class Clip:
 
     Attributes:
         clip_id: Name of the clip; lower-case letters, digits, `_` and `-`, so that it can stand in a WebDataset key.
-        paths: The clip's files in order: one, or several for a recording in chunks; empty while nobody said where they are.
+        paths: The clip's files in order, here or behind URLs: one, or several for a recording in chunks; empty while nobody said
+            where they are.
         scene: What is filmed, such as "city".
         weather: "clear", "overcast", or "any" where the data set does not tell them apart.
         modality: What the camera saw.
@@ -63,7 +68,7 @@ class Clip:
     """
 
     clip_id: str
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Place, ...] = ()
     scene: str
     weather: str = "any"
     modality: Modality
@@ -91,23 +96,23 @@ class Clip:
                 f"clip {self.clip_id}: polarity {self.polarity} is for infrared clips, this one is {self.modality}"
             )
 
-    def existing_paths(self) -> tuple[Path, ...]:
+    def existing_paths(self) -> tuple[Place, ...]:
         """The clip's files, after checking that each is there.
 
         Raises:
             CatalogError: No file was named for the clip, or one is missing or is not a file.
+            RemoteError: One is far, and its server cannot be reached or says no.
         """
         if not self.paths:
             raise CatalogError(
                 f"clip {self.clip_id}: no file was named; pass --clips-dir, --clips or --video, or set {CLIPS_VARIABLE}"
             )
         for path in self.paths:
-            if not path.exists():
-                raise CatalogError(
-                    f"clip {self.clip_id}: {path} does not exist; correct the path or copy the clip there"
-                )
-            if not path.is_file():
+            if path.is_file():
+                continue
+            if path.exists():
                 raise CatalogError(f"clip {self.clip_id}: {path} is not a file; name the video itself")
+            raise CatalogError(f"clip {self.clip_id}: {path} does not exist; correct the path or copy the clip there")
         return self.paths
 
 
@@ -157,12 +162,14 @@ def published_counts() -> dict[str, Any]:
     return read_toml(manifests_folder() / "published.toml")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file; CatalogError names the file, and the line where it is not TOML."""
+def read_toml(path: Place) -> dict[str, Any]:
+    """Parse a TOML file; CatalogError names the file, and the line where it is not TOML. RemoteError where it cannot be reached."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CatalogError(f"{path}: no such file") from error
+    except RemoteError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
@@ -171,28 +178,34 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def load(
     *,
-    clips_file: Path | None = None,
-    clips_dir: Path | None = None,
+    clips_file: Place | None = None,
+    clips_dir: Place | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Catalog:
     """The nine clips, with the files and the clips of one's own that the caller named.
 
     Args:
-        clips_file: TOML file of `[clips.<id>]` tables; paths in it are relative to the file.
+        clips_file: TOML file of `[clips.<id>]` tables; paths in it are URLs, or relative to the file.
         clips_dir: Folder of files named `<clip_id>.<ext>`.
-        environment: Where INFRAREDCITY_CLIPS is looked up when neither is given; os.environ by default.
+        environment: Where INFRAREDCITY_CLIPS is looked up when neither is given; os.environ by default. A URL there names a TOML
+            file when it ends in .toml, else a folder.
 
     Raises:
         CatalogError: A file or folder is missing, a table is malformed, or one clip id has two candidate files.
+        RemoteError: A far file or folder cannot be reached, or not be listed.
     """
     clips = dict(_clips_of_file(manifests_folder() / "clips.toml", {}))
     if clips_file is None and clips_dir is None:
         from_environment = (os.environ if environment is None else environment).get(CLIPS_VARIABLE)
         if from_environment:
-            place = Path(from_environment)
-            if not place.exists():
-                raise CatalogError(f"{CLIPS_VARIABLE}={place}: no such file or folder")
-            clips_dir, clips_file = (place, None) if place.is_dir() else (None, place)
+            named = place(from_environment)
+            if isinstance(named, FarPath):
+                is_folder = named.suffix.lower() != ".toml"
+            elif named.exists():
+                is_folder = named.is_dir()
+            else:
+                raise CatalogError(f"{CLIPS_VARIABLE}={named}: no such file or folder")
+            clips_dir, clips_file = (named, None) if is_folder else (None, named)
     if clips_file is not None:
         clips = _clips_of_file(clips_file, clips)
     if clips_dir is not None:
@@ -200,12 +213,12 @@ def load(
     return Catalog(clips)
 
 
-def with_video(catalog: Catalog, clip_id: str, video: Path) -> Catalog:
+def with_video(catalog: Catalog, clip_id: str, video: Place) -> Catalog:
     """The catalogue with `video` as the one file of `clip_id`."""
     return Catalog({**catalog.clips, clip_id: replace(catalog[clip_id], paths=(video,))})
 
 
-def _clips_of_file(path: Path, known: Mapping[str, Clip]) -> dict[str, Clip]:
+def _clips_of_file(path: Place, known: Mapping[str, Clip]) -> dict[str, Clip]:
     tables = read_toml(path).get("clips")
     if not isinstance(tables, dict) or not tables:
         raise CatalogError(f"{path}: holds no [clips.<id>] table")
@@ -213,7 +226,7 @@ def _clips_of_file(path: Path, known: Mapping[str, Clip]) -> dict[str, Clip]:
     for clip_id, table in tables.items():
         where = f"{path}: clips.{clip_id}"
         if not isinstance(table, dict):
-            raise CatalogError(f"{where}: expected a table, found {table!r}")
+            raise CatalogError(f"{where}: expected a table, found {_told(table)}")
         unknown = sorted(set(table) - {*_FACTS, "path", "paths"})
         if unknown:
             raise CatalogError(f"{where}: unknown key {unknown[0]!r}; known are path, paths, {', '.join(_FACTS)}")
@@ -239,28 +252,42 @@ def _check_types(where: str, facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         expected = int if name == "expected_frames" else str
         if not isinstance(value, expected) or isinstance(value, bool):
-            raise CatalogError(f"{where}: {name} must be {expected.__name__}, got {value!r}")
+            raise CatalogError(f"{where}: {name} must be {expected.__name__}, got {_told(value)}")
         if name == "modality" and value not in MODALITIES:
             raise CatalogError(f'{where}: modality must be "infrared" or "visible", got {value!r}')
         if name == "polarity" and value not in POLARITIES:
             raise CatalogError(f'{where}: polarity must be "white-hot" or "black-hot", got {value!r}')
 
 
-def _paths_of(where: str, table: dict[str, Any], base: Path) -> tuple[Path, ...]:
+def _told(value: object) -> str:
+    """A value of a file for a message; a URL may have come to the wrong place, and its credentials with it."""
+    return shown(repr(value))
+
+
+def _paths_of(where: str, table: dict[str, Any], base: Place) -> tuple[Place, ...]:
     if "path" in table and "paths" in table:
         raise CatalogError(f"{where}: has both path and paths; keep one")
     given = [table["path"]] if "path" in table else table.get("paths", [])
     if not isinstance(given, list) or not all(isinstance(item, str) and item for item in given):
         raise CatalogError(f"{where}: path must be a string and paths a list of strings")
-    return tuple(base / Path(item).expanduser() for item in given)
+    return tuple(_path_of(base, item) for item in given)
 
 
-def _with_files_of_folder(folder: Path, clips: dict[str, Clip]) -> dict[str, Clip]:
+def _path_of(base: Place, item: str) -> Place:
+    """Where a path of a TOML file leads: a URL anywhere, an absolute path here, else beside the file."""
+    if is_remote(item):
+        return FarPath(item)
+    here = Path(item).expanduser()
+    return here if here.is_absolute() else base / item
+
+
+def _with_files_of_folder(folder: Place, clips: dict[str, Clip]) -> dict[str, Clip]:
     if not folder.is_dir():
         raise CatalogError(f"{folder}: no such folder; --clips-dir names the folder of <clip_id>.<ext> files")
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.stem in clips and path.is_file():
+    found: dict[str, list[Place]] = {}
+    for name in sorted(sizes_in(folder)):
+        path = folder / name
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.stem in clips:
             found.setdefault(path.stem, []).append(path)
     for clip_id, candidates in found.items():
         if len(candidates) > 1:

@@ -5,7 +5,6 @@ without it is not finished, and so is no part yet.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,9 +14,11 @@ import numpy as np
 
 from infraredcity import index as sample_index
 from infraredcity import manifest
-from infraredcity.errors import ManifestError
-from infraredcity.index import FROZEN, REPEAT, SUSPECT, SampleIndex
+from infraredcity.errors import ManifestError, RemoteError
+from infraredcity.index import BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.manifest import ClipFacts, Columns
+from infraredcity.places import FarPath, Place, sizes_in, walk
+from infraredcity.threads import in_order, threads_for
 
 RECORD_NAMES = ("lite.json", "shards.json", "import.json")
 """What begins and ends a data set that was made from others."""
@@ -38,7 +39,7 @@ class Part:
         split: "all", "train" or "test".
     """
 
-    path: Path
+    path: Place
     name: str
     index: SampleIndex
     clips: Mapping[str, ClipFacts]
@@ -48,29 +49,52 @@ class Part:
         """Its manifest, with shards named from the data set's folder."""
         return manifest.in_folder(manifest.columns(self.index, self.clips, split=self.split), self.name)
 
+    def blocks(self) -> Iterator[Columns]:
+        """The same, a few rows after the other."""
+        return manifest.blocks(self.index, self.clips, split=self.split, folder=self.name)
 
-def part_names(root: Path) -> list[str]:
+
+def part_names(root: Place) -> list[str]:
     """The folders at and below `root` that hold shards or what describes them, in order of their names; see `Part.name`.
 
     Unfinished and damaged ones are among them. Links to folders are not followed.
     """
+    return names_of_parts(folders_of(root))
+
+
+def names_of_parts(folders: Mapping[str, set[str]]) -> list[str]:
+    """The parts among folders that `folders_of` gave."""
     marks = {manifest.CLIPS_NAME, sample_index.INDEX_NAME}
     return sorted(
-        name for name, files in folders_below(root) if marks & files or any(file.endswith(".tar") for file in files)
+        name for name, files in folders.items() if marks & files or any(file.endswith(".tar") for file in files)
     )
 
 
-def folders_below(root: Path) -> Iterator[tuple[str, set[str]]]:
-    """The folders at and below `root`, named as parts are, each with the files in it; hidden ones and links are left out."""
-    for place, folders, files in os.walk(root):
-        below = Path(place).relative_to(root)
+def folders_of(root: Place) -> dict[str, set[str]]:
+    """What `folders_below` gives; of a part behind a server that lists nothing, the index alone."""
+    try:
+        return dict(folders_below(root))
+    except RemoteError:
+        if not (root / sample_index.INDEX_NAME).is_file():
+            raise
+        return {".": {sample_index.INDEX_NAME}}
+
+
+def folders_below(root: Place) -> Iterator[tuple[str, set[str]]]:
+    """The folders at and below `root`, named as parts are, each with the files in it.
+
+    Hidden ones and links are left out, and the markers of extraction, of which there may be a million.
+    """
+    for place, folders, files in walk(root):
+        below = place.relative_to(root)  # type: ignore[arg-type]  # both are here, or both are far
         if len(below.parts) >= _MAX_DEPTH:
             folders.clear()
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        left_out = {MARKERS} if JOB_NAME in files else set()
+        folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder not in left_out)
         yield below.as_posix(), {*files}
 
 
-def sets_of(root: Path, names: Sequence[str]) -> dict[str | None, list[str]]:
+def sets_of(root: Place, names: Sequence[str]) -> dict[str | None, list[str]]:
     """Parts by the data set they belong to: the nearest folder with a record, or with a manifest of several parts; None for no set.
 
     Args:
@@ -93,25 +117,30 @@ def sets_of(root: Path, names: Sequence[str]) -> dict[str | None, list[str]]:
     return sets
 
 
-def open_part(root: Path, name: str = ".") -> Part:
+def open_part(root: Place, name: str = ".") -> Part:
     """One part of a data set.
 
     Raises:
         ManifestError: Its index or its clips.json is missing or damaged, or they name different clips.
     """
+    return open_with_hash(root, name)[0]
+
+
+def open_with_hash(root: Place, name: str = ".") -> tuple[Part, str]:
+    """As `open_part`, with the hash of its rows that its index was written with."""
     folder = root / name
     clips, split = manifest.read_folder(folder)
-    index = sample_index.load(folder)
+    index, stored_hash = sample_index.load_with_hash(folder)
     missing = [clip_id for clip_id in index.clips if clip_id not in clips]
     if missing:
         raise ManifestError(
             f"{folder / manifest.CLIPS_NAME}: lacks clip {missing[0]}, which {sample_index.INDEX_NAME} has; "
             'rebuild both with "infraredcity repair"'
         )
-    return Part(path=folder, name=name, index=index, clips=clips, split=split)
+    return Part(path=folder, name=name, index=index, clips=clips, split=split), stored_hash
 
 
-def open_dataset(root: Path) -> list[Part]:
+def open_dataset(root: Place) -> list[Part]:
     """All parts of a data set, in order of their names.
 
     Raises:
@@ -124,13 +153,66 @@ def open_dataset(root: Path) -> list[Part]:
     return [open_part(root, name) for name in names]
 
 
+def shard_sizes(part: Part) -> dict[str, int]:
+    """The shards of a part that are there, with their bytes: from one listing, or asked one by one over http."""
+    if not isinstance(part.path, FarPath) or part.path.scheme not in ("http", "https"):
+        there = sizes_in(part.path)
+        return {info.name: there[info.name] for info in part.index.shards if info.name in there}
+    names = [info.name for info in part.index.shards]
+    sizes = in_order(_size_of, (part.path / name for name in names), num_threads=threads_for(part.path), name="sizes")
+    return {name: size for name, size in zip(names, sizes, strict=True) if size is not None}
+
+
+def _size_of(path: Place) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
 def rows_of(parts: Sequence[Part]) -> Columns:
     """The manifest of a data set: all rows of all parts, in order."""
     return manifest.concatenate([part.rows() for part in parts])
 
 
+def rows_hash(parts: Sequence[Part]) -> str:
+    """The `manifest.rows_hash` of all rows of all parts, in little memory."""
+    return manifest.hash_of_sorted(_sorted_blocks(parts))
+
+
+def _sorted_blocks(parts: Sequence[Part]) -> Iterator[Columns]:
+    """All rows of all parts, sorted by split and key."""
+    sizes = [len(part.index) for part in parts]
+    keys = [np.array(block.keys(), "S") for part in parts for block in part.index.blocks()]
+    splits = np.repeat(np.array([part.split for part in parts], "S"), sizes)
+    order = np.lexsort((np.concatenate(keys), splits)) if keys else np.zeros(0, np.int64)
+    ends = np.cumsum(sizes)
+    for start in range(0, len(order), BLOCK_ROWS):
+        chosen = order[start : start + BLOCK_ROWS]
+        part_of = np.searchsorted(ends, chosen, side="right")
+        pieces, places = [], []
+        for number in np.unique(part_of).tolist():
+            part, here = parts[number], np.flatnonzero(part_of == number)
+            rows = chosen[here] - (int(ends[number]) - sizes[number])
+            pieces.append(manifest.columns(part.index.take(rows), part.clips, split=part.split))
+            places.append(here)
+        yield manifest.take(manifest.concatenate(pieces), np.argsort(np.concatenate(places)))
+
+
+def write_manifest(root: Place, parts: Sequence[Part]) -> None:
+    """Write the manifest of a data set of several parts into its own folder."""
+    manifest.write_blocks(root, (block for part in parts for block in part.blocks()))
+
+
 def write_part(
-    root: Path, name: str, index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all"
+    root: Place,
+    name: str,
+    index: SampleIndex,
+    clips: Mapping[str, ClipFacts],
+    *,
+    split: str = "all",
+    json_sizes: np.ndarray | None = None,
+    with_dali: bool = True,
 ) -> Part:
     """Write all that describes the shards of `root`/`name`: index, manifest, index files of other readers, and clips.json last.
 
@@ -140,6 +222,8 @@ def write_part(
         index: Its samples; their shards stand there already.
         clips: Facts of at least its clips; what counts samples is counted anew.
         split: See `Part`.
+        json_sizes: See `manifest.write_reader_indexes`.
+        with_dali: As there.
 
     Raises:
         ManifestError: The index contradicts the shards.
@@ -147,14 +231,16 @@ def write_part(
     """
     folder = root / name
     facts = counted(index, clips)
-    manifest.write_reader_indexes(folder, index, name=reader_name(root, name))
-    manifest.write_columns(folder, manifest.columns(index, facts, split=split))
+    manifest.write_reader_indexes(
+        folder, index, name=reader_name(root, name), json_sizes=json_sizes, with_dali=with_dali
+    )
+    manifest.write_rows(folder, index, facts, split=split)
     sample_index.save(index, folder)
     manifest.write_clips(folder, list(facts.values()), split=split)
     return Part(path=folder, name=name, index=index, clips=facts, split=split)
 
 
-def reader_name(root: Path, name: str) -> str:
+def reader_name(root: Place, name: str) -> str:
     """What a part calls itself in index.json."""
     return root.resolve().name if name == "." else name.replace("/", "-")
 

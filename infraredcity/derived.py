@@ -1,13 +1,14 @@
 """Data sets made from others: begun with a record that has no report, ended with one, so that a killed run is known and done again.
 
 The record names the folders that belong to the set and a hash of everything it was made from: the same command finds its work done,
-another one does not overwrite it.
+another one does not overwrite it. A set may be made on another machine (`--out s3://...`), where no lock is held: two commands that
+make one set there at a time would mix their shards, which is for the user to avoid and for `verify` to find.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from infraredcity import index as sample_index
 from infraredcity import manifest
 from infraredcity.errors import OutputError
 from infraredcity.manifest import is_inside
-from infraredcity.storage import remove_temporaries, write_atomic
+from infraredcity.places import FarPath, Place, sizes_in
+from infraredcity.storage import TEMPORARY_PREFIX, lock_folder, write_atomic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class Making:
         folders: Its parts.
     """
 
-    out: Path
+    out: Place
     record_name: str
     what: str
     format: str
@@ -43,6 +45,10 @@ class Making:
     def inputs_hash(self) -> str:
         """sha256 over all it is made from."""
         return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()
+
+    def held(self) -> AbstractContextManager[None]:
+        """Its folder, held for this process alone where that can be done."""
+        return nullcontext() if isinstance(self.out, FarPath) else lock_folder(self.out)
 
     def write_record(self, report: Mapping[str, Any] | None) -> None:
         """Write the record: None before the first shard, the report after all else."""
@@ -58,7 +64,7 @@ class Making:
     def standing(self, *, overwrite: bool) -> dict[str, Any] | None:
         """The report of the same set if it stands in `out` whole; otherwise the place is cleared, or found to be taken.
 
-        The caller holds the folder's lock.
+        The caller holds the folder, see `held`.
 
         Raises:
             OutputError: Another set, or shards that no record knows, stand there, and `overwrite` is not given.
@@ -91,34 +97,37 @@ class Making:
                 )
         path.unlink(missing_ok=True)
         for folder in sorted(stale):
-            if (self.out / folder).is_dir():
-                _clear(self.out / folder, below=self.out)
+            _clear(self.out / folder)
+            if isinstance(self.out, Path):
+                _remove_empty(self.out / folder, below=self.out)
         return None
 
 
-def _clear(folder: Path, *, below: Path) -> None:
-    """Delete a part as far as we wrote it, its marks of completeness first; then folders that are empty, up to `below`."""
-    names = (
+def _clear(folder: Place) -> None:
+    """Delete a part as far as we wrote it, its marks of completeness first."""
+    there = sizes_in(folder)
+    marks = (
         manifest.CLIPS_NAME,
         sample_index.INDEX_NAME,
         manifest.CSV_NAME,
         manifest.PARQUET_NAME,
         manifest.WIDS_NAME,
     )
-    remove_temporaries(folder)
-    for path in [*(folder / name for name in names), *sorted(folder.glob("*.tar")), *sorted(folder.glob("*.idx"))]:
-        path.unlink(missing_ok=True)
-    place = folder
-    while place != below:
+    ours = sorted(name for name in there if name.endswith((".tar", ".idx")) or name.startswith(TEMPORARY_PREFIX))
+    for name in (*(name for name in marks if name in there), *ours):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _remove_empty(folder: Path, *, below: Path) -> None:
+    """Delete folders that are empty, from `folder` up to `below`."""
+    while folder != below:
         with suppress(OSError):  # something of the user's is in there
-            place.rmdir()
-        place = place.parent
+            folder.rmdir()
+        folder = folder.parent
 
 
-def _is_whole(folder: Path) -> bool:
-    if not (folder / manifest.CLIPS_NAME).is_file() or not (folder / sample_index.INDEX_NAME).is_file():
+def _is_whole(folder: Place) -> bool:
+    there = sizes_in(folder)
+    if manifest.CLIPS_NAME not in there or sample_index.INDEX_NAME not in there:
         return False
-    infos = sample_index.load(folder).shards
-    return all(
-        (folder / info.name).is_file() and (folder / info.name).stat().st_size == info.size_bytes for info in infos
-    )
+    return all(there.get(info.name) == info.size_bytes for info in sample_index.load(folder).shards)

@@ -7,6 +7,7 @@ InfraredCityError
 ├── ShardError          a tar that is missing, damaged or not in its index
 ├── ManifestError       a manifest or index that is missing, of another build, or that contradicts its shards
 ├── RemoteError         a file on another machine that cannot be read in time, changed, or is not what was expected
+│   └── RemoteMissingError   there is no such file on it
 ├── OutputError         an output folder that is in use, full, read-only or made with other settings
 ├── RecipeError         a Lite recipe that cannot be met
 └── MissingExtraError   an optional package that is not installed
@@ -55,6 +56,13 @@ class RemoteError(InfraredCityError):
     def __init__(self, message: str, *, is_missing: bool = False) -> None:
         super().__init__(message)
         self.is_missing = is_missing
+
+
+class RemoteMissingError(RemoteError, FileNotFoundError):
+    """There is no such file on the other machine; also a FileNotFoundError, so that far and near places fail alike."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, is_missing=True)
 
 
 class OutputError(InfraredCityError):

@@ -1,54 +1,52 @@
 """Extraction: the frames of one clip into shards, a segment at a time, so that a killed run goes on where it stopped.
 
-A segment is done when its marker stands in `segments/`; the marker is written after the shard's rename. `finalize` turns all
+A segment is done when its marker stands in `segments/`; the marker is written after the shard's rename. `finalize` merges all
 markers into the index, the manifest and the gaps, and writes clips.json last. Shards depend on the clip, the config and the
-codec libraries alone: not on workers, threads, or how often the work was interrupted.
+codec libraries alone: not on workers, threads, machines, or how often the work was interrupted.
 
 What a frame is worth is said in its mark: suspect where it follows damage, repeat where it shows the picture before it once more,
 frozen where it hardly differs from that (a thermal camera's shutter does this every few minutes).
 """
 
-import base64
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from infraredcity import index as sample_index
-from infraredcity import manifest
-from infraredcity.catalog import Clip, ColorMode
-from infraredcity.dataset import GAPS_NAME, JOB_NAME, MARKERS, write_part
+from infraredcity import manifest, markers
+from infraredcity.catalog import Clip
+from infraredcity.claim import Claim, differing, differing_source, frames_sha256, sources_of
+from infraredcity.claim import read as read_claim
+from infraredcity.dataset import GAPS_NAME, JOB_NAME, MARKERS
 from infraredcity.errors import OutputError, VideoDecodeError
-from infraredcity.images import encode, invert, is_inverted, mean_difference, suffix_of
-from infraredcity.index import FROZEN, REPEAT, SUSPECT, IndexEntry, ShardInfo, key_of
-from infraredcity.plan import ExtractConfig, Segment, segments
+from infraredcity.images import encode, invert, suffix_of
+from infraredcity.index import IndexEntry, ShardInfo, key_of
+from infraredcity.markers import SegmentHead, SegmentRows
+from infraredcity.merge import ExtractReport, Hang, difference, gaps_of, merge
+from infraredcity.places import FarPath, Place, sizes_in
+from infraredcity.plan import ExtractConfig, Segment, segment_of, segments
 from infraredcity.shard_writer import open_shard
-from infraredcity.storage import fsync_folder, remove_temporaries, write_atomic
+from infraredcity.storage import TEMPORARY_PREFIX, remove_temporaries, write_atomic
+from infraredcity.threads import num_cores
 from infraredcity.tone import LevelCounts, ToneMap, fit_tone
 from infraredcity.video import ClipVideo, Decoded, DecoderName, FrameRange, choose_decoder, decode, open_clip
 
-HANGS_NAME = "hangs.json"
-_JOB_FORMAT = "infraredcity-extract-2"
+_HANGS = "hangs"
+"""Folder of them: what each part looks into must not grow with the shards that lie beside it."""
 _BYTES_LIBRARIES = ("av", "numpy", "opencv-python-headless", "simplejpeg")
-_FROZEN_SHARE = 0.1
-"""A frame is frozen when it differs from the one before by at most this share of a calm difference: even the noise is missing."""
-_CALM_PERCENTILE = 10
-"""A calm difference: that of the clip's calmest tenth, so that a car that waits at a light is no frozen picture."""
+_HAS_COLOR = "its pictures have colour, of which gray stills keep the luma alone; --color rgb keeps it"
 _BATCH_FRAMES = 4
 """Frames that go to an encoding thread together, since every hand-over costs a switch between threads."""
 _GLANCE_PX = 32
 """Two samples are compared by about this many pixels each way, taken at equal distances."""
-_NO_PICTURE = "the decoder could not make a picture of it"
-_DROPPED = "suspect, since it follows damage, and left out as asked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,19 +57,17 @@ class ExtractJob:
     video: ClipVideo
     config: ExtractConfig
     decoder: DecoderName
-    folder: Path
+    folder: Place
     segments: tuple[Segment, ...]
-    versions: dict[str, str]
+    """Those that are to be done: of the whole clip, or of a part."""
+    versions: Mapping[str, str]
     device: str
     """"cpu" or "cuda:N"."""
-    hangs: "tuple[Hang, ...]" = ()
+    hangs: tuple[Hang, ...] = ()
     tone: ToneMap | None = None
     """How counts become levels; None where there are no counts, where they are kept, or not yet (see `needs_tone`)."""
-
-    @property
-    def color(self) -> ColorMode:
-        """Channels of the stills: as configured, else gray for infrared and deep clips and rgb for other visible ones."""
-        return self.config.color or ("gray" if self.clip.modality == "infrared" or self.is_deep else "rgb")
+    identity: str = ""
+    """sha256 of the claim on the folder; empty before `claim`."""
 
     @property
     def is_deep(self) -> bool:
@@ -84,9 +80,26 @@ class ExtractJob:
         return self.is_deep and self.config.image_format != "png16" and self.tone is None
 
     @property
-    def is_inverted(self) -> bool:
-        """Whether levels are turned around."""
-        return self.clip.modality == "infrared" and is_inverted(self.clip.polarity, self.config.polarity)
+    def claim(self) -> Claim:
+        """What the work is bound to."""
+        claim = Claim(
+            clip=replace(self.clip, paths=(), expected_frames=None),
+            config=self.config,
+            decoder=self.decoder,
+            tone=self.tone,
+            sources=sources_of(self.video),
+            versions=self.versions,
+            time_base=str(self.video.time_base),
+            nominal_fps=self.video.parts[0].nominal_fps,
+            num_frames=self.video.num_frames,
+            frames_sha256=frames_sha256(self.video),
+            break_frames=self.video.break_frames,
+            is_deep=self.is_deep,
+            suspect=self.video.suspect,
+        )
+        if claim.color == "gray" and not self.is_deep and any(part.has_color for part in self.video.parts):
+            return replace(claim, suspect=(*claim.suspect, _HAS_COLOR))
+        return claim
 
     def first_decoded(self, frame_index: int) -> int:
         """The first frame at or after `frame_index` that is not given up because of a hang."""
@@ -101,72 +114,8 @@ class ExtractJob:
         return self.decoder == "pyav" and all(part.is_seekable for part in self.video.parts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hang:
-    """Frames, half-open, that are not decoded since the decoder hung at the first of them."""
-
-    start_frame: int
-    stop_frame: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """Frames of a clip that could not be had: first_frame to last_frame, both included."""
-
-    clip: str
-    first_frame: int
-    last_frame: int
-    num_frames: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractReport:
-    """What extraction of one clip ended with.
-
-    Attributes:
-        clip: The clip's id.
-        folder: Where its samples lie.
-        num_frames: Samples written, over all runs.
-        new_frames: Samples written by this run.
-        num_shards: Shards, or 0 for plain files.
-        size_bytes: Bytes of all shards or files.
-        gaps: Frames that could not be decoded, or were left out.
-        num_suspect: Samples that follow damage.
-        num_repeats: Samples that show the picture before them once more.
-        num_frozen: Samples that hardly differ from the one before.
-        tone: Counts that became black and white, for clips of more than 8 bits.
-        expected_frames: What the catalogue says the whole clip holds, if it does.
-        clip_frames: What the clip's files hold.
-        decoder: Which library decoded.
-        suspect: What the scan found wrong with the files.
-    """
-
-    clip: str
-    folder: str
-    num_frames: int
-    new_frames: int
-    num_shards: int
-    size_bytes: int
-    gaps: tuple[Gap, ...]
-    num_suspect: int
-    num_repeats: int
-    num_frozen: int
-    tone: ToneMap | None
-    expected_frames: int | None
-    clip_frames: int
-    decoder: str
-    suspect: tuple[str, ...]
-
-    @property
-    def has_expected_count(self) -> bool:
-        """Whether the clip holds as many frames as the catalogue says, where it says."""
-        return self.expected_frames is None or self.expected_frames == self.clip_frames
-
-
-def prepare(clip: Clip, config: ExtractConfig, out: Path, *, overwrite: bool = False) -> ExtractJob:
-    """Probe the clip, plan its segments and look what stands in `out`/<clip_id>. The caller holds the folder's lock.
+def prepare(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool = False) -> ExtractJob:
+    """Probe the clip, plan its segments and look what stands in `out`/<clip_id>. The caller is the only one who writes there.
 
     The job may still need its tone; `claim` it before segments are written.
 
@@ -183,7 +132,70 @@ def prepare(clip: Clip, config: ExtractConfig, out: Path, *, overwrite: bool = F
         MissingExtraError: A package that writing the manifest needs is missing.
     """
     manifest.check_packages()
+    job = _opened(clip, config, out / clip.clip_id)
+    job = replace(job, segments=segments(clip.clip_id, job.video.num_frames, config))
+    folder = job.folder
+    # A run that finished no segment (a crop outside the picture, a device that is not there) binds nobody to its settings.
+    stands = (folder / JOB_NAME).exists()
+    if overwrite or (stands and not any_done(folder)):
+        _clear(folder)
+    elif stands:
+        job = _going_on(job)
+    (folder / MARKERS).mkdir(exist_ok=True)
+    remove_leftovers(folder)
+    return replace(job, hangs=read_hangs(folder))
+
+
+def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> ExtractJob:
+    """The job of some segments of a clip whose extraction was planned, perhaps on another machine; others may write there too.
+
+    Args:
+        clip: The clip, with its files as they are named here.
+        planned: What the work is bound to.
+        out: Folder that has one folder per clip.
+        numbers: The segments to do.
+
+    Raises:
+        CatalogError: The clip's file is missing.
+        VideoDecodeError: It is no video, or the decoder cannot be trusted with it.
+        OutputError: The file differs from the one that was planned, the libraries here are other ones, or the folder is bound to
+            other work.
+    """
     folder = out / clip.clip_id
+    claimed = read_claim(folder)
+    if claimed is None:
+        planned.write(folder)  # the same bytes, whichever part is first
+    elif claimed.identity != planned.identity:
+        told = differing(claimed, planned, with_versions=True) or differing_source(claimed, planned) or "another scan"
+        raise OutputError(
+            f"{folder}: belongs to other work: {told}; use the plan that was made for it, or another --out"
+        )
+    job = _opened(clip, planned.config, folder)
+    there = job.video.num_frames
+    other = differing_source(planned, job.claim)
+    if other is not None:
+        names = ", ".join(str(path) for path in clip.paths)
+        raise OutputError(f"clip {clip.clip_id}: {names} here is not what was planned but {other}; copy the clip again")
+    if there != planned.num_frames:
+        raise OutputError(
+            f"clip {clip.clip_id}: the scan finds {there} frames here, the plan {planned.num_frames}; "
+            "install the same version of av on all machines"
+        )
+    segments_of_part = tuple(segment_of(clip.clip_id, there, planned.config, number) for number in numbers)
+    job = replace(
+        job, segments=segments_of_part, tone=planned.tone, identity=planned.identity, hangs=read_hangs(folder)
+    )
+    if job.decoder != planned.decoder or (job.versions != planned.versions and pending(job)):
+        here = differing(planned, job.claim, with_versions=True)
+        raise OutputError(
+            f"clip {clip.clip_id}: was planned with {here} here; other versions may give other bytes, so install the same"
+        )
+    (folder / MARKERS).mkdir(parents=True, exist_ok=True)
+    return replace(job, versions=planned.versions)
+
+
+def _opened(clip: Clip, config: ExtractConfig, folder: Place) -> ExtractJob:
+    """The job without its segments, of which a part has few."""
     video = open_clip(clip.existing_paths(), kept_in=folder)
     decoder, device = choose_decoder(video, config.decoder, config.device)
     job = ExtractJob(
@@ -193,27 +205,27 @@ def prepare(clip: Clip, config: ExtractConfig, out: Path, *, overwrite: bool = F
         decoder=decoder,
         device=device,
         folder=folder,
-        segments=segments(clip.clip_id, video.num_frames, config),
-        versions=_versions(),
+        segments=(),
+        versions=versions_here(),
         tone=None if config.tone_range is None else ToneMap(low=config.tone_range[0], high=config.tone_range[1]),
     )
     _check_depth(job)
-    # A run that finished no segment (a crop outside the picture, a device that is not there) binds nobody to its settings.
-    stands = (folder / JOB_NAME).exists()
-    if overwrite or (stands and not any((folder / MARKERS).glob("*.json"))):
-        _clear(folder)
-    elif stands:
-        job = _going_on(job)
-    (folder / MARKERS).mkdir(exist_ok=True)
-    remove_leftovers(folder)
-    return replace(job, hangs=_read_hangs(folder))
+    return job
 
 
-def claim(job: ExtractJob) -> None:
-    """Bind the clip's folder to this job's settings."""
+def claim(job: ExtractJob) -> ExtractJob:
+    """Bind the clip's folder to this job's settings; the job with its identity."""
     assert not job.needs_tone
-    if not (job.folder / JOB_NAME).exists():
-        write_atomic(job.folder / JOB_NAME, _json_bytes(_job_record(job)))
+    if job.identity:
+        return job
+    claimed = job.claim
+    claimed.write(job.folder)
+    return replace(job, identity=claimed.identity)
+
+
+def any_done(folder: Place) -> bool:
+    """Whether a segment was finished in a clip's folder."""
+    return bool(markers.numbers_in(folder))
 
 
 def fit_clip_tone(job: ExtractJob, on_alive: Callable[[int], None] = lambda _frame: None) -> ToneMap:
@@ -229,6 +241,24 @@ def fit_clip_tone(job: ExtractJob, on_alive: Callable[[int], None] = lambda _fra
     return fit_tone(counts.histogram, job.config.tone or "percentile")
 
 
+def sample_stills(job: ExtractJob, *, num_places: int, num_frames: int) -> tuple[list[int], int]:
+    """Bytes of some of a job's stills, a few in a row from some places of the clip, and the pixels of one (0 without any)."""
+    still_of = _StillMaker(job)
+    sizes: list[int] = []
+    pixels = 0
+    for number in range(num_places):
+        segment = job.segments[len(job.segments) * number // num_places]
+        frames = replace(
+            segment.frames,
+            stop_frame=min(segment.frames.stop_frame, segment.frames.start_frame + num_frames * job.config.every),
+        )
+        for decoded in _decoded(job, frames, lambda _frame: None):
+            still = still_of(decoded)
+            sizes.append(len(still.data))
+            pixels = still.width_px * still.height_px
+    return sizes, pixels
+
+
 def with_tone(job: ExtractJob, tone: ToneMap) -> ExtractJob:
     """The job with its tone."""
     return replace(job, tone=tone)
@@ -236,9 +266,13 @@ def with_tone(job: ExtractJob, tone: ToneMap) -> ExtractJob:
 
 def check_whole(job: ExtractJob) -> None:
     """VideoDecodeError if a frame of the finished segments is missing or suspect."""
-    markers = [_read_marker(job, segment) for segment in job.segments]
-    gaps = _gaps(job, markers)
-    suspects = [entry.frame_index for marker in markers for entry in marker.entries if entry.mark & SUSPECT]
+    numbers = [segment.number for segment in job.segments]
+    missing: list[int] = []
+    suspects: list[int] = []
+    for _, rows in markers.read_all(job.folder, numbers):
+        missing += rows.missing
+        suspects += rows.suspect
+    gaps = gaps_of(job.claim, missing, frozenset(), job.hangs)
     if gaps:
         raise VideoDecodeError(
             f"clip {job.clip.clip_id}: {sum(gap.num_frames for gap in gaps)} frames are missing, first {gaps[0].first_frame} to "
@@ -252,17 +286,32 @@ def check_whole(job: ExtractJob) -> None:
 
 
 def with_hang(job: ExtractJob, hang: Hang) -> ExtractJob:
-    """The job with one more stretch that is not decoded, remembered beside the output for later runs."""
-    hangs = (*job.hangs, hang)
-    write_atomic(job.folder / HANGS_NAME, _json_bytes([asdict(each) for each in hangs]))
-    return replace(job, hangs=hangs)
+    """The job with one more stretch that is not decoded, remembered beside the output for later runs, in a file of its own."""
+    write_atomic(job.folder / _HANGS / f"{hang.start_frame:08d}.json", _json_bytes(asdict(hang)))
+    return replace(job, hangs=tuple(sorted((*job.hangs, hang), key=lambda each: each.start_frame)))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed writers left in a clip's folder. The caller holds its lock."""
-    for place in (folder, folder / MARKERS):
-        if place.is_dir():
-            remove_temporaries(place)
+def read_hangs(folder: Place) -> tuple[Hang, ...]:
+    """The stretches that a decoder hung at, as far as runs in this clip's folder found."""
+    hangs: list[Hang] = []
+    for name in sorted(sizes_in(folder / _HANGS)):
+        path = folder / _HANGS / name
+        if name.startswith(TEMPORARY_PREFIX):
+            continue
+        try:
+            hangs.append(Hang(**json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            raise OutputError(f"{path}: damaged ({error}); delete it, then run the same command again") from error
+    return tuple(hangs)
+
+
+def remove_leftovers(folder: Place) -> None:
+    """Delete the temporary files that killed writers left in a clip's folder. The caller is the only one who writes there."""
+    if isinstance(folder, FarPath):
+        return  # what was not sent whole is not there
+    for below in (folder, folder / MARKERS, folder / _HANGS):
+        if below.is_dir():
+            remove_temporaries(below)
 
 
 def pending(job: ExtractJob) -> list[Segment]:
@@ -297,14 +346,20 @@ def run_segments(
             dropped: set[int] = set()
             stills = _Peekable(_encoded(job, stretch, pool, dropped, on_alive, decoding, in_flight=threads * 2))
             for segment in stretch:
-                if job.config.to == "shards":
-                    _write_shard(job, segment, stills, dropped, on_frames)
-                else:
-                    _write_files(job, segment, stills, dropped, on_frames)
+                try:
+                    if job.config.to == "shards":
+                        _write_shard(job, segment, stills, dropped, on_frames)
+                    else:
+                        _write_files(job, segment, stills, dropped, on_frames)
+                except OutputError:
+                    # Another run of the same part may have been faster, and whoever merged it has swept away our temporary file.
+                    if not _is_done(job, segment):
+                        raise
+                    deque(stills.below(segment.frames.stop_frame), maxlen=0)
 
 
 def finalize(job: ExtractJob, *, new_frames: int) -> ExtractReport:
-    """Turn a job whose segments are all done into index, manifest, gaps and clips.json.
+    """Merge a job whose segments are all done into index, manifest, gaps and clips.json; see `merge.merge`.
 
     Args:
         job: From `prepare`.
@@ -313,52 +368,14 @@ def finalize(job: ExtractJob, *, new_frames: int) -> ExtractReport:
     Raises:
         OutputError: A segment is not done yet.
     """
-    markers = [_read_marker(job, segment) for segment in job.segments]
-    gaps = _gaps(job, markers)
-    marks = _marks(job, markers)
-    shards: list[tuple[ShardInfo, list[IndexEntry]]] = []
-    place = 0
-    for marker in markers:
-        if marker.shard is not None:
-            of_shard = marks[place : place + len(marker.entries)].tolist()
-            entries = [replace(entry, mark=mark) for entry, mark in zip(marker.entries, of_shard, strict=True)]
-            shards.append((marker.shard, entries))
-            place += len(entries)
-    frame_indices = np.array([entry.frame_index for _, entries in shards for entry in entries], np.int64)
-    facts = _facts(job, markers, marks)
-    index = sample_index.from_entries(
-        clip_id=job.clip.clip_id,
-        frame_step=job.config.every,
-        image_format=suffix_of(job.config.image_format),
-        shards=shards,
-        run_ids=sample_index.run_ids(
-            frame_indices, frame_step=job.config.every, break_frames=job.video.break_frames, marks=marks
-        ),
-        dup_of=sample_index.repeated(job.clip.clip_id, frame_indices, marks),
-    )
-    write_atomic(job.folder / GAPS_NAME, _json_bytes([asdict(gap) for gap in gaps]))
-    clips = {job.clip.clip_id: facts}
-    if job.config.to == "shards":
-        write_part(job.folder, ".", index, clips)
-    else:
-        manifest.write_columns(job.folder, manifest.columns(index, clips))
-        manifest.write_clips(job.folder, [facts])
-    return ExtractReport(
-        clip=job.clip.clip_id,
-        folder=str(job.folder),
-        num_frames=len(index),
-        new_frames=new_frames,
-        num_shards=len(shards) if job.config.to == "shards" else 0,
-        size_bytes=sum(info.size_bytes for info, _ in shards),
-        gaps=gaps,
-        num_suspect=facts.num_suspect,
-        num_repeats=facts.num_repeats,
-        num_frozen=facts.num_frozen,
-        tone=job.tone,
+    claimed = read_claim(job.folder)
+    assert claimed is not None
+    return merge(
+        job.folder,
+        claimed,
+        hangs=job.hangs,
         expected_frames=job.clip.expected_frames,
-        clip_frames=job.video.num_frames,
-        decoder=job.decoder,
-        suspect=tuple(facts.suspect),
+        new_frames=new_frames,
     )
 
 
@@ -374,25 +391,6 @@ class _Still:
     height_px: int
     is_suspect: bool
     glance: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class _Marker:
-    """What a finished segment holds; `shard` is None when none of its frames could be decoded.
-
-    `differences` says how far each sample is from the one before, None where that one is missing or of another size; the first
-    sample's is known only beside the segment before, so the glances of the first and the last sample are kept.
-    """
-
-    shard: ShardInfo | None
-    entries: list[IndexEntry]
-    differences: list[float | None]
-    first_glance: np.ndarray | None
-    last_glance: np.ndarray | None
-    missing: list[int]
-    dropped: list[int]
-    width_px: int
-    height_px: int
 
 
 class _Peekable:
@@ -455,10 +453,10 @@ class _StillMaker:
     """From a decoded frame to an encoded still, in any thread."""
 
     def __init__(self, job: ExtractJob) -> None:
-        self._color = job.color
+        self._color = job.claim.color
         self._framing = job.config.framing
         self._tone = job.tone
-        self._is_inverted = job.is_inverted
+        self._is_inverted = job.claim.is_inverted
         self._image_format = job.config.image_format
         self._quality = job.config.quality
 
@@ -494,16 +492,18 @@ class _MarkerBuilder:
         self._segment = segment
         self._suspects: list[int] = []
         self._differences: list[float | None] = []
+        self.json_sizes: list[int] = []
         self._first: _Still | None = None
         self._last: _Still | None = None
 
-    def add(self, still: _Still) -> None:
-        """One more sample."""
+    def add(self, still: _Still, json_size: int) -> None:
+        """One more sample, with the bytes of its json member."""
         if still.is_suspect:
             self._suspects.append(still.frame_index)
         last = self._last
         is_next = last is not None and last.frame_index == still.frame_index - self._job.config.every
-        self._differences.append(_difference(last.glance, still.glance) if last is not None and is_next else None)
+        self._differences.append(difference(last.glance, still.glance) if last is not None and is_next else None)
+        self.json_sizes.append(json_size)
         self._first = self._first or still
         self._last = still
 
@@ -512,38 +512,30 @@ class _MarkerBuilder:
         written = {entry.frame_index for entry in entries}
         frames = self._segment.frames
         missing = [frame for frame in range(frames.start_frame, frames.stop_frame, frames.step) if frame not in written]
-        payload = {
-            "shard": None if shard is None else [shard.name, shard.num_samples, shard.size_bytes, shard.sha256],
-            "entries": [[e.frame_index, e.pts, e.offset, e.size, e.span, e.sha256] for e in entries],
-            "suspect": self._suspects,
-            "differences": self._differences,
-            "glances": [_packed(self._first), _packed(self._last)],
-            "missing": missing,
-            "dropped": [frame for frame in missing if frame in dropped],
-            "width_height": [0, 0] if self._last is None else [self._last.width_px, self._last.height_px],
-        }
-        write_atomic(_marker_path(self._job, self._segment), json.dumps(payload, separators=(",", ":")).encode())
-
-
-def _difference(before: np.ndarray, now: np.ndarray) -> float | None:
-    """Mean absolute difference of two glances, in levels or counts."""
-    if before.shape != now.shape or before.dtype != now.dtype:
-        return None
-    return round(mean_difference(before, now), 4)
-
-
-def _packed(still: _Still | None) -> list[Any] | None:
-    if still is None:
-        return None
-    glance = still.glance
-    return [glance.dtype.str, list(glance.shape), base64.b64encode(glance.tobytes()).decode("ascii")]
-
-
-def _unpacked(packed: list[Any] | None) -> np.ndarray | None:
-    if packed is None:
-        return None
-    dtype, shape, data = packed
-    return np.frombuffer(base64.b64decode(data), dtype).reshape(shape)
+        head = SegmentHead(
+            claim=self._job.identity,
+            number=self._segment.number,
+            shard=shard,
+            num_missing=len(missing),
+            width_px=0 if self._last is None else self._last.width_px,
+            height_px=0 if self._last is None else self._last.height_px,
+        )
+        rows = SegmentRows(
+            frame_index=[entry.frame_index for entry in entries],
+            pts=[entry.pts for entry in entries],
+            offset=[entry.offset for entry in entries],
+            size=[entry.size for entry in entries],
+            span=[entry.span for entry in entries],
+            json_size=self.json_sizes,
+            sha256=b"".join(bytes.fromhex(entry.sha256) for entry in entries),
+            differences=self._differences,
+            first_glance=None if self._first is None else self._first.glance,
+            last_glance=None if self._last is None else self._last.glance,
+            suspect=self._suspects,
+            missing=missing,
+            dropped=[frame for frame in missing if frame in dropped],
+        )
+        markers.write(self._job.folder, head, rows)
 
 
 def _write_shard(
@@ -557,23 +549,29 @@ def _write_shard(
     facts_of = _facts_maker(job)
     with open_shard(job.folder, segment.shard, image_format=suffix_of(job.config.image_format)) as handle:
         for still in stills.below(segment.frames.stop_frame):
-            marker.add(still)
+            facts = facts_of(still)
+            marker.add(still, len(facts))
             handle.writer.add(
-                job.clip.clip_id,
-                still.frame_index,
-                still.pts,
-                still.data,
-                facts_of(still),
-                image_sha256=still.sha256,
+                job.clip.clip_id, still.frame_index, still.pts, still.data, facts, image_sha256=still.sha256
             )
             if on_frames is not None:
                 on_frames(1)
     assert handle.info is not None
     shard: ShardInfo | None = handle.info
-    if not handle.writer.entries:
-        (job.folder / segment.shard).unlink()
+    entries, path = handle.writer.entries, job.folder / segment.shard
+    index_path = path.with_suffix(".idx")
+    if entries:
+        # Here and not at the merge, where those of a million shards would be written one after the other.
+        samples = [
+            (key_of(job.clip.clip_id, entry.frame_index), entry.offset, entry.size, json_size)
+            for entry, json_size in zip(entries, marker.json_sizes, strict=True)
+        ]
+        write_atomic(index_path, manifest.idx_bytes(suffix_of(job.config.image_format), samples))
+    else:
+        path.unlink(missing_ok=True)
+        index_path.unlink(missing_ok=True)
         shard = None
-    marker.write(shard, handle.writer.entries, dropped)
+    marker.write(shard, entries, dropped)
 
 
 def _write_files(
@@ -587,7 +585,7 @@ def _write_files(
     marker = _MarkerBuilder(job, segment)
     entries: list[IndexEntry] = []
     for still in stills.below(segment.frames.stop_frame):
-        marker.add(still)
+        marker.add(still, 0)
         write_atomic(_file_of(job, still.frame_index), still.data)
         entries.append(
             IndexEntry(
@@ -601,12 +599,11 @@ def _write_files(
         )
         if on_frames is not None:
             on_frames(1)
-    fsync_folder(job.folder)
     info = ShardInfo(name=".", num_samples=len(entries), size_bytes=sum(entry.size for entry in entries), sha256="")
     marker.write(info if entries else None, entries, dropped)
 
 
-def _file_of(job: ExtractJob, frame_index: int) -> Path:
+def _file_of(job: ExtractJob, frame_index: int) -> Place:
     return job.folder / f"{key_of(job.clip.clip_id, frame_index)}.{suffix_of(job.config.image_format)}"
 
 
@@ -642,151 +639,39 @@ def _neighbours(todo: Sequence[Segment]) -> list[list[Segment]]:
     return stretches
 
 
-def _marker_path(job: ExtractJob, segment: Segment) -> Path:
-    return job.folder / MARKERS / f"{segment.number:06d}.json"
-
-
-def _read_marker(job: ExtractJob, segment: Segment) -> _Marker:
-    path = _marker_path(job, segment)
-    try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
-        shard = payload["shard"]
-        suspects = set(payload["suspect"])
-        return _Marker(
-            shard=None
-            if shard is None
-            else ShardInfo(name=shard[0], num_samples=shard[1], size_bytes=shard[2], sha256=shard[3]),
-            entries=[
-                IndexEntry(
-                    frame_index=row[0],
-                    pts=row[1],
-                    offset=row[2],
-                    size=row[3],
-                    span=row[4],
-                    sha256=row[5],
-                    mark=SUSPECT if row[0] in suspects else 0,
-                )
-                for row in payload["entries"]
-            ],
-            differences=payload["differences"],
-            first_glance=_unpacked(payload["glances"][0]),
-            last_glance=_unpacked(payload["glances"][1]),
-            missing=payload["missing"],
-            dropped=payload["dropped"],
-            width_px=payload["width_height"][0],
-            height_px=payload["width_height"][1],
-        )
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise OutputError(f"{path}: segment is not done ({error}); run the same extract command again") from error
-
-
 def _is_done(job: ExtractJob, segment: Segment) -> bool:
+    path = markers.marker_of(job.folder, segment.number)
     try:
-        marker = _read_marker(job, segment)
+        if job.config.to == "shards":
+            head = markers.read_head(path)
+        else:
+            head, rows = markers.read(path)
     except OutputError:
         return False
-    if marker.shard is None:
-        return len(marker.missing) == len(segment.frames)
+    if head.claim != job.identity:
+        raise OutputError(
+            f"{path}: was written under other settings or from other files (claim {head.claim[:12]}, expected "
+            f"{job.identity[:12]}); delete it, or use another --out"
+        )
+    if head.shard is None:
+        return head.num_missing == len(segment.frames)
     if job.config.to == "shards":
-        return _size_of(job.folder / marker.shard.name) == marker.shard.size_bytes
-    return all(_size_of(_file_of(job, entry.frame_index)) == entry.size for entry in marker.entries)
+        return _size_of(job.folder / head.shard.name) == head.shard.size_bytes
+    return all(
+        _size_of(_file_of(job, frame_index)) == size
+        for frame_index, size in zip(rows.frame_index, rows.size, strict=True)
+    )
 
 
-def _size_of(path: Path) -> int:
+def _size_of(path: Place) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return -1
 
 
-def _gaps(job: ExtractJob, markers: Sequence[_Marker]) -> tuple[Gap, ...]:
-    """Missing frames as stretches of one reason each."""
-    gaps: list[Gap] = []
-    for marker in markers:
-        dropped = set(marker.dropped)
-        for frame in marker.missing:
-            hang = next((each.reason for each in job.hangs if each.start_frame <= frame < each.stop_frame), _NO_PICTURE)
-            reason = _DROPPED if frame in dropped else hang
-            last = gaps[-1] if gaps else None
-            if last is not None and last.last_frame + job.config.every == frame and last.reason == reason:
-                gaps[-1] = replace(last, last_frame=frame, num_frames=last.num_frames + 1)
-            else:
-                gaps.append(
-                    Gap(clip=job.clip.clip_id, first_frame=frame, last_frame=frame, num_frames=1, reason=reason)
-                )
-    return tuple(gaps)
-
-
-def _marks(job: ExtractJob, markers: Sequence[_Marker]) -> np.ndarray:
-    """u8 [N], the mark of every sample."""
-    entries = [entry for marker in markers for entry in marker.entries]
-    differences: list[float | None] = []
-    last_glance: np.ndarray | None = None
-    last_frame = -1
-    for marker in markers:
-        if not marker.entries:
-            continue
-        of_segment = list(marker.differences)
-        if last_glance is not None and marker.first_glance is not None:
-            is_next = marker.entries[0].frame_index == last_frame + job.config.every
-            of_segment[0] = _difference(last_glance, marker.first_glance) if is_next else None
-        differences += of_segment
-        last_glance, last_frame = marker.last_glance, marker.entries[-1].frame_index
-    marks = np.array([entry.mark for entry in entries], np.uint8)
-    for row in range(1, len(entries)):
-        if differences[row] is not None and entries[row].sha256 == entries[row - 1].sha256:
-            marks[row] |= REPEAT
-            differences[row] = None
-    known = [difference for difference in differences if difference is not None]
-    still_below = _FROZEN_SHARE * float(np.percentile(known, _CALM_PERCENTILE)) if known else 0.0
-    marks[[difference is not None and difference <= still_below for difference in differences]] |= FROZEN
-    return marks
-
-
-def _facts(job: ExtractJob, markers: Sequence[_Marker], marks: np.ndarray) -> manifest.ClipFacts:
-    suspect = list(job.video.suspect)
-    if job.color == "gray" and not job.is_deep and any(part.has_color for part in job.video.parts):
-        suspect.append("its pictures have colour, of which gray stills keep the luma alone; --color rgb keeps it")
-    first = next((marker for marker in markers if marker.entries), None)
-    return manifest.ClipFacts(
-        clip_id=job.clip.clip_id,
-        scene=job.clip.scene,
-        weather=job.clip.weather,
-        modality=job.clip.modality,
-        time_of_day=job.clip.time_of_day,
-        time_base=str(job.video.time_base),
-        nominal_fps=job.video.parts[0].nominal_fps,
-        width_px=first.width_px if first else 0,
-        height_px=first.height_px if first else 0,
-        frame_step=job.config.every,
-        clip_frames=job.video.num_frames,
-        sources=_sources(job.video),
-        extraction=job.config.to_json(),
-        versions=job.versions,
-        suspect=suspect,
-        num_suspect=int(np.count_nonzero(marks & SUSPECT)),
-        num_repeats=int(np.count_nonzero(marks & REPEAT)),
-        num_frozen=int(np.count_nonzero(marks & FROZEN)),
-        tone=None if job.tone is None else job.tone.to_json(),
-        is_inverted=job.is_inverted,
-    )
-
-
-def _sources(video: ClipVideo) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": part.path.name,
-            "size_bytes": part.size_bytes,
-            "packets_sha256": part.packets_sha256,
-            "num_frames": part.num_frames,
-            "codec": part.codec,
-            "pixel_format": part.pixel_format,
-        }
-        for part in video.parts
-    ]
-
-
-def _versions() -> dict[str, str]:
+def versions_here() -> dict[str, str]:
+    """The version of each library that shapes the bytes, as it is installed here."""
     versions = {}
     for name in _BYTES_LIBRARIES:
         try:
@@ -796,76 +681,39 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _job_record(job: ExtractJob) -> dict[str, Any]:
-    """What must be the same for a later run to go on: the config, the decoder, and the pictures of the source."""
-    facts = {name: getattr(job.clip, name) for name in ("scene", "weather", "modality", "time_of_day", "polarity")}
-    return {
-        "format": _JOB_FORMAT,
-        "clip": job.clip.clip_id,
-        "facts": facts,
-        "config": job.config.to_json(),
-        "decoder": job.decoder,
-        "tone": None if job.tone is None else job.tone.to_json(),
-        "sources": _sources(job.video),
-        "versions": job.versions,
-    }
-
-
 def _going_on(job: ExtractJob) -> ExtractJob:
     """The job as an earlier run began it, after checking that going on would give the bytes that run would have given."""
-    path = job.folder / JOB_NAME
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        old_sources = [(source["packets_sha256"], source["num_frames"], source["name"]) for source in before["sources"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: damaged ({error}); start anew with --overwrite") from error
-    now = json.loads(_json_bytes(_job_record(job)))
-    # Other library versions may give other bytes; that matters only while something is left to write.
-    parts = ["format", "config", "decoder", "facts"] + (["versions"] if pending(job) else [])
-    for part in parts:
-        if before.get(part) != now[part]:
-            raise OutputError(
-                f"{job.folder}: was extracted with {_setting(part, before.get(part), now[part])}; "
-                "use the same, another --out, or --overwrite to start anew"
-            )
-    if len(old_sources) != len(job.video.parts):
+    before, now = read_claim(job.folder), job.claim
+    assert before is not None
+    job = replace(job, identity=before.identity)
+    told = differing(before, now, with_versions=False)
+    if told is None and before.versions != now.versions and pending(job):
+        told = differing(before, now, with_versions=True)
+    if told is not None:
         raise OutputError(
-            f"{job.folder}: was extracted from {len(old_sources)} files, now {len(job.video.parts)}; "
-            "use another --out, or --overwrite to start anew"
+            f"{job.folder}: was extracted with {told}; use the same, another --out, or --overwrite to start anew"
         )
-    for (sha256, num_frames, name), part_now in zip(old_sources, job.video.parts, strict=True):
-        if sha256 != part_now.packets_sha256:
-            raise OutputError(
-                f"{job.folder}: was extracted from another {name} ({num_frames} frames, now {part_now.num_frames}); "
-                "use another --out, or --overwrite to start anew"
-            )
-    tone = before.get("tone")
-    return replace(job, versions=before["versions"], tone=None if tone is None else ToneMap.from_json(tone))
+    other = differing_source(before, now)
+    if other is not None:
+        raise OutputError(f"{job.folder}: was extracted from {other}; use another --out, or --overwrite to start anew")
+    return replace(job, versions=before.versions, tone=before.tone)
 
 
-def _setting(part: str, before: Any, now: Any) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in sorted({*before, *now}):
-            if before.get(name) != now.get(name):
-                return f"{name} {before.get(name)}, not {now.get(name)}"
-    return f"{part} {before}, not {now}"
-
-
-def _clear(folder: Path) -> None:
+def _clear(folder: Place) -> None:
     """Delete an extraction: its marks of completeness first, so that a kill in the middle leaves nothing that looks finished."""
-    if not folder.is_dir():
-        return
-    marks = [folder / name for name in (manifest.CLIPS_NAME, sample_index.INDEX_NAME)]
+    names = sorted(sizes_in(folder))
+    done = [f"{MARKERS}/{name}" for name in sorted(sizes_in(folder / MARKERS)) if markers.number_of(name) is not None]
+    hangs = [f"{_HANGS}/{name}" for name in sorted(sizes_in(folder / _HANGS))]
+    others = (manifest.CSV_NAME, manifest.PARQUET_NAME, manifest.WIDS_NAME, GAPS_NAME)
     rest = [
-        path
-        for path in folder.iterdir()
-        if path.suffix in (".tar", ".idx")
-        or path.name in (manifest.CSV_NAME, manifest.PARQUET_NAME, manifest.WIDS_NAME, GAPS_NAME, HANGS_NAME)
-        or (path.suffix in (".jpg", ".png", ".webp") and path.name.startswith(f"{folder.name}_"))
+        name
+        for name in names
+        if name.endswith((".tar", ".idx"))
+        or name in others
+        or (name.endswith((".jpg", ".png", ".webp")) and name.startswith(f"{folder.name}_"))
     ]
-    markers = sorted((folder / MARKERS).glob("*.json")) if (folder / MARKERS).is_dir() else []
-    for path in [*marks, *markers, *rest, folder / JOB_NAME]:
-        path.unlink(missing_ok=True)
+    for name in (manifest.CLIPS_NAME, sample_index.INDEX_NAME, *done, *hangs, *rest, JOB_NAME):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _json_bytes(value: Any) -> bytes:
@@ -874,7 +722,7 @@ def _json_bytes(value: Any) -> bytes:
 
 def default_threads() -> int:
     """Encoding threads that suit this machine: one per core it may use."""
-    return max(1, len(os.sched_getaffinity(0)))
+    return num_cores()
 
 
 def _check_depth(job: ExtractJob) -> None:
@@ -892,13 +740,3 @@ def _check_depth(job: ExtractJob) -> None:
         )
     if job.is_deep and job.config.color == "rgb":
         raise VideoDecodeError(f"clip {job.clip.clip_id}: {', '.join(names)} has no colour; use --color gray or auto")
-
-
-def _read_hangs(folder: Path) -> tuple[Hang, ...]:
-    path = folder / HANGS_NAME
-    if not path.exists():
-        return ()
-    try:
-        return tuple(Hang(**each) for each in json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise OutputError(f"{path}: damaged ({error}); start anew with --overwrite") from error

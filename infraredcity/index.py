@@ -9,16 +9,17 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from infraredcity.catalog import is_clip_id
 from infraredcity.errors import ManifestError
-from infraredcity.storage import NPZ_DAMAGE, write_atomic
+from infraredcity.places import FarPath, Place
+from infraredcity.storage import NPZ_DAMAGE, open_atomic
 
 INDEX_NAME = "index.npz"
 FORMAT = "infraredcity-index-3"
@@ -29,10 +30,13 @@ _LACKS: dict[str, tuple[str, ...]] = {
 }
 """Formats that are read, and the columns that each lacks."""
 FRAME_DIGITS = 8
+BLOCK_ROWS = 65_536
+"""So many samples are made lines of text, or rows of a table, at a time."""
 BLOCK_BYTES = 512
 """The unit of a tar: headers are one block, data is padded to whole ones."""
 _ARRAYS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256", "dup_of")
 _KINDS = {name: "i" for name in _ARRAYS} | {"mark": "u", "sha256": "u", "dup_of": "S"}
+_ENTRY_COLUMNS = {name: np.int64 for name in ("frame_index", "pts", "offset", "size", "span")} | {"mark": np.uint8}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
 _KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
 SUSPECT, REPEAT, FROZEN = 1, 2, 4
@@ -132,6 +136,18 @@ class SampleIndex:
         """The index of some rows; clips and shards keep their numbers."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
+    def rows_by_shard(self) -> Iterator[np.ndarray]:
+        """i64 [n] for each shard in turn: its rows, ascending."""
+        order = np.argsort(self.shard, kind="stable")
+        bounds = np.searchsorted(self.shard[order], np.arange(len(self.shards) + 1)).tolist()
+        for start, stop in pairwise(bounds):
+            yield order[start:stop]
+
+    def blocks(self) -> Iterator["SampleIndex"]:
+        """The index in pieces of BLOCK_ROWS rows, for work that makes Python objects of all its rows."""
+        for start in range(0, len(self), BLOCK_ROWS):
+            yield self.take(np.arange(start, min(start + BLOCK_ROWS, len(self))))
+
     def sample_place(self, row: int) -> tuple[int, int]:
         """Byte where the first header of a row's sample stands in its shard, and how many bytes the whole sample takes."""
         return int(self.offset[row]) - BLOCK_BYTES, int(self.span[row])
@@ -139,16 +155,19 @@ class SampleIndex:
     def rows_hash(self) -> str:
         """sha256 over what the samples are (clip, frame, time, run, picture), whatever shards they lie in."""
         digest = hashlib.sha256()
-        for clip, frame_index, pts, run_id, sha256 in zip(
-            self.clip.tolist(),
-            self.frame_index.tolist(),
-            self.pts.tolist(),
-            self.run_id.tolist(),
-            self.sha256,
-            strict=True,
-        ):
-            line = f"{self.clips[clip]},{frame_index},{pts},{run_id},{sha256.tobytes().hex()}\n"
-            digest.update(line.encode("ascii"))
+        for block in self.blocks():
+            lines = (
+                f"{self.clips[clip]},{frame_index},{pts},{run_id},{sha256.tobytes().hex()}\n"
+                for clip, frame_index, pts, run_id, sha256 in zip(
+                    block.clip.tolist(),
+                    block.frame_index.tolist(),
+                    block.pts.tolist(),
+                    block.run_id.tolist(),
+                    block.sha256,
+                    strict=True,
+                )
+            )
+            digest.update("".join(lines).encode("ascii"))
         return digest.hexdigest()
 
     def stretches(self, *, spans_stills: bool = False) -> np.ndarray:
@@ -201,15 +220,15 @@ def no_duplicates(num_samples: int) -> np.ndarray:
 
 def repeated(clip_id: str, frame_indices: np.ndarray, marks: np.ndarray) -> np.ndarray:
     """The `dup_of` of one clip's samples by their marks: a repeat shows what the sample before its row of repeats showed."""
-    stands_for: list[bytes] = []
-    first = b""
-    for frame_index, mark in zip(frame_indices.tolist(), marks.tolist(), strict=True):
-        if mark & REPEAT:
-            stands_for.append(first)
-        else:
-            first = key_of(clip_id, frame_index).encode()
-            stands_for.append(b"")
-    return np.array(stands_for, "S") if any(stands_for) else no_duplicates(len(stands_for))
+    is_repeat = (marks & REPEAT) != 0
+    if not is_repeat.any():
+        return no_duplicates(len(marks))
+    before = np.maximum.accumulate(np.where(is_repeat, -1, np.arange(len(marks))))[is_repeat]
+    frames = np.where(before < 0, -1, frame_indices[before]).tolist()  # -1: a clip that begins with repeats
+    keys = np.array([key_of(clip_id, frame) if frame >= 0 else "" for frame in frames], "S")
+    dup_of = np.zeros(len(marks), keys.dtype)
+    dup_of[is_repeat] = keys
+    return dup_of
 
 
 def from_entries(
@@ -217,30 +236,32 @@ def from_entries(
     clip_id: str,
     frame_step: int,
     image_format: str,
-    shards: Sequence[tuple[ShardInfo, Sequence[IndexEntry]]],
+    shards: Iterable[tuple[ShardInfo, Sequence[IndexEntry]]],
     run_ids: np.ndarray,
     dup_of: np.ndarray | None = None,
 ) -> SampleIndex:
     """The index of one clip from what its shard writers returned, in order; `run_ids` is i32 [N] and `dup_of` S [N]."""
-    entries = [entry for _, shard_entries in shards for entry in shard_entries]
-    shard_of = [number for number, (_, shard_entries) in enumerate(shards) for _ in shard_entries]
-    hashes = b"".join(bytes.fromhex(entry.sha256) for entry in entries)
+    infos: list[ShardInfo] = []
+    columns = {name: [np.zeros(0, dtype)] for name, dtype in _ENTRY_COLUMNS.items()}
+    shard_of = [np.zeros(0, np.int32)]
+    hashes = bytearray()
+    for info, entries in shards:  # its entries become columns before the next shard's are there
+        for name, dtype in _ENTRY_COLUMNS.items():
+            columns[name].append(np.array([getattr(entry, name) for entry in entries], dtype))
+        shard_of.append(np.full(len(entries), len(infos), np.int32))
+        hashes += b"".join(bytes.fromhex(entry.sha256) for entry in entries)
+        infos.append(info)
     return SampleIndex(
         clips=(clip_id,),
         frame_steps=(frame_step,),
-        shards=tuple(info for info, _ in shards),
+        shards=tuple(infos),
         image_format=image_format,
-        clip=np.zeros(len(entries), np.int32),
-        frame_index=np.array([entry.frame_index for entry in entries], np.int64),
-        pts=np.array([entry.pts for entry in entries], np.int64),
+        clip=np.zeros(len(run_ids), np.int32),
         run_id=run_ids.astype(np.int32),
-        mark=np.array([entry.mark for entry in entries], np.uint8),
-        shard=np.array(shard_of, np.int32),
-        offset=np.array([entry.offset for entry in entries], np.int64),
-        size=np.array([entry.size for entry in entries], np.int64),
-        span=np.array([entry.span for entry in entries], np.int64),
-        sha256=np.frombuffer(hashes, np.uint8).reshape(len(entries), 32),
-        dup_of=no_duplicates(len(entries)) if dup_of is None else dup_of,
+        shard=np.concatenate(shard_of),
+        sha256=np.frombuffer(bytes(hashes), np.uint8).reshape(-1, 32),
+        dup_of=no_duplicates(len(run_ids)) if dup_of is None else dup_of,
+        **{name: np.concatenate(parts) for name, parts in columns.items()},
     )
 
 
@@ -286,7 +307,7 @@ def concatenate(indexes: Sequence[SampleIndex], *, same_names: bool = False) -> 
     )
 
 
-def save(index: SampleIndex, folder: Path) -> None:
+def save(index: SampleIndex, folder: Place) -> None:
     """Write `folder`/index.npz; the same bytes for the same index."""
     header = {
         "format": FORMAT,
@@ -296,27 +317,35 @@ def save(index: SampleIndex, folder: Path) -> None:
         "rows_hash": index.rows_hash(),
         "shards": [[info.name, info.num_samples, info.size_bytes, info.sha256] for info in index.shards],
     }
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-        **{name: getattr(index, name) for name in _ARRAYS},
-    )
-    write_atomic(folder / INDEX_NAME, buffer.getvalue())
+    with open_atomic(folder / INDEX_NAME, keep_same=True) as file:
+        np.savez(
+            file,
+            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+            **{name: getattr(index, name) for name in _ARRAYS},
+        )
 
 
-def load(folder: Path) -> SampleIndex:
+def load(folder: Place) -> SampleIndex:
     """Read `folder`/index.npz.
 
     Raises:
         ManifestError: There is none, it is damaged, or it is of another format.
     """
+    return load_with_hash(folder)[0]
+
+
+def load_with_hash(folder: Place) -> tuple[SampleIndex, str]:
+    """As `load`, with the hash of its rows that it was written with, to compare with `SampleIndex.rows_hash`."""
     path = folder / INDEX_NAME
-    if not path.is_file():
-        raise ManifestError(f"{path}: no index; finish extraction or make-lite there, or name a folder that has one")
     try:
+        if isinstance(path, FarPath):
+            return loads(path.read_bytes(), name=str(path))
         with path.open("rb") as file:
-            return _read(file, path.stat().st_size, str(path))[0]
+            return _read(file, path.stat().st_size, str(path))
+    except FileNotFoundError as error:
+        raise ManifestError(
+            f"{path}: no index; finish extraction or make-lite there, or name a folder that has one"
+        ) from error
     except OSError as error:
         raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
 
@@ -364,20 +393,6 @@ def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> t
             return index, str(header["rows_hash"])
     except NPZ_DAMAGE as error:
         raise ManifestError(f"{name}: damaged or not an index ({error}); build it again") from error
-
-
-def stored_rows_hash(folder: Path) -> str:
-    """The hash of its rows that `folder`/index.npz was written with, to compare with `SampleIndex.rows_hash`.
-
-    Raises:
-        ManifestError: There is none, or it is damaged.
-    """
-    path = folder / INDEX_NAME
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return str(json.loads(arrays["header"].tobytes())["rows_hash"])
-    except NPZ_DAMAGE as error:
-        raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
 
 
 def _check_archive(file: io.BufferedReader | io.BytesIO, size_bytes: int) -> None:

@@ -17,14 +17,15 @@ import numpy as np
 from infraredcity import index as sample_index
 from infraredcity import manifest, shards, similarity
 from infraredcity.catalog import check_clip_id, manifests_folder, read_toml
-from infraredcity.dataset import Part, rows_of, write_part
+from infraredcity.dataset import Part, rows_hash, write_manifest, write_part
 from infraredcity.derived import Making
 from infraredcity.errors import CatalogError, OutputError, RecipeError
 from infraredcity.index import SampleIndex
 from infraredcity.manifest import ClipFacts
+from infraredcity.places import Place
 from infraredcity.progress import OnProgress, Progress
+from infraredcity.shards import Copied
 from infraredcity.similarity import DuplicateRun, Leakage
-from infraredcity.storage import lock_folder
 
 REPORT_NAME = "lite.json"
 SAMPLES_PER_SHARD = 256
@@ -271,8 +272,8 @@ def find_scale(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> float:
 
 
 def build(
-    source: Path,
-    out: Path,
+    source: Place,
+    out: Place,
     recipe: Recipe,
     *,
     scale: float | Literal["auto"] = 1.0,
@@ -282,8 +283,8 @@ def build(
     """Write a Lite set: `out`/<scene>/{infrared-train, infrared-test, visible-train, ...} with shards, indexes and manifests.
 
     Args:
-        source: Folder of extracted clips, one folder per clip id.
-        out: Folder to write.
+        source: Folder of extracted clips, one folder per clip id; of one on another machine only what is chosen is moved.
+        out: Folder to write; on another machine there is no lock, see `derived`.
         recipe: What to take.
         scale: Factor on the recipe's counts, in (0, 1]; "auto" takes the largest that fits the clips.
         overwrite: Replace a Lite set of another recipe, scale or source that stands in `out`.
@@ -319,7 +320,7 @@ def build(
         inputs={"recipe": asdict(scaled), "clips": {clip: index.rows_hash() for clip, index in indexes.items()}},
         folders=folders,
     )
-    with lock_folder(out):
+    with making.held():
         standing = making.standing(overwrite=overwrite)
         if standing is not None:
             return _report_of(standing, out)
@@ -329,26 +330,33 @@ def build(
             Part(
                 path=out / folder,
                 name=folder,
-                index=sample_index.concatenate(copied[folder]),
+                index=sample_index.concatenate([each.samples.index for each in copied[folder]]),
                 clips=facts,
                 split=folder.rpartition("-")[2],
             )
             for folder in folders
         ]
-        alike = similarity.find(parts, on_samples=_counting(on_progress, "lite: compared", parts))
+        hashed = [np.concatenate([each.hashes for each in copied[folder]]) for folder in folders]
+        alike = similarity.find(parts, hashed=hashed)
         parts = [
-            write_part(out, part.name, replace(part.index, dup_of=dup_of), facts, split=part.split)
+            write_part(
+                out,
+                part.name,
+                replace(part.index, dup_of=dup_of),
+                facts,
+                split=part.split,
+                json_sizes=np.concatenate([each.samples.json_sizes for each in copied[part.name]]),
+            )
             for part, dup_of in zip(parts, alike.dup_of, strict=True)
         ]
-        whole = rows_of(parts)
-        manifest.write_columns(out, whole)
+        write_manifest(out, parts)
         report = LiteReport(
             folder=str(out),
             recipe=recipe.name,
             scale=factor,
             guard_frames=scaled.guard_frames,
             num_frames=sum(row.num_frames for row in rows),
-            manifest_hash=manifest.rows_hash(whole),
+            manifest_hash=rows_hash(parts),
             rows=tuple(rows),
             leakage=alike.leakage,
             duplicate_runs=alike.runs,
@@ -357,7 +365,7 @@ def build(
         return report
 
 
-def _report_of(record: Mapping[str, Any], out: Path) -> LiteReport:
+def _report_of(record: Mapping[str, Any], out: Place) -> LiteReport:
     """The report as an earlier run wrote it."""
     try:
         known = {**record, "folder": str(out), "is_new": False}
@@ -371,18 +379,26 @@ def _report_of(record: Mapping[str, Any], out: Path) -> LiteReport:
         ) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Copied:
+    """What one clip gave to one split, and u64 [N], the perceptual hashes of its pictures."""
+
+    samples: Copied
+    hashes: np.ndarray
+
+
 def _copy_all(
-    source: Path,
-    out: Path,
+    source: Place,
+    out: Place,
     recipe: Recipe,
     indexes: Mapping[str, SampleIndex],
     facts: Mapping[str, ClipFacts],
     chosen: Mapping[str, Mapping[Split, Sequence[range]]],
     on_progress: OnProgress | None,
-) -> tuple[list[LiteRow], dict[str, list[SampleIndex]]]:
-    """Copy the chosen runs; what each clip gave to each split, and the indexes of each folder's shards."""
+) -> tuple[list[LiteRow], dict[str, list[_Copied]]]:
+    """Copy the chosen runs; what each clip gave to each split, and the same by folder."""
     rows: list[LiteRow] = []
-    copied: dict[str, list[SampleIndex]] = {}
+    copied: dict[str, list[_Copied]] = {}
     total = sum(len(run) for runs in chosen.values() for part in runs.values() for run in part)
     on_samples = _counter(on_progress, "lite: frames", total)
     for cell in recipe.cells:
@@ -393,16 +409,18 @@ def _copy_all(
             clip = facts[cell.clip]
             folder = f"{cell.scene}/{clip.modality}-{split}"
             weather = "" if clip.weather == "any" else f"-{clip.weather}"
-            index = shards.copy(
-                source / cell.clip,
-                indexes[cell.clip],
-                np.concatenate([np.arange(run.start, run.stop) for run in runs]),
-                out / folder,
-                dataset=f"{recipe.name}{weather}-{split}",
-                samples_per_shard=SAMPLES_PER_SHARD,
-                on_samples=on_samples,
-            )
-            copied.setdefault(folder, []).append(index)
+            with similarity.Hasher() as hasher:  # while they pass by: read once, from wherever, is enough
+                samples = shards.copy(
+                    source / cell.clip,
+                    indexes[cell.clip],
+                    np.concatenate([np.arange(run.start, run.stop) for run in runs]),
+                    out / folder,
+                    dataset=f"{recipe.name}{weather}-{split}",
+                    samples_per_shard=SAMPLES_PER_SHARD,
+                    on_samples=on_samples,
+                    on_picture=hasher.add,
+                )
+                copied.setdefault(folder, []).append(_Copied(samples=samples, hashes=hasher.hashes()))
             rows.append(
                 LiteRow(
                     scene=cell.scene,
@@ -410,17 +428,13 @@ def _copy_all(
                     modality=clip.modality,
                     split=split,
                     clip=cell.clip,
-                    num_frames=len(index),
+                    num_frames=len(samples.index),
                     num_runs=len(runs),
-                    num_shards=len(index.shards),
+                    num_shards=len(samples.index.shards),
                     folder=folder,
                 )
             )
     return rows, copied
-
-
-def _counting(on_progress: OnProgress | None, what: str, parts: Sequence[Part]) -> Callable[[int], None]:
-    return _counter(on_progress, what, sum(len(part.index) for part in parts))
 
 
 def _counter(on_progress: OnProgress | None, what: str, total: int) -> Callable[[int], None]:
@@ -437,7 +451,7 @@ def _counter(on_progress: OnProgress | None, what: str, total: int) -> Callable[
     return on_samples
 
 
-def _read_clips(source: Path, recipe: Recipe) -> tuple[dict[str, SampleIndex], dict[str, ClipFacts]]:
+def _read_clips(source: Place, recipe: Recipe) -> tuple[dict[str, SampleIndex], dict[str, ClipFacts]]:
     missing = [cell.clip for cell in recipe.cells if not (source / cell.clip / manifest.CLIPS_NAME).is_file()]
     if missing:
         raise RecipeError(

@@ -5,17 +5,18 @@ import hashlib
 import importlib.util
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
-from pathlib import Path
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from infraredcity.errors import ManifestError, MissingExtraError
-from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, SampleIndex
-from infraredcity.storage import write_atomic
+from infraredcity.index import BLOCK_BYTES, BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
+from infraredcity.places import Place
+from infraredcity.storage import open_atomic, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ COLUMN_KINDS: dict[str, type] = {name: str for name in COLUMNS} | {
     "frame_index": int, "pts": int, "time_s": float, "run_id": int, "offset": int, "size": int, "width": int, "height": int,
     "suspect": bool,
 }  # fmt: skip
-_ROWS_AT_ONCE = 10_000
+_CSV_HEADER = (",".join(COLUMNS) + "\n").encode()
 _PLACES = ("shard", "offset", "size")
 """Where a sample lies; all other columns say what it is."""
 
@@ -93,13 +94,13 @@ class ClipFacts:
     is_inverted: bool = False
 
 
-def write_clips(folder: Path, clips: Sequence[ClipFacts], *, split: str = "all") -> None:
+def write_clips(folder: Place, clips: Sequence[ClipFacts], *, split: str = "all") -> None:
     """Write `folder`/clips.json. Written last, it marks a folder as complete."""
     payload = {"format": FORMAT, "split": split, "clips": {facts.clip_id: asdict(facts) for facts in clips}}
     write_atomic(folder / CLIPS_NAME, (json.dumps(payload, indent=1) + "\n").encode())
 
 
-def read_clips(folder: Path) -> dict[str, ClipFacts]:
+def read_clips(folder: Place) -> dict[str, ClipFacts]:
     """The clips of `folder`/clips.json by id.
 
     Raises:
@@ -108,7 +109,7 @@ def read_clips(folder: Path) -> dict[str, ClipFacts]:
     return read_folder(folder)[0]
 
 
-def read_folder(folder: Path) -> tuple[dict[str, ClipFacts], str]:
+def read_folder(folder: Place) -> tuple[dict[str, ClipFacts], str]:
     """The clips of `folder`/clips.json by id, and the split that its samples belong to: "all", "train" or "test".
 
     Raises:
@@ -149,7 +150,7 @@ def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
     return None if facts.clip_id == clip_id and facts.frame_step > 0 else "clip_id or frame_step"
 
 
-def read_unchecked(folder: Path) -> tuple[dict[str, ClipFacts], str]:
+def read_unchecked(folder: Place) -> tuple[dict[str, ClipFacts], str]:
     """As `read_folder`, but facts are taken as they are, for who wants to put them right; see `flaw_of`.
 
     Raises:
@@ -185,7 +186,6 @@ def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = 
     of_row = [clips[index.clips[number]] for number in index.clip.tolist()]
     time_bases = {clip_id: float(Fraction(facts.time_base)) for clip_id, facts in clips.items()}
     seconds = index.pts * np.array([time_bases[facts.clip_id] for facts in of_row], np.float64)
-    shard_names = [info.name for info in index.shards]
     marks = index.mark.tolist()
     rows: Columns = {
         "key": index.keys(),
@@ -199,7 +199,7 @@ def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = 
         "pts": index.pts.tolist(),
         "time_s": np.round(seconds, 6).tolist(),
         "run_id": index.run_id.tolist(),
-        "shard": [shard_names[number] for number in index.shard.tolist()],
+        "shard": [index.shards[number].name for number in index.shard.tolist()],
         "offset": index.offset.tolist(),
         "size": index.size.tolist(),
         "sha256": [row.tobytes().hex() for row in index.sha256],
@@ -211,6 +211,14 @@ def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = 
     }
     assert tuple(rows) == COLUMNS
     return rows
+
+
+def blocks(
+    index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all", folder: str = "."
+) -> Iterator[Columns]:
+    """The columns of a few rows after the other, so that millions of them need little memory; `folder` as for `in_folder`."""
+    for block in index.blocks():
+        yield in_folder(columns(block, clips, split=split), folder)
 
 
 def in_folder(rows: Columns, folder: str) -> Columns:
@@ -234,27 +242,37 @@ def rows_hash(rows: Columns) -> str:
 
     A canonical row is the line that manifest.csv has for a sample, less shard, offset and size.
     """
-    names = [name for name in COLUMNS if name not in _PLACES]
     order = sorted(range(len(rows["key"])), key=lambda row: (rows["split"][row], rows["key"][row]))
-    columns_told = [_told(rows[name]) for name in names]
+    return hash_of_sorted(take(rows, order[start : start + BLOCK_ROWS]) for start in range(0, len(order), BLOCK_ROWS))
+
+
+def hash_of_sorted(sorted_blocks: Iterable[Columns]) -> str:
+    """The `rows_hash` of rows that come sorted by split and key."""
+    names = [name for name in COLUMNS if name not in _PLACES]
     digest = hashlib.sha256((",".join(names) + "\n").encode())
-    for start in range(0, len(order), _ROWS_AT_ONCE):
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([column[row] for column in columns_told] for row in order[start : start + _ROWS_AT_ONCE])
-        digest.update(text.getvalue().encode())
+    for block in sorted_blocks:
+        digest.update(_csv_lines(block[name] for name in names))
     return digest.hexdigest()
 
 
-def read(path: Path) -> Columns:
-    """The rows of a manifest, as `write_columns` wrote them or as `select` did: parquet by its suffix, else csv.
+def read(path: Place) -> Columns:
+    """The rows of a manifest, as `write_rows` wrote them or as `select` did: parquet by its suffix, else csv.
 
     Raises:
         ManifestError: It is missing or damaged, lacks a column, or names a shard outside its folder.
         MissingExtraError: pyarrow is not installed.
     """
+    return concatenate([*read_blocks(path)])
+
+
+def read_blocks(path: Place) -> Iterator[Columns]:
+    """As `read`, a few rows after the other."""
     try:
-        rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        for rows in _parquet_blocks(path) if path.suffix == ".parquet" else _csv_blocks(path):
+            outside = next((name for name in dict.fromkeys(rows["shard"]) if name != "." and not is_inside(name)), None)
+            if outside is not None:  # "." is where a picture file of its own lies
+                raise ManifestError(f"{path}: names a shard outside its folder, {outside!a}; do not use it")
+            yield rows
     except FileNotFoundError as error:
         raise ManifestError(f"{path}: no such file") from error
     except (
@@ -269,10 +287,6 @@ def read(path: Path) -> Columns:
     ) as error:
         said = str(error).partition("\n")[0]
         raise ManifestError(f"{path}: damaged, or not a manifest ({said}); build it again") from error
-    for name in set(rows["shard"]):
-        if name != "." and not is_inside(name):  # a picture file of its own lies in the folder itself
-            raise ManifestError(f"{path}: names a shard outside its folder, {name!a}; do not use it")
-    return rows
 
 
 def is_inside(name: str) -> bool:
@@ -281,16 +295,16 @@ def is_inside(name: str) -> bool:
     return "\\" not in name and "\0" not in name and all(part not in ("", ".", "..") for part in parts)
 
 
-def _read_csv(path: Path) -> Columns:
-    with path.open(newline="", encoding="utf-8") as file:
+def _csv_blocks(path: Place) -> Iterator[Columns]:
+    with io.TextIOWrapper(path.open("rb"), encoding="utf-8", newline="") as file:
         reader = csv.reader(file, strict=True)
         header = next(reader, [])
         _check_header(header)
-        lines = list(reader)
-    if any(len(line) != len(header) for line in lines):
-        raise ValueError(f"a row has not {len(header)} values")
-    by_name = dict(zip(header, zip(*lines, strict=True), strict=True)) if lines else dict.fromkeys(header, ())
-    return {name: _parsed(name, by_name[name]) for name in COLUMNS}
+        while lines := [*islice(reader, BLOCK_ROWS)]:
+            if any(len(line) != len(header) for line in lines):
+                raise ValueError(f"a row has not {len(header)} values")
+            by_name = dict(zip(header, zip(*lines, strict=True), strict=True))
+            yield {name: _parsed(name, by_name[name]) for name in COLUMNS}
 
 
 def _parsed(name: str, values: Sequence[str]) -> list[Any]:
@@ -303,16 +317,17 @@ def _parsed(name: str, values: Sequence[str]) -> list[Any]:
     return list(map(kind, values))
 
 
-def _read_parquet(path: Path) -> Columns:
+def _parquet_blocks(path: Place) -> Iterator[Columns]:
     _, parquet = _pyarrow()
-    data = parquet.read_table(path)
-    _check_header(data.column_names)
-    rows: Columns = {name: data.column(name).to_pylist() for name in COLUMNS}
-    for name, values in rows.items():
-        kind = COLUMN_KINDS[name]
-        if not all(type(value) is kind for value in values):
-            raise ValueError(f"column {name} holds other things than {kind.__name__}")
-    return rows
+    with path.open("rb") as source, parquet.ParquetFile(source) as file:
+        _check_header(file.schema_arrow.names)
+        for batch in file.iter_batches(BLOCK_ROWS, columns=COLUMNS):
+            rows: Columns = {name: batch.column(name).to_pylist() for name in COLUMNS}
+            for name, values in rows.items():
+                kind = COLUMN_KINDS[name]
+                if not all(type(value) is kind for value in values):
+                    raise ValueError(f"column {name} holds other things than {kind.__name__}")
+            yield rows
 
 
 def _check_header(names: Sequence[str]) -> None:
@@ -334,89 +349,180 @@ def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "a
     return frame
 
 
-def write_columns(folder: Path, rows: Columns) -> None:
-    """Write `folder`/manifest.csv and manifest.parquet."""
-    write_atomic(folder / CSV_NAME, csv_bytes(rows))
-    write_atomic(folder / PARQUET_NAME, parquet_bytes(rows))
+def write_rows(folder: Place, index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> None:
+    """Write `folder`/manifest.csv and manifest.parquet, a row for each sample of an index."""
+    write_blocks(folder, blocks(index, clips, split=split))
+
+
+def write_blocks(folder: Place, row_blocks: Iterable[Columns]) -> None:
+    """Write `folder`/manifest.csv and manifest.parquet from rows that come a few after the other."""
+    with (
+        open_atomic(folder / CSV_NAME, keep_same=True) as csv_file,
+        open_atomic(folder / PARQUET_NAME, keep_same=True) as parquet_file,
+        _ParquetWriter(parquet_file) as table,
+    ):
+        csv_file.write(_CSV_HEADER)
+        for rows in row_blocks:
+            csv_file.write(_csv_lines(rows.values()))
+            table.write(rows)
 
 
 def csv_bytes(rows: Columns) -> bytes:
     """The columns as csv: a header, a line for each sample."""
+    return _CSV_HEADER + _csv_lines(rows.values())
+
+
+def _csv_lines(values: Iterable[list[Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows)
-    writer.writerows(zip(*map(_told, rows.values()), strict=True))
+    csv.writer(text, lineterminator="\n").writerows(zip(*map(_told, values), strict=True))
     return text.getvalue().encode()
 
 
 def parquet_bytes(rows: Columns) -> bytes:
-    """The columns as parquet. Without pandas, which takes longer to load than a short clip to extract."""
-    pyarrow, parquet = _pyarrow()
-    data = pyarrow.table({name: _arrow_array(pyarrow, name, values) for name, values in rows.items()})
-    buffer = pyarrow.BufferOutputStream()
-    parquet.write_table(data, buffer)
-    packed: bytes = buffer.getvalue().to_pybytes()
-    return packed
+    """The columns as parquet."""
+    buffer = io.BytesIO()
+    with _ParquetWriter(buffer) as table:
+        table.write(rows)
+    return buffer.getvalue()
 
 
-def _arrow_array(pyarrow: Any, name: str, values: list[Any]) -> Any:
+class _ParquetWriter:
+    """Writes columns as parquet, a row group each time; without pandas, which loads longer than a short clip takes to extract."""
+
+    def __init__(self, file: BinaryIO | io.BytesIO) -> None:
+        self._pyarrow, parquet = _pyarrow()
+        arrow = self._pyarrow
+        kinds = {str: arrow.large_string(), int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_()}
+        self._schema = arrow.schema([(name, kinds[COLUMN_KINDS[name]]) for name in COLUMNS])
+        self._writer = parquet.ParquetWriter(file, self._schema)
+
+    def write(self, rows: Columns) -> None:
+        arrays = [_arrow_array(self._pyarrow, field.type, rows[field.name]) for field in self._schema]
+        self._writer.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
+
+    def __enter__(self) -> "_ParquetWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()
+
+
+def _arrow_array(pyarrow: Any, kind: Any, values: list[Any]) -> Any:
     """A column for parquet, made from its bytes: `pyarrow.array` would load pandas, to see whether it is given a series."""
-    kind = COLUMN_KINDS[name]
-    if kind is not str:
-        arrow = {int: pyarrow.int64, float: pyarrow.float64, bool: pyarrow.bool_}[kind]()
-        array: np.ndarray = np.array(values, {int: np.int64, float: np.float64, bool: np.bool_}[kind])
-        packed = np.packbits(array, bitorder="little") if kind is bool else array
-        return pyarrow.Array.from_buffers(arrow, len(values), [None, pyarrow.py_buffer(packed)])
+    if kind != pyarrow.large_string():
+        array: np.ndarray = np.array(values, kind.to_pandas_dtype())
+        packed = np.packbits(array, bitorder="little") if array.dtype == np.bool_ else array
+        return pyarrow.Array.from_buffers(kind, len(values), [None, pyarrow.py_buffer(packed)])
     encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     text = [None, pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(encoded))]
-    return pyarrow.Array.from_buffers(pyarrow.large_string(), len(values), text)
+    return pyarrow.Array.from_buffers(kind, len(values), text)
 
 
-def write_reader_indexes(folder: Path, index: SampleIndex, *, name: str) -> None:
-    """Write what other readers look up: index.json for wids, and one `.idx` beside each shard for DALI (its version 1.2)."""
+def write_reader_indexes(
+    folder: Place,
+    index: SampleIndex,
+    *,
+    name: str,
+    json_sizes: np.ndarray | None = None,
+    with_dali: bool = True,
+) -> None:
+    """Write what other readers look up: index.json for wids, and one `.idx` beside each shard for DALI (its version 1.2).
+
+    Args:
+        folder: Where the shards are.
+        index: Their samples.
+        name: What the data set is called in index.json.
+        json_sizes: i64 [N], bytes of each row's json member; without them every shard is opened.
+        with_dali: False leaves the `.idx` as they are.
+    """
     write_atomic(folder / WIDS_NAME, wids_bytes(index, name=name))
-    for number, info in enumerate(index.shards):
-        write_atomic((folder / info.name).with_suffix(".idx"), dali_bytes(folder, index, number))
+    if not with_dali:
+        return
+    for number, rows in enumerate(index.rows_by_shard()):
+        sizes = json_sizes_of(folder, index, number, rows) if json_sizes is None else json_sizes[rows]
+        path = (folder / index.shards[number].name).with_suffix(".idx")
+        write_atomic(path, dali_bytes(folder, index, number, rows, sizes))
 
 
 def wids_bytes(index: SampleIndex, *, name: str) -> bytes:
     """index.json for wids, its version 1: name, samples and bytes of each shard."""
     shards = [{"url": info.name, "nsamples": info.num_samples, "filesize": info.size_bytes} for info in index.shards]
     wids = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": name, "shardlist": shards}
-    return (json.dumps(wids, indent=1) + "\n").encode()
+    buffer = io.BytesIO()
+    text = io.TextIOWrapper(buffer, encoding="ascii")
+    json.dump(wids, text, indent=1)  # for a million shards the pieces of `dumps` are a gigabyte
+    text.write("\n")
+    text.flush()
+    return buffer.getvalue()
 
 
-def dali_bytes(folder: Path, index: SampleIndex, number: int) -> bytes:
+def dali_bytes(folder: Place, index: SampleIndex, number: int, rows: np.ndarray, json_sizes: np.ndarray) -> bytes:
     """The `.idx` of one shard for DALI, its version 1.2: a line for each sample, four words for each of its two members.
 
+    Args:
+        folder: Where the shard is, for errors.
+        index: Its samples, and those of other shards.
+        number: The shard.
+        rows: i64 [n], its rows in the index.
+        json_sizes: i64 [n], bytes of their json members.
+
     Raises:
-        ManifestError: The index contradicts the shard.
+        ManifestError: The index contradicts the json members.
     """
-    info = index.shards[number]
-    lines = [f"v1.2 {info.num_samples}"]
-    with (folder / info.name).open("rb") as shard:
-        for row in np.flatnonzero(index.shard == number).tolist():
-            key, offset, size = index.key(row), int(index.offset[row]), int(index.size[row])
-            json_offset = offset + size + (-size % BLOCK_BYTES) + BLOCK_BYTES
-            json_size = _member_size(shard, json_offset)
-            end = offset - BLOCK_BYTES + int(index.span[row])
-            if json_size is None or json_offset + json_size + (-json_size % BLOCK_BYTES) != end:
-                raise ManifestError(
-                    f"{folder / info.name}: sample {key} ends elsewhere than its index says; build it again"
-                )
-            image_name = f"{key}.{index.image_format}"
-            lines.append(f"{index.image_format} {offset} {size} {image_name} json {json_offset} {json_size} {key}.json")
+    samples: list[tuple[str, int, int, int]] = []
+    for row, json_size in zip(rows.tolist(), json_sizes.tolist(), strict=True):
+        key, offset, size = index.key(row), int(index.offset[row]), int(index.size[row])
+        end = offset - BLOCK_BYTES + int(index.span[row])
+        if json_size < 0 or _json_offset(offset, size) + json_size + (-json_size % BLOCK_BYTES) != end:
+            raise ManifestError(
+                f"{folder / index.shards[number].name}: sample {key} ends elsewhere than its index says; build it again"
+            )
+        samples.append((key, offset, size, json_size))
+    return idx_bytes(index.image_format, samples)
+
+
+def idx_bytes(image_format: str, samples: Sequence[tuple[str, int, int, int]]) -> bytes:
+    """As `dali_bytes`, from what is known while a shard is written.
+
+    Args:
+        image_format: File suffix of the images.
+        samples: Of each sample its key, the byte where its image begins, bytes of that, and bytes of its json member.
+    """
+    lines = [f"v1.2 {len(samples)}"]
+    for key, offset, size, json_size in samples:
+        json_offset = _json_offset(offset, size)
+        lines.append(f"{image_format} {offset} {size} {key}.{image_format} json {json_offset} {json_size} {key}.json")
     return ("\n".join(lines) + "\n").encode()
 
 
-def _member_size(shard: BinaryIO, data_offset: int) -> int | None:
-    """Bytes of the member whose data begins at `data_offset`, read from the tar header before it; None where none stands."""
-    shard.seek(data_offset - BLOCK_BYTES)
+def json_sizes_of(folder: Place, index: SampleIndex, number: int, rows: np.ndarray) -> np.ndarray:
+    """i64 [n], bytes of the json members of some rows of one shard, from their tar headers; -1 where no header stands."""
+    with (folder / index.shards[number].name).open("rb") as shard:
+        sizes = []
+        for offset, size in zip(index.offset[rows].tolist(), index.size[rows].tolist(), strict=True):
+            shard.seek(_json_offset(offset, size) - BLOCK_BYTES)
+            sizes.append(_size_in_header(shard.read(BLOCK_BYTES)))
+    return np.array(sizes, np.int64)
+
+
+def _json_offset(offset: int, size: int) -> int:
+    """Where the data of a sample's json member begins, from place and size of its image."""
+    return offset + size + (-size % BLOCK_BYTES) + BLOCK_BYTES
+
+
+def json_size_of(sample: bytes, image_size: int) -> int:
+    """Bytes of the json member of a sample as it stands in a shard; -1 where no header stands before it."""
+    json_offset = _json_offset(BLOCK_BYTES, image_size)
+    return _size_in_header(sample[json_offset - BLOCK_BYTES : json_offset])
+
+
+def _size_in_header(header: bytes) -> int:
+    """Bytes of the member that a tar header stands before; -1 where it is none."""
     try:
-        return int(shard.read(BLOCK_BYTES)[124:135], 8)
+        return int(header[124:135], 8)
     except ValueError:
-        return None
+        return -1
 
 
 def check_packages() -> None:

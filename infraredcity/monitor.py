@@ -34,6 +34,7 @@ class LoaderFacts:
         wait_share: Share of the consumer's time that it waited for a batch; near 0 where training is what takes the time.
         cache_hits: Chunks that the disk cache had.
         cache_misses: Chunks that it had to fetch.
+        fetched_bytes: Bytes of shards that came from other machines; what the disk cache had did not.
         replaced: Windows that could not be read and were replaced.
         bad_samples: Different samples that could not be read.
     """
@@ -52,6 +53,7 @@ class LoaderFacts:
     wait_share: float
     cache_hits: int
     cache_misses: int
+    fetched_bytes: int
     replaced: int
     bad_samples: int
 

@@ -136,20 +136,40 @@ def segments(clip_id: str, num_frames: int, config: ExtractConfig) -> tuple[Segm
     Raises:
         VideoDecodeError: `start_frame` lies behind the clip's end.
     """
-    if config.start_frame >= num_frames:
+    count = count_segments(num_frames, config)
+    if count == 0:
         raise VideoDecodeError(
             f"clip {clip_id}: has {num_frames} frames, so nothing is left from --start {config.start_frame} on"
         )
-    stop = num_frames if config.stop_frame is None else min(config.stop_frame, num_frames)
+    return tuple(segment_of(clip_id, num_frames, config, number) for number in range(count))
+
+
+def count_segments(num_frames: int, config: ExtractConfig) -> int:
+    """How many segments a clip of `num_frames` frames has."""
+    return len(range(config.start_frame, stop_frame(num_frames, config), config.frames_per_shard * config.every))
+
+
+def count_frames(num_frames: int, config: ExtractConfig) -> int:
+    """How many frames of a clip are to be written."""
+    return len(range(config.start_frame, stop_frame(num_frames, config), config.every))
+
+
+def segment_of(clip_id: str, num_frames: int, config: ExtractConfig, number: int) -> Segment:
+    """The segment of that number."""
     stride = config.frames_per_shard * config.every
-    return tuple(
-        Segment(
-            number=number,
-            frames=FrameRange(start_frame=start, stop_frame=min(start + stride, stop), step=config.every),
-            shard=shard_name(DATASET, clip_id, number),
-        )
-        for number, start in enumerate(range(config.start_frame, stop, stride))
+    start = config.start_frame + number * stride
+    return Segment(
+        number=number,
+        frames=FrameRange(
+            start_frame=start, stop_frame=min(start + stride, stop_frame(num_frames, config)), step=config.every
+        ),
+        shard=shard_name(DATASET, clip_id, number),
     )
+
+
+def stop_frame(num_frames: int, config: ExtractConfig) -> int:
+    """The first frame of a clip of `num_frames` frames that is not taken."""
+    return num_frames if config.stop_frame is None else min(config.stop_frame, num_frames)
 
 
 def _as_lists(value: Any) -> Any:

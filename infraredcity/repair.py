@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from infraredcity import images, manifest
+from infraredcity import images, manifest, markers
 from infraredcity import index as sample_index
 from infraredcity.dataset import (
     GAPS_NAME,
@@ -40,11 +40,13 @@ from infraredcity.dataset import (
     reader_name,
     rows_of,
     sets_of,
+    write_manifest,
     write_part,
 )
 from infraredcity.errors import ImageError, ManifestError, OutputError, ShardError
 from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, IndexEntry, SampleIndex, ShardInfo, parse_key
 from infraredcity.manifest import ClipFacts, Columns
+from infraredcity.markers import SegmentHead, SegmentRows
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.shard_reader import Refused, Sample, iterate
 from infraredcity.shard_writer import ShardWriter, open_shard
@@ -104,6 +106,13 @@ class RepairReport:
     unsolved: tuple[str, ...]
     notes: tuple[str, ...]
     is_dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Part(Part):
+    """A part on a disk here: nothing is repaired elsewhere."""
+
+    path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +264,7 @@ def _repair_part(root: Path, name: str, place: str | None, state: _State) -> Non
         reference, known={key: each for key, each in reference.known.items() if parse_key(key)[0] in clips}
     )
     _put_names_right(folder, tars, reference, state)
-    part = Part(path=folder, name=name, index=_empty_index(clips, reference, tars), clips=clips, split=split)
+    part = _Part(path=folder, name=name, index=_empty_index(clips, reference, tars), clips=clips, split=split)
     index, lost = _rebuilt(part, tars, reference, state)
     part = replace(part, index=index)
     state.num_samples += len(index)
@@ -312,8 +321,8 @@ def _references(root: Path, name: str, place: str | None) -> Iterator[_Reference
     """All that was written down and can be read, what is nearest to the shards first."""
     folder = root / name
     try:
-        index = sample_index.load(folder)
-        if sample_index.stored_rows_hash(folder) == index.rows_hash() and len(index):
+        index, stored_hash = sample_index.load_with_hash(folder)
+        if stored_hash == index.rows_hash() and len(index):
             yield _reference_of_index(index)
     except ManifestError:
         pass
@@ -328,9 +337,9 @@ def _references(root: Path, name: str, place: str | None) -> Iterator[_Reference
             continue
         if known:
             yield _Reference(source=path.name, known=known)
-    markers = _reference_of_markers(folder)
-    if markers is not None:
-        yield markers
+    noted = _reference_of_markers(folder)
+    if noted is not None:
+        yield noted
 
 
 def _reference_of_index(index: SampleIndex) -> _Reference:
@@ -383,23 +392,15 @@ def _reference_of_markers(folder: Path) -> _Reference | None:
     clip_id = _job_of(folder).get("clip")
     entries: list[tuple[int, int, bytes, str, int]] = []
     hashes = {}
-    for path in sorted((folder / MARKERS).glob("*.json")):
-        try:
-            marker = json.loads(path.read_text(encoding="utf-8"))
-            if marker["shard"] is None:
-                continue
-            shard, _, _, sha256 = marker["shard"]
-            if not sample_index.is_shard_name(str(shard)):
-                continue
-            suspects = {*marker["suspect"]}
-            of_shard = [
-                (int(row[0]), int(row[1]), bytes.fromhex(row[5]), str(shard), SUSPECT if row[0] in suspects else 0)
-                for row in marker["entries"]
-            ]
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            continue  # extract does not believe it either, and writes its segment anew
-        entries += of_shard
-        hashes[str(shard)] = str(sha256)
+    for _, marker in _markers(folder):
+        if marker is None or marker[0].shard is None or not sample_index.is_shard_name(marker[0].shard.name):
+            continue
+        shard, rows = marker[0].shard, marker[1]
+        suspects = {*rows.suspect}
+        for row, (frame, pts) in enumerate(zip(rows.frame_index, rows.pts, strict=True)):
+            sha256 = rows.sha256[32 * row : 32 * row + 32]
+            entries.append((frame, pts, sha256, shard.name, SUSPECT if frame in suspects else 0))
+        hashes[shard.name] = shard.sha256
     if not entries or not isinstance(clip_id, str):
         return None
     frame_step = _job_of(folder)["config"]["every"]
@@ -725,7 +726,7 @@ class _Rows:
 
 
 def _rebuilt(
-    part: Part, tars: Sequence[_Tar], reference: _Reference, state: _State
+    part: _Part, tars: Sequence[_Tar], reference: _Reference, state: _State
 ) -> tuple[SampleIndex, list[_Known]]:
     """The index of what is good, after rewriting the shards that hold more or less than that; and what is lost."""
     by_name = {tar.name: tar for tar in tars}
@@ -781,7 +782,7 @@ def _rebuilt(
 
 
 def _is_as_written(
-    part: Part, tar: _Tar, good: Sequence[tuple[_Known, _Seen]], sha256: str | None, state: _State
+    part: _Part, tar: _Tar, good: Sequence[tuple[_Known, _Seen]], sha256: str | None, state: _State
 ) -> bool:
     """Whether a shard is what a writer would write of its good samples, down to the padding."""
     if not tar.is_clean or [seen for _, seen in good] != tar.seen:
@@ -795,7 +796,7 @@ def _is_as_written(
 
 
 def _written_nowhere(
-    part: Part, name: str, good: Sequence[tuple[_Known, _Seen]], state: _State
+    part: _Part, name: str, good: Sequence[tuple[_Known, _Seen]], state: _State
 ) -> tuple[ShardInfo, list[IndexEntry]]:
     """What a shard of these samples would be."""
     with Path(os.devnull).open("wb") as nowhere:
@@ -804,7 +805,7 @@ def _written_nowhere(
         return writer.finish(name), writer.entries
 
 
-def _add_all(part: Part, good: Sequence[tuple[_Known, _Seen]], writer: ShardWriter, state: _State) -> None:
+def _add_all(part: _Part, good: Sequence[tuple[_Known, _Seen]], writer: ShardWriter, state: _State) -> None:
     for each, seen in good:
         clip_id, frame_index = parse_key(each.key)
         picture = _bytes_at(state.moved.get(seen.path, seen.path), seen)
@@ -813,7 +814,7 @@ def _add_all(part: Part, good: Sequence[tuple[_Known, _Seen]], writer: ShardWrit
             raise ShardError(f"{seen.path}: was changed while it was read; run it again when nothing writes there")
 
 
-def _facts(part: Part, each: _Known) -> bytes:
+def _facts(part: _Part, each: _Known) -> bytes:
     clip_id, frame_index = parse_key(each.key)
     return facts_json(facts_of(part.clips[clip_id], frame_index, each.pts))
 
@@ -873,7 +874,7 @@ def _put_aside(path: Path, state: _State) -> None:
     state.moved[path] = aside
 
 
-def _rewrite(part: Part, name: str, good: Sequence[tuple[_Known, _Seen]], rows: _Rows, state: _State) -> None:
+def _rewrite(part: _Part, name: str, good: Sequence[tuple[_Known, _Seen]], rows: _Rows, state: _State) -> None:
     """A shard of the good samples; the damaged file gets a second name first, so that a kill loses neither."""
     path = part.path / name
     if state.is_dry_run:
@@ -916,7 +917,7 @@ def _index_of(empty: SampleIndex, rows: _Rows) -> SampleIndex:
     )
 
 
-def _tell_losses(root: Path, part: Part, lost: Mapping[str, Iterable[int]], state: _State) -> None:
+def _tell_losses(root: Path, part: _Part, lost: Mapping[str, Iterable[int]], state: _State) -> None:
     """The lost frames as ranges, and what brings them back."""
     above = [part.path, *part.path.parents[: len(Path(part.name).parts)]]
     if (part.path / JOB_NAME).is_file():
@@ -945,7 +946,7 @@ def _tell_losses(root: Path, part: Part, lost: Mapping[str, Iterable[int]], stat
         state.lost += ranges
 
 
-def _write(root: Path, part: Part, lost: Sequence[_Known], state: _State) -> None:
+def _write(root: Path, part: _Part, lost: Sequence[_Known], state: _State) -> None:
     """Index, index files, manifest, clips.json, gaps and markers, where they are not what they should be."""
     wrong = _wrong_files(root, part, state)
     lost_frames: dict[str, set[int]] = {}
@@ -982,12 +983,12 @@ def _write(root: Path, part: Part, lost: Sequence[_Known], state: _State) -> Non
     fsync_folder(part.path)
 
 
-def _wrong_files(root: Path, part: Part, state: _State) -> list[str]:
+def _wrong_files(root: Path, part: _Part, state: _State) -> list[str]:
     """Names of the files that describe the shards and do not say what is so; of a dry run, as far as that can be known."""
     wrong = []
     try:
-        index = sample_index.load(part.path)
-        is_same = _same(index, part.index) and sample_index.stored_rows_hash(part.path) == part.index.rows_hash()
+        index, stored_hash = sample_index.load_with_hash(part.path)
+        is_same = _same(index, part.index) and stored_hash == part.index.rows_hash()
     except ManifestError:
         is_same = False
     if not is_same:
@@ -1010,13 +1011,14 @@ def _wrong_files(root: Path, part: Part, state: _State) -> list[str]:
                 wrong.append(manifest.WIDS_NAME)
     except (OSError, ValueError, KeyError, TypeError):
         wrong.append(manifest.WIDS_NAME)
-    for number, info in enumerate(part.index.shards):
+    for number, (info, of_shard) in enumerate(zip(part.index.shards, part.index.rows_by_shard(), strict=True)):
         path = (part.path / info.name).with_suffix(".idx")
         is_to_come = part.path / info.name in state.rewritten or not (part.path / info.name).is_file()
         if state.is_dry_run and is_to_come:
             continue
         try:
-            if path.read_bytes() != manifest.dali_bytes(part.path, part.index, number):
+            json_sizes = manifest.json_sizes_of(part.path, part.index, number, of_shard)
+            if path.read_bytes() != manifest.dali_bytes(part.path, part.index, number, of_shard, json_sizes):
                 wrong.append(path.name)
         except (OSError, ManifestError):
             wrong.append(path.name)
@@ -1043,7 +1045,7 @@ def _old_gaps(folder: Path) -> list[dict[str, Any]] | None:
     return None
 
 
-def _gaps(part: Part, lost: dict[str, set[int]]) -> list[dict[str, Any]]:
+def _gaps(part: _Part, lost: dict[str, set[int]]) -> list[dict[str, Any]]:
     """gaps.json with the frames that are not there and that it does not name yet; those that extraction had are added to `lost`."""
     gaps: list[dict[str, Any]] = []
     left_out = _left_out(part.path)
@@ -1085,26 +1087,24 @@ def _gaps(part: Part, lost: dict[str, set[int]]) -> list[dict[str, Any]]:
 
 def _left_out(folder: Path) -> set[int]:
     """Frames that extraction could not or should not write, as its markers say."""
-    frames: set[int] = set()
-    for path in sorted((folder / MARKERS).glob("*.json")):
-        try:
-            frames |= {int(frame) for frame in json.loads(path.read_text(encoding="utf-8"))["missing"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return frames
+    return {frame for _, marker in _markers(folder) if marker is not None for frame in marker[1].missing}
 
 
-def _forget_segments(part: Part, lost: Mapping[str, set[int]]) -> None:
+def _forget_segments(part: _Part, lost: Mapping[str, set[int]]) -> None:
     """Delete the markers of the segments that lost frames, so that extract writes these anew and only these."""
     frames = {frame for of_clip in lost.values() for frame in of_clip}
-    for path in sorted((part.path / MARKERS).glob("*.json")) if frames else ():
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))["entries"]
-            is_hit = any(int(row[0]) in frames for row in entries)
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            is_hit = True  # extract would not believe it either
-        if is_hit:
+    for path, marker in _markers(part.path) if frames else ():
+        if marker is None or not frames.isdisjoint(marker[1].frame_index):
             path.unlink()
+
+
+def _markers(folder: Path) -> Iterator[tuple[Path, tuple[SegmentHead, SegmentRows] | None]]:
+    """What extraction noted of each segment; None where it is damaged: extract does not believe it either."""
+    for path in sorted((folder / MARKERS).glob("*.jsonl")):
+        try:
+            yield path, markers.read(path)
+        except OutputError:
+            yield path, None
 
 
 def _repair_set(root: Path, place: str, members: Sequence[str], state: _State) -> None:
@@ -1114,21 +1114,21 @@ def _repair_set(root: Path, place: str, members: Sequence[str], state: _State) -
         return  # the parts are not yet what the manifest has to say of them
     names = part_names(folder)
     try:
-        whole = rows_of([open_part(folder, name) for name in names])
+        parts = [open_part(folder, name) for name in names]
+        whole = rows_of(parts)
     except ManifestError as error:
         state.unsolved.append(f"{folder}: its manifest was not rebuilt: {error}")
         return
+    wrong = []
     for name in (manifest.CSV_NAME, manifest.PARQUET_NAME) if names != ["."] else ():
         try:
-            is_right = manifest.read(folder / name) == whole
+            if manifest.read(folder / name) != whole:
+                wrong.append(name)
         except ManifestError:
-            is_right = False
-        if is_right:
-            continue
-        state.actions.append(f"{folder}: rebuilt {name}")
-        if not state.is_dry_run:
-            data = manifest.csv_bytes(whole) if name == manifest.CSV_NAME else manifest.parquet_bytes(whole)
-            write_atomic(folder / name, data)
+            wrong.append(name)
+    state.actions += [f"{folder}: rebuilt {name}" for name in wrong]
+    if wrong and not state.is_dry_run:
+        write_manifest(folder, parts)
     for record_name in RECORD_NAMES:
         if (folder / record_name).is_file():
             _repair_record(folder / record_name, whole, state)

@@ -2,24 +2,24 @@
 
 Counts, marks, runs and sizes come from the indexes and cover every sample. What needs pixels looks at a bounded number of them,
 spread evenly, and says how many: 580,000 samples take little longer than 10,000. Only leakage reads every picture, and is left out
-for very large sets. A shard that is missing or a picture that is damaged becomes a named problem and is left out.
+for very large sets; of a set on another machine it is what make-lite found. A shard that is missing or a picture that is damaged
+becomes a named problem and is left out.
 """
 
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from infraredcity import catalog, images, lite, manifest, selection, similarity
-from infraredcity.dataset import GAPS_NAME, Part, rows_of
+from infraredcity import catalog, images, lite, manifest, places, selection, similarity
+from infraredcity.dataset import GAPS_NAME, Part, rows_hash
 from infraredcity.errors import ImageError, ShardError
-from infraredcity.extract import Gap
 from infraredcity.index import FROZEN, REPEAT, SUSPECT, SampleIndex, parse_key
 from infraredcity.manifest import ClipFacts
+from infraredcity.merge import Gap
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.report_facts import (
     MARKS,
@@ -76,7 +76,7 @@ _WHOLE_PX = 1 << 16  # more than any still has: `decode_small` then gives every 
 _Number = TypeVar("_Number", int, float)
 
 
-def measure(root: Path, parts: Sequence[Part], *, on_progress: OnProgress | None = None) -> DatasetReport:
+def measure(root: places.Place, parts: Sequence[Part], *, on_progress: OnProgress | None = None) -> DatasetReport:
     """The numbers of a data set.
 
     Args:
@@ -84,16 +84,14 @@ def measure(root: Path, parts: Sequence[Part], *, on_progress: OnProgress | None
         parts: Its parts, as `dataset.open_dataset` gives them.
         on_progress: Told of frames looked at.
     """
-    rows = rows_of(parts)
-    manifest_hash = manifest.rows_hash(rows)
-    del rows  # at 580,000 samples it is by far the largest thing here
     clips = clips_of(parts)
     per_clip = min(FRAMES_PER_CLIP, max(2, FRAMES_IN_ALL // max(1, len(clips))))
     total = sum(
         min(per_clip, len(clip.row)) + 2 * min(per_clip, int(np.count_nonzero(clip.has_next))) for clip in clips
     )
     reader = FrameReader(root, parts, what="report: frames", total=total, on_progress=on_progress)
-    _check_shards(reader)
+    for error in reader.bad_shards.values():
+        reader.add_problem(error)
     kind, made = _kind(root, parts, reader)
     gaps = _gaps(parts, reader)
     num_listed = 0
@@ -102,7 +100,8 @@ def measure(root: Path, parts: Sequence[Part], *, on_progress: OnProgress | None
         report = _clip_report(clip, reader, gaps, per_clip=per_clip, num_breaks=MAX_LISTED - num_listed)
         num_listed += len(report.runs.breaks)
         reports.append(report)
-    leakage = _leakage(parts, reader, on_progress)
+    manifest_hash = rows_hash(parts)
+    leakage = _leakage(root, parts, reader, manifest_hash, on_progress)
     infos = [info for part in parts for info in part.index.shards]
     problems = reader.problems
     return DatasetReport(
@@ -137,7 +136,7 @@ def measure(root: Path, parts: Sequence[Part], *, on_progress: OnProgress | None
 
 
 def make_sheets(
-    root: Path,
+    root: places.Place,
     parts: Sequence[Part],
     report: DatasetReport,
     *,
@@ -269,22 +268,7 @@ def _version() -> str:
         return "not installed"
 
 
-def _check_shards(reader: FrameReader) -> None:
-    """A problem for each shard that is missing or of another size, as whoever reads from it will tell."""
-    for part in reader.parts:
-        first_row = dict(reversed([(shard, row) for row, shard in enumerate(part.index.shard.tolist())]))
-        for number, info in enumerate(part.index.shards):
-            path = part.path / info.name
-            if number not in first_row or (path.is_file() and path.stat().st_size == info.size_bytes):
-                continue
-            with ShardFiles(part.index, part.path) as files:
-                try:
-                    files.image(first_row[number])
-                except ShardError as error:
-                    reader.add_problem(error)
-
-
-def _kind(root: Path, parts: Sequence[Part], reader: FrameReader) -> tuple[Kind, str]:
+def _kind(root: places.Place, parts: Sequence[Part], reader: FrameReader) -> tuple[Kind, str]:
     path = root / lite.REPORT_NAME
     if path.is_file():
         try:
@@ -433,6 +417,8 @@ def _stretch(reader: FrameReader, chosen: Sequence[Place]) -> ToneMap | None:
         part = reader.parts[place.part]
         if part.index.image_format != "png":
             return None
+        if reader.bad_shard(place) is not None:
+            continue
         try:
             with ShardFiles(part.index, part.path) as files:
                 picture = images.decode_small(files.image(place.row), _WHOLE_PX, name=reader.key(place))
@@ -608,7 +594,13 @@ def _duplicates(parts: Sequence[Part]) -> Duplicates:
     )
 
 
-def _leakage(parts: Sequence[Part], reader: FrameReader, on_progress: OnProgress | None) -> LeakageCheck:
+def _leakage(
+    root: places.Place,
+    parts: Sequence[Part],
+    reader: FrameReader,
+    manifest_hash: str,
+    on_progress: OnProgress | None,
+) -> LeakageCheck:
     splits: dict[str, set[str]] = {}
     for part, facts, count in _groups(parts):
         if count:
@@ -625,6 +617,15 @@ def _leakage(parts: Sequence[Part], reader: FrameReader, on_progress: OnProgress
             found=(),
             why_not=f"{total:,} samples are more than the {LEAKAGE_SAMPLES:,} that are compared; report on a selection of them",
         )
+    if isinstance(root, places.FarPath):
+        on_record = _leakage_on_record(root, manifest_hash)
+        if on_record is None:
+            return LeakageCheck(
+                is_measured=False,
+                found=(),
+                why_not="all pictures would have to come from another machine; report where they lie, or on a copy",
+            )
+        return LeakageCheck(is_measured=True, found=on_record, why_not="")
     done = 0
 
     def on_samples(count: int) -> None:
@@ -639,6 +640,17 @@ def _leakage(parts: Sequence[Part], reader: FrameReader, on_progress: OnProgress
         reader.add_problem(error)
         return LeakageCheck(is_measured=False, found=(), why_not="a picture could not be read; see the problems")
     return LeakageCheck(is_measured=True, found=found, why_not="")
+
+
+def _leakage_on_record(root: places.Place, manifest_hash: str) -> tuple[similarity.Leakage, ...] | None:
+    """What make-lite found when it made the set, if the set still has the very same pictures; None otherwise."""
+    try:
+        told = json.loads((root / lite.REPORT_NAME).read_text(encoding="utf-8"))["report"]
+        if told["manifest_hash"] != manifest_hash:
+            return None
+        return tuple(similarity.Leakage(**each) for each in told["leakage"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # no Lite set, or a problem that `_kind` told
 
 
 def _find(parts: Sequence[Part], key: str, split: str) -> Place:

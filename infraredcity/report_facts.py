@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from infraredcity.extract import Gap
+from infraredcity.merge import Gap
 from infraredcity.similarity import Leakage
 from infraredcity.tone import ToneMap
 

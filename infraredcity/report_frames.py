@@ -6,17 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from infraredcity.dataset import Part
+from infraredcity import places
+from infraredcity.dataset import Part, shard_sizes
 from infraredcity.errors import ImageError, InfraredCityError, ShardError
 from infraredcity.manifest import ClipFacts
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.report_facts import Problem
-from infraredcity.shard_files import ShardFiles
+from infraredcity.shard_files import ShardFiles, check_size
+from infraredcity.threads import threads_for
 
 _BATCH = 128  # so many pictures share open shards: a set may have more shards than a process may open
 _Seen = TypeVar("_Seen")
@@ -68,13 +69,21 @@ class FrameReader:
     Attributes:
         parts: The parts.
         num_read: Pictures that were read and understood.
+        bad_shards: What is wrong with shards that are missing or of another size than the index says, by numbers of part and shard.
     """
 
     def __init__(
-        self, root: Path, parts: Sequence[Part], *, what: str, total: int | None, on_progress: OnProgress | None
+        self,
+        root: places.Place,
+        parts: Sequence[Part],
+        *,
+        what: str,
+        total: int | None,
+        on_progress: OnProgress | None,
     ) -> None:
         self.parts = parts
         self.num_read = 0
+        self.bad_shards = _bad_shards(parts)
         self._root = root
         self._progress = (what, total, on_progress)
         self._done = 0
@@ -91,7 +100,7 @@ class FrameReader:
         """
         seen: list[_Seen | None] = []
         what, total, on_progress = self._progress
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="report") as pool:
+        with ThreadPoolExecutor(threads_for(self._root), thread_name_prefix="report") as pool:
             for start in range(0, len(groups), _BATCH):
                 batch = groups[start : start + _BATCH]
                 with ExitStack() as stack:
@@ -103,6 +112,9 @@ class FrameReader:
                     def attempt(
                         group: Sequence[Place], files: Mapping[int, ShardFiles] = files
                     ) -> _Seen | InfraredCityError:
+                        bad = next((bad for place in group if (bad := self.bad_shard(place)) is not None), None)
+                        if bad is not None:
+                            return bad
                         try:
                             return look(group, [files[place.part].image(place.row) for place in group])
                         except (ShardError, ImageError) as error:
@@ -124,6 +136,10 @@ class FrameReader:
         """The key of a sample."""
         return self.parts[place.part].index.key(place.row)
 
+    def bad_shard(self, place: Place) -> ShardError | None:
+        """What is wrong with the shard of a sample, if it is missing or of another size."""
+        return self.bad_shards.get((place.part, int(self.parts[place.part].index.shard[place.row])))
+
     def add_problem(self, error: InfraredCityError | str, *, num_frames: int = 0) -> None:
         """Count a problem; what has the same text is one problem. Paths are told from the data set's folder."""
         message = str(error).removeprefix(f"{self._root}{os.sep}")
@@ -133,6 +149,19 @@ class FrameReader:
     def problems(self) -> tuple[Problem, ...]:
         """What went wrong, in the order in which it first did."""
         return tuple(Problem(message=message, num_frames=count) for message, count in self._problems.items())
+
+
+def _bad_shards(parts: Sequence[Part]) -> dict[tuple[int, int], ShardError]:
+    bad: dict[tuple[int, int], ShardError] = {}
+    for number, part in enumerate(parts):
+        there = shard_sizes(part)
+        for shard in np.unique(part.index.shard).tolist():
+            info = part.index.shards[shard]
+            try:
+                check_size(part.path / info.name, info, there.get(info.name))
+            except ShardError as error:
+                bad[number, shard] = error
+    return bad
 
 
 def clips_of(parts: Sequence[Part]) -> list[ClipSamples]:

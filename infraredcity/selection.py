@@ -5,18 +5,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from infraredcity import manifest, shards
-from infraredcity.dataset import Part, rows_of
+from infraredcity.dataset import Part, rows_hash, write_manifest
 from infraredcity.derived import Making
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.manifest import COLUMN_KINDS, COLUMNS, Columns
+from infraredcity.places import Place
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.storage import lock_folder
 
 REPORT_NAME = "shards.json"
 FORMAT = "infraredcity-shards-1"
@@ -197,7 +196,7 @@ def find_rows(parts: Sequence[Part], rows: Columns) -> list[Chosen]:
 
 def write(
     chosen: Sequence[Chosen],
-    out: Path,
+    out: Place,
     *,
     samples_per_shard: int,
     overwrite: bool = False,
@@ -240,7 +239,7 @@ def write(
         },
         folders=[each.part.name for each in chosen],
     )
-    with lock_folder(out):
+    with making.held():
         standing = making.standing(overwrite=overwrite)
         if standing is not None:
             return _report_of(standing, out)
@@ -258,13 +257,12 @@ def write(
             shards.copy_part(each.part, each.rows, out, samples_per_shard=samples_per_shard, on_samples=on_samples)
             for each in chosen
         ]
-        whole = rows_of(parts)
         if [part.name for part in parts] != ["."]:  # there, the part's manifest is that of the set
-            manifest.write_columns(out, whole)
+            write_manifest(out, parts)
         report = ShardsReport(
             folder=str(out),
             num_samples=total,
-            manifest_hash=manifest.rows_hash(whole),
+            manifest_hash=rows_hash(parts),
             parts=tuple(
                 ShardsPart(
                     name=part.name,
@@ -279,7 +277,7 @@ def write(
         return report
 
 
-def _report_of(record: dict[str, Any], out: Path) -> ShardsReport:
+def _report_of(record: dict[str, Any], out: Place) -> ShardsReport:
     try:
         parts = tuple(ShardsPart(**part) for part in record["parts"])
         return ShardsReport(**{**record, "folder": str(out), "parts": parts, "is_new": False})

@@ -6,8 +6,9 @@ import os
 import queue
 import resource
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,15 @@ import numpy as np
 from infraredcity.cache import CacheFacts, ChunkCache, OpenFile, OpenFiles
 from infraredcity.errors import InfraredCityError, ShardError
 from infraredcity.index import SampleIndex, ShardInfo
-from infraredcity.remote import RemoteFile, RemoteOptions, is_remote, join, shown
+from infraredcity.places import FarPath, Place, is_far, place
+from infraredcity.remote import RemoteFile, RemoteOptions, is_remote, shown
+from infraredcity.threads import in_order
 
 MAX_OPEN_SHARDS = 512
 PREFETCH_THREADS = 16
+_STRETCH_THREADS = 8
+_STRETCH_BYTES = 4 << 20
+"""Neighbours are read in one request up to so many bytes."""
 _COPY_AGAIN = "copy the shard again, or extract it anew"
 
 
@@ -46,22 +52,19 @@ class ShardFiles:
     def __init__(
         self,
         index: SampleIndex,
-        locations: Path | str | Sequence[Path | str],
+        locations: Place | str | Sequence[Place | str],
         remote: RemoteOptions | None = None,
         cache: ChunkCache | None = None,
     ) -> None:
-        folders = [locations] * len(index.shards) if isinstance(locations, Path | str) else list(locations)
+        folders = [locations] * len(index.shards) if isinstance(locations, Path | FarPath | str) else list(locations)
+        if len(folders) != len(index.shards):
+            raise ValueError(f"{len(folders)} folders for {len(index.shards)} shards")
         self._index = index
         self._folders = folders
         self._options = remote
         self._cache = cache
-        self._shards: list[_LocalShard | _RemoteShard] = []
-        for folder, info in zip(folders, index.shards, strict=True):
-            if is_remote(str(folder)):
-                url = join(str(folder), info.name)
-                self._shards.append(_RemoteShard(url, RemoteFile(url, remote, info.size_bytes), info, cache))
-            else:
-                self._shards.append(_LocalShard(Path(folder) / info.name, info))
+        self._places = {folder: _place_of(folder, remote) for folder in dict.fromkeys(folders)}
+        self._shards: dict[int, _LocalShard | _RemoteShard] = {}
         self._process = _Process(os.getpid())
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -75,7 +78,7 @@ class ShardFiles:
     @property
     def is_remote(self) -> bool:
         """Whether any of the shards is on another machine."""
-        return any(isinstance(shard, _RemoteShard) for shard in self._shards)
+        return any(map(is_far, self._places.values()))
 
     def image(self, row: int) -> bytes:
         """The image's bytes of one row.
@@ -97,6 +100,54 @@ class ShardFiles:
         start, size = self._index.sample_place(row)
         return self._read(row, start, size, int(self._index.offset[row]) - start)
 
+    def samples(self, rows: np.ndarray) -> Iterator[bytes]:
+        """The whole samples of some rows, in the given order, for who wants many; the cache is left out.
+
+        Samples that stand next to each other in a shard on another machine come in one request of some MiB, and the next requests
+        are under way meanwhile.
+
+        Raises:
+            ShardError: As for `image`.
+            RemoteError: As for `image`.
+        """
+        if not self.is_remote:
+            yield from map(self.sample, rows.tolist())
+            return
+        stretches = in_order(self._stretch, self._stretches(rows), num_threads=_STRETCH_THREADS, name="stretches")
+        yield from chain.from_iterable(stretches)
+
+    def _stretches(self, rows: np.ndarray) -> Iterator[list[int]]:
+        """The rows in pieces of which each is one stretch of one shard."""
+        stretch: list[int] = []
+        place = (-1, 0, 0)  # its shard, and where it starts and stops there
+        for row in rows.tolist():
+            shard, (start, size) = int(self._index.shard[row]), self._index.sample_place(row)
+            if stretch and (shard, start) == (place[0], place[2]) and start + size - place[1] <= _STRETCH_BYTES:
+                stretch.append(row)
+            else:
+                if stretch:
+                    yield stretch
+                stretch, place = [row], (shard, start, start)
+            place = (shard, place[1], start + size)
+        if stretch:
+            yield stretch
+
+    def _stretch(self, rows: list[int]) -> list[bytes]:
+        """The samples of rows that stand next to each other."""
+        places = [self._index.sample_place(row) for row in rows]
+        first, stop = places[0][0], sum(places[-1])
+        process = self._mine()
+        shard = self._shard(int(self._index.shard[rows[0]]))
+        if isinstance(shard, _LocalShard):
+            data = shard.read(process.files, first, stop - first)
+        else:
+            data = shard.fetch(first, stop - first)
+            for row in rows:
+                offset, size = int(self._index.offset[row]), int(self._index.size[row])
+                shard.check(data[offset - first : offset - first + size], offset, self._index.sha256[row].tobytes())
+        process.add(len(rows), stop - first)
+        return [data[start - first : start - first + size] for start, size in places]
+
     def prefetch(self, rows: Sequence[int] | np.ndarray) -> None:
         """Start to bring the images of some rows into the cache, and return at once; what goes wrong is for the read to say."""
         if self._cache is None:
@@ -104,7 +155,7 @@ class ShardFiles:
         index, process = self._index, self._mine()
         for row in np.asarray(rows, np.int64).tolist():
             number = int(index.shard[row])
-            shard = self._shards[number]
+            shard = self._shard(number)
             if isinstance(shard, _RemoteShard):
                 for chunk in self._cache.chunks(int(index.offset[row]), int(index.size[row])):
                     process.prefetcher.want((number, chunk), shard.fetch_chunk)
@@ -127,6 +178,19 @@ class ShardFiles:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _shard(self, number: int) -> "_LocalShard | _RemoteShard":
+        """A shard of the index; made when it is first read, for there may be a million."""
+        found = self._shards.get(number)
+        if found is not None:
+            return found
+        info = self._index.shards[number]
+        path = self._places[self._folders[number]] / info.name
+        if isinstance(path, FarPath):
+            return self._shards.setdefault(
+                number, _RemoteShard(path.url, path.file(info.size_bytes), info, self._cache)
+            )
+        return self._shards.setdefault(number, _LocalShard(path, info))
+
     def _mine(self) -> "_Process":
         if self._process.pid != os.getpid():
             self._process = _Process(os.getpid())
@@ -135,16 +199,20 @@ class ShardFiles:
     def _read(self, row: int, offset: int, size: int, image_at: int) -> bytes:
         """Bytes of a row's shard, in which the row's image begins at `image_at`."""
         index, process = self._index, self._mine()
-        shard = self._shards[int(index.shard[row])]
+        shard = self._shard(int(index.shard[row]))
         if isinstance(shard, _LocalShard):
             data = shard.read(process.files, offset, size)
         else:
             image = slice(image_at, image_at + int(index.size[row]))
             data = shard.read(offset, size, image, index.sha256[row].tobytes())
-        with process.lock:
-            process.reads += 1
-            process.read_bytes += size
+        process.add(1, size)
         return data
+
+
+def _place_of(location: Place | str, remote: RemoteOptions | None) -> Place:
+    if isinstance(location, str) and is_remote(location):
+        return FarPath(location, remote)
+    return place(location)
 
 
 class _Prefetcher:
@@ -202,6 +270,12 @@ class _Process:
     reads: int = 0
     read_bytes: int = 0
 
+    def add(self, reads: int, read_bytes: int) -> None:
+        """Count reads."""
+        with self.lock:
+            self.reads += reads
+            self.read_bytes += read_bytes
+
 
 class _TooManyOpenError(ShardError):
     """The system lets this process open no more files."""
@@ -211,6 +285,16 @@ def _most_open_shards() -> int:
     """A quarter of what the system allows, for two domains, a cache, and the rest of the program."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_OPEN_SHARDS if allowed == resource.RLIM_INFINITY else max(1, min(MAX_OPEN_SHARDS, allowed // 4))
+
+
+def check_size(path: Place, info: ShardInfo, size_bytes: int | None) -> None:
+    """ShardError for a shard that is not as long as the index says; `size_bytes` is None where there is none."""
+    if size_bytes is None:
+        raise ShardError(
+            f"{path}: the index names it, but it cannot be opened ({os.strerror(errno.ENOENT)}); copy it again"
+        )
+    if size_bytes != info.size_bytes:
+        raise ShardError(f"{path}: is {size_bytes} bytes, the index says {info.size_bytes}; {_COPY_AGAIN}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,10 +327,7 @@ class _LocalShard:
             raise ShardError(
                 f"{self.path}: the index names it, but it cannot be opened ({error.strerror}); copy it again"
             ) from error
-        if file.size_bytes != self.info.size_bytes:
-            raise ShardError(
-                f"{self.path}: is {file.size_bytes} bytes, the index says {self.info.size_bytes}; {_COPY_AGAIN}"
-            )
+        check_size(self.path, self.info, file.size_bytes)
         return file
 
 
@@ -257,25 +338,36 @@ class _RemoteShard:
     info: ShardInfo
     cache: ChunkCache | None
 
-    def read(self, offset: int, size: int, image: slice, sha256: bytes) -> bytes:
+    def fetch(self, offset: int, size: int) -> bytes:
+        """Bytes from over there, whatever the cache has."""
+        self._check_range(offset, size)
+        return self.file.read(offset, size)
+
+    def _check_range(self, offset: int, size: int) -> None:
         if offset + size > self.info.size_bytes:
             raise ShardError(
                 f"{shown(self.url)}: {size} bytes were expected at {offset}, its {self.info.size_bytes} bytes end before; "
                 "take the index that belongs to it"
             )
+
+    def read(self, offset: int, size: int, image: slice, sha256: bytes) -> bytes:
+        self._check_range(offset, size)
         data = self._kept_or_read(offset, size)
         if _is_picture(data[image], sha256):
             return data
         if self.cache is not None:
             self.cache.forget(self._identity(), offset, size)
         data = self.file.read(offset, size)
-        if _is_picture(data[image], sha256):
-            return data
-        found = hashlib.sha256(data[image]).hexdigest()
-        raise ShardError(
-            f"{shown(self.url)}: stale or damaged: the picture at {offset + image.start} has sha256 {found}, the index says "
-            f"{sha256.hex()}; copy the shard there again, or take the index that belongs to it"
-        )
+        self.check(data[image], offset + image.start, sha256)
+        return data
+
+    def check(self, image: bytes, offset: int, sha256: bytes) -> None:
+        """ShardError for an image that is not the one that the index means."""
+        if not _is_picture(image, sha256):
+            raise ShardError(
+                f"{shown(self.url)}: stale or damaged: the picture at {offset} has sha256 {hashlib.sha256(image).hexdigest()}, "
+                f"the index says {sha256.hex()}; copy the shard there again, or take the index that belongs to it"
+            )
 
     def _kept_or_read(self, offset: int, size: int) -> bytes:
         if self.cache is None:

@@ -8,10 +8,10 @@ import hashlib
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 from infraredcity.index import BLOCK_BYTES, IndexEntry, ShardInfo, key_of
+from infraredcity.places import Place
 from infraredcity.storage import open_atomic
 
 _END = bytes(2 * BLOCK_BYTES)
@@ -136,7 +136,7 @@ class ShardHandle:
 
 
 @contextmanager
-def open_shard(folder: Path, name: str, *, image_format: str) -> Iterator[ShardHandle]:
+def open_shard(folder: Place, name: str, *, image_format: str) -> Iterator[ShardHandle]:
     """A shard that appears as `folder`/`name` when the block ends well; `info` is set then.
 
     Raises:

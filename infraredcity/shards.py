@@ -1,32 +1,45 @@
 """Shards from shards: chosen samples copied byte for byte into new ones, nothing decoded."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from infraredcity import index as sample_index
+from infraredcity import manifest
 from infraredcity.dataset import Part, write_part
 from infraredcity.errors import ShardError
 from infraredcity.index import IndexEntry, SampleIndex, ShardInfo
+from infraredcity.places import Place
 from infraredcity.plan import dataset_of, shard_name
 from infraredcity.shard_files import ShardFiles
 from infraredcity.shard_writer import open_shard
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Copied:
+    """Samples of one clip in new shards: their index, and i64 [N], the bytes of their json members."""
+
+    index: SampleIndex
+    json_sizes: np.ndarray
+
+
 def copy(
-    source: Path,
+    source: Place,
     index: SampleIndex,
     rows: np.ndarray,
-    target: Path,
+    target: Place,
     *,
     dataset: str,
     samples_per_shard: int,
     on_samples: Callable[[int], None] | None = None,
-) -> SampleIndex:
+    on_picture: Callable[[str, bytes], None] | None = None,
+) -> Copied:
     """Copy samples of one clip into new shards of `target`.
+
+    From and to other machines too: neighbouring samples come in one request, and each new shard is sent when it is whole.
 
     Args:
         source: Folder of the shards that `index` describes.
@@ -36,6 +49,7 @@ def copy(
         dataset: First part of their names.
         samples_per_shard: Samples in a full shard.
         on_samples: Called with the number of samples just written.
+        on_picture: Called with key and picture of each sample.
 
     Returns:
         The index of the new shards; run ids, marks, times, hashes and what samples repeat are those of the source.
@@ -45,38 +59,48 @@ def copy(
         OutputError: The disk is full or the folder cannot be written.
     """
     (clip_id,) = index.clips
-    written: list[tuple[ShardInfo, list[IndexEntry]]] = []
-    with ShardFiles(index, source) as files:
-        for number, start in enumerate(range(0, len(rows), samples_per_shard)):
-            name = shard_name(dataset, clip_id, number)
-            with open_shard(target, name, image_format=index.image_format) as handle:
-                for row in rows[start : start + samples_per_shard].tolist():
-                    handle.writer.add_copy(
-                        int(index.frame_index[row]),
-                        int(index.pts[row]),
-                        _checked_sample(source, index, files, row),
-                        int(index.size[row]),
-                        index.sha256[row].tobytes().hex(),
-                        mark=int(index.mark[row]),
-                    )
-                    if on_samples is not None:
-                        on_samples(1)
-            assert handle.info is not None
-            written.append((handle.info, handle.writer.entries))
-    return sample_index.from_entries(
+    json_sizes = array("q")
+
+    def written() -> Iterator[tuple[ShardInfo, list[IndexEntry]]]:
+        with ShardFiles(index, source) as files:
+            samples = files.samples(rows)
+            for number, start in enumerate(range(0, len(rows), samples_per_shard)):
+                name = shard_name(dataset, clip_id, number)
+                with open_shard(target, name, image_format=index.image_format) as handle:
+                    for row in rows[start : start + samples_per_shard].tolist():
+                        sample = next(samples)
+                        picture = _checked_picture(source, index, row, sample)
+                        handle.writer.add_copy(
+                            int(index.frame_index[row]),
+                            int(index.pts[row]),
+                            sample,
+                            int(index.size[row]),
+                            index.sha256[row].tobytes().hex(),
+                            mark=int(index.mark[row]),
+                        )
+                        json_sizes.append(manifest.json_size_of(sample, len(picture)))
+                        if on_picture is not None:
+                            on_picture(index.key(row), picture)
+                        if on_samples is not None:
+                            on_samples(1)
+                assert handle.info is not None
+                yield handle.info, handle.writer.entries
+
+    copied = sample_index.from_entries(
         clip_id=clip_id,
         frame_step=index.frame_steps[0],
         image_format=index.image_format,
-        shards=written,
+        shards=written(),
         run_ids=index.run_id[rows],
         dup_of=index.dup_of[rows],
     )
+    return Copied(index=copied, json_sizes=np.array(json_sizes, np.int64))
 
 
 def copy_part(
     part: Part,
     rows: np.ndarray,
-    root: Path,
+    root: Place,
     *,
     samples_per_shard: int,
     on_samples: Callable[[int], None] | None = None,
@@ -118,12 +142,18 @@ def copy_part(
                 on_samples=on_samples,
             )
         )
-    return write_part(root, part.name, sample_index.concatenate(copied), part.clips, split=part.split)
+    return write_part(
+        root,
+        part.name,
+        sample_index.concatenate([each.index for each in copied]),
+        part.clips,
+        split=part.split,
+        json_sizes=np.concatenate([each.json_sizes for each in copied]),
+    )
 
 
-def _checked_sample(folder: Path, index: SampleIndex, files: ShardFiles, row: int) -> bytes:
-    """A sample's bytes, if its header names its key and its picture has its hash."""
-    sample = files.sample(row)
+def _checked_picture(folder: Place, index: SampleIndex, row: int, sample: bytes) -> bytes:
+    """The picture in a sample's bytes, if its header names its key and the picture has its hash."""
     size = int(index.size[row])
     named = sample[:100].rstrip(b"\0").decode("ascii", "replace")
     picture = sample[sample_index.BLOCK_BYTES : sample_index.BLOCK_BYTES + size]
@@ -134,4 +164,4 @@ def _checked_sample(folder: Path, index: SampleIndex, files: ShardFiles, row: in
         )
     if hashlib.sha256(picture).digest() != index.sha256[row].tobytes():
         raise ShardError(f"{shard}: {named} is not the picture that was written; copy the shard again, or extract anew")
-    return sample
+    return picture

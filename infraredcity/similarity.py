@@ -4,16 +4,18 @@ Pixels are compared, not what they mean: another car on the same empty road at n
 Everything is computed in whole numbers, so that the same pictures give the same hashes on any machine.
 """
 
-import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from infraredcity.dataset import Part
 from infraredcity.images import decode_small
+from infraredcity.index import BLOCK_BYTES
 from infraredcity.shard_files import ShardFiles
+from infraredcity.threads import num_cores
 
 NEAR_BITS = 4
 """Two pictures whose hashes differ in at most this many of 64 bits count as nearly the same."""
@@ -107,27 +109,75 @@ def perceptual_hashes(parts: Sequence[Part], on_samples: Callable[[int], None] |
         ShardError, ImageError: A shard is missing, a picture is damaged.
     """
     hashed = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="hash") as pool:
-        for part in parts:
-            with ShardFiles(part.index, part.path) as files:
-
-                def hashes_at(rows: range, part: Part = part, files: ShardFiles = files) -> np.ndarray:
-                    pictures = [decode_small(files.image(row), 2 * _SIDE, name=part.index.key(row)) for row in rows]
-                    if len({picture.shape for picture in pictures}) == 1:
-                        return hashes_of(np.stack(pictures))
-                    return np.concatenate([hashes_of(picture[None]) for picture in pictures])
-
-                values = np.zeros(len(part.index), np.uint64)
-                pieces = [
-                    range(start, min(start + _ROWS_AT_ONCE, len(values)))
-                    for start in range(0, len(values), _ROWS_AT_ONCE)
-                ]
-                for rows, of_rows in zip(pieces, pool.map(hashes_at, pieces), strict=True):
-                    values[rows.start : rows.stop] = of_rows
-                    if on_samples is not None:
-                        on_samples(len(rows))
-            hashed.append(values)
+    for part in parts:
+        index = part.index
+        with ShardFiles(index, part.path) as files, Hasher(on_samples) as hasher:
+            for row, sample in enumerate(files.samples(np.arange(len(index)))):
+                hasher.add(index.key(row), sample[BLOCK_BYTES : BLOCK_BYTES + int(index.size[row])])
+            hashed.append(hasher.hashes())
     return hashed
+
+
+class Hasher:
+    """Perceptual hashes of pictures that are handed over one by one, worked out by threads meanwhile.
+
+    Args:
+        on_samples: Called with the number of pictures just hashed.
+    """
+
+    def __init__(self, on_samples: Callable[[int], None] | None = None) -> None:
+        self._on_samples = on_samples
+        self._num_threads = num_cores()
+        self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="hash")
+        self._next: list[tuple[str, bytes]] = []
+        self._under_way: deque[Future[np.ndarray]] = deque()
+        self._hashed: list[np.ndarray] = [np.zeros(0, np.uint64)]
+
+    def __enter__(self) -> "Hasher":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, name: str, picture: bytes) -> None:
+        """Take one picture, the bytes of a still; waits where the threads are far behind.
+
+        Raises:
+            ImageError: An earlier picture is damaged.
+        """
+        self._next.append((name, picture))
+        if len(self._next) == _ROWS_AT_ONCE:
+            self._begin()
+            if len(self._under_way) > 2 * self._num_threads:
+                self._end()
+
+    def hashes(self) -> np.ndarray:
+        """u64 [N], those of all pictures so far, in their order.
+
+        Raises:
+            ImageError: A picture is damaged.
+        """
+        self._begin()
+        while self._under_way:
+            self._end()
+        return np.concatenate(self._hashed)
+
+    def _begin(self) -> None:
+        self._under_way.append(self._pool.submit(_hashes_of_files, self._next))
+        self._next = []
+
+    def _end(self) -> None:
+        values = self._under_way.popleft().result()
+        self._hashed.append(values)
+        if self._on_samples is not None:
+            self._on_samples(len(values))
+
+
+def _hashes_of_files(named: Sequence[tuple[str, bytes]]) -> np.ndarray:
+    pictures = [decode_small(data, 2 * _SIDE, name=name) for name, data in named]
+    if len({picture.shape for picture in pictures}) == 1:
+        return hashes_of(np.stack(pictures))
+    return np.concatenate([np.zeros(0, np.uint64), *(hashes_of(picture[None]) for picture in pictures)])
 
 
 def hashes_of(gray: np.ndarray) -> np.ndarray:
@@ -156,20 +206,27 @@ _COSINES = np.round(
 ).astype(np.int64)
 
 
-def find(parts: Sequence[Part], *, on_samples: Callable[[int], None] | None = None) -> Similarity:
+def find(
+    parts: Sequence[Part],
+    *,
+    hashed: Sequence[np.ndarray] | None = None,
+    on_samples: Callable[[int], None] | None = None,
+) -> Similarity:
     """Near-duplicate runs and leakage of a data set; time grows with the square of its samples, 41,000 take seconds.
 
     A run is a near-duplicate if at least half of its samples are within NEAR_BITS of samples of one run that is looked at before
     it, train before test. Runs of more than 64 samples are looked at in pieces of 64. Infrared and visible are never compared.
 
     Args:
-        parts: The parts of the data set; their shards are read.
+        parts: The parts of the data set.
+        hashed: Their `perceptual_hashes`; without them their shards are read.
         on_samples: Called with the number of samples just looked at.
 
     Raises:
         ShardError, ImageError: A shard is missing, a picture is damaged.
     """
-    hashed = perceptual_hashes(parts, on_samples)
+    if hashed is None:
+        hashed = perceptual_hashes(parts, on_samples)
     order = sorted(range(len(parts)), key=lambda number: (parts[number].split == "test", number))
     runs = [
         _Run(part=number, rows=(rows := np.arange(start, start + length)), hashes=hashed[number][rows])

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
 from infraredcity import index as sample_index
 from infraredcity.cache import ChunkCache
 from infraredcity.dataset import GAPS_NAME, JOB_NAME, RECORD_NAMES
-from infraredcity.errors import RemoteError, ShardError
+from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.index import BLOCK_BYTES, SampleIndex
 from infraredcity.manifest import CLIPS_NAME
 from infraredcity.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown
@@ -22,6 +23,8 @@ from infraredcity.shard_files import ShardFiles
 from infraredcity.tar_index import CACHE_VARIABLE, TarIndex, index_tars
 
 DEFAULT_CACHE_BYTES = 10 << 30
+CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
+_LEAST_CACHE_BYTES = 100 << 20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_INDEX_BYTES = 4 << 30
 _ALL = "*.tar"
@@ -101,9 +104,22 @@ def open_sources(
 
 
 def default_cache() -> ChunkCache:
-    """Chunks of remote shards in $INFRAREDCITY_CACHE, or in ~/.cache/infraredcity; at most 10 GiB."""
+    """Chunks of remote shards in $INFRAREDCITY_CACHE, or in ~/.cache/infraredcity; at most $INFRAREDCITY_CACHE_GIB, or 10 GiB.
+
+    Raises:
+        OutputError: $INFRAREDCITY_CACHE_GIB is no number, or too small.
+    """
     folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/infraredcity").expanduser()
-    return ChunkCache(folder / "chunks", max_bytes=DEFAULT_CACHE_BYTES)
+    told = os.environ.get(CACHE_GIB_VARIABLE)
+    try:
+        max_bytes = round(float(told) * 2**30) if told else DEFAULT_CACHE_BYTES
+    except (ValueError, OverflowError):
+        max_bytes = 0
+    if max_bytes < _LEAST_CACHE_BYTES:
+        raise OutputError(
+            f"{CACHE_GIB_VARIABLE} is {told!r}, expected a number of GiB, at least .1; set it so, or leave it out"
+        )
+    return ChunkCache(folder / "chunks", max_bytes=max_bytes)
 
 
 def _joined(hashes: Sequence[str]) -> str:
@@ -181,12 +197,12 @@ def _local(source: str) -> list[Path]:
 
 
 def _split_url(url: str) -> tuple[str, str]:
-    """The URL of the folder, with what follows a `?`, and the name or pattern in it; a URL that names no tar is a folder."""
+    """The URL of the folder, with what follows a `?`, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
     bare, mark, query = url.partition("?")
     folder, _, name = bare.rpartition("/")
     if not name.endswith(".tar"):
         folder, name = bare.rstrip("/"), _ALL
-    return folder + mark + query, name
+    return folder + mark + query, unquote(name) if url.lower().startswith(("http://", "https://")) else name
 
 
 def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
@@ -199,7 +215,7 @@ def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -
     if not (folder / sample_index.INDEX_NAME).is_file() and not any((folder / name).exists() for name in _OUR_RECORDS):
         index: SampleIndex = index_tars([folder / name for name in names])
         return index, index.rows_hash()
-    index = sample_index.load(folder)
+    index, stored_hash = sample_index.load_with_hash(folder)
     known = [info.name for info in index.shards]
     missing = [name for name in known if name not in names] if is_whole else []
     if missing:
@@ -213,7 +229,7 @@ def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -
             f"{folder / strangers[0]}: not in {folder / sample_index.INDEX_NAME}, so it is not part of the data set; "
             "remove it, or build the folder again"
         )
-    return _chosen(index, names, sample_index.stored_rows_hash(folder))
+    return _chosen(index, names, stored_hash)
 
 
 def _open_far(folder: str, patterns: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
@@ -239,7 +255,7 @@ def _open_far(folder: str, patterns: list[str], options: RemoteOptions) -> tuple
     for pattern in patterns:
         matches = fnmatch.filter(known, pattern)
         if not matches:
-            raise ShardError(f"{shown(join(folder, pattern))}: no shard of {shown(place)} matches; check the name")
+            raise ShardError(f"{shown(folder)}/{pattern}: no shard of {shown(place)} matches; check the name")
         names.update(dict.fromkeys(matches))
     return _chosen(index, list(names), stored_hash)
 

@@ -1,10 +1,13 @@
-"""Files that are whole or not there: written under a temporary name, fsynced, renamed."""
+"""Files that are whole or not there: written under a temporary name, fsynced, renamed; behind a URL written here and sent whole."""
 
 import errno
 import fcntl
+import filecmp
 import os
 import secrets
+import socket
 import struct
+import tempfile
 import time
 import zipfile
 import zlib
@@ -13,17 +16,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from infraredcity.errors import OutputError
+from infraredcity.errors import OutputError, RemoteError
+from infraredcity.places import FarPath, Place
+from infraredcity.remote import TEMPORARY_PREFIX as TEMPORARY_PREFIX
 
-TEMPORARY_PREFIX = ".tmp-"
 NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
               zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
 """What zipfile, numpy and json raise over bytes that are not what was written."""
+_HOST_END = 16
+"""So many letters of the host's name stand in a temporary one; its end tells pods and nodes apart."""
 
 
 def temporary_beside(path: Path) -> Path:
     """A name in the folder of `path` that no reader looks at and no other process uses."""
-    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    return path.with_name(f"{temporary_prefix(os.getpid())}{secrets.token_hex(4)}-{path.name}")
+
+
+def temporary_prefix(pid: int) -> str:
+    """How all names begin that a process of this machine uses so; on a shared disk others have a process of that number too."""
+    return f"{TEMPORARY_PREFIX}{socket.gethostname()[-_HOST_END:]}-{pid}-"
 
 
 def is_temporary(path: Path) -> bool:
@@ -32,12 +43,21 @@ def is_temporary(path: Path) -> bool:
 
 
 @contextmanager
-def open_atomic(path: Path) -> Iterator[BinaryIO]:
+def open_atomic(path: Place, *, keep_same: bool = False) -> Iterator[BinaryIO]:
     """A file that appears under `path` when the block ends well, and not at all when it does not.
+
+    Args:
+        path: The file.
+        keep_same: Whether a near file that holds the same bytes already is left as it is, time and all.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
+        RemoteError: `path` is far, and the file could not be sent.
     """
+    if isinstance(path, FarPath):
+        with _open_to_send(path) as file:
+            yield file
+        return
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +65,9 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if keep_same and path.is_file() and filecmp.cmp(temporary, path, shallow=False):
+            temporary.unlink()
+            return
         temporary.replace(path)
         fsync_folder(path.parent)
     except OSError as error:
@@ -55,12 +78,38 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` under `path`, whole or not at all; a file that holds it already is left as it is, time and all.
+@contextmanager
+def _open_to_send(path: FarPath) -> Iterator[BinaryIO]:
+    """A file in this machine's folder for temporary files (TMPDIR), sent to `path` when the block ends well."""
+    path.check_writable()
+    try:
+        handle, name = tempfile.mkstemp(prefix="infraredcity-")
+    except OSError as error:
+        raise OutputError(f"{tempfile.gettempdir()}: cannot be written: {_reason(error)}; set TMPDIR") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        path.upload(Path(name))
+    except RemoteError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{name}: cannot be written: {_reason(error)}; set TMPDIR to a folder with room for a shard"
+        ) from error
+    finally:
+        _discard(Path(name))
+
+
+def write_atomic(path: Place, data: bytes) -> None:
+    """Put `data` under `path`, whole or not at all; a near file that holds it already is left as it is, time and all.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
+        RemoteError: `path` is far, and the file could not be sent.
     """
+    if isinstance(path, FarPath):
+        path.write_whole(data)
+        return
     with suppress(OSError):
         if path.stat().st_size == len(data) and path.read_bytes() == data:
             return
@@ -97,16 +146,19 @@ def remove_temporaries(folder: Path) -> int:
 
 
 @contextmanager
-def lock_folder(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+def lock_folder(folder: Place, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold `folder` for this process alone; a second holder gets an error. A killed holder frees it.
 
     Args:
-        folder: Made if it is not there.
+        folder: Made if it is not there. A far one is not held: stores have no locks that a killed holder frees.
         wait_s: How long to wait for a holder to end. On network file systems the lock of a dead machine outlives it for a while.
 
     Raises:
         OutputError: Another process holds it, or the folder cannot be written.
     """
+    if isinstance(folder, FarPath):
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

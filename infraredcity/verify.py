@@ -1,17 +1,20 @@
 """Everything that can be checked of a data set: shards against index, index against manifest, counts, keys, pictures, sidecars.
 
 Nothing is believed: every tar is read and hashed, every member compared with what the index and clips.json say of it. All that is
-wrong is found in one go and told as findings; nothing is changed.
+wrong is found in one go and told as findings; nothing is changed. A data set on another machine is checked in the same way: each
+shard passes by once, so all its bytes are moved, and none is kept. What the network does is no finding but an error.
 """
 
+import errno
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import zip_longest
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -25,22 +28,29 @@ from infraredcity.dataset import (
     RECORD_NAMES,
     Part,
     facts_of,
-    folders_below,
-    open_part,
-    part_names,
+    folders_of,
+    names_of_parts,
+    open_with_hash,
+    rows_hash,
     sets_of,
+    shard_sizes,
 )
 from infraredcity.errors import ImageError, ManifestError, MissingExtraError, ShardError
-from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT
-from infraredcity.manifest import ClipFacts, Columns
+from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, ShardInfo
+from infraredcity.manifest import COLUMNS, ClipFacts, Columns
+from infraredcity.places import FarPath, Place
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.shard_reader import Refused, Sample, iterate
-from infraredcity.storage import is_temporary
+from infraredcity.storage import TEMPORARY_PREFIX
+from infraredcity.threads import in_order, threads_for
 
 DecodeChoice = Literal["all", "sample", "none"]
 DECODE_CHOICES: tuple[DecodeChoice, ...] = ("all", "sample", "none")
+_PICTURE_SUFFIXES = (".jpg", ".png", ".webp")
 LITE_NAME = "lite.json"
 _SAMPLE_OF_PART = 32
+_STRETCH_BYTES = 8 << 20
+"""So much of a shard is read at a time."""
 _Found = Callable[[str, str, str], None]
 """Told of a finding: where, which problem, and the message."""
 
@@ -82,6 +92,7 @@ class VerifyReport:
         num_samples: Samples that the indexes name.
         size_bytes: Bytes of these shards.
         num_decoded: Pictures that were decoded.
+        is_quick: Whether no shard was read.
         manifest_hash: sha256 over what the samples are, see `manifest.rows_hash`; None where a part cannot be opened, and where
             several data sets lie in one folder.
         findings: All that is wrong; empty for a data set that is as it should be.
@@ -95,6 +106,7 @@ class VerifyReport:
     num_samples: int
     size_bytes: int
     num_decoded: int
+    is_quick: bool
     manifest_hash: str | None
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
@@ -117,7 +129,12 @@ class _State:
 
 
 def verify(
-    root: Path, *, published: bool = False, decode: DecodeChoice = "sample", on_progress: OnProgress | None = None
+    root: Place,
+    *,
+    published: bool = False,
+    decode: DecodeChoice = "sample",
+    quick: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> VerifyReport:
     """Check all parts of a data set, or of several that lie in one folder.
 
@@ -126,19 +143,23 @@ def verify(
         published: Compare with the published counts: those of the clips where `root` holds extracted clips, those of the Lite table
             where it holds a Lite set.
         decode: Whether pictures are decoded: all, 32 of each part, or none.
+        quick: Only look whether shards are there and of their size, and what indexes, clips.json, gaps.json and records say of each
+            other: no byte of a shard is read, no manifest and no index file of other readers.
         on_progress: Told of samples that were read.
 
     Raises:
         ManifestError: There is no data set.
+        RemoteError: `root` is on another machine, which could not be read in time.
     """
-    names = part_names(root)
+    folders = folders_of(root)
+    names = names_of_parts(folders)
     if not names:
         what = "no such folder" if not root.is_dir() else "holds no shards"
         raise ManifestError(f"{root}: {what}; name a folder that extract, make-lite or shard wrote")
     state = _State()
     opened: dict[str, Part] = {}
     for name in names:
-        part = _opened(root, name, state)
+        part = _opened(root, name, folders[name], state, is_quick=quick)
         if part is not None:
             opened[name] = part
     total = sum(len(part.index) for part in opened.values())
@@ -151,19 +172,13 @@ def verify(
             on_progress(Progress(what="samples", done=done, total=total))
 
     for part in opened.values():
-        _check_part(part, state, decode, on_samples)
-    _check_begun(root, names, state)
+        _check_part(part, folders[part.name], state, decode, on_samples, is_quick=quick)
+    _check_begun(root, folders, names, state)
     sets = {place or ".": members for place, members in sets_of(root, names).items()}
-    rows_hash = None
-    for place, members in sets.items():
-        rows_hash = _check_set(
-            root,
-            place,
-            [opened[name] for name in members if name in opened],
-            members,
-            state,
-            is_only_one=len(sets) == 1,
-        )
+    hashes = [
+        _check_set(root, place, [opened[name] for name in members if name in opened], members, state, is_quick=quick)
+        for place, members in sets.items()
+    ]
     counts = tuple(_published_rows(root, sets, opened, state)) if published else ()
     parts = list(opened.values())
     return VerifyReport(
@@ -173,37 +188,39 @@ def verify(
         num_samples=total,
         size_bytes=sum(info.size_bytes for part in parts for info in part.index.shards),
         num_decoded=state.num_decoded,
-        manifest_hash=rows_hash if len(sets) == 1 else None,
+        is_quick=quick,
+        manifest_hash=hashes[0] if len(hashes) == 1 else None,
         findings=tuple(state.findings),
         notes=tuple(state.notes),
         counts=counts,
     )
 
 
-def _opened(root: Path, name: str, state: _State) -> Part | None:
+def _opened(root: Place, name: str, files: set[str], state: _State, *, is_quick: bool) -> Part | None:
     """A part, if it can be opened; what stands against it is told."""
     folder = root / name
     found = state.teller(name)
-    leftovers = sum(is_temporary(path) for path in folder.iterdir())
+    leftovers = sum(file.startswith(TEMPORARY_PREFIX) for file in files)
+    if isinstance(folder, FarPath) and files == {sample_index.INDEX_NAME}:
+        state.notes.append(f"{folder}: the server lists nothing, so what does not belong there was not looked for")
     if leftovers:
         state.notes.append(
             f"{folder}: {leftovers} temporary files of a run that was killed; the same command removes them"
         )
     try:
         clips, _ = manifest.read_folder(folder)
-        if not (folder / sample_index.INDEX_NAME).exists() and _holds_files(clips):
-            _check_files(folder, clips, state, found)
+        if sample_index.INDEX_NAME not in files and _holds_files(clips):
+            _check_files(folder, files, clips, state, found, is_quick=is_quick)
             return None
     except ManifestError as error:
         found(manifest.CLIPS_NAME, "unfinished", str(error))
         return None
     try:
-        part = open_part(root, name)
-        stored = sample_index.stored_rows_hash(folder)
+        part, stored_hash = open_with_hash(root, name)
     except ManifestError as error:
         found(sample_index.INDEX_NAME, "index", str(error))
         return None
-    if stored != part.index.rows_hash():
+    if stored_hash != part.index.rows_hash():
         found(
             sample_index.INDEX_NAME,
             "index",
@@ -217,7 +234,15 @@ def _holds_files(clips: Mapping[str, ClipFacts]) -> bool:
     return any(facts.extraction.get("to") == "frames" for facts in clips.values())
 
 
-def _check_files(folder: Path, clips: Mapping[str, ClipFacts], state: _State, found: _Found) -> None:
+def _check_files(
+    folder: Place,
+    files: set[str],
+    clips: Mapping[str, ClipFacts],
+    state: _State,
+    found: _Found,
+    *,
+    is_quick: bool,
+) -> None:
     """Plain image files, as `extract --to frames` writes them, against their manifest."""
     tables: list[Columns] = []
     for name in (manifest.CSV_NAME, manifest.PARQUET_NAME):
@@ -231,53 +256,73 @@ def _check_files(folder: Path, clips: Mapping[str, ClipFacts], state: _State, fo
         found(manifest.PARQUET_NAME, "manifest", f"{folder}: manifest.csv and manifest.parquet differ; extract again")
     if not tables:
         return
-    expected: set[str] = set()
     rows = tables[0]
+    expected: dict[str, tuple[int, str]] = {}
     for key, size, sha256 in zip(rows["key"], rows["size"], rows["sha256"], strict=True):
-        matches = [path for suffix in ("jpg", "png", "webp") if (path := folder / f"{key}.{suffix}").is_file()]
-        if not matches:
+        matches = [f"{key}{suffix}" for suffix in _PICTURE_SUFFIXES if f"{key}{suffix}" in files]
+        if matches:
+            expected[matches[0]] = (size, sha256)
+        else:
             found(
                 key, "missing-file", f"{folder / key}: the manifest names it, there is no such picture; extract again"
             )
-            continue
-        expected.add(matches[0].name)
-        data = matches[0].read_bytes()
+
+    def read(name: str) -> bytes:
+        return (folder / name).read_bytes()
+
+    to_read = {} if is_quick else expected
+    pictures = in_order(read, to_read, num_threads=threads_for(folder), name="verify")
+    for (name, (size, sha256)), data in zip(to_read.items(), pictures, strict=True):
         if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
             found(
-                matches[0].name,
+                name,
                 "picture-hash",
-                f"{matches[0]}: is not the picture that was written ({len(data)} bytes, expected {size}); extract again",
+                f"{folder / name}: is not the picture that was written ({len(data)} bytes, expected {size}); extract again",
             )
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".jpg", ".png", ".webp") and path.name not in expected:
-            found(path.name, "unknown-file", f"{path}: is not in the manifest; remove it")
+    for name in sorted(files - expected.keys()):
+        if name.endswith(_PICTURE_SUFFIXES):
+            found(name, "unknown-file", f"{folder / name}: is not in the manifest; remove it")
     for clip_id, facts in clips.items():
         frames = [frame for frame, clip in zip(rows["frame_index"], rows["clip"], strict=True) if clip == clip_id]
         _check_coverage(folder, facts, np.array(frames, np.int64), found)
 
 
-def _check_part(part: Part, state: _State, decode: DecodeChoice, on_samples: Callable[[int], None]) -> None:
+def _check_part(
+    part: Part,
+    files: set[str],
+    state: _State,
+    decode: DecodeChoice,
+    on_samples: Callable[[int], None],
+    *,
+    is_quick: bool,
+) -> None:
     found = state.teller(part.name)
     chosen = _to_decode(len(part.index), decode)
-    rows_of_shard = [np.flatnonzero(part.index.shard == number) for number in range(len(part.index.shards))]
+    there = shard_sizes(part) if is_quick else {}
 
-    def check(number: int) -> "_ShardResult":
-        return _check_shard(part, number, rows_of_shard[number], chosen)
+    def check(numbered: tuple[int, np.ndarray]) -> "_ShardResult":
+        return _look_at_shard(part, *numbered, there) if is_quick else _check_shard(part, *numbered, chosen)
 
     bad_sha256: dict[str, str] = {}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="verify") as pool:
-        for number, result in enumerate(pool.map(check, range(len(part.index.shards)))):
-            for finding in result.findings:
-                found(*finding)
-            state.num_decoded += result.num_decoded
-            if result.is_missing:
-                bad_sha256[part.index.shards[number].sha256] = part.index.shards[number].name
-            on_samples(len(rows_of_shard[number]))
-    _check_other_tars(part, bad_sha256, found)
+    sidecars: list[tuple[str, str, str]] = []
+    results = in_order(check, enumerate(part.index.rows_by_shard()), num_threads=threads_for(part.path), name="verify")
+    for info, result in zip(part.index.shards, results, strict=True):
+        for finding in result.findings:
+            found(*finding)
+        sidecars += result.sidecars
+        state.num_decoded += result.num_decoded
+        if result.is_missing:
+            bad_sha256[info.sha256] = info.name
+        on_samples(result.num_samples)
+    _check_other_tars(part, files, bad_sha256, found, is_quick=is_quick)
     _check_columns(part, found)
     _check_counts(part, found)
-    _check_sidecars(part, found)
-    _check_manifest(part.path, manifest.columns(part.index, part.clips, split=part.split), found, state)
+    if is_quick:
+        return
+    _check_wids(part, found)
+    for finding in sidecars:
+        found(*finding)
+    _check_manifest(part.path, lambda: manifest.blocks(part.index, part.clips, split=part.split), found, state)
 
 
 def _to_decode(num_samples: int, decode: DecodeChoice) -> frozenset[int]:
@@ -290,96 +335,193 @@ def _to_decode(num_samples: int, decode: DecodeChoice) -> frozenset[int]:
 
 @dataclass(slots=True)
 class _ShardResult:
+    num_samples: int
     findings: list[tuple[str, str, str]] = field(default_factory=list)
+    sidecars: list[tuple[str, str, str]] = field(default_factory=list)
     num_decoded: int = 0
     is_missing: bool = False
+
+    def found(self, where: str, problem: str, message: str) -> None:
+        self.findings.append((where, problem, message))
+
+    def check_count(self, path: Place, info: ShardInfo) -> None:
+        if info.num_samples != self.num_samples:
+            self.found(
+                info.name,
+                "shard-count",
+                f"{path}: the index lists {self.num_samples} of its {info.num_samples} samples; rebuild it with "
+                '"infraredcity repair"',
+            )
+
+    def tell_missing(self, path: Place, info: ShardInfo) -> None:
+        self.is_missing = True
+        self.found(
+            info.name, "missing-shard", f"{path}: the index names it, it is not there; copy it again, or extract anew"
+        )
+
+    def check_size(self, path: Place, info: ShardInfo, size_bytes: int) -> bool:
+        """Whether the shard is as long as the index says."""
+        if size_bytes != info.size_bytes:
+            self.found(
+                info.name,
+                "shard-size",
+                f"{path}: is {size_bytes} bytes, the index says {info.size_bytes}; copy it again, or run "
+                '"infraredcity repair"',
+            )
+        return size_bytes == info.size_bytes
+
+
+def _look_at_shard(part: Part, number: int, rows: np.ndarray, there: Mapping[str, int]) -> _ShardResult:
+    """What can be said of a shard without reading it."""
+    info = part.index.shards[number]
+    path = part.path / info.name
+    result = _ShardResult(len(rows))
+    result.check_count(path, info)
+    if info.name in there:
+        result.check_size(path, info, there[info.name])
+    else:
+        result.tell_missing(path, info)
+    return result
 
 
 def _check_shard(part: Part, number: int, rows: np.ndarray, to_decode: frozenset[int]) -> _ShardResult:
     info = part.index.shards[number]
     path = part.path / info.name
-    result = _ShardResult()
-
-    def found(where: str, problem: str, message: str) -> None:
-        result.findings.append((where, problem, message))
-
-    if info.num_samples != len(rows):
-        found(
-            info.name,
-            "shard-count",
-            f'{path}: the index lists {len(rows)} of its {info.num_samples} samples; rebuild it with "infraredcity repair"',
-        )
-    if not path.is_file():
-        result.is_missing = True
-        found(
-            info.name, "missing-shard", f"{path}: the index names it, it is not there; copy it again, or extract anew"
-        )
-        return result
+    result = _ShardResult(len(rows))
+    result.check_count(path, info)
     try:
-        with path.open("rb") as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        found(info.name, "unreadable-shard", f"{path}: cannot be read ({error.strerror}); copy it again")
+        with _streamed(path) as stream:
+            inside = _ShardResult(len(rows))
+            json_sizes = _check_samples(part, path, info, rows, to_decode, stream, inside)
+            sha256 = stream.sha256()
+    except (FileNotFoundError, IsADirectoryError):
+        result.tell_missing(path, info)
         return result
-    if size_bytes != info.size_bytes:
-        found(
-            info.name,
-            "shard-size",
-            f'{path}: is {size_bytes} bytes, the index says {info.size_bytes}; copy it again, or run "infraredcity repair"',
-        )
-    elif sha256 != info.sha256:
-        found(
+    except OSError as error:
+        result.found(info.name, "unreadable-shard", f"{path}: cannot be read ({error.strerror}); copy it again")
+        return result
+    if result.check_size(path, info, stream.size_bytes) and sha256 != info.sha256:
+        result.found(
             info.name,
             "shard-hash",
             f"{path}: sha256 is {sha256[:8]}..., the index says {info.sha256[:8]}...; copy it again, or run "
             '"infraredcity repair"',
         )
+    result.findings += inside.findings
+    result.num_decoded = inside.num_decoded
+    result.sidecars += _dali_problems(part, number, rows, json_sizes)
+    return result
+
+
+class _Stream:
+    """A shard that passes by once, from its first byte to its last, and is hashed on the way."""
+
+    version = ""
+
+    def __init__(self, name: str, size_bytes: int, read: Callable[[int, int], bytes]) -> None:
+        self.name = name
+        self.size_bytes = size_bytes
+        self._read = read
+        self._digest = hashlib.sha256()
+        self._start = 0
+        self._held = b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes from a place on, none of them before the place of an earlier call."""
+        assert offset >= self._start
+        data = b""
+        while len(data) < min(size, self.size_bytes - offset):
+            first = offset + len(data) - self._start
+            if first < len(self._held):
+                data += self._held[first : first + size - len(data)]  # mostly the one and only piece
+            else:
+                self._go_on()
+        return data
+
+    def sha256(self) -> str:
+        """The hash of the whole, read to its end."""
+        while self._start + len(self._held) < self.size_bytes:
+            self._go_on()
+        return self._digest.hexdigest()
+
+    def _go_on(self) -> None:
+        self._start += len(self._held)
+        self._held = self._read(self._start, min(_STRETCH_BYTES, self.size_bytes - self._start))
+        if not self._held:
+            raise OSError(errno.EIO, "it became shorter while it was read")
+        self._digest.update(self._held)
+
+
+@contextmanager
+def _streamed(path: Place) -> Iterator[_Stream]:
+    if isinstance(path, FarPath):
+        file = path.file()
+        yield _Stream(str(path), file.size_bytes, file.read)
+        return
+    with path.open("rb", buffering=0) as local:
+        handle = local.fileno()
+        yield _Stream(str(path), os.fstat(handle).st_size, lambda offset, size: os.pread(handle, size, offset))
+
+
+def _check_samples(
+    part: Part,
+    path: Place,
+    info: ShardInfo,
+    rows: np.ndarray,
+    to_decode: frozenset[int],
+    stream: _Stream,
+    result: _ShardResult,
+) -> np.ndarray:
+    """The samples of a shard against the index; i64 [n], bytes of the json members of its rows, -1 where none was seen."""
+    json_sizes = dict.fromkeys(rows.tolist(), -1)
     row_of = {part.index.key(row): row for row in rows.tolist()}
     seen: list[str] = []
     there: set[str] = set()
 
     def on_refused(refused: Refused) -> None:
-        found(
+        result.found(
             info.name,
             "refused-member",
             f"{path}: member {refused.name[:80]!a} is {refused.reason}; no shard of ours holds such a thing",
         )
 
     try:
-        for sample in iterate(path, on_refused=on_refused):
+        for sample in iterate(stream, on_refused=on_refused):
             row = row_of.get(sample.key)
             if row is None:
-                found(
+                result.found(
                     sample.key,
                     "unknown-sample",
                     f"{path}: holds {sample.key!a}, which the index does not list there",
                 )
             elif sample.key in there:
-                found(sample.key, "doubled-sample", f'{path}: holds {sample.key} twice; run "infraredcity repair"')
+                result.found(
+                    sample.key, "doubled-sample", f'{path}: holds {sample.key} twice; run "infraredcity repair"'
+                )
             else:
                 for where, problem, message in _sample_problems(part, row, sample, decode=row in to_decode):
-                    found(where, problem, f"{path}: {message}")
+                    result.found(where, problem, f"{path}: {message}")
                 result.num_decoded += row in to_decode
+                json_sizes[row] = len(sample.members.get("json", b""))
             seen.append(sample.key)
             there.add(sample.key)
     except ShardError as error:
-        found(info.name, "damaged-shard", str(error))
+        result.found(info.name, "damaged-shard", str(error))
     missing = [key for key in row_of if key not in there]
     if missing:
-        found(
+        result.found(
             missing[0],
             "missing-sample",
             f"{path}: {len(missing)} samples of the index are not in it, the first is {missing[0]}; copy it again, or extract anew",
         )
-    in_order = [key for key in dict.fromkeys(seen) if key in row_of]
-    if in_order != [key for key in row_of if key in there]:
-        found(
+    by_tar = [key for key in dict.fromkeys(seen) if key in row_of]
+    if by_tar != [key for key in row_of if key in there]:
+        result.found(
             info.name,
             "order",
             f'{path}: its samples stand in another order than in the index; run "infraredcity repair"',
         )
-    return result
+    return np.array([*json_sizes.values()], np.int64)
 
 
 def _sample_problems(part: Part, row: int, sample: Sample, *, decode: bool) -> Iterator[tuple[str, str, str]]:
@@ -435,15 +577,21 @@ def _json_problems(key: str, told: bytes, expected: Mapping[str, Any]) -> Iterat
             yield key, "json", f"the json of {key} says {ascii(name)[:80]}, which no shard of ours says"
 
 
-def _check_other_tars(part: Part, missing_sha256: Mapping[str, str], found: _Found) -> None:
+def _check_other_tars(
+    part: Part, files: set[str], missing_sha256: Mapping[str, str], found: _Found, *, is_quick: bool
+) -> None:
     """Tars that the index does not name: renamed ones, second copies, strangers."""
     known = {info.name: info.sha256 for info in part.index.shards}
-    for path in sorted(part.path.glob("*.tar")):
-        if path.name in known or is_temporary(path):
+    for name in sorted(files - known.keys()):
+        if not name.endswith(".tar") or name.startswith(TEMPORARY_PREFIX):
             continue
+        path = part.path / name
         try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if is_quick:
+                sha256 = ""
+            else:
+                with _streamed(path) as stream:
+                    sha256 = stream.sha256()
         except OSError as error:
             found(
                 path.name,
@@ -510,7 +658,7 @@ def _check_counts(part: Part, found: _Found) -> None:
         _check_coverage(part.path, facts, part.index.frame_index[part.index.clip == number], found)
 
 
-def _check_coverage(folder: Path, facts: ClipFacts, frames: np.ndarray, found: _Found) -> None:
+def _check_coverage(folder: Place, facts: ClipFacts, frames: np.ndarray, found: _Found) -> None:
     """Samples and named gaps together are all frames that were asked for, each in one of both; only extract writes gaps.json."""
     path = folder / GAPS_NAME
     if not path.exists() and not (folder / JOB_NAME).exists():
@@ -549,7 +697,7 @@ def _check_coverage(folder: Path, facts: ClipFacts, frames: np.ndarray, found: _
         )
 
 
-def _check_sidecars(part: Part, found: _Found) -> None:
+def _check_wids(part: Part, found: _Found) -> None:
     path = part.path / manifest.WIDS_NAME
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
@@ -558,24 +706,27 @@ def _check_sidecars(part: Part, found: _Found) -> None:
             found(manifest.WIDS_NAME, "sidecar", f'{path}: does not list these shards; run "infraredcity repair"')
     except (OSError, ValueError, KeyError, TypeError) as error:
         found(manifest.WIDS_NAME, "sidecar", f'{path}: missing or damaged ({error}); run "infraredcity repair"')
-    for number, info in enumerate(part.index.shards):
-        if not (part.path / info.name).is_file():
-            continue
-        path = (part.path / info.name).with_suffix(".idx")
-        try:
-            if path.read_bytes() != manifest.dali_bytes(part.path, part.index, number):
-                found(path.name, "sidecar", f'{path}: is not that of its shard; run "infraredcity repair"')
-        except OSError as error:
-            found(path.name, "sidecar", f'{path}: cannot be read ({error.strerror}); run "infraredcity repair"')
-        except ManifestError as error:
-            found(path.name, "sidecar", str(error))
 
 
-def _check_manifest(folder: Path, expected: Columns, found: _Found, state: _State) -> None:
+def _dali_problems(part: Part, number: int, rows: np.ndarray, json_sizes: np.ndarray) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with the `.idx` of a shard that is there."""
+    path = (part.path / part.index.shards[number].name).with_suffix(".idx")
+    try:
+        if path.read_bytes() != manifest.dali_bytes(part.path, part.index, number, rows, json_sizes):
+            yield path.name, "sidecar", f'{path}: is not that of its shard; run "infraredcity repair"'
+    except FileNotFoundError:
+        yield path.name, "sidecar", f'{path}: is not there; run "infraredcity repair"'
+    except OSError as error:
+        yield path.name, "sidecar", f'{path}: cannot be read ({error.strerror}); run "infraredcity repair"'
+    except ManifestError as error:
+        yield path.name, "sidecar", str(error)
+
+
+def _check_manifest(folder: Place, expected: Callable[[], Iterable[Columns]], found: _Found, state: _State) -> None:
     """manifest.csv and manifest.parquet against what index and clips.json say."""
     for name in (manifest.CSV_NAME, manifest.PARQUET_NAME):
         try:
-            difference = _difference(manifest.read(folder / name), expected)
+            difference = _difference(manifest.read_blocks(folder / name), expected())
         except ManifestError as error:
             found(name, "manifest", str(error))
             continue
@@ -586,22 +737,31 @@ def _check_manifest(folder: Path, expected: Columns, found: _Found, state: _Stat
             found(name, "manifest", f'{folder / name}: {difference}; rebuild it with "infraredcity repair"')
 
 
-def _difference(said: Columns, expected: Columns) -> str | None:
-    if len(said["key"]) != len(expected["key"]):
-        return f"has {len(said['key'])} rows, the index {len(expected['key'])}: it is of another build"
-    for column, values in expected.items():
-        if said[column] != values:
-            row = next(row for row, value in enumerate(values) if said[column][row] != value)
-            return (
-                f"says {column} {ascii(said[column][row])[:80]} of {expected['key'][row]}, the index {ascii(values[row])[:80]}: "
+def _difference(said: Iterable[Columns], expected: Iterable[Columns]) -> str | None:
+    num_said = num_expected = 0
+    difference = None
+    for one, other in zip_longest(_rows(said), _rows(expected)):
+        num_said += one is not None
+        num_expected += other is not None
+        if difference is None and one is not None and other is not None and one != other:
+            column = next(at for at, value in enumerate(other) if one[at] != value)
+            difference = (
+                f"says {COLUMNS[column]} {ascii(one[column])[:80]} of {other[0]}, the index {ascii(other[column])[:80]}: "
                 "it is of another build"
             )
-    return None
+    if num_said != num_expected:
+        return f"has {num_said} rows, the index {num_expected}: it is of another build"
+    return difference
 
 
-def _check_begun(root: Path, names: Sequence[str], state: _State) -> None:
+def _rows(blocks: Iterable[Columns]) -> Iterator[tuple[Any, ...]]:
+    for block in blocks:
+        yield from zip(*block.values(), strict=True)
+
+
+def _check_begun(root: Place, folders: Mapping[str, set[str]], names: Sequence[str], state: _State) -> None:
     """Folders that an extraction or a making of shards began in, and that hold no shard."""
-    for name, files in folders_below(root):
+    for name, files in folders.items():
         place = root / name
         if JOB_NAME in files and name not in names:
             state.teller(name)(
@@ -617,14 +777,9 @@ def _check_begun(root: Path, names: Sequence[str], state: _State) -> None:
 
 
 def _check_set(
-    root: Path, place: str, parts: Sequence[Part], members: Sequence[str], state: _State, *, is_only_one: bool
+    root: Place, place: str, parts: Sequence[Part], members: Sequence[str], state: _State, *, is_quick: bool
 ) -> str | None:
-    """What parts owe each other.
-
-    Returns:
-        The hash of all their rows, where all of them could be opened; for a set without a record only if `is_only_one`, since it
-        takes much memory.
-    """
+    """What parts owe each other; returns the hash of all their rows, where all of them could be opened."""
     found = state.teller(place)
     folder = root / place
     has_record = any((folder / record_name).is_file() for record_name in RECORD_NAMES)
@@ -634,20 +789,19 @@ def _check_set(
     _check_keys(folder, parts, found)
     if has_record and not has_manifest and place not in members:
         found(manifest.CSV_NAME, "manifest", f'{folder}: lacks its manifest; run "infraredcity repair"')
-    rows_hash = None
-    if len(parts) == len(members) and (is_only_one or has_record or has_manifest):
-        rows = manifest.concatenate([_rows_below(part, place) for part in parts])
-        if has_manifest:
-            _check_manifest(folder, rows, found, state)
-        rows_hash = manifest.rows_hash(rows)
+    hash_of_all = None
+    if len(parts) == len(members):
+        if has_manifest and not is_quick:
+            _check_manifest(folder, lambda: _blocks_below(parts, place), found, state)
+        hash_of_all = rows_hash(parts)
     for record_name in RECORD_NAMES:
         path = folder / record_name
         if path.is_file():
-            _check_record(path, place, parts, rows_hash, found)
-    return rows_hash
+            _check_record(path, place, parts, hash_of_all, found)
+    return hash_of_all
 
 
-def _check_keys(folder: Path, parts: Sequence[Part], found: _Found) -> None:
+def _check_keys(folder: Place, parts: Sequence[Part], found: _Found) -> None:
     """No key twice, in one part or in two."""
     places: dict[str, list[tuple[int, np.ndarray]]] = {}
     for number, part in enumerate(parts):
@@ -671,17 +825,18 @@ def _check_keys(folder: Path, parts: Sequence[Part], found: _Found) -> None:
             )
 
 
-def _rows_below(part: Part, place: str) -> Columns:
-    """A part's manifest with shards named from a folder above it."""
-    return manifest.in_folder(manifest.columns(part.index, part.clips, split=part.split), _below(part.name, place))
+def _blocks_below(parts: Sequence[Part], place: str) -> Iterator[Columns]:
+    """The manifest of some parts with shards named from a folder above them."""
+    for part in parts:
+        yield from manifest.blocks(part.index, part.clips, split=part.split, folder=_below(part.name, place))
 
 
 def _below(name: str, place: str) -> str:
     """A part's name as seen from a folder above it."""
-    return name if place == "." else Path(name).relative_to(place).as_posix()
+    return name if place == "." else PurePosixPath(name).relative_to(place).as_posix()
 
 
-def _check_record(path: Path, place: str, parts: Sequence[Part], rows_hash: str | None, found: _Found) -> None:
+def _check_record(path: Place, place: str, parts: Sequence[Part], hash_of_all: str | None, found: _Found) -> None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         report = record["report"]
@@ -699,11 +854,11 @@ def _check_record(path: Path, place: str, parts: Sequence[Part], rows_hash: str 
             "missing-part",
             f'{path}: names {folder!a}, which is not there or cannot be opened; run "infraredcity repair", or make the set again',
         )
-    if rows_hash is not None and not folders - names:
+    if hash_of_all is not None and not folders - names:
         for folder in sorted(names - folders):
             found(folder, "unknown-part", f"{path}: does not name {folder}; remove that folder from the set")
         try:
-            if report["manifest_hash"] != rows_hash:
+            if report["manifest_hash"] != hash_of_all:
                 found(
                     path.name,
                     "manifest-hash",
@@ -716,7 +871,7 @@ def _check_record(path: Path, place: str, parts: Sequence[Part], rows_hash: str 
             found(path.name, "record", f"{path}: lacks a fact ({error}); make the set again with --overwrite")
 
 
-def _check_lite(path: Path, report: Mapping[str, Any], place: str, parts: Sequence[Part], found: _Found) -> None:
+def _check_lite(path: Place, report: Mapping[str, Any], place: str, parts: Sequence[Part], found: _Found) -> None:
     """Counts of lite.json, and the guard gap between train and test frames of a clip."""
     counted = Counter(
         (_below(part.name, place), part.index.clips[number], part.split)
@@ -756,7 +911,7 @@ def _check_lite(path: Path, report: Mapping[str, Any], place: str, parts: Sequen
 
 
 def _published_rows(
-    root: Path, sets: Mapping[str, Sequence[str]], opened: Mapping[str, Part], state: _State
+    root: Place, sets: Mapping[str, Sequence[str]], opened: Mapping[str, Part], state: _State
 ) -> Iterator[CountRow]:
     """Published counts beside what stands here; each difference is a finding."""
     published = published_counts()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commands import Ran, RunCommand
+from s3_server import S3Server, bucket_for, started_server
 from synthetic import Shelf, clip_of
 
 from infraredcity.catalog import CLIPS_VARIABLE
@@ -70,3 +71,15 @@ def extracted(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     day = clip_of(shelf.h264, "city_day", weather="any", modality="visible", time_of_day="day")
     extract_clip(day, config, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3-compatible store for all tests."""
+    yield from started_server(tmp_path_factory.mktemp("s3"))
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a new bucket on `s3_server`, reached by this process and those that it starts."""
+    yield from bucket_for(s3_server, monkeypatch)

@@ -19,7 +19,7 @@ http {{
   client_body_temp_path {work}/a; proxy_temp_path {work}/b; fastcgi_temp_path {work}/c; uwsgi_temp_path {work}/d; scgi_temp_path {work}/e;
   server {{
     listen 127.0.0.1:{port};
-    location / {{ root {root}; }}
+    location / {{ root {root}; autoindex on; }}
     location /slow/ {{ alias {root}/; limit_rate 300; }}
     location /whole/ {{ alias {root}/; max_ranges 0; }}
     location /busy/ {{ return 503; }}

@@ -1,4 +1,4 @@
-"""Time, CPU and memory of commands, and the machine they ran on: what bench_extract.py and rehearse.py share."""
+"""Time, CPU and memory of commands, and the machine they ran on: what bench_extract.py, bench_scale.py and rehearse.py share."""
 
 import os
 import platform
@@ -33,6 +33,7 @@ class Ran:
         wall_s: From before its start to its end.
         cpu_s: User and system time of the process and of the children it waited for.
         peak_rss_bytes: Largest sum over the process tree, sampled; 0 when nobody asked.
+        max_rss_bytes: Most that one process had at a time, the command's own or one that it waited for, as the kernel counts it.
         code: Exit code.
         stdout: What it printed.
         stderr: What it said.
@@ -41,6 +42,7 @@ class Ran:
     wall_s: float
     cpu_s: float
     peak_rss_bytes: int
+    max_rss_bytes: int
     code: int
     stdout: str
     stderr: str
@@ -76,6 +78,7 @@ def run(*arguments: str | Path, watch_memory: bool = False) -> Ran:
             wall_s=wall_s,
             cpu_s=usage.ru_utime + usage.ru_stime,
             peak_rss_bytes=peak,
+            max_rss_bytes=usage.ru_maxrss * 1024,
             code=process.returncode,
             stdout=stdout.read().decode(errors="replace"),
             stderr=stderr.read().decode(errors="replace"),

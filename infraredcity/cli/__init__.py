@@ -11,14 +11,17 @@ from types import FrameType
 
 import click
 
-from infraredcity.cli import clips, export, extract, lite, monitor, report, sample, select, verify
+from infraredcity.cli import clips, export, extract, lite, monitor, plan, report, sample, select, verify
+from infraredcity.cli.options import note_traffic
 from infraredcity.errors import InfraredCityError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="infraredcity")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context, /) -> None:
     """Long night-infrared clips to verified WebDataset shards."""
+    note_traffic(context)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
 
 
@@ -27,6 +30,9 @@ cli.add_command(clips.clips_command)
 cli.add_command(clips.probe_command)
 cli.add_command(clips.doctor_command)
 cli.add_command(extract.extract_command)
+cli.add_command(plan.plan_command)
+cli.add_command(plan.status_command)
+cli.add_command(plan.finalize_command)
 cli.add_command(lite.make_lite_command)
 cli.add_command(select.select_command)
 cli.add_command(select.shard_command)

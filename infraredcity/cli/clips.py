@@ -9,17 +9,28 @@ from pathlib import Path
 
 import click
 
-from infraredcity.catalog import published_counts
-from infraredcity.cli.options import format_bytes, json_option, load_catalog, print_json, where_clips_are
-from infraredcity.errors import InfraredCityError
+from infraredcity.catalog import Clip, published_counts
+from infraredcity.cli.options import (
+    FILE_OR_URL,
+    format_bytes,
+    json_option,
+    load_catalog,
+    print_json,
+    tell_traffic,
+    where_clips_are,
+)
+from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
+from infraredcity.places import Place
 
 
 @click.command("clips")
 @where_clips_are
 @json_option
-def clips_command(clips_dir: Path | None, clips_file: Path | None, as_json: bool) -> None:
+def clips_command(clips_dir: Place | None, clips_file: Place | None, as_json: bool) -> None:
     """List the catalogue, and which clips have their file."""
     catalogue = load_catalog(clips_dir, clips_file)
+    troubles = [_trouble(clip) for clip in catalogue]
+    tell_traffic()
     rows = [
         {
             "clip": clip.clip_id,
@@ -28,29 +39,39 @@ def clips_command(clips_dir: Path | None, clips_file: Path | None, as_json: bool
             "modality": clip.modality,
             "time_of_day": clip.time_of_day,
             "files": [str(path) for path in clip.paths],
-            "found": bool(clip.paths) and all(path.is_file() for path in clip.paths),
+            "found": trouble is None,
             "expected_frames": clip.expected_frames,
         }
-        for clip in catalogue
+        for clip, trouble in zip(catalogue, troubles, strict=True)
     ]
     if as_json:
         print_json({"clips": rows, "published": published_counts()})
         return
     click.echo(f"{'clip':18} {'scene':9} {'weather':9} {'modality':9} {'time':6} file")
-    for row, clip in zip(rows, catalogue, strict=True):
-        missing = "" if row["found"] or not clip.paths else "  (missing)"
-        file = (", ".join(map(str, clip.paths)) or "-") + missing
+    for trouble, clip in zip(troubles, catalogue, strict=True):
+        file = (", ".join(map(str, clip.paths)) or "-") + (f"  ({trouble})" if clip.paths and trouble else "")
         click.echo(f"{clip.clip_id:18} {clip.scene:9} {clip.weather:9} {clip.modality:9} {clip.time_of_day:6} {file}")
     found = sum(bool(row["found"]) for row in rows)
     total = published_counts()["frames"]["total"]
     click.echo(f"{found} of {len(rows)} clips found; the nine of the release hold {total:,} frames", err=True)
 
 
+def _trouble(clip: Clip) -> str | None:
+    """What keeps a clip's files from being read: "missing", or why another machine does not give them."""
+    try:
+        clip.existing_paths()
+    except CatalogError:
+        return "missing"
+    except RemoteError as error:
+        return str(error)
+    return None
+
+
 @click.command("probe")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE_OR_URL)
 @json_option
-def probe_command(file: Path, as_json: bool) -> None:
-    """Say what FILE holds, which decoder it gets, and why not the other one."""
+def probe_command(file: Place, as_json: bool) -> None:
+    """Say what FILE, here or behind a URL, holds, which decoder it gets, and why not the other one."""
     from infraredcity import video
 
     info = video.probe(file)
@@ -80,6 +101,7 @@ def probe_command(file: Path, as_json: bool) -> None:
         "decord_reason": video.why_not(info, "decord", "cpu")
         or "would be exact: mp4, mkv or avi, in order, no edit list",
     }
+    tell_traffic()
     if as_json:
         print_json(facts)
         return

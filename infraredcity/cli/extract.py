@@ -1,138 +1,125 @@
-"""`infraredcity extract`: clips to shards."""
+"""`infraredcity extract`: clips to shards, whole or one part of a plan."""
 
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from infraredcity.catalog import CLIPS_VARIABLE, with_video
+from infraredcity.catalog import CLIPS_VARIABLE
 from infraredcity.cli.options import (
-    FILE,
-    FOLDER,
+    FILE_OR_URL,
+    FOLDER_OR_URL,
     ProgressLine,
     format_bytes,
     json_option,
     load_catalog,
-    parse_size,
     print_json,
-    where_clips_are,
+    tell_traffic,
 )
-from infraredcity.errors import CatalogError, InfraredCityError, OutputError
-from infraredcity.extract import ExtractReport
-from infraredcity.images import FITS, IMAGE_FORMATS, POLARITY_CHOICES
-from infraredcity.plan import DEADLINE_S, SUSPECT_CHOICES, TARGETS, ExtractConfig
-from infraredcity.tone import TONES
-from infraredcity.video import DECODERS
+from infraredcity.cli.settings import SETTING_NAMES, chosen_clips, config_of, extraction_settings, which_clips
+from infraredcity.errors import InfraredCityError, OutputError
+from infraredcity.merge import ExtractReport
+from infraredcity.places import Place
+from infraredcity.plan import DEADLINE_S
+
+if TYPE_CHECKING:
+    from infraredcity.executors.local import Executor
+
+_PART_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK")
+"""Where a part's number is looked up when --part does not say it: a SLURM array, a Kubernetes indexed Job, torchrun or MPI."""
 
 
 @click.command("extract")
-@click.option("--clip", "clip_ids", multiple=True, help="Clip id of the catalogue; may be given several times.")
-@click.option("--all", "all_clips", is_flag=True, help="All clips of the catalogue.")
-@where_clips_are
-@click.option("--video", type=FILE, help="The file of the one clip that --clip names.")
-@click.option("--out", type=FOLDER, default=Path("shards"), show_default=True, help="Gets one folder per clip.")
+@which_clips
 @click.option(
-    "--to", type=click.Choice(TARGETS), default="shards", show_default=True, help="WebDataset tars or image files."
+    "--out",
+    type=FOLDER_OR_URL,
+    help="Gets one folder per clip; a folder or a URL. [default: shards, or the plan's folder]",
 )
-@click.option("--format", "image_format", type=click.Choice(IMAGE_FORMATS), default="jpg", show_default=True,
-              help="png16 keeps all counts of thermal video of more than 8 bits.")  # fmt: skip
-@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of jpg and webp.")
-@click.option("--size", help="N or WIDTHxHEIGHT of the stills in pixels; the clip's own by default.")
-@click.option(
-    "--fit", type=click.Choice(FITS), default="squash", show_default=True, help="How the clip's shape becomes --size."
-)
-@click.option("--crop", help="x,y,w,h in pixels of the clip, cut out first.")
-@click.option("--mask", "masks", multiple=True,
-              help="x,y,w,h of burnt-in display text, filled from around it; may be given several times.")  # fmt: skip
-@click.option("--tone", type=click.Choice(TONES),
-              help="How counts of more than 8 bits become levels, by one line for the whole clip: its darkest and brightest count, "
-                   "its percentiles .5 and 99.5 (where nothing is said), or --tone-range.")  # fmt: skip
-@click.option("--tone-range", help="LOW,HIGH for --tone fixed: the counts that become black and white.")
-@click.option("--polarity", type=click.Choice(POLARITY_CHOICES),
-              help="How infrared stills show heat; by default as the clip does (polarity in clips.toml).")  # fmt: skip
-@click.option("--color", type=click.Choice(["auto", "gray", "rgb"]), default="auto", show_default=True,
-              help="auto: gray for infrared clips, rgb for visible ones.")  # fmt: skip
-@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take each N-th frame.")
-@click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame to take.")
-@click.option("--stop", type=click.IntRange(1), help="First frame not to take.")
-@click.option("--frames-per-shard", type=click.IntRange(1), default=1000, show_default=True)
-@click.option("--decoder", type=click.Choice(DECODERS), default="auto", show_default=True)
-@click.option("--device", default="cpu", show_default=True,
-              help="cpu, cuda:N (NVDEC through PyAV, or through a decord built with CUDA), or auto for what works.")  # fmt: skip
-@click.option("--suspect", type=click.Choice(SUSPECT_CHOICES), default="keep", show_default=True,
-              help="Frames that follow damage, up to the next key frame: write and mark them, or leave them out.")  # fmt: skip
+@click.option("--plan", "plan_file", type=FILE_OR_URL, help="Do a part of this plan, which `infraredcity plan` wrote.")
+@click.option("--part", type=click.IntRange(0),
+              help=f"Which part of --plan; by default what {', '.join(_PART_VARIABLES)} says, the first that is set, and all with "
+                   "--executor ray.")  # fmt: skip
+@extraction_settings
 @click.option("--strict", "is_strict", is_flag=True, help="Damage is an error: exit 1, nothing finalized.")
 @click.option("--deadline", "deadline_s", type=click.FloatRange(0, min_open=True), default=DEADLINE_S, show_default=True,
               help="Seconds after which a decoder that gives no frame counts as stuck.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(0), default=None,
               help="Processes that decode, each with encoding threads of its own; as many as suit the cores by default. "
                    "0 decodes in this process, which no deadline watches.")  # fmt: skip
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+              help="Who decodes: processes here, or tasks on a Ray cluster, whose nodes see the clips and --out.")  # fmt: skip
+@click.option(
+    "--ray-address",
+    default=None,
+    help="The cluster, such as auto or HOST:PORT; RAY_ADDRESS by default.",
+)
+@click.option(
+    "--ray-gpus", type=click.FloatRange(0), default=0.0, show_default=True, help="Share of a GPU that each task gets."
+)
+@click.option(
+    "--ray-in-flight",
+    type=click.IntRange(1),
+    default=None,
+    help="Tasks at a time; as many as the cluster has cores by default.",
+)
 @click.option("--overwrite", is_flag=True, help="Delete an earlier extraction of these clips and start anew.")
 @json_option
 def extract_command(
     clip_ids: tuple[str, ...],
     all_clips: bool,
-    clips_dir: Path | None,
-    clips_file: Path | None,
-    video: Path | None,
-    out: Path,
-    size: str | None,
-    crop: str | None,
-    masks: tuple[str, ...],
-    tone_range: str | None,
-    color: str,
-    start: int,
-    stop: int | None,
+    clips_dir: Place | None,
+    clips_file: Place | None,
+    video: Place | None,
+    out: Place | None,
+    plan_file: Place | None,
+    part: int | None,
     workers: int | None,
     is_strict: bool,
     deadline_s: float,
+    executor: str,
+    ray_address: str | None,
+    ray_gpus: float,
+    ray_in_flight: int | None,
     overwrite: bool,
     as_json: bool,
-    **settings: object,
+    **settings: Any,
 ) -> None:
-    """Split clips into frames, as shards with index and manifest.
+    """Split clips into frames, as shards with index and manifest; or do one part of a plan.
 
     Running it again goes on where it was stopped, or does nothing. Exit codes: 0 done; 5 complete, with gaps that are named; 4
-    another count than the catalogue expects; 3 partial, the same command goes on; 1 nothing could be done.
+    another count than the catalogue expects; 3 partial, the same command goes on; 1 nothing could be done. A part ends with 0 when
+    its segments are done.
     """
+    ray = _ray(executor, workers, ray_address, ray_gpus, ray_in_flight)
+    if plan_file is not None:
+        if clip_ids or all_clips or video is not None or is_strict or overwrite:
+            raise click.UsageError(
+                "--plan says which clips and how; leave out --clip, --all, --video, --strict and --overwrite"
+            )
+        _refuse_settings(click.get_current_context())
+        _do_part(plan_file, part, out, clips_dir, clips_file, workers, ray, deadline_s, as_json)
+        return
+    if part is not None:
+        raise click.UsageError("--part is a part of a --plan; name that one too")
     from infraredcity.executors.local import extract_clip
 
     if bool(clip_ids) == all_clips:
         raise click.UsageError("name clips with --clip, or take all with --all")
-    if video is not None and len(clip_ids) != 1:
-        raise click.UsageError("--video is the file of one clip: name that one with --clip")
-    try:
-        config = ExtractConfig(
-            size=parse_size(size),
-            crop=None if crop is None else _parse_box(crop, "--crop"),
-            masks=tuple(_parse_box(mask, "--mask") for mask in masks),
-            tone_range=_parse_range(tone_range),
-            color=None if color == "auto" else color,  # type: ignore[arg-type]  # click.Choice checked it
-            start_frame=start,
-            stop_frame=stop,
-            **settings,  # type: ignore[arg-type]  # the rest of the options, under the config's own names
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    catalogue = load_catalog(clips_dir, clips_file)
-    if video is not None:
-        catalogue = with_video(catalogue, clip_ids[0], video)
-    clips = list(catalogue) if all_clips else [catalogue[clip_id] for clip_id in dict.fromkeys(clip_ids)]
-    unnamed = [clip.clip_id for clip in clips if not clip.paths]
-    if unnamed:
-        raise CatalogError(
-            f"no file was named for {', '.join(unnamed)}; pass --clips-dir, --clips or --video, or set {CLIPS_VARIABLE}"
-        )
-    for clip in clips:
-        clip.existing_paths()
+    config = config_of(settings)
+    clips = chosen_clips(load_catalog(clips_dir, clips_file), clip_ids, all_clips, video)
     progress = ProgressLine()
     rows: list[dict[str, object]] = []
     for clip in clips:
         try:
             report = extract_clip(
-                clip, config, out, workers=workers, deadline_s=deadline_s, is_strict=is_strict, overwrite=overwrite,
-                on_progress=progress,
+                clip, config, out or Path("shards"), workers=workers, executor=ray, deadline_s=deadline_s, is_strict=is_strict,
+                overwrite=overwrite, on_progress=progress,
             )  # fmt: skip
         except InfraredCityError as error:
             click.echo(f"Error: {error}", err=True)
@@ -141,18 +128,93 @@ def extract_command(
             if isinstance(error, OutputError):  # a full disk or a lock is as full or locked for the next clip
                 break
             continue
-        rows.append({**asdict(report), "status": _status(report)})
-        click.echo(_line(report), err=True)
+        rows.append({**asdict(report), "status": status_of(report)})
+        click.echo(report_line(report), err=True)
+    tell_traffic()
     if as_json:
         print_json({"reports": rows})
-    sys.exit(_exit_code([str(row["status"]) for row in rows]))
+    sys.exit(exit_code([str(row["status"]) for row in rows]))
+
+
+def _ray(
+    executor: str, workers: int | None, address: str | None, num_gpus: float, max_in_flight: int | None
+) -> "Executor | None":
+    if executor == "local":
+        if address is not None or num_gpus or max_in_flight is not None:
+            raise click.UsageError("--ray-address, --ray-gpus and --ray-in-flight go with --executor ray")
+        return None
+    if workers is not None:
+        raise click.UsageError("--workers are processes here; with --executor ray say --ray-in-flight")
+    if num_gpus > 1 and not num_gpus.is_integer():
+        raise click.UsageError(f"--ray-gpus is a share of one GPU, or a whole number of them, got {num_gpus:g}")
+    from infraredcity.executors.ray import RayExecutor
+
+    return RayExecutor(address=address, num_gpus=num_gpus, max_in_flight=max_in_flight)
+
+
+def _refuse_settings(context: click.Context) -> None:
+    """What is written stands in the plan: an option for it here would be ignored in silence."""
+    for parameter in context.command.params:
+        if (
+            parameter.name in SETTING_NAMES
+            and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE
+        ):
+            raise click.UsageError(f"{parameter.opts[-1]} stands in the plan; leave it out, or make another plan")
+
+
+def _do_part(
+    path: Place,
+    part: int | None,
+    out: Place | None,
+    clips_dir: Place | None,
+    clips_file: Place | None,
+    workers: int | None,
+    ray: "Executor | None",
+    deadline_s: float,
+    as_json: bool,
+) -> None:
+    from infraredcity.executors.parts import open_plan, run_part
+
+    number = None if ray is not None and part is None else part_number(part, os.environ)
+    out = path.parent if out is None else out
+    plan = open_plan(path, out)
+    is_named = clips_dir is not None or clips_file is not None or CLIPS_VARIABLE in os.environ
+    clips = {clip.clip_id: clip for clip in load_catalog(clips_dir, clips_file)} if is_named else {}
+    report = run_part(
+        plan, number, clips, out, workers=workers, executor=ray, deadline_s=deadline_s, on_progress=ProgressLine()
+    )
+    what = "nothing left to do" if report.new_frames == 0 else f"{report.new_frames:,} new"
+    missing = f", {report.num_missing:,} missing" if report.num_missing else ""
+    name = f"all {report.num_parts} parts" if report.part is None else f"part {report.part} of {report.num_parts}"
+    click.echo(
+        f"{name}: {report.num_frames:,} frames ({what}{missing}) in "
+        f"{report.num_segments:,} segments, {format_bytes(report.size_bytes)}, {out}",
+        err=True,
+    )
+    tell_traffic()
+    if as_json:
+        print_json(asdict(report))
+
+
+def part_number(part: int | None, environment: Mapping[str, str]) -> int:
+    """The part to do: as said, else what the scheduler says; a usage error where nobody says it, or says no number."""
+    if part is not None:
+        return part
+    for name in _PART_VARIABLES:
+        told = environment.get(name)
+        if told:
+            if not told.isdecimal():
+                raise click.UsageError(f"{name} is {told!r}, expected the number of a part; pass --part")
+            return int(told)
+    raise click.UsageError(f"which part? pass --part, or run it where one of {', '.join(_PART_VARIABLES)} is set")
 
 
 _EXIT_CODES = {"done": 0, "gaps": 5, "count": 4}
 _SEVERITY = (0, 5, 4)
 
 
-def _exit_code(statuses: list[str]) -> int:
+def exit_code(statuses: list[str]) -> int:
+    """What the command ends with, by what became of each clip: 0, 1, 3, 4 or 5."""
     if "partial" in statuses or ("error" in statuses and set(statuses) != {"error"}):
         return 3
     if "error" in statuses:
@@ -160,13 +222,15 @@ def _exit_code(statuses: list[str]) -> int:
     return max((_EXIT_CODES[status] for status in statuses), key=_SEVERITY.index)
 
 
-def _status(report: ExtractReport) -> str:
+def status_of(report: ExtractReport) -> str:
+    """What became of a clip: "done", "gaps" or "count"."""
     if not report.has_expected_count:
         return "count"
     return "gaps" if report.gaps else "done"
 
 
-def _line(report: ExtractReport) -> str:
+def report_line(report: ExtractReport) -> str:
+    """A report for people, with a line for each gap."""
     what = "nothing left to do" if report.new_frames == 0 else f"{report.new_frames:,} new"
     where = f"{report.num_shards} shards" if report.num_shards else "files"
     line = (
@@ -193,20 +257,3 @@ def _line(report: ExtractReport) -> str:
     for phrase in report.suspect:
         line += f"\n{report.clip}: suspect: {phrase}"
     return line
-
-
-def _parse_box(text: str, option: str) -> tuple[int, int, int, int]:
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
-        raise click.BadParameter(f"expected x,y,w,h in pixels, got {text!r}", param_hint=option)
-    x, y, width, height = (int(part) for part in parts)
-    return x, y, width, height
-
-
-def _parse_range(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-        raise click.BadParameter(f"expected LOW,HIGH in counts, got {text!r}", param_hint="--tone-range")
-    return int(parts[0]), int(parts[1])

@@ -6,15 +6,31 @@ from pathlib import Path
 import click
 
 from infraredcity import lite
-from infraredcity.cli.options import FILE, FOLDER, ProgressLine, json_option, print_json
+from infraredcity.cli.options import (
+    FILE,
+    FOLDER_OR_URL,
+    ProgressLine,
+    json_option,
+    print_json,
+    tell_traffic,
+    traffic_told,
+)
+from infraredcity.places import Place
 from infraredcity.similarity import Leakage
 
 
 @click.command("make-lite")
 @click.option(
-    "--from", "source", type=FOLDER, default=Path("shards"), show_default=True, help="Where extract wrote the clips."
+    "--from",
+    "source",
+    type=FOLDER_OR_URL,
+    default=Path("shards"),
+    show_default=True,
+    help="Where extract wrote the clips; a folder or a URL.",
 )
-@click.option("--out", type=FOLDER, default=Path("lite"), show_default=True)
+@click.option(
+    "--out", type=FOLDER_OR_URL, default=Path("lite"), show_default=True, help="Folder to write, or a URL (no lock)."
+)
 @click.option("--recipe", type=FILE, help="Recipe of your own; manifests/lite.toml shows the format.")
 @click.option("--scene", "scenes", multiple=True, help="Only this scene of the recipe; may be given several times.")
 @click.option(
@@ -23,7 +39,13 @@ from infraredcity.similarity import Leakage
 @click.option("--overwrite", is_flag=True, help="Replace another Lite set that stands in --out.")
 @json_option
 def make_lite_command(
-    source: Path, out: Path, recipe: Path | None, scenes: tuple[str, ...], scale: str, overwrite: bool, as_json: bool
+    source: Place,
+    out: Place,
+    recipe: Path | None,
+    scenes: tuple[str, ...],
+    scale: str,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Draw the Lite train and test sets from extracted clips; bytes are copied, never encoded again."""
     factor: float | str = scale
@@ -46,7 +68,8 @@ def make_lite_command(
         on_progress=ProgressLine(),
     )
     if as_json:
-        print_json(asdict(report))
+        print_json({**asdict(report), **traffic_told(source, out)})
+        tell_traffic()
         return
     click.echo(f"{'folder':28} {'clip':18} {'weather':9} {'split':6} {'frames':>7} {'runs':>5} {'shards':>6}")
     for row in report.rows:
@@ -66,6 +89,7 @@ def make_lite_command(
         f"{report.folder}: {report.num_frames:,} frames, scale {report.scale:g}, guard {report.guard_frames} frames, {state}",
         err=True,
     )
+    tell_traffic()
 
 
 def _leakage_line(leak: Leakage) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from infraredcity import monitor
-from infraredcity.cli.options import FOLDER, json_option, print_json
+from infraredcity.cli.options import FOLDER, format_bytes, json_option, print_json
 
-_HEADINGS = ("rank", "written", "position", "frames/s", "MB/s", "read", "decode", "wait", "cache", "replaced", "bad")
+_HEADINGS = (
+    "rank", "written", "position", "frames/s", "MB/s", "read", "decode", "wait", "cache", "fetched", "replaced", "bad",
+)  # fmt: skip
 
 
 @click.command("monitor")
@@ -19,7 +21,7 @@ def monitor_command(folder: Path, as_json: bool) -> None:
     """Print how fast each rank's loader is and what it waits for; DIR is the `loader` folder of a run.
 
     read and decode are shares of the decoding threads' time, wait is the share of the consumer's; cache is the share of reads from
-    other machines that the disk cache served. A rank that wrote long ago has stopped or hangs.
+    other machines that the disk cache served, fetched is what came from there. A rank that wrote long ago has stopped or hangs.
     """
     ranks = monitor.read(folder)
     if as_json:
@@ -37,6 +39,7 @@ def monitor_command(folder: Path, as_json: bool) -> None:
             f"{facts.decode_share:.0%}",
             f"{facts.wait_share:.0%}",
             _hit_share(facts),
+            format_bytes(facts.fetched_bytes),
             f"{facts.replaced:,}",
             f"{facts.bad_samples:,}",
         )

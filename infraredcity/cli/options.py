@@ -4,30 +4,70 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from infraredcity import catalog
+from infraredcity import catalog, remote
+from infraredcity.places import Place, is_far, place
 from infraredcity.progress import Progress
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
+_TRAFFIC_BEFORE = "infraredcity.traffic_before"
+
+
+class _HereType(click.Path):
+    """A file or folder here; a URL is refused, and not taken for a path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path that the value names."""
+        if isinstance(value, str) and remote.is_remote(value):
+            self.fail(f"must be a {self.name} here, got {remote.shown(value)}; copy it first", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = _HereType(file_okay=False, path_type=Path)
+FILE = _HereType(dir_okay=False, path_type=Path)
+
+
+class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 alone
+    """A file or folder here, looked at as click does, or a URL, which is not."""
+
+    def __init__(self, here: click.Path) -> None:
+        self._here = here
+        self.name = f"{here.name}|url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """The place that the value names."""
+        named = place(value)
+        if is_far(named):
+            return named
+        return Path(self._here.convert(value, param, ctx))  # type: ignore[arg-type]  # it is one, as FILE and FOLDER ask for
+
+
+FOLDER_OR_URL = _PlaceType(FOLDER)
+FILE_OR_URL = _PlaceType(FILE)
 
 
 def where_clips_are(command: _Command) -> _Command:
     """Adds --clips-dir and --clips."""
     command = click.option(
-        "--clips", "clips_file", type=FILE, help="TOML file of [clips.<id>] tables with path or paths (see README)."
-    )(command)
-    return click.option("--clips-dir", type=FOLDER, help="Folder of files named <clip_id>.<ext>.")(command)
+        "--clips", "clips_file", type=FILE_OR_URL,
+        help="TOML file of [clips.<id>] tables with path or paths (see README).",
+    )(command)  # fmt: skip
+    return click.option("--clips-dir", type=FOLDER_OR_URL, help="Folder of files named <clip_id>.<ext>.")(command)
 
 
-def load_catalog(clips_dir: Path | None, clips_file: Path | None) -> catalog.Catalog:
+def load_catalog(clips_dir: Place | None, clips_file: Place | None) -> catalog.Catalog:
     """The catalogue as the options say; INFRAREDCITY_CLIPS when they say nothing."""
     return catalog.load(clips_file=clips_file, clips_dir=clips_dir)
+
+
+def note_traffic(context: click.Context) -> None:
+    """Note what the process had moved when its command began."""
+    context.meta[_TRAFFIC_BEFORE] = remote.traffic()
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON on stdout.")
@@ -36,6 +76,29 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print facts 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, indent=1, default=str))
+
+
+def _moved() -> remote.Traffic:
+    """What this process moved since the command began."""
+    before: remote.Traffic = click.get_current_context().meta[_TRAFFIC_BEFORE]
+    return remote.traffic() - before
+
+
+def tell_traffic() -> None:
+    """Say on stderr what the command moved from and to other machines; nothing where that is nothing."""
+    moved = _moved()
+    if moved.num_requests == 0:
+        return
+    received = f"{format_bytes(moved.received_bytes)} from"
+    sent = f"{format_bytes(moved.sent_bytes)} to"
+    ways = [way for way, size_bytes in ((received, moved.received_bytes), (sent, moved.sent_bytes)) if size_bytes]
+    requests = "1 request" if moved.num_requests == 1 else f"{moved.num_requests:,} requests"
+    click.echo(f"moved {' and '.join(ways or [received])} other machines in {requests}", err=True)
+
+
+def traffic_told(*places: Place) -> dict[str, Any]:
+    """The same for JSON, where one of the places that a command worked on is far."""
+    return {"traffic": asdict(_moved())} if any(map(is_far, places)) else {}
 
 
 class ProgressLine:

@@ -6,13 +6,27 @@ from pathlib import Path
 import click
 
 from infraredcity import report, report_page
-from infraredcity.cli.options import FILE, FOLDER, ProgressLine, json_option, print_json
+from infraredcity.cli.options import (
+    FILE,
+    FOLDER_OR_URL,
+    ProgressLine,
+    json_option,
+    print_json,
+    tell_traffic,
+    traffic_told,
+)
 from infraredcity.dataset import open_dataset
+from infraredcity.places import Place
 
 
 @click.command("report")
-@click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("-o", "--output", type=FILE, help="The page to write.  [default: DIR/report.html; none with --json]")
+@click.argument("folder", metavar="DIR", type=FOLDER_OR_URL)
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    help="The page to write.  [default: report.html in DIR, or here where DIR is a URL; none with --json]",
+)
 @click.option(
     "--thumbnails",
     "num_thumbnails",
@@ -22,25 +36,28 @@ from infraredcity.dataset import open_dataset
     help="Thumbnails on the contact sheets, at most.",
 )
 @json_option
-def report_command(folder: Path, output: Path | None, num_thumbnails: int, as_json: bool) -> None:
+def report_command(folder: Place, output: Path | None, num_thumbnails: int, as_json: bool) -> None:
     """Write one page about DIR that opens offline: counts, levels, motion, gaps, duplicates, leakage, contact sheets.
 
     DIR holds extracted clips, a Lite set, or shards that shard and reshard wrote. Missing shards and damaged pictures are named.
+    DIR may be a URL, such as s3://bucket/shards: indexes are moved, and of the shards only the pictures that are looked at.
     """
     parts = open_dataset(folder)
     progress = ProgressLine()
     numbers = report.measure(folder, parts, on_progress=progress)
     if as_json:
-        print_json({"folder": str(folder), **asdict(numbers)})
+        print_json({"folder": str(folder), **asdict(numbers), **traffic_told(folder)})
         if output is None:
             click.echo(f"{folder}: {numbers.num_samples:,} samples, {_problems(numbers.num_problems)}", err=True)
+            tell_traffic()
             return
     sheets = report.make_sheets(folder, parts, numbers, num_thumbnails=num_thumbnails, on_progress=progress)
-    page = output or folder / "report.html"
+    page = output or (folder if isinstance(folder, Path) else Path()) / "report.html"
     report_page.write(page, numbers, sheets)
     num_problems = numbers.num_problems - len(numbers.problems) + len(report_page.all_problems(numbers, sheets))
     told = f"{numbers.num_samples:,} samples, {len(sheets.thumbnails):,} thumbnails, {_problems(num_problems)}"
     click.echo(f"{page}: {told}", err=True)
+    tell_traffic()
 
 
 def _problems(num_problems: int) -> str:

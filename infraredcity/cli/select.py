@@ -8,8 +8,18 @@ from typing import Any, TypeVar
 import click
 
 from infraredcity import manifest, selection
-from infraredcity.cli.options import FILE, FOLDER, ProgressLine, format_bytes, json_option, print_json
+from infraredcity.cli.options import (
+    FILE,
+    FOLDER_OR_URL,
+    ProgressLine,
+    format_bytes,
+    json_option,
+    print_json,
+    tell_traffic,
+    traffic_told,
+)
 from infraredcity.dataset import open_dataset
+from infraredcity.places import Place
 from infraredcity.selection import Chosen, Condition, ShardsReport
 from infraredcity.storage import write_atomic
 
@@ -41,9 +51,11 @@ def _what_is_chosen(command: _Command) -> _Command:
     return command
 
 
-_OUT = click.option("--out", type=FOLDER, required=True, help="Folder of the new shards.")
+_OUT = click.option(
+    "--out", type=FOLDER_OR_URL, required=True, help="Folder of the new shards, or a URL, where no lock is held."
+)
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace another set that stands in --out.")
-_DATASET = click.argument("folder", metavar="DIR", type=FOLDER)
+_DATASET = click.argument("folder", metavar="DIR", type=FOLDER_OR_URL)
 
 
 @click.command("select")
@@ -52,7 +64,7 @@ _DATASET = click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("-o", "--output", type=FILE, help="File for the manifest of what was chosen: .csv or .parquet.")
 @json_option
 def select_command(
-    folder: Path,
+    folder: Place,
     conditions: tuple[Condition, ...],
     window_frames: int,
     stride: int,
@@ -62,6 +74,7 @@ def select_command(
     """Choose samples of DIR by any column of its manifest and by the windows they make.
 
     Without -o and --json the chosen rows are printed as csv. `infraredcity shard --selection FILE` writes them as shards.
+    DIR may be a URL, as for shard and reshard.
     """
     if output is not None and output.suffix not in (".csv", ".parquet"):
         raise click.BadParameter(f"must end in .csv or .parquet, got {output.name}", param_hint="-o")
@@ -81,12 +94,14 @@ def select_command(
                 "manifest_hash": manifest.rows_hash(rows),
                 "parts": {each.part.name: len(each.rows) for each in chosen},
                 "output": None if output is None else str(output),
+                **traffic_told(folder),
             }
         )
     elif output is None:
         click.echo(manifest.csv_bytes(rows).decode(), nl=False)
     where = "" if output is None else f", {output}"
     click.echo(f"{len(rows['key']):,} samples of {len(chosen)} parts chosen{where}", err=True)
+    tell_traffic()
 
 
 @click.command("shard")
@@ -100,12 +115,12 @@ def select_command(
 @_OVERWRITE
 @json_option
 def shard_command(
-    folder: Path,
+    folder: Place,
     conditions: tuple[Condition, ...],
     window_frames: int,
     stride: int,
     selected: Path | None,
-    out: Path,
+    out: Place,
     samples_per_shard: int,
     overwrite: bool,
     as_json: bool,
@@ -118,7 +133,7 @@ def shard_command(
         chosen = selection.find_rows(parts, manifest.read(selected))
     else:
         chosen = selection.choose(parts, conditions, window_frames=window_frames, stride=stride)
-    _write(chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
+    _write(chosen, folder, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
 
 
 @click.command("reshard")
@@ -127,22 +142,25 @@ def shard_command(
 @click.option("--samples-per-shard", type=click.IntRange(1), required=True, help="Samples in a full shard.")
 @_OVERWRITE
 @json_option
-def reshard_command(folder: Path, out: Path, samples_per_shard: int, overwrite: bool, as_json: bool) -> None:
+def reshard_command(folder: Place, out: Place, samples_per_shard: int, overwrite: bool, as_json: bool) -> None:
     """Write all samples of DIR in shards of another size; samples, manifest hash and training order stay the same."""
     chosen = selection.choose(open_dataset(folder))
-    _write(chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
+    _write(chosen, folder, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
 
 
-def _write(chosen: Sequence[Chosen], out: Path, *, samples_per_shard: int, overwrite: bool, as_json: bool) -> None:
+def _write(
+    chosen: Sequence[Chosen], folder: Place, out: Place, *, samples_per_shard: int, overwrite: bool, as_json: bool
+) -> None:
     report = selection.write(
         chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, on_progress=ProgressLine()
     )
     if as_json:
-        print_json(asdict(report))
+        print_json({**asdict(report), **traffic_told(folder, out)})
     else:
         _print_parts(report)
     state = "written" if report.is_new else "nothing to do"
     click.echo(f"{report.folder}: {report.num_samples:,} samples, {state}", err=True)
+    tell_traffic()
 
 
 def _print_parts(report: ShardsReport) -> None:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import click
 
-from infraredcity.cli.options import FOLDER, ProgressLine, format_bytes, json_option, print_json
+from infraredcity.cli.options import (
+    FOLDER,
+    FOLDER_OR_URL,
+    ProgressLine,
+    format_bytes,
+    json_option,
+    print_json,
+    tell_traffic,
+    traffic_told,
+)
+from infraredcity.places import Place
 from infraredcity.repair import RepairReport, repair
 from infraredcity.verify import DECODE_CHOICES, DecodeChoice, Finding, VerifyReport, verify
 
@@ -16,23 +26,30 @@ _PARTIAL, _MISMATCH = 3, 4
 
 
 @click.command("verify")
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=FOLDER_OR_URL)
 @click.option(
     "--published", is_flag=True, help="Compare with the published counts of the clips or of the Lite table too."
 )
 @click.option("--decode", type=click.Choice(DECODE_CHOICES), default="sample", show_default=True,
               help="Which pictures to decode: all, 32 of each part, or none. All are hashed in any case.")  # fmt: skip
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Read no shard: only whether all are there and of their size, and whether indexes and records agree.",
+)
 @json_option
-def verify_command(folder: Path, published: bool, decode: DecodeChoice, as_json: bool) -> None:
+def verify_command(folder: Place, published: bool, decode: DecodeChoice, quick: bool, as_json: bool) -> None:
     """Check a data set: hashes, counts, order, keys, members, pictures, index, manifest, index files of other readers.
 
+    DIR may be a URL, such as s3://bucket/shards: every shard is read once, so all its bytes are moved, unless --quick is given.
     Exit codes: 0 all is as it should be; 4 something is not, with a line for each; 1 there is no data set.
     """
-    report = verify(folder, published=published, decode=decode, on_progress=ProgressLine())
+    report = verify(folder, published=published, decode=decode, quick=quick, on_progress=ProgressLine())
     if as_json:
-        print_json({**asdict(report), "is_as_it_should_be": not report.findings})
+        print_json({**asdict(report), "is_as_it_should_be": not report.findings, **traffic_told(folder)})
     else:
         _print(report)
+    tell_traffic()
     sys.exit(_MISMATCH if report.findings else 0)
 
 
@@ -74,9 +91,10 @@ def _print(report: VerifyReport) -> None:
     for note in report.notes:
         click.echo(f"Note: {note}", err=True)
     verdict = f"{len(report.findings):,} FINDINGS" if report.findings else "all as it should be"
+    looked = "no shard read" if report.is_quick else f"{report.num_decoded:,} decoded"
     click.echo(
         f"{report.folder}: {report.num_parts} parts, {report.num_shards:,} shards, {report.num_samples:,} samples, "
-        f"{format_bytes(report.size_bytes)}, {report.num_decoded:,} decoded: {verdict}"
+        f"{format_bytes(report.size_bytes)}, {looked}: {verdict}"
     )
 
 

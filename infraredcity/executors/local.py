@@ -6,20 +6,23 @@ named as a gap.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from infraredcity import extract
+from infraredcity import extract, remote
 from infraredcity.catalog import Clip
 from infraredcity.dataset import MARKERS
 from infraredcity.errors import InfraredCityError, OutputError, VideoDecodeError
 from infraredcity.executors.worker import BEAT_S, Beat, Done, Task, Worker
-from infraredcity.extract import ExtractJob, ExtractReport, Hang
+from infraredcity.extract import ExtractJob
+from infraredcity.merge import ExtractReport, Hang
+from infraredcity.places import FarPath, Place
 from infraredcity.plan import DEADLINE_S, ExtractConfig, Segment
+from infraredcity.plan_file import PLAN_NAME
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.storage import TEMPORARY_PREFIX, lock_folder
+from infraredcity.storage import lock_folder, temporary_prefix
 from infraredcity.tone import ToneMap
 
 _MAX_DEATHS = 3
@@ -27,12 +30,30 @@ _MAX_FRUITLESS = 3
 _MAX_SUITABLE_WORKERS = 8
 
 
+@runtime_checkable
+class Executor(Protocol):
+    """Who has segments written, and knows how far that is."""
+
+    def __call__(
+        self, job: ExtractJob, todo: Sequence[Segment], *, deadline_s: float, on_frames: Callable[[int], None]
+    ) -> ExtractJob:
+        """Have the segments of a claimed job written; the job as it is then, with the stretches that had to be given up.
+
+        Args:
+            job: What to do and where.
+            todo: Its segments that are not done, ascending.
+            deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
+            on_frames: Called with how many more frames are written; less than 0 where some must be written again.
+        """
+
+
 def extract_clip(
     clip: Clip,
     config: ExtractConfig,
-    out: Path,
+    out: Place,
     *,
     workers: int | None = None,
+    executor: Executor | None = None,
     deadline_s: float = DEADLINE_S,
     is_strict: bool = False,
     overwrite: bool = False,
@@ -43,9 +64,10 @@ def extract_clip(
     Args:
         clip: The clip, with its files.
         config: What to write.
-        out: Folder that gets one folder per clip.
+        out: Folder that gets one folder per clip; a far one must have one writer, since stores have no locks.
         workers: Processes that decode; None takes as many as suit the cores. Each has its own stretch of the clip; a clip that
             cannot be entered in the middle takes one. 0 decodes in this process, which nothing watches.
+        executor: Who writes the segments; None for `workers` processes here.
         deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
         is_strict: Whether damage is an error, and nothing is finalized.
         overwrite: Delete an earlier extraction of the clip first.
@@ -53,46 +75,115 @@ def extract_clip(
 
     Raises:
         InfraredCityError: As `extract.prepare`, `run_segments` and `finalize`; OutputError when worker processes die again and
-            again; VideoDecodeError when decord is stuck, or the clip is damaged and `is_strict`.
+            again, or the folder holds a plan; VideoDecodeError when decord is stuck, or the clip is damaged and `is_strict`.
     """
-    if workers is None:
-        workers = _suitable_workers()
-    if workers < 0 or deadline_s <= 0:
-        raise ValueError(f"workers must be at least 0 and deadline_s positive, got {workers} and {deadline_s}")
+    workers = _checked(workers, deadline_s)
+    if (out / PLAN_NAME).exists():
+        raise OutputError(
+            f"{out}: holds a plan, whose parts may be under way; extract with --plan {out / PLAN_NAME}, or choose another --out"
+        )
     folder = out / clip.clip_id
     with lock_folder(folder):
         # The first worker loads its libraries on one core while this process scans the clip on another.
         is_new = overwrite or not (folder / "clips.json").exists()
-        crew = _Crew([Worker()] if workers > 0 and is_new else [])
+        crew = _Crew([Worker()] if workers > 0 and executor is None and is_new else [])
         is_claimed = False
         try:
             job = extract.prepare(clip, config, out, overwrite=overwrite)
             if is_strict and job.video.suspect:
                 raise VideoDecodeError(f"{job.video.suspect[0]}; --strict takes no damaged clip")
-            watch = _Watch(crew, deadline_s)
-            if job.needs_tone:
-                job = extract.with_tone(job, watch.tone(job) if workers > 0 else extract.fit_clip_tone(job))
-            extract.claim(job)
+            job = _with_tone(job, crew, workers, deadline_s)
+            job = extract.claim(job)
             is_claimed = True
             todo = extract.pending(job)
-            total = sum(len(segment.frames) for segment in job.segments)
-            counter = _Counter(f"{clip.clip_id}: frames", total - sum(len(s.frames) for s in todo), total, on_progress)
-            if todo and workers == 0:
-                extract.run_segments(job, todo, threads=extract.default_threads(), on_frames=counter.add)
+            counter = Counter(f"{clip.clip_id}: frames", job.segments, todo, on_progress)
+            if todo and executor is not None:
+                job = executor(job, todo, deadline_s=deadline_s, on_frames=counter.add)
             elif todo:
-                count = min(workers, len(todo)) if job.can_start_anywhere else 1
-                job = watch.segments(job, _shares(todo, count), counter)
+                job = _write(job, todo, crew, workers, deadline_s, counter.add)
             crew.end()  # their memory, before the index of a long clip takes its own
             if is_strict:
                 is_claimed = False  # running again would end the same way
                 extract.check_whole(job)
             return extract.finalize(job, new_frames=counter.added)
         except InfraredCityError as error:
-            error.is_resumable = is_claimed and any((folder / MARKERS).glob("*.json"))
+            error.is_resumable = is_claimed and extract.any_done(folder)
             raise
         finally:
             crew.end()
             extract.remove_leftovers(folder)  # what a worker had open when it was ended
+
+
+def fit_tone(job: ExtractJob, *, deadline_s: float = DEADLINE_S) -> ExtractJob:
+    """The job with its tone, fitted by a worker process if it needs one; see `extract.fit_clip_tone`."""
+    crew = _Crew([])
+    try:
+        return _with_tone(job, crew, 1, deadline_s)
+    finally:
+        crew.end()
+
+
+def write_segments(
+    job: ExtractJob,
+    todo: Sequence[Segment],
+    *,
+    workers: int | None = None,
+    cores: int | None = None,
+    deadline_s: float = DEADLINE_S,
+    on_frames: Callable[[int], None] = lambda _count: None,
+) -> ExtractJob:
+    """Have some segments of a claimed job written by processes on this machine; others may write other ones meanwhile.
+
+    Args:
+        job: From `extract.claim` or `extract.join`.
+        todo: Its segments that are not done, ascending.
+        workers: As for `extract_clip`.
+        cores: How many cores the workers' encoding threads shall suit; None for all of this machine.
+        deadline_s: As for `extract_clip`.
+        on_frames: As for `Executor`.
+
+    Returns:
+        The job, with the stretches that had to be given up.
+
+    Raises:
+        InfraredCityError: As `extract_clip`.
+    """
+    crew = _Crew([])
+    try:
+        return _write(job, todo, crew, _checked(workers, deadline_s), deadline_s, on_frames, cores)
+    finally:
+        crew.end()
+
+
+def _checked(workers: int | None, deadline_s: float) -> int:
+    if workers is None:
+        workers = _suitable_workers()
+    if workers < 0 or deadline_s <= 0:
+        raise ValueError(f"workers must be at least 0 and deadline_s positive, got {workers} and {deadline_s}")
+    return workers
+
+
+def _with_tone(job: ExtractJob, crew: "_Crew", workers: int, deadline_s: float) -> ExtractJob:
+    if not job.needs_tone:
+        return job
+    return extract.with_tone(job, _Watch(crew, deadline_s).tone(job) if workers > 0 else extract.fit_clip_tone(job))
+
+
+def _write(
+    job: ExtractJob,
+    todo: Sequence[Segment],
+    crew: "_Crew",
+    workers: int,
+    deadline_s: float,
+    on_frames: Callable[[int], None],
+    cores: int | None = None,
+) -> ExtractJob:
+    cores = extract.default_threads() if cores is None else cores
+    if workers == 0:
+        extract.run_segments(job, todo, threads=cores, on_frames=on_frames)
+        return job
+    count = min(workers, len(todo)) if job.can_start_anywhere else 1
+    return _Watch(crew, deadline_s).segments(job, _shares(todo, count), max(1, cores // count), on_frames)
 
 
 def _suitable_workers() -> int:
@@ -105,16 +196,28 @@ def _shares(todo: Sequence[Segment], workers: int) -> list[tuple[Segment, ...]]:
     return [tuple(todo[len(todo) * k // workers : len(todo) * (k + 1) // workers]) for k in range(workers)]
 
 
-class _Counter:
-    """Turns "one more frame" into Progress reports, a few per second."""
+class Counter:
+    """Turns "so many more frames" into Progress reports, a few per second.
 
-    def __init__(self, what: str, done: int, total: int, on_progress: OnProgress | None) -> None:
-        self._what, self._done, self._total, self._on_progress = what, done, total, on_progress
+    Args:
+        what: What is counted, for people.
+        segments: All segments.
+        todo: Those of them that are not done.
+        on_progress: Who is told.
+    """
+
+    def __init__(
+        self, what: str, segments: Sequence[Segment], todo: Sequence[Segment], on_progress: OnProgress | None
+    ) -> None:
+        self._what, self._on_progress = what, on_progress
+        self._total = sum(len(segment.frames) for segment in segments)
+        self._done = self._total - sum(len(segment.frames) for segment in todo)
         self._last = 0.0
         self.added = 0
         self.add(0)
 
     def add(self, frames: int) -> None:
+        """So many more frames are written."""
         self.added += frames
         self._done += frames
         now = time.monotonic()
@@ -176,6 +279,7 @@ class _Shift:
             self.moved_s = now
         written = beat.num_written - self.beat.num_written
         self.beat, self.heard_s = beat, now
+        remote.count_elsewhere(beat.moved)
         return written
 
     def is_stuck(self, deadline_s: float) -> bool:
@@ -213,9 +317,10 @@ class _Watch:
                     "fitted; name the counts with --tone fixed --tone-range LOW,HIGH, or take --format png16"
                 )
 
-    def segments(self, job: ExtractJob, parts: Sequence[tuple[Segment, ...]], counter: _Counter) -> ExtractJob:
+    def segments(
+        self, job: ExtractJob, parts: Sequence[tuple[Segment, ...]], threads: int, on_frames: Callable[[int], None]
+    ) -> ExtractJob:
         """Have all segments written; the job as it is then, with the stretches that had to be given up."""
-        threads = max(1, extract.default_threads() // len(parts))
         shifts = [self._begin(Task(kind="segments", job=job, todo=part, threads=threads)) for part in parts]
         while shifts:
             wait([shift.worker.connection for shift in shifts], timeout=BEAT_S)
@@ -223,7 +328,7 @@ class _Watch:
                 try:
                     for message in shift.worker.heard():
                         if isinstance(message, Beat):
-                            counter.add(shift.take(message))
+                            on_frames(shift.take(message))
                         elif isinstance(message, Done):
                             self._crew.release(shift.worker)
                             shifts.remove(shift)
@@ -231,10 +336,10 @@ class _Watch:
                         else:
                             message.raise_again()
                 except EOFError:
-                    self._replace(shift, job, counter)
+                    self._replace(shift, job, on_frames)
                     continue
                 if shift in shifts and shift.is_stuck(self._deadline_s):
-                    job = self._unstick(shift, job, counter)
+                    job = self._unstick(shift, job, on_frames)
         return job
 
     def _begin(self, task: Task) -> _Shift:
@@ -242,20 +347,20 @@ class _Watch:
         worker.give(task)
         return _Shift(worker=worker, task=task)
 
-    def _replace(self, shift: _Shift, job: ExtractJob, counter: _Counter) -> None:
+    def _replace(self, shift: _Shift, job: ExtractJob, on_frames: Callable[[int], None]) -> None:
         """A worker died: another one goes on where its finished shards end, unless that happens again and again at one place."""
         code = self._crew.dismiss(shift.worker)
-        todo = self._left_over(shift, job, counter)
+        todo = self._left_over(shift, job, on_frames)
         shift.num_deaths = shift.num_deaths + 1 if len(todo) == shift.last_pending else 1
         shift.last_pending = len(todo)
         if shift.num_deaths >= _MAX_DEATHS:
             raise _died(job, code)
         self._start_again(shift, job, todo)
 
-    def _unstick(self, shift: _Shift, job: ExtractJob, counter: _Counter) -> ExtractJob:
+    def _unstick(self, shift: _Shift, job: ExtractJob, on_frames: Callable[[int], None]) -> ExtractJob:
         """A decoder stands still: try once more, then give up the frames to the next key frame."""
         self._crew.dismiss(shift.worker)
-        todo = self._left_over(shift, job, counter)
+        todo = self._left_over(shift, job, on_frames)
         last = shift.beat.frame_index
         if shift.stuck_at == last and todo:
             if job.decoder != "pyav":
@@ -277,15 +382,15 @@ class _Watch:
         self._start_again(shift, job, todo)
         return job
 
-    def _left_over(self, shift: _Shift, job: ExtractJob, counter: _Counter) -> tuple[Segment, ...]:
+    def _left_over(self, shift: _Shift, job: ExtractJob, on_frames: Callable[[int], None]) -> tuple[Segment, ...]:
         """What the ended worker has not finished, after tidying up behind it."""
-        for place in (job.folder, job.folder / MARKERS):
-            for path in place.glob(f"{TEMPORARY_PREFIX}{shift.worker.pid}-*"):
+        for below in () if isinstance(job.folder, FarPath) else (job.folder, job.folder / MARKERS):
+            for path in below.glob(f"{temporary_prefix(shift.worker.pid)}*"):
                 path.unlink(missing_ok=True)
         undone = {segment.number for segment in extract.pending(job)}
         todo = tuple(segment for segment in shift.task.todo if segment.number in undone)
         finished = sum(len(s.frames) for s in shift.task.todo) - sum(len(s.frames) for s in todo)
-        counter.add(finished - shift.beat.num_written)  # frames of unfinished shards are written once more
+        on_frames(finished - shift.beat.num_written)  # frames of unfinished shards are written once more
         return todo
 
     def _start_again(self, shift: _Shift, job: ExtractJob, todo: tuple[Segment, ...]) -> None:

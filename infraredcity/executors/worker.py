@@ -21,10 +21,12 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from infraredcity import errors
+from infraredcity import errors, remote
 from infraredcity.errors import InfraredCityError
 from infraredcity.extract import ExtractJob
 from infraredcity.plan import Segment
+from infraredcity.remote import Traffic
+from infraredcity.video.far import waits_for_network
 
 BEAT_S = 0.1
 # A decoded picture is of the size that glibc gives back to the system at once and fetches anew for the next one, page by page.
@@ -56,12 +58,14 @@ class Beat:
         num_decoded: Frames that came out of the decoder since the worker began.
         frame_index: The last of them in its clip, -1 before the first.
         num_written: Frames written since the worker began.
+        moved: What the worker moved from and to other machines since its last beat.
     """
 
     is_decoding: bool
     num_decoded: int
     frame_index: int
     num_written: int
+    moved: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +147,7 @@ class _Life:
     num_decoded: int = 0
     frame_index: int = -1
     num_written: int = 0
+    moved: Traffic = field(default_factory=Traffic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def on_alive(self, frame_index: int) -> None:
@@ -218,9 +223,13 @@ def _beat(connection: "Connection[Any, Any]", life: _Life) -> None:
 
 
 def _beat_of(life: _Life) -> Beat:
+    """The next beat; the caller holds the lock."""
+    before, life.moved = life.moved, remote.traffic()
     return Beat(
-        is_decoding=life.is_decoding,
+        # A wait for the network has a deadline of its own, and is no decoder that hangs.
+        is_decoding=life.is_decoding and not waits_for_network(),
         num_decoded=life.num_decoded,
         frame_index=life.frame_index,
         num_written=life.num_written,
+        moved=life.moved - before,
     )

@@ -77,7 +77,7 @@ def checked_rows(root: Path, parts: Sequence[Part]) -> tuple[Columns, bool]:
         raise ManifestError(f"{root}: holds no samples, so there is nothing to describe")
     for part in parts:
         for info in part.index.shards:
-            path = part.path / info.name
+            path = root / part.name / info.name
             if not path.is_file() or path.stat().st_size != info.size_bytes:
                 raise ManifestError(
                     f"{path}: is missing or of another size than the index says ({info.size_bytes} bytes); "
@@ -92,7 +92,7 @@ def checked_rows(root: Path, parts: Sequence[Part]) -> tuple[Columns, bool]:
         _check_manifest(root, rows)
     else:
         for part in parts:
-            _check_manifest(part.path, manifest.columns(part.index, part.clips, split=part.split))
+            _check_manifest(root / part.name, manifest.columns(part.index, part.clips, split=part.split))
     return rows, is_joint
 
 

@@ -177,7 +177,7 @@ def _described(root: Path, parts: Sequence[Part], about: About) -> dict[str, Any
     described["keywords"] = sorted({*rows["modality"], *rows["scene"], *rows["time_of_day"], "webdataset"})
     manifests = [
         path
-        for folder in ([root] if is_joint else [part.path for part in parts])
+        for folder in ([root] if is_joint else [root / part.name for part in parts])
         for path in (folder / manifest.PARQUET_NAME, folder / manifest.CSV_NAME)
     ]
     described["distribution"] = [

@@ -15,7 +15,6 @@ The layout carries less than a data set: no times, no clips, and numbers only in
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,10 +27,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from infraredcity import images, manifest
+from infraredcity import images
 from infraredcity import index as sample_index
 from infraredcity.catalog import Clip
-from infraredcity.dataset import Part, facts_json, facts_of, part_names, rows_of, write_part
+from infraredcity.dataset import Part, facts_json, facts_of, part_names, rows_hash, write_manifest, write_part
 from infraredcity.derived import Making
 from infraredcity.errors import CatalogError, ImageError, ManifestError, OutputError
 from infraredcity.export.layout import CELLS, KIND_FOLDERS, KINDS, PLACES, RECORD_FORMAT, RECORD_NAME, Cell, Kind, Place
@@ -41,6 +40,7 @@ from infraredcity.plan import shard_name
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.shard_writer import open_shard
 from infraredcity.storage import lock_folder
+from infraredcity.threads import num_cores
 
 IMPORT_NAME = "import.json"
 FORMAT = "infraredcity-import-1"
@@ -254,13 +254,12 @@ def import_release(
             raise ManifestError(
                 f"{base}: none of its pictures can be decoded; {skipped[0].path!a}: {skipped[0].reason}"
             )
-        whole = rows_of(written)
-        manifest.write_columns(out, whole)
+        write_manifest(out, written)
         report = ImportReport(
             folder=str(out),
             kind=found_kind,
-            num_frames=len(whole["key"]),
-            manifest_hash=manifest.rows_hash(whole),
+            num_frames=sum(len(part.index) for part in written),
+            manifest_hash=rows_hash(written),
             rows=tuple(writer.rows),
             num_shared=num_shared,
             shifts=tuple(shifts),
@@ -497,7 +496,7 @@ class _Scanner:
             else:
                 named.append(path)
         files: list[_File] = []
-        with ThreadPoolExecutor(max(_MIN_THREADS, len(os.sched_getaffinity(0))), thread_name_prefix="import") as pool:
+        with ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="import") as pool:
             for place, (path, found) in enumerate(zip(named, pool.map(self._read, enumerate(named)), strict=True)):
                 if isinstance(found, str):
                     self._skip(path, found)
@@ -791,7 +790,7 @@ class _Writer:
             for number, file in zip(block.numbers, block.files, strict=True)
         )
         waiting: list[_Frame] = []
-        with ThreadPoolExecutor(max(_MIN_THREADS, len(os.sched_getaffinity(0))), thread_name_prefix="import") as pool:
+        with ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="import") as pool:
             for start in range(
                 0, len(merged), self._samples_per_shard
             ):  # no more pictures in memory than a shard holds

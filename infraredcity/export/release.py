@@ -43,6 +43,7 @@ from infraredcity.storage import (
     temporary_beside,
     write_atomic,
 )
+from infraredcity.threads import num_cores
 
 DoubleFormat = Literal["jpg", "png"]
 DOUBLE_FORMATS: tuple[DoubleFormat, ...] = ("jpg", "png")
@@ -447,7 +448,7 @@ def _write_all(plan: _Plan, out: Path, goes_on: bool, on_progress: OnProgress | 
             _write_double(task, files[id(task.part)], out, goes_on)
         return len(task.rows)
 
-    pool = ThreadPoolExecutor(max(_MIN_THREADS, len(os.sched_getaffinity(0))), thread_name_prefix="release")
+    pool = ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="release")
     try:
         for count in pool.map(write, plan.tasks):
             done += count

@@ -26,6 +26,7 @@ from infraredcity.shard_files import ShardFiles
 from infraredcity.shard_reader import read_members
 from infraredcity.sources import open_sources
 from infraredcity.tar_index import TarIndex
+from infraredcity.threads import num_cores
 
 Transform = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
 """A window u8 [T, C, H, W] and random numbers that belong to its position -> what shall be stacked."""
@@ -122,7 +123,7 @@ class WindowReader:
         self._on_bad = on_bad
         self._max_bad = max_bad
         self._files: ShardFiles = opened.files
-        self._workers = Workers(threads or len(os.sched_getaffinity(0)))
+        self._workers = Workers(threads or num_cores())
         self._buffers = Buffers()
         self._frame_size: tuple[int, int] | None = None
 

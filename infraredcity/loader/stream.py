@@ -122,7 +122,9 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
             for name in ("frames", "bytes_read", "read_s", "decode_s")
         )
         thread_s = seconds * sum(reader.num_threads for reader in self._readers)
-        hits, misses = self._cache_counts()
+        hits, misses, fetched_bytes = (
+            now - before for now, before in zip(self._cache_counts(), self._cache_before, strict=True)
+        )
         return LoaderFacts(
             rank=self._rank,
             world_size=self._world_size,
@@ -136,16 +138,19 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
             read_share=read_s / thread_s,
             decode_share=decode_s / thread_s,
             wait_share=self._wait_s / seconds,
-            cache_hits=hits - self._cache_before[0],
-            cache_misses=misses - self._cache_before[1],
+            cache_hits=hits,
+            cache_misses=misses,
+            fetched_bytes=fetched_bytes,
             replaced=sum(reader.num_replaced for reader in self._readers),
             bad_samples=sum(len(reader.bad) for reader in self._readers),
         )
 
-    def _cache_counts(self) -> tuple[int, int]:
-        """Hits and misses of the readers' caches so far; readers may share one."""
+    def _cache_counts(self) -> tuple[int, int, int]:
+        """Hits, misses and fetched bytes of the readers' caches so far; readers may share one."""
         caches = {id(cache): cache.facts() for reader in self._readers if (cache := reader.files.cache) is not None}
-        return sum(facts.hits for facts in caches.values()), sum(facts.misses for facts in caches.values())
+        counts = [(facts.hits, facts.misses, facts.fetched_bytes) for facts in caches.values()]
+        hits, misses, fetched_bytes = map(sum, zip((0, 0, 0), *counts, strict=True))
+        return hits, misses, fetched_bytes
 
     def _begin_one(self) -> None:
         """Have the next batch read."""

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from infraredcity.catalog import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
+from infraredcity.places import Place
 from infraredcity.video import scan_cache
 from infraredcity.video.frames import BatchBuilder, Decoded, Decoder, FrameBatch, FrameRange, OnFrame, VideoInfo
 
@@ -83,35 +83,40 @@ class ClipVideo:
         return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.suspect)
 
 
-def probe(path: Path, *, kept_in: Path | None = None) -> VideoInfo:
+def probe(path: Place, *, kept_in: Place | None = None, trust_samples: bool = False) -> VideoInfo:
     """Facts about one video file, by demuxing it once; VideoDecodeError when it is none.
 
     Args:
-        path: The file.
+        path: The file, here or behind a URL.
         kept_in: Folder where the scan is kept for the next time, and taken from if the file is still the same.
+        trust_samples: Take the kept scan of another file as well if name, size and 16 samples agree; see `scan_cache.load`. It is
+            not kept as this file's own.
     """
-    kept = None if kept_in is None else scan_cache.load(kept_in, path)
-    if kept is not None:
-        return kept
     from infraredcity.video import pyav
 
-    info = pyav.scan(path)
-    if kept_in is not None:
-        scan_cache.save(kept_in, info)
+    if kept_in is None:
+        return pyav.scan(path)
+    identity = scan_cache.identify(path)
+    info = scan_cache.load(kept_in, path, identity, trust_samples=trust_samples)
+    if info is None:
+        info = pyav.scan(path)
+        scan_cache.save(kept_in, info, identity)
     return info
 
 
-def open_clip(paths: Sequence[Path], *, kept_in: Path | None = None) -> ClipVideo:
+def open_clip(paths: Sequence[Place], *, kept_in: Place | None = None, trust_samples: bool = False) -> ClipVideo:
     """Probe every chunk of a clip and number their frames through.
 
     Args:
-        paths: The clip's files, in order.
+        paths: The clip's files, in order, here or behind URLs.
         kept_in: See `probe`.
+        trust_samples: See `probe`.
 
     Raises:
         VideoDecodeError: A file is no video, holds no frame, or shows pictures of another size than the first one.
+        RemoteError: A far file cannot be read.
     """
-    parts = tuple(probe(path, kept_in=kept_in) for path in paths)
+    parts = tuple(probe(path, kept_in=kept_in, trust_samples=trust_samples) for path in paths)
     first = parts[0]
     times: list[np.ndarray] = []
     starts: list[int] = []
@@ -212,6 +217,7 @@ def decode(
 
     Raises:
         VideoDecodeError: A file changed since it was probed, or is not what it says.
+        RemoteError: A far file cannot be read; no frame counts as lost for that.
     """
     door = _door(decoder)
     for part, part_start in zip(video.parts, video.part_starts, strict=True):

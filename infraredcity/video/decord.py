@@ -13,6 +13,7 @@ import numpy as np
 
 from infraredcity.catalog import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
+from infraredcity.places import is_far
 from infraredcity.video.frames import FrameRange, OnFrame, VideoInfo
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
@@ -20,6 +21,8 @@ _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 def why_not(info: VideoInfo, device: str) -> str | None:
     """Why decord would lie about this file, or cannot use the device."""
+    if is_far(info.path):
+        return "decord reads files of a disk here alone"
     if device != "cpu":
         reason = cuda_error(int(device.partition(":")[2] or 0))
         if reason is not None:

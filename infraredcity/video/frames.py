@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from infraredcity.catalog import ColorMode
+from infraredcity.places import Place
 
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 OnFrame = Callable[[int], None]
@@ -24,7 +24,7 @@ class VideoInfo:
     """One video file's facts, from demuxing it once without decoding.
 
     Attributes:
-        path: The file.
+        path: The file, here or behind a URL.
         num_frames: Packets that will be shown; decoding confirms it.
         pts: i64 [num_frames], presentation times in units of `time_base`, ascending; a frame's index is its place here.
         time_base: Seconds per unit of pts.
@@ -49,7 +49,7 @@ class VideoInfo:
         suspect: What makes the file less than trustworthy, one phrase each; empty for a clean one.
     """
 
-    path: Path
+    path: Place
     num_frames: int
     pts: np.ndarray
     time_base: Fraction

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infraredcity.catalog import ColorMode
-from infraredcity.errors import MissingExtraError, VideoDecodeError
+from infraredcity.errors import MissingExtraError, RemoteError, VideoDecodeError
+from infraredcity.places import FarPath, Place
+from infraredcity.video.far import FarVideo
 from infraredcity.video.frames import (
     DEEP_GRAY,
     MAX_REORDER_FRAMES,
@@ -67,17 +68,18 @@ _CHROMA_SLACK = 4
 _thread = threading.local()
 
 
-def scan(path: Path) -> VideoInfo:
+def scan(path: Place) -> VideoInfo:
     """Demux `path` once, and decode its first picture.
 
     Raises:
         VideoDecodeError: The file is missing, is no video, or has no video stream.
+        RemoteError: It is far, and its bytes do not come.
     """
     # Behind bytes that make no sense the demuxer goes on with whatever looks like a packet, and says so in its log alone.
-    with _demuxer_log() as log, _opened(path) as container:
+    with _demuxer_log() as log, _opened(path) as file:
         num_complaints = len(log)
         is_damaged_ahead = num_complaints > 0
-        stream = _video_stream(path, container)
+        container, stream = file.container, file.stream
         codec = stream.codec_context
         shown: list[tuple[int | None, int | None, bool, bool]] = []
         places: list[int | None] = []
@@ -86,7 +88,7 @@ def scan(path: Path) -> VideoInfo:
         digest = hashlib.sha256()
         damage: str | None = None
         try:
-            for packet in container.demux(stream):
+            for packet in file.packets():
                 if packet.size == 0:  # the flush packet at the end
                     continue
                 digest.update(packet)
@@ -103,7 +105,7 @@ def scan(path: Path) -> VideoInfo:
         if len(log) > num_complaints:  # of what stood behind the last packet that could be found
             complaints.append(len(shown))
         complaint = log[0][2].strip() if log else None
-        first = _first_picture(container, stream)
+        first = _first_picture(file)
         times = _times(shown, first.delay)
         decode_order = np.argsort(np.argsort(times.of_packets, kind="stable"))
         is_key = np.array([key for _, _, key, _ in shown], bool)
@@ -156,7 +158,7 @@ def scan(path: Path) -> VideoInfo:
             ),
             time_jumps=np.array([frame for frame, _ in jumps], np.int64),
             has_color=first.has_color,
-            size_bytes=path.stat().st_size,
+            size_bytes=file.size_bytes,
             packets_sha256=digest.hexdigest(),
             suspect=tuple(suspect),
         )
@@ -165,12 +167,12 @@ def scan(path: Path) -> VideoInfo:
 def key_frame_sizes(info: VideoInfo) -> list[tuple[int, int]]:
     """Width and height of all key frames, each size once, in the order they come: packets do not tell when the size changes."""
     sizes: dict[tuple[int, int], None] = {}
-    with _opened(info.path) as container:
-        stream = _video_stream(info.path, container)
-        stream.codec_context.skip_frame = "NONKEY"
+    with _opened(info.path) as file:
+        file.stream.codec_context.skip_frame = "NONKEY"
         with suppress(av.FFmpegError):
-            for frame in container.decode(stream):
-                sizes[frame.width, frame.height] = None
+            for packet in file.packets():
+                for frame in packet.decode():
+                    sizes[frame.width, frame.height] = None
     return list(sizes)
 
 
@@ -246,6 +248,7 @@ def decode(
 
     Raises:
         VideoDecodeError: The file changed since it was scanned, or shows frames that its packets did not announce.
+        RemoteError: It is far, and its bytes do not come.
     """
     for frame in _Reader(info, frames, device, avoid, on_frame).frames(frames.start_frame, frames.stop_frame):
         if frame.frame_index in frames:
@@ -377,19 +380,18 @@ class _Reader:
     def _session(self, seek_to: int | None, wall: int, *, entrance: int | None = None) -> Iterator[_Event]:
         """Open the file, seek, decode; no packet before `entrance` nor from that of frame `wall` on is shown to the decoder."""
         info = self._info
-        with _opened(info.path, self._hwaccel) as container:
-            stream = _video_stream(info.path, container)
-            stream.thread_type = "SLICE"  # see the module's text
-            codec = stream.codec_context
+        with _opened(info.path, self._hwaccel) as file:
+            file.stream.thread_type = "SLICE"  # see the module's text
+            codec = file.stream.codec_context
             try:
                 if entrance is not None and info.is_seekable:
-                    container.seek(int(info.pts[entrance]), stream=stream, backward=True)
+                    file.seek(int(info.pts[entrance]))
                 elif seek_to is not None:
-                    container.seek(int(info.pts[seek_to]), stream=stream, backward=True)
+                    file.seek(int(info.pts[seek_to]))
             except av.FFmpegError:  # a file without the table that seeking needs
                 if entrance is None:
                     return
-            packets = container.demux(stream)
+            packets = file.packets()
             counter = None if info.is_timed else _FrameCounter(codec)
             num_unknown = 0
             is_inside = entrance is None
@@ -676,16 +678,18 @@ class _FirstPicture:
     """Packets that the decoder takes in before the one that makes it show a frame."""
 
 
-def _first_picture(container: "InputContainer", stream: "VideoStream") -> _FirstPicture:
+def _first_picture(file: "_OpenVideo") -> _FirstPicture:
     try:
-        container.seek(0)
+        file.seek(0, by_stream=False)
         num_packets = 0
-        for packet in container.demux(stream):
-            decoded = stream.codec_context.decode(packet if packet.size else None)
+        for packet in file.packets():
+            decoded = file.stream.codec_context.decode(packet if packet.size else None)
             if decoded:
                 delay = num_packets if packet.size else 0  # a flush shows frames at the times of their own packets
                 return _FirstPicture(int(decoded[0].rotation), _has_color(decoded[0]), delay)
             num_packets += not packet.is_discard
+    except RemoteError:
+        raise
     except (av.FFmpegError, OSError):
         return _FirstPicture()
     return _FirstPicture()
@@ -728,26 +732,64 @@ def _times(shown: Sequence[tuple[int | None, int | None, bool, bool]], delay: in
     return _Times(np.arange(len(shown)), np.concatenate([released[delay:], behind]), False, True)
 
 
-def _opened(path: Path, hwaccel: HWAccel | None = None) -> "InputContainer":
-    if not path.is_file():
+@dataclass(frozen=True, slots=True)
+class _OpenVideo:
+    """An open file and its first video stream; each call that makes FFmpeg read looks behind it whether the network failed."""
+
+    container: "InputContainer"
+    stream: "VideoStream"
+    size_bytes: int
+    far: FarVideo | None
+
+    def packets(self) -> Iterator[Any]:
+        """The stream's packets from here on; the last one is empty, to flush the decoder."""
+        packets = self.container.demux(self.stream)
+        while True:
+            with _network(self.far):
+                packet = next(packets, None)
+            if packet is None:
+                return
+            yield packet
+
+    def seek(self, offset: int, *, by_stream: bool = True) -> None:
+        """Go to the key frame at or before a time, in units of the stream, or else of FFmpeg."""
+        with _network(self.far):
+            self.container.seek(offset, stream=self.stream if by_stream else None, backward=True)
+
+
+@contextmanager
+def _opened(path: Place, hwaccel: HWAccel | None = None) -> Iterator[_OpenVideo]:
+    far = FarVideo(path) if isinstance(path, FarPath) else None
+    if far is None and not path.is_file():
         raise VideoDecodeError(f"{path}: no such video file")
-    if path.stat().st_size == 0:
+    size_bytes = path.stat().st_size if far is None else far.size_bytes
+    if size_bytes == 0:
         raise VideoDecodeError(f"{path}: the file is empty; copy the clip again")
     try:
-        container = av.open(str(path), mode="r", hwaccel=hwaccel)
-        made_up_times: Any = Flags.gen_pts.value
-        container.flags &= ~made_up_times  # what FFmpeg fills in is wrong for AVI with B-frames
-        return container
+        with _network(far):
+            container = av.open(far or str(path), mode="r", hwaccel=hwaccel)
+    except RemoteError:
+        raise
     except (av.FFmpegError, OSError) as error:
         raise VideoDecodeError(
             f"{path}: not a video that can be opened ({_reason(error)}); copy it again or re-mux it"
         ) from error
+    with container:
+        made_up_times: Any = Flags.gen_pts.value
+        container.flags &= ~made_up_times  # what FFmpeg fills in is wrong for AVI with B-frames
+        if not container.streams.video:
+            raise VideoDecodeError(f"{path}: holds no video stream")
+        yield _OpenVideo(container, container.streams.video[0], size_bytes, far)
 
 
-def _video_stream(path: Path, container: "InputContainer") -> "VideoStream":
-    if not container.streams.video:
-        raise VideoDecodeError(f"{path}: holds no video stream")
-    return container.streams.video[0]
+@contextmanager
+def _network(far: FarVideo | None) -> Iterator[None]:
+    """Raise what kept the bytes of a far file from coming, in place of whatever FFmpeg made of it."""
+    try:
+        yield
+    finally:
+        if far is not None and far.failure is not None:
+            raise far.failure
 
 
 def _time_base(stream: "VideoStream", times: _Times, fps: Fraction) -> Fraction:

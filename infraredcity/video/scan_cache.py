@@ -1,54 +1,148 @@
 """What a scan found, kept beside the output, so that later runs do not read terabytes again to learn what they know.
 
-A kept scan counts as long as the file's place, size and time of change are those it was made from; anything else scans anew.
+A kept scan counts as long as the file is the one it was made from by all that can be told without reading it whole; see `Identity`.
+Its name holds a hash of place, size and state, so that machines which have copies of their own keep a scan each.
 """
 
 import hashlib
 import io
 import json
-from dataclasses import fields
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
+from infraredcity.errors import RemoteError, VideoDecodeError
+from infraredcity.places import FarPath, Place, sizes_in
 from infraredcity.storage import NPZ_DAMAGE, write_atomic
 from infraredcity.video.frames import VideoInfo
 
-FORMAT = "infraredcity-scan-1"
+FORMAT = "infraredcity-scan-2"
+SAMPLE_BLOCKS = 16
+SAMPLE_BLOCK_BYTES = 64 * 1024
+_PREFIX = "scan-"
+_NAME_END = 50
+"""So many letters of a clip's name stand in that of its scan, of up to 4 bytes each: a file system takes 255 bytes."""
 _ARRAYS = ("pts", "keyframes", "decode_order", "suspect_ranges", "time_jumps")
 _PLAIN = tuple(item.name for item in fields(VideoInfo) if item.name not in (*_ARRAYS, "path", "time_base", "suspect"))
 
 
-def load(folder: Path, path: Path) -> VideoInfo | None:
-    """The kept scan of `path` in `folder`, or None where there is none, or it is damaged, or the file is another by now."""
-    kept = _file_of(folder, path)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What tells a file from others and from its own past, without reading all of it.
+
+    Attributes:
+        place: The path with links resolved, or the URL without credentials.
+        name: The file's name.
+        size_bytes: Its size.
+        state: When its bytes and when its entry changed, in ns since 1970: who copies a file can set the first alone, so the copy
+            of each machine has a state of its own. Of a far file what its server calls its version, "" where it has no name for it.
+        content_sha256: See `content_sha256`.
+    """
+
+    place: str
+    name: str
+    size_bytes: int
+    state: str
+    content_sha256: str
+
+
+def identify(path: Place) -> Identity:
+    """What tells a video file from others.
+
+    Raises:
+        VideoDecodeError: There is no such file, or it cannot be read.
+        RemoteError: It is far, and cannot be reached.
+    """
+    if isinstance(path, FarPath):
+        file = path.file()
+        return Identity(
+            place=str(path),
+            name=path.name,
+            size_bytes=file.size_bytes,
+            state=file.version,
+            content_sha256=_sampled(file.read, file.size_bytes),
+        )
     try:
-        with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            if header["format"] != FORMAT or header["file"] != _identity(path):
-                return None
-            return VideoInfo(
-                path=path,
-                time_base=Fraction(header["time_base"]),
-                suspect=tuple(header["suspect"]),
-                **{name: header[name] for name in _PLAIN},
-                **{name: arrays[name] for name in _ARRAYS},
+        with path.open("rb") as here:
+            status = os.fstat(here.fileno())
+            return Identity(
+                place=str(path.resolve()),
+                name=path.name,
+                size_bytes=status.st_size,
+                state=f"{status.st_mtime_ns} {status.st_ctime_ns}",
+                content_sha256=_sampled(lambda offset, size: os.pread(here.fileno(), size, offset), status.st_size),
             )
-    except NPZ_DAMAGE:
+    except FileNotFoundError as error:
+        raise VideoDecodeError(f"{path}: no such video file") from error
+    except OSError as error:
+        raise VideoDecodeError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def content_sha256(path: Place) -> str:
+    """The sampled SHA-256 of a file, in hex: equal for equal files, and nearly always different for different ones.
+
+    Of a file of up to 16 x 65,536 bytes it is the SHA-256 of all its bytes. Of a larger one of N bytes it is that of 16 blocks of
+    65,536 bytes, one behind the other: block k begins at byte (N - 65,536) * k // 15, so the first and the last bytes are among
+    them. What lies between the blocks does not count, so this is no proof that two files are equal.
+
+    Raises:
+        VideoDecodeError: There is no such file, or it cannot be read.
+        RemoteError: It is far, and cannot be reached.
+    """
+    return identify(path).content_sha256
+
+
+def _sampled(read: Callable[[int, int], bytes], size_bytes: int) -> str:
+    if size_bytes <= SAMPLE_BLOCKS * SAMPLE_BLOCK_BYTES:
+        return hashlib.sha256(read(0, size_bytes)).hexdigest()
+    digest = hashlib.sha256()
+    for number in range(SAMPLE_BLOCKS):
+        start = (size_bytes - SAMPLE_BLOCK_BYTES) * number // (SAMPLE_BLOCKS - 1)
+        digest.update(read(start, SAMPLE_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def load(folder: Place, path: Place, identity: Identity, *, trust_samples: bool = False) -> VideoInfo | None:
+    """The kept scan of a file, or None where there is none that counts.
+
+    Args:
+        folder: Where scans are kept.
+        path: The file.
+        identity: What `identify` says of it.
+        trust_samples: Take the scan of a file of this name, size and sampled content in another place or of another time as well.
+            That the samples agree does not prove that the files do. Where such scans found different packets, none is taken.
+
+    Raises:
+        RemoteError: `folder` is far, and cannot be reached.
+    """
+    own = _read(folder / _name_of(identity), path)
+    if own is not None and own[0] == identity:
+        return own[1]
+    if not trust_samples:
         return None
+    twins = {
+        info.packets_sha256: info
+        for found, info in _kept_under(folder, path, identity.name)
+        if (found.name, found.size_bytes, found.content_sha256)
+        == (identity.name, identity.size_bytes, identity.content_sha256)
+    }
+    return next(iter(twins.values())) if len(twins) == 1 else None
 
 
-def save(folder: Path, info: VideoInfo) -> None:
-    """Keep a scan in `folder`.
+def save(folder: Place, info: VideoInfo, identity: Identity) -> None:
+    """Keep the scan of a file in `folder`, under what the file was before it was scanned.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
+        RemoteError: `folder` is far, and the scan could not be sent.
     """
     header = {name: getattr(info, name) for name in _PLAIN}
     header |= {
         "format": FORMAT,
-        "file": _identity(info.path),
+        "file": asdict(identity),
         "time_base": str(info.time_base),
         "suspect": list(info.suspect),
     }
@@ -58,15 +152,42 @@ def save(folder: Path, info: VideoInfo) -> None:
         header=np.frombuffer(json.dumps(header).encode(), np.uint8),
         **{name: getattr(info, name) for name in _ARRAYS},
     )
-    write_atomic(_file_of(folder, info.path), buffer.getvalue())
+    write_atomic(folder / _name_of(identity), buffer.getvalue())
 
 
-def _file_of(folder: Path, path: Path) -> Path:
-    # Chunks of one recording may have one name in several folders.
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    return folder / f"scan-{place}-{path.name}.npz"
+def _kept_under(folder: Place, path: Place, name: str) -> list[tuple[Identity, VideoInfo]]:
+    """All whole scans of files of that name, as if they were of `path`."""
+    names = [kept for kept in sorted(sizes_in(folder)) if kept.startswith(_PREFIX) and kept.endswith(_end_of(name))]
+    return [kept for kept in (_read(folder / each, path) for each in names) if kept is not None]
 
 
-def _identity(path: Path) -> list[object]:
-    status = path.stat()
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+def _read(kept: Place, path: Place) -> tuple[Identity, VideoInfo] | None:
+    """What a kept scan was made from, and what it says as one of `path`; None where there is none, or it is damaged."""
+    try:
+        with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as arrays:
+            header = json.loads(arrays["header"].tobytes())
+            if header["format"] != FORMAT:
+                return None
+            info = VideoInfo(
+                path=path,
+                time_base=Fraction(header["time_base"]),
+                suspect=tuple(header["suspect"]),
+                **{name: header[name] for name in _PLAIN},
+                **{name: arrays[name] for name in _ARRAYS},
+            )
+            return Identity(**header["file"]), info
+    except FileNotFoundError:
+        return None
+    except RemoteError:
+        raise
+    except NPZ_DAMAGE:
+        return None
+
+
+def _name_of(identity: Identity) -> str:
+    known = json.dumps([identity.place, identity.size_bytes, identity.state]).encode()
+    return f"{_PREFIX}{hashlib.sha256(known).hexdigest()[:16]}{_end_of(identity.name)}"
+
+
+def _end_of(name: str) -> str:
+    return f"-{name[-_NAME_END:].replace('/', '_')}.npz"  # a far file's name may hold a slash, written as %2F

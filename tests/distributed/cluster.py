@@ -116,16 +116,22 @@ class Node:
 
 @dataclass
 class Cluster:
-    """Two nodes, and a hub with the bridge, an address of its own and the rendezvous."""
+    """Two nodes, and a hub with the bridge, an address of its own and, for training, the rendezvous."""
 
     folder: Path
+    has_rendezvous: bool = True
     nodes: list[Node] = field(default_factory=list)
     tag: str = field(default_factory=lambda: secrets.token_hex(2))
     endpoint: str = "10.87.0.1:29400"
     rendezvous: Node | None = None
 
+    @property
+    def hub(self) -> str:
+        """The hub's namespace."""
+        return f"hub-{self.tag}"
+
     def __enter__(self) -> "Cluster":
-        hub = f"hub-{self.tag}"
+        hub = self.hub
         try:
             ip("netns", "add", hub)
             ip("-n", hub, "link", "set", "lo", "up")
@@ -143,11 +149,8 @@ class Cluster:
                 ip("-n", namespace, "link", "set", "lo", "up")
                 log = self.folder / f"{name}.log"
                 self.nodes.append(Node(name, address, namespace, port, hub, log))
-            self.rendezvous = Node("hub", "10.87.0.1", hub, "", hub, self.folder / "rendezvous.log")
-            self.rendezvous.start([sys.executable, str(RENDEZVOUS), "--host", "10.87.0.1", "--port", "29400"])
-            wait_until(
-                lambda: "rendezvous store on" in self.rendezvous.said(), within_s=60.0, what=self.rendezvous.said
-            )
+            if self.has_rendezvous:
+                self._start_rendezvous()
         except BaseException:
             self.__exit__()
             raise
@@ -156,8 +159,13 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         for node in [*self.nodes, *([self.rendezvous] if self.rendezvous else [])]:
             node.kill()
-        for name in (*(node.namespace for node in self.nodes), f"hub-{self.tag}"):
+        for name in (*(node.namespace for node in self.nodes), self.hub):
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+    def _start_rendezvous(self) -> None:
+        node = self.rendezvous = Node("hub", "10.87.0.1", self.hub, "", self.hub, self.folder / "rendezvous.log")
+        node.start([sys.executable, str(RENDEZVOUS), "--host", "10.87.0.1", "--port", "29400"])
+        wait_until(lambda: "rendezvous store on" in node.said(), within_s=60.0, what=node.said)
 
     def torchrun(
         self,

@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infraredcity.cache import MAX_OPEN_CHUNKS, ChunkCache, OpenFile, OpenFiles
+from infraredcity.errors import OutputError
+from infraredcity.sources import default_cache
 
 DATA = np.random.default_rng(0).bytes(5000)
 
@@ -322,3 +324,16 @@ def test_many_threads_and_more_chunks_than_open_files_give_right_bytes(tmp_path:
 def test_a_cache_without_room_for_two_chunks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a cache needs room for two chunks of 1000 bytes, got 1999"):
         ChunkCache(tmp_path, 1999, 1000)
+
+
+def test_the_environment_says_where_the_loaders_cache_is_and_how_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFRAREDCITY_CACHE", str(tmp_path))
+    assert default_cache().max_bytes == 10 << 30
+    monkeypatch.setenv("INFRAREDCITY_CACHE_GIB", "1.5")
+    assert default_cache().max_bytes == 3 << 29
+    for wrong in ("much", "0", "-1", "inf", "nan"):
+        monkeypatch.setenv("INFRAREDCITY_CACHE_GIB", wrong)
+        with pytest.raises(OutputError, match=r"INFRAREDCITY_CACHE_GIB is .*expected a number of GiB"):
+            default_cache()

@@ -1,11 +1,15 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from infraredcity import catalog
 from infraredcity.catalog import Clip, load, manifests_folder, published_counts, read_toml, with_video
-from infraredcity.errors import CatalogError
+from infraredcity.errors import CatalogError, RemoteError
+from infraredcity.places import FarPath
+from infraredcity.remote import RemoteOptions
 
 NINE = {
     "city_clear": ("city", "clear", "infrared", "night"),
@@ -59,6 +63,83 @@ def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(tmp_path))
     file = write(tmp_path / "my.toml", '[clips.city_clear]\npath = "~/one.mp4"\n')
     assert load(clips_file=file, environment={})["city_clear"].paths == (tmp_path / "one.mp4",)
+
+
+@pytest.fixture
+def memory() -> Iterator[FarPath]:
+    """A folder in fsspec's memory."""
+    yield FarPath("memory://films")
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_a_clips_file_names_urls_beside_paths(tmp_path: Path) -> None:
+    text = '[clips.city_clear]\npaths = ["a.ts", "s3://bucket/b.ts", "https://host/c.ts?token=x"]\n'
+    clip = load(clips_file=write(tmp_path / "my.toml", text), environment={})["city_clear"]
+    assert clip.paths == (tmp_path / "a.ts", FarPath("s3://bucket/b.ts"), FarPath("https://host/c.ts?token=x"))
+
+
+def test_a_far_clips_file_gives_paths_relative_to_itself(memory: FarPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    text = '[clips.city_clear]\npaths = ["night/one.mp4", "/data/two.mp4", "~/three.mp4", "gs://bucket/four.mp4"]\n'
+    (memory / "my.toml").write_whole(text.encode())
+    assert load(clips_file=memory / "my.toml", environment={})["city_clear"].paths == (
+        FarPath("memory://films/night/one.mp4"),
+        Path("/data/two.mp4"),
+        Path("/home/alice/three.mp4"),
+        FarPath("gs://bucket/four.mp4"),
+    )
+
+
+def test_a_far_folder_names_files_by_their_stem(memory: FarPath) -> None:
+    for name in ("city_clear.mp4", "city_day.AVI", "notes.txt", "other.mp4", "highway_day.mp4/within.mp4"):
+        (memory / name).write_whole(b"film")
+    clips = load(clips_dir=memory, environment={})
+    assert clips["city_clear"].paths == (FarPath("memory://films/city_clear.mp4"),)
+    assert clips["city_day"].paths == (FarPath("memory://films/city_day.AVI"),)
+    assert clips["highway_day"].paths == ()
+    (memory / "city_clear.mkv").write_whole(b"film")
+    with pytest.raises(
+        CatalogError, match=r"memory://films: clip city_clear has 2 files \(city_clear\.mkv, city_clear"
+    ):
+        load(clips_dir=memory, environment={})
+
+
+def test_the_environment_names_a_far_folder_or_a_far_file(memory: FarPath) -> None:
+    (memory / "city_clear.mp4").write_whole(b"film")
+    (memory / "my.toml").write_whole(b'[clips.city_day]\npath = "day.mp4"\n')
+    by_folder = load(environment={"INFRAREDCITY_CLIPS": "memory://films"})
+    by_file = load(environment={"INFRAREDCITY_CLIPS": "memory://films/my.toml"})
+    assert by_folder["city_clear"].paths == (memory / "city_clear.mp4",)
+    assert by_file["city_day"].paths == (memory / "day.mp4",)
+
+
+def test_what_is_far_and_missing_is_named_without_its_credentials(memory: FarPath) -> None:
+    lost = "memory://alice:geheim@films/gone"
+    for call in (
+        lambda: load(clips_dir=FarPath(lost), environment={}),
+        lambda: load(clips_file=FarPath(f"{lost}.toml"), environment={}),
+        lambda: load(environment={"INFRAREDCITY_CLIPS": lost}),
+        lambda: load(environment={"INFRAREDCITY_CLIPS": f"{lost}.toml"}),
+        lambda: with_video(load(environment={}), "city_day", FarPath(f"{lost}.mp4"))["city_day"].existing_paths(),
+    ):
+        with pytest.raises(CatalogError, match=r"memory://films/gone.*(no such|does not exist)") as told:
+            call()
+        assert "geheim" not in str(told.value)
+
+
+def test_a_far_clip_must_be_a_file(memory: FarPath) -> None:
+    (memory / "night" / "one.mp4").write_whole(b"film")
+    named = with_video(load(environment={}), "city_clear", memory / "night" / "one.mp4")["city_clear"]
+    assert named.existing_paths() == (memory / "night" / "one.mp4",)
+    with pytest.raises(CatalogError, match="memory://films/night is not a file; name the video itself"):
+        with_video(load(environment={}), "city_clear", memory / "night")["city_clear"].existing_paths()
+
+
+def test_a_machine_that_cannot_be_reached_is_not_a_missing_clip() -> None:
+    quick = RemoteOptions(connect_timeout_s=0.1, deadline_s=0.2)
+    far = with_video(load(environment={}), "city_clear", FarPath("http://127.0.0.1:9/one.mp4", quick))
+    with pytest.raises(RemoteError, match=r"127\.0\.0\.1:9/one\.mp4: .*gave up after"):
+        far["city_clear"].existing_paths()
 
 
 def test_one_video_can_be_named_for_one_clip() -> None:
@@ -127,6 +208,8 @@ def test_a_dotted_id_in_a_clips_file_is_refused_with_its_place(tmp_path: Path) -
     ("text", "message"),
     [
         ("x = 1", r"my\.toml: holds no \[clips\.<id>\] table"),
+        ('[clips]\ncity_clear = "https://al:pw@h/a.mp4?t=S"', r"expected a table, found 'https://h/a\.mp4$"),
+        ('[clips.city_clear]\nexpected_frames = "ftp://al:pw@h/a"', r"must be int, got 'ftp://h/a'$"),
         ("clips = 3", r"holds no \[clips\.<id>\] table"),
         ("[clips]\ncity_clear = 3", r"clips\.city_clear: expected a table, found 3"),
         ('[clips.city_clear]\nfile = "a"', r"clips\.city_clear: unknown key 'file'; known are path, paths, scene"),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from synthetic import Shelf
 
@@ -29,6 +30,27 @@ def test_clips_as_json_marks_what_is_missing(infraredcity: Run, tmp_path: Path) 
     assert facts["clips"][0]["files"] == [str(tmp_path / "gone.mp4")]
     assert facts["clips"][0]["found"] is False
     assert "gone.mp4  (missing)" in infraredcity("clips", "--clips", tmp_path / "my.toml").stdout
+
+
+def test_clips_says_which_far_files_are_there_and_why_others_are_not(infraredcity: Run, tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe("/films/day.mp4", b"film")
+    lines = ('[clips.city_day]\npath = "memory://films/day.mp4"', '[clips.city_clear]\npath = "memory://films/gone.mp4"',
+             '[clips.highway_day]\npath = "nowhere://al:pw@host/one.mp4?t=SECRET"')  # fmt: skip
+    (tmp_path / "my.toml").write_text("\n".join(lines))
+    ran = infraredcity("clips", "--clips", tmp_path / "my.toml")
+    fsspec.filesystem("memory").store.clear()
+    told = {line.split()[0]: line for line in ran.stdout.splitlines()}
+    assert told["city_day"].endswith("day    memory://films/day.mp4")
+    assert told["city_clear"].endswith("night  memory://films/gone.mp4  (missing)")
+    assert "nowhere://host/one.mp4  (nowhere://host/one.mp4: fsspec cannot " in told["highway_day"]
+    assert ran.stderr.endswith("requests\n1 of 9 clips found; the nine of the release hold 579,984 frames\n")
+    assert not any(word in ran.stdout for word in ("pw", "SECRET"))
+
+
+def test_a_folder_is_no_file_to_probe(infraredcity: Run, tmp_path: Path) -> None:
+    ran = infraredcity("probe", tmp_path)
+    assert ran.code == 2
+    assert f"File '{tmp_path}' is a directory." in ran.stderr
 
 
 def test_probe_tells_the_facts_and_the_decoder(shelf: Shelf, infraredcity: Run) -> None:

@@ -22,7 +22,7 @@ def lite(root: Path) -> Path:
     make_part(root, "city/infrared-train", "train", clear, overcast)
     make_part(root, "city/infrared-test", "test", Footage(clip="city_clear", weather="clear", frames=range(30, 34)))
     make_part(root, "city/visible-train", "train", Footage(clip="city_day", frames=range(5), image_format="jpg", **DAY))
-    manifest.write_columns(root, rows_of(open_dataset(root)))
+    manifest.write_blocks(root, [rows_of(open_dataset(root))])
     return root
 
 
@@ -172,7 +172,7 @@ def test_a_card_that_somebody_wrote_or_changed_is_not_replaced(tmp_path: Path) -
 def test_a_manifest_of_another_build_is_not_described(tmp_path: Path) -> None:
     lite(tmp_path)
     rows = manifest.read(tmp_path / "manifest.csv")
-    manifest.write_columns(tmp_path, {**rows, "frame_index": [frame + 1 for frame in rows["frame_index"]]})
+    manifest.write_blocks(tmp_path, [{**rows, "frame_index": [frame + 1 for frame in rows["frame_index"]]}])
     with pytest.raises(ManifestError, match=r"manifest\.csv: is not the manifest of these shards; rebuild it with"):
         card.write(tmp_path, About())
     assert not (tmp_path / "README.md").exists()

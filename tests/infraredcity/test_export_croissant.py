@@ -20,7 +20,7 @@ def two_clips(root: Path) -> Path:
 
 
 def joint(root: Path) -> Path:
-    manifest.write_columns(two_clips(root), rows_of(open_dataset(root)))
+    manifest.write_blocks(two_clips(root), [rows_of(open_dataset(root))])
     return root
 
 

@@ -26,7 +26,7 @@ def lite(root: Path) -> Path:
     make_part(root, "city/visible-train", "train", day)
     make_part(root, "monitor/infrared-train", "train", Footage(clip="monitor_night", scene="monitor", frames=range(4)))
     parts = open_dataset(root)
-    manifest.write_columns(root, rows_of(parts))
+    manifest.write_blocks(root, [rows_of(parts)])
     return root
 
 

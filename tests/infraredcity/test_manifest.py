@@ -2,13 +2,16 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from infraredcity import dataset, manifest
 from infraredcity import index as sample_index
-from infraredcity import manifest
+from infraredcity.dataset import open_dataset, open_part
 from infraredcity.errors import ManifestError
 from infraredcity.manifest import ClipFacts, Columns, read_clips, write_clips
 
@@ -103,19 +106,19 @@ def test_the_manifest_has_the_columns_that_its_readers_know(extracted: Path) -> 
 def test_a_manifest_survives_the_round_trip(extracted: Path, tmp_path: Path, name: str) -> None:
     rows = rows_of_clip(extracted)
     rows["dup_of"][3], rows["suspect"][4], rows["mark"][4] = "city_clear_00000001", True, "suspect+repeat"
-    manifest.write_columns(tmp_path, rows)
+    manifest.write_blocks(tmp_path, [rows])
     assert manifest.read(tmp_path / name) == rows
 
 
 def test_an_empty_manifest_survives_the_round_trip(extracted: Path, tmp_path: Path) -> None:
     none = manifest.take(rows_of_clip(extracted), [])
-    manifest.write_columns(tmp_path, none)
+    manifest.write_blocks(tmp_path, [none])
     assert manifest.read(tmp_path / "manifest.csv") == manifest.read(tmp_path / "manifest.parquet") == none
 
 
 def test_pandas_reads_what_was_written(extracted: Path, tmp_path: Path) -> None:
     rows = rows_of_clip(extracted)
-    manifest.write_columns(tmp_path, rows)
+    manifest.write_blocks(tmp_path, [rows])
     table = pd.read_parquet(tmp_path / "manifest.parquet")
     assert {name: table[name].tolist() for name in table} == rows
     as_text = pd.read_csv(tmp_path / "manifest.csv", keep_default_na=False)
@@ -167,6 +170,44 @@ def test_a_damaged_csv_says_so(extracted: Path, tmp_path: Path, change: Callable
         manifest.read(path)
 
 
+@pytest.mark.parametrize("block_rows", [1, 7, 50])
+def test_rows_written_a_few_at_a_time_are_those_written_at_once(
+    extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    part = open_part(extracted, "city_clear")
+    expected = manifest.columns(part.index, part.clips)
+    for module in (sample_index, manifest, dataset):
+        monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
+    manifest.write_rows(tmp_path, part.index, part.clips)
+    assert (tmp_path / "manifest.csv").read_bytes() == (extracted / "city_clear/manifest.csv").read_bytes()
+    blocks = [*manifest.read_blocks(tmp_path / "manifest.csv")], [*manifest.read_blocks(tmp_path / "manifest.parquet")]
+    assert blocks[0] == blocks[1]
+    assert [len(block["key"]) for block in blocks[0]][:-1] == [block_rows] * ((50 - 1) // block_rows)
+    assert manifest.concatenate(blocks[0]) == expected
+    written = (tmp_path / "manifest.parquet").read_bytes()
+    manifest.write_rows(tmp_path, part.index, part.clips)
+    assert (tmp_path / "manifest.parquet").read_bytes() == written
+    assert part.index.rows_hash() == sample_index.load_with_hash(extracted / "city_clear")[1]
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 1000])
+def test_the_hash_of_parts_is_that_of_all_their_rows(
+    extracted: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    parts = open_dataset(extracted)
+    mixed = [
+        replace(parts[1], name="b", split="test"),
+        replace(parts[0], name="a", index=parts[0].index.take(np.arange(49, -1, -2)), split="train"),
+        replace(parts[0], name="c", index=parts[0].index.take(np.arange(0, 50, 2)), split="train"),
+        replace(parts[0], name="d", index=parts[0].index.take(np.arange(0)), split="train"),
+    ]
+    expected = manifest.rows_hash(dataset.rows_of(mixed))
+    monkeypatch.setattr(dataset, "BLOCK_ROWS", block_rows)
+    assert dataset.rows_hash(mixed) == dataset.rows_hash(mixed[::-1]) == expected
+    assert dataset.rows_hash(mixed[:2]) != expected
+    assert dataset.rows_hash([]) == manifest.rows_hash(dataset.rows_of([]))
+
+
 def test_a_damaged_parquet_says_so(extracted: Path, tmp_path: Path) -> None:
     path = tmp_path / "manifest.parquet"
     data = manifest.parquet_bytes(rows_of_clip(extracted))
@@ -182,7 +223,7 @@ def test_a_damaged_parquet_says_so(extracted: Path, tmp_path: Path) -> None:
 def test_a_manifest_that_names_a_shard_elsewhere_is_refused(extracted: Path, tmp_path: Path, shard: str) -> None:
     rows = rows_of_clip(extracted)
     rows["shard"][7] = shard
-    manifest.write_columns(tmp_path, rows)
+    manifest.write_blocks(tmp_path, [rows])
     for name in ("manifest.csv", "manifest.parquet"):
         with pytest.raises(ManifestError, match="names a shard outside its folder"):
             manifest.read(tmp_path / name)

@@ -146,7 +146,7 @@ def test_a_file_that_shrank_is_noticed_through_fsspec_too(memory: str) -> None:
 
 
 def test_a_file_that_is_missing_or_too_large_is_named(memory: str) -> None:
-    with pytest.raises(RemoteError, match="memory://remote/gone: no such file; check the URL") as raised:
+    with pytest.raises(RemoteError, match="memory://remote/gone: no such file or folder; check the URL") as raised:
         fetch("memory://remote/gone")
     assert raised.value.is_missing
     with pytest.raises(RemoteError, match=f"is {len(DATA)} bytes, expected at most 10"):
@@ -154,7 +154,7 @@ def test_a_file_that_is_missing_or_too_large_is_named(memory: str) -> None:
 
 
 def test_a_scheme_that_nobody_knows_is_an_error_at_once() -> None:
-    assert "fsspec cannot read it" in error_of(lambda: fetch("nowhere://x/y"), within_s=1)
+    assert "fsspec cannot do it" in error_of(lambda: fetch("nowhere://x/y"), within_s=1)
 
 
 @pytest.mark.parametrize(("package", "url"), [("urllib3", "http://127.0.0.1:9/x"), ("fsspec", "s3://bucket/x")])
@@ -227,7 +227,7 @@ def test_a_server_that_asks_for_more_time_than_there_is_gets_no_second_request(h
     ("sent", "said"),
     [
         (answer("404 Not Found"), "the server answered 404 Not Found; check the URL"),
-        (answer("403 Forbidden"), "403 Forbidden; check who may read there"),
+        (answer("403 Forbidden"), "403 Forbidden; check who may read or write there, and the credentials"),
         (answer("416 Range Not Satisfiable"), "ends before byte 15, of which 10 were asked for"),
         (
             answer("200 OK", DATA),

@@ -122,7 +122,7 @@ def test_wrong_places_in_the_index_are_put_right(clip: Path) -> None:
 def test_a_manifest_of_another_build_is_written_anew(clip: Path) -> None:
     before = files(clip)
     rows = manifest.read(clip / "manifest.csv")
-    manifest.write_columns(clip, {**rows, "run_id": [7] * 50})
+    manifest.write_blocks(clip, [{**rows, "run_id": [7] * 50}])
     repair(clip)
     assert files(clip) == before
 
@@ -340,7 +340,7 @@ def test_a_shard_that_is_both_renamed_and_damaged_gets_its_name_back(clip: Path)
         f"rewritten, 15 of 16 samples are good; the old file is {SHARD}.damaged",
     ]
     assert [loss.first_frame for loss in report.lost] == [20]
-    assert files(clip).keys() == before.keys() - {"segments/000001.json"}
+    assert files(clip).keys() == before.keys() - {"segments/000001.jsonl"}
 
 
 def test_shards_that_changed_names_are_put_right(clip: Path) -> None:
@@ -730,14 +730,15 @@ def test_a_marker_or_manifest_that_names_another_place_is_not_believed(clip: Pat
     rows = manifest.read(clip / "manifest.csv")
     names = {*files(clip)}
     if "/" not in shard:
-        manifest.write_columns(clip, {**rows, "shard": [shard] * 50})
+        manifest.write_blocks(clip, [{**rows, "shard": [shard] * 50}])
     else:
         (clip / "manifest.csv").unlink()
         (clip / "manifest.parquet").unlink()
-        for path in (clip / "segments").glob("*.json"):
-            marker = json.loads(path.read_text())
+        for path in (clip / "segments").iterdir():
+            head, rows = path.read_text().splitlines()
+            marker = json.loads(head)
             marker["shard"][0] = shard
-            path.write_text(json.dumps(marker))
+            path.write_text(f"{json.dumps(marker)}\n{rows}\n")
     (clip / "index.npz").unlink()
     everything = {path for path in tmp_path.rglob("*") if clip not in path.parents}
     repair(clip)

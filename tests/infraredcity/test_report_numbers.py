@@ -15,11 +15,11 @@ from infraredcity import index as sample_index
 from infraredcity import lite, manifest, report, similarity
 from infraredcity.dataset import Part, open_dataset, rows_of, write_part
 from infraredcity.executors.local import extract_clip
-from infraredcity.extract import Gap
 from infraredcity.images import decode, encode, size_of
 from infraredcity.index import FROZEN, REPEAT, SUSPECT
 from infraredcity.lite import Cell, Recipe
 from infraredcity.manifest import ClipFacts
+from infraredcity.merge import Gap
 from infraredcity.plan import ExtractConfig
 from infraredcity.progress import Progress
 from infraredcity.report import choose, deal, difference_words, make_sheets, measure, shard_sizes

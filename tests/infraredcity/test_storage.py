@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infraredcity.errors import OutputError
+from infraredcity.errors import OutputError, RemoteError
+from infraredcity.places import FarPath
 from infraredcity.storage import (
     is_temporary,
     lock_folder,
@@ -141,3 +142,67 @@ def test_a_lock_where_no_folder_can_be_is_an_error(tmp_path: Path) -> None:
         lock_folder(tmp_path / "file"),
     ):
         pass
+
+
+@pytest.fixture
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FarPath:
+    """A file behind a URL that is not there yet; what is written to it waits in `waiting`."""
+    (tmp_path / "waiting").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "waiting"))
+    return FarPath(f"file://{tmp_path}/there/deep/x.bin")
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_far_file_appears_whole(far: FarPath, tmp_path: Path) -> None:
+    with open_atomic(far) as file:
+        file.write(b"half")
+        file.flush()
+        assert list(files_below(tmp_path).values()) == [b"half"]
+        assert not far.exists()
+        file.write(b" and half")
+    assert files_below(tmp_path) == {"there/deep/x.bin": b"half and half"}
+    write_atomic(far, b"new")
+    assert files_below(tmp_path) == {"there/deep/x.bin": b"new"}
+
+
+def test_a_failed_write_to_a_far_file_leaves_the_old_one_and_nothing_else(far: FarPath, tmp_path: Path) -> None:
+    write_atomic(far, b"old")
+
+    def fail() -> None:
+        with open_atomic(far) as file:
+            file.write(b"new")
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        fail()
+    assert files_below(tmp_path) == {"there/deep/x.bin": b"old"}
+
+
+def test_a_far_place_for_reading_alone_is_refused_before_anything_is_written() -> None:
+    with (
+        pytest.raises(RemoteError, match=r"^https://host/x\.bin: https is for reading; write to s3://, gs://"),
+        open_atomic(FarPath("https://me:secret@host/x.bin")),
+    ):
+        pytest.fail("the block ran")
+    with pytest.raises(RemoteError, match=r"https is for reading"):
+        write_atomic(FarPath("https://me:secret@host/x.bin"), b"")
+
+
+def test_a_far_file_needs_room_to_wait_for_its_end(far: FarPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with (
+        pytest.raises(OutputError, match=r"^/nowhere: cannot be written: no such file or directory; set TMPDIR$"),
+        open_atomic(far),
+    ):
+        pytest.fail("the block ran")
+    monkeypatch.undo()
+    with (
+        pytest.raises(OutputError, match=r"infraredcity-\w+: cannot be written: no space left on device; set TMPDIR"),
+        open_atomic(far),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert not far.exists()

@@ -279,7 +279,7 @@ def test_a_manifest_of_another_build_is_found(
     assert "of city_clear_000000" in report.findings[0].message
     assert "it is of another build" in report.findings[0].message
     rows = manifest.columns(sample_index.load(clip), manifest.read_clips(clip))
-    manifest.write_columns(clip, manifest.take(rows, range(49)))
+    manifest.write_blocks(clip, [manifest.take(rows, range(49))])
     assert "has 49 rows, the index 50" in verify(clip).findings[0].message
     (clip / name).unlink()
     assert ("manifest", name) in problems(verify(clip))
@@ -542,13 +542,13 @@ def test_what_was_begun_and_holds_no_shards_is_found(extracted: Path, lite_set: 
 def test_a_manifest_without_a_record_makes_a_set_too(extracted: Path, tmp_path: Path) -> None:
     shutil.copytree(extracted, tmp_path / "one")
     shutil.copytree(extracted, tmp_path / "two")
-    manifest.write_columns(tmp_path / "one", rows_of(open_dataset(tmp_path / "one")))
+    manifest.write_blocks(tmp_path / "one", [rows_of(open_dataset(tmp_path / "one"))])
     # "one" is a set; "two" is another, so that the same keys may be in both.
     assert verify(tmp_path).findings == ()
     (tmp_path / "one/manifest.csv").unlink()
     (tmp_path / "one/manifest.parquet").unlink()
     assert {finding.problem for finding in verify(tmp_path).findings} == {"doubled-key"}
-    manifest.write_columns(tmp_path / "one", rows_of([open_part(tmp_path / "one", "city_day")]))
+    manifest.write_blocks(tmp_path / "one", [rows_of([open_part(tmp_path / "one", "city_day")])])
     assert problems(verify(tmp_path)) == {("manifest", "manifest.csv"), ("manifest", "manifest.parquet")}
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from synthetic import GOP, H264, Shelf, ffmpeg, write_clip
 
 from infraredcity import index as sample_index
-from infraredcity import manifest, video
+from infraredcity import manifest, markers, video
+from infraredcity.claim import read as read_claim
 from infraredcity.errors import VideoDecodeError
 from infraredcity.images import decode, decode_deep
 from infraredcity.index import FROZEN, REPEAT, SUSPECT
 from infraredcity.order import window_table
 from infraredcity.shard_reader import iterate
+from infraredcity.tone import ToneMap
 
 Run = Callable[..., Any]
 CLIP = "city_clear"
@@ -103,9 +106,14 @@ def test_a_run_that_goes_on_keeps_its_tone(deep: Path, tmp_path: Path, infraredc
     infraredcity(*words)
     before = {path.name: path.read_bytes() for path in (tmp_path / CLIP).glob("*.tar")}
     (tmp_path / CLIP / min(before)).unlink()
-    job = json.loads((tmp_path / CLIP / "extract.json").read_text())
-    job["tone"] = {"low": 20_000, "high": 40_000}
-    (tmp_path / CLIP / "extract.json").write_text(json.dumps(job))
+    # As if an earlier version had fitted another tone, and written what stands there with it.
+    fitted = read_claim(tmp_path / CLIP)
+    assert fitted is not None
+    claim = replace(fitted, tone=ToneMap(low=20_000, high=40_000))
+    claim.write(tmp_path / CLIP)
+    for path in (tmp_path / CLIP / "segments").iterdir():
+        head, rows = markers.read(path)
+        markers.write(tmp_path / CLIP, replace(head, claim=claim.identity), rows)
     ran = infraredcity(*words)
     assert "tone: counts 20000 to 40000" in ran.stderr
     assert "(7 new)" in ran.stderr

@@ -6,12 +6,11 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import Start, children_of, is_alive, new_worker, wait_for_end, wait_for_shards
 from synthetic import GOP, Shelf, clip_of
 
 from infraredcity.executors.local import extract_clip
@@ -19,7 +18,6 @@ from infraredcity.plan import ExtractConfig
 
 CLIP = "city_clear"
 FRAMES_PER_SHARD = 40  # 1,200 frames in 30 shards
-Start = Callable[..., "subprocess.Popen[str]"]
 LAST = ("index.npz", "manifest.csv", "manifest.parquet", "clips.json", "gaps.json", "index.json")
 
 
@@ -48,33 +46,6 @@ def finished_files(folder: Path) -> dict[str, bytes]:
 
 def temporaries(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".tmp-*")]
-
-
-def wait_for_shards(process: "subprocess.Popen[str]", folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if len(list(folder.glob("*.tar"))) >= count:
-            return
-        time.sleep(0.002)
-
-
-def children_of(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_for_end(pids: list[int], *, within_s: float) -> list[int]:
-    deadline = time.monotonic() + within_s
-    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return [pid for pid in pids if is_alive(pid)]
 
 
 @pytest.mark.parametrize(("seed", "workers"), [(1, (1, 1, 1)), (2, (2, 1, 2)), (3, (2, 2))])
@@ -173,19 +144,6 @@ def test_workers_end_with_their_parent(shelf: Shelf, infraredcity_process: Start
     assert sorted(path.name for path in (tmp_path / "out" / CLIP).glob("*.tar")) == standing
 
 
-def new_worker(process: "subprocess.Popen[str]", seen: set[int]) -> int:
-    """The id of a worker process that was not seen before, as soon as there is one."""
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        for pid in children_of(process.pid):
-            with contextlib.suppress(OSError):
-                if pid not in seen and b"executors.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    seen.add(pid)
-                    return pid
-        time.sleep(0.002)
-    raise AssertionError("no new worker")
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_dies_is_replaced(
     shelf: Shelf, whole: dict[str, bytes], infraredcity_process: Start, tmp_path: Path, workers: int
@@ -266,7 +224,7 @@ def test_a_decoder_that_stands_still_wherever_it_begins_is_one_clear_line(
     assert "the decoder gives no frame for 0.4 s wherever it begins, last at frame 36; see whether" in stderr
     assert "Traceback" not in stderr
     assert len(seen) == 8  # two for each of three stretches of a GOP, and two more
-    hangs = json.loads((tmp_path / "out" / CLIP / "hangs.json").read_text())
+    hangs = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / CLIP / "hangs").glob("*.json"))]
     assert [(hang["start_frame"], hang["stop_frame"]) for hang in hangs] == [(0, 12), (12, 24), (24, 36)]
 
 

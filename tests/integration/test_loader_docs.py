@@ -66,7 +66,7 @@ def test_the_commands_of_the_page_run_behind_its_blocks(project: Path) -> None:
     assert commands == ["infraredcity monitor loader"]
     printed = run([sys.executable, "-m", *commands[0].split()], project).splitlines()
     assert printed[0].split() == ["rank", "written", "position", "frames/s", "MB/s", "read", "decode", "wait", "cache",
-                                  "replaced", "bad"]  # fmt: skip
+                                  "fetched", "replaced", "bad"]  # fmt: skip
     assert printed[1].split()[0] == "0/1"
     told = run([sys.executable, "-m", *commands[0].split(), "--json"], project)
     assert '"wait_share"' in told

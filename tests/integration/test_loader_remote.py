@@ -83,8 +83,10 @@ def test_a_second_epoch_and_a_second_process_find_everything_in_the_cache(web: N
     fetched = len(web.requests())
     facts = stream.facts()
     assert facts.cache_hits > facts.cache_misses > 0
+    assert 0 < facts.fetched_bytes <= sum(path.stat().st_size for path in (web.root / CLEAR).glob("*.tar"))
     second = list(itertools.islice(stream, 14))
     reader.close()
+    assert stream.facts().fetched_bytes == facts.fetched_bytes
     assert are_the_same(first + second, local)
     assert len(web.requests()) == fetched
     # Another process needs the index, and nothing else.

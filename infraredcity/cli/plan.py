@@ -1,0 +1,189 @@
+"""`infraredcity plan`, `status` and `finalize`: extraction on many machines, before, between and behind its parts."""
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from infraredcity.cli.extract import exit_code, report_line, status_of
+from infraredcity.cli.options import (
+    FOLDER_OR_URL,
+    ProgressLine,
+    format_bytes,
+    json_option,
+    load_catalog,
+    print_json,
+    tell_traffic,
+)
+from infraredcity.cli.settings import chosen_clips, config_of, extraction_settings, which_clips
+from infraredcity.places import Place
+from infraredcity.plan_file import PLAN_NAME, Plan
+
+_PARTIAL = 3
+
+
+@click.command("plan")
+@which_clips
+@click.option(
+    "--parts", "num_parts", type=click.IntRange(1), required=True, help="How many parts, such as tasks of a job array."
+)
+@click.option(
+    "--out", type=FOLDER_OR_URL, required=True, help="Folder or URL that all parts will share; gets plan.jsonl."
+)
+@extraction_settings
+@click.option("--overwrite", is_flag=True, help="Delete an earlier extraction of these clips there and start anew.")
+@json_option
+def plan_command(
+    clip_ids: tuple[str, ...],
+    all_clips: bool,
+    clips_dir: Place | None,
+    clips_file: Place | None,
+    video: Place | None,
+    num_parts: int,
+    out: Place,
+    overwrite: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Cut the extraction of clips into parts for many machines; prints what it will take.
+
+    Then run `infraredcity extract --plan OUT/plan.jsonl --part K` for K from 0 to PARTS - 1, anywhere, in any order, `infraredcity
+    status OUT` to see what is outstanding, and `infraredcity finalize OUT`.
+    """
+    from infraredcity.executors.parts import make_plan
+
+    if bool(clip_ids) == all_clips:
+        raise click.UsageError("name clips with --clip, or take all with --all")
+    config = config_of(settings)
+    clips = chosen_clips(load_catalog(clips_dir, clips_file), clip_ids, all_clips, video)
+    plan = make_plan(clips, config, out, num_parts=num_parts, overwrite=overwrite, on_progress=ProgressLine())
+    tell_traffic()
+    if as_json:
+        print_json({"plan": str(out / PLAN_NAME), **plan_facts(plan)})
+        return
+    for line in plan_lines(plan):
+        click.echo(line)
+    click.echo(f"{out / PLAN_NAME}")
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What a plan will take, for people: a table of its clips, and a line about its parts."""
+    facts = plan_facts(plan)
+    rows = [
+        *facts["clips"],
+        {"clip": "all", **{name: facts[name] for name in ("num_frames", "num_segments", "size_bytes", "core_s")}},
+    ]
+    fewest, most = facts["segments_per_part"]
+    return [
+        f"{'clip':18} {'frames':>12} {'segments':>9} {'disk':>10} {'core time':>10}",
+        *(
+            f"{row['clip']:18} {row['num_frames']:12,} {row['num_segments']:9,} {format_bytes(row['size_bytes']):>10} "
+            f"{format_time(row['core_s']):>10}"
+            for row in rows
+        ),
+        f"{plan.num_parts:,} parts of {fewest:,} to {most:,} segments, the longest about "
+        f"{format_time(facts['longest_part_core_s'])} on one core; the shards feed {plan.num_ranks:,} ranks, each with a shard "
+        "of every modality",
+    ]
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """What a plan will take, as plain values: counts, bytes on disk, seconds of one core."""
+    parts = [plan.stretches(part) for part in range(plan.num_parts)]
+    counts = [sum(stretch.stop_segment - stretch.first_segment for stretch in part) for part in parts]
+    cores = [
+        sum(
+            (plan[s.clip_id].frames_before(s.stop_segment) - plan[s.clip_id].frames_before(s.first_segment))
+            * plan[s.clip_id].estimate.frame_core_s
+            for s in part
+        )
+        for part in parts
+    ]
+    return {
+        "identity": plan.identity,
+        "num_parts": plan.num_parts,
+        "num_segments": plan.num_segments,
+        "num_frames": plan.num_frames,
+        "size_bytes": plan.size_bytes,
+        "core_s": plan.core_s,
+        "segments_per_part": [min(counts), max(counts)],
+        "longest_part_core_s": round(max(cores), 1),
+        "num_ranks": plan.num_ranks,
+        "clips": [
+            {
+                "clip": clip.clip_id,
+                "num_frames": clip.num_frames,
+                "num_segments": clip.num_segments,
+                "size_bytes": round(clip.num_frames * clip.estimate.frame_bytes),
+                "core_s": round(clip.num_frames * clip.estimate.frame_core_s, 1),
+            }
+            for clip in plan.clips
+        ],
+    }
+
+
+def format_time(seconds: float) -> str:
+    """A span for people: 42 s, 13 min, 5.2 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
+@click.command("status")
+@click.argument("folder", type=FOLDER_OR_URL)
+@click.option("--quick", is_flag=True, help="Look at the names of done markers alone, not into them nor at the shards.")
+@json_option
+def status_command(folder: Place, quick: bool, as_json: bool) -> None:
+    """Say what is outstanding of the plan in FOLDER; exit 3 while something is.
+
+    stdout gets the parts to run again as a job array takes them, such as 0-3,7; nothing when all is done.
+    """
+    from infraredcity.executors.parts import open_plan, status
+
+    plan = open_plan(folder / PLAN_NAME, folder)
+    found = status(plan, folder, quick=quick, on_progress=ProgressLine())
+    for row in found.clips:
+        left = f", outstanding: {row.outstanding}" if row.outstanding else ""
+        click.echo(f"{row.clip}: {row.num_done:,} of {row.num_segments:,} segments are done{left}", err=True)
+    if found.array:
+        click.echo(
+            f"{len(found.outstanding_parts):,} of {found.num_parts:,} parts are outstanding: run them again, such as with "
+            f"sbatch --array={found.array}",
+            err=True,
+        )
+    tell_traffic()
+    if as_json:
+        print_json(asdict(found))
+    elif found.array:
+        click.echo(found.array)
+    sys.exit(_PARTIAL if found.array else 0)
+
+
+@click.command("finalize")
+@click.argument("folder", type=FOLDER_OR_URL)
+@json_option
+def finalize_command(folder: Place, as_json: bool) -> None:
+    """Merge the parts of the plan in FOLDER into index, manifest, gaps and sidecars of each clip, and check all counts.
+
+    One process at a time; again does no harm. Exit codes: 0 done; 5 complete, with gaps that are named; 4 another count than the
+    catalogue expects; 3 something is outstanding, and nothing was merged.
+    """
+    from infraredcity.executors.parts import finalize
+
+    found, reports = finalize(folder, on_progress=ProgressLine())
+    if found.array:
+        click.echo(
+            f"{found.num_segments - found.num_done:,} of {found.num_segments:,} segments are outstanding; run parts {found.array} "
+            "again, then finalize",
+            err=True,
+        )
+    for report in reports:
+        click.echo(report_line(report), err=True)
+    tell_traffic()
+    rows = [{**asdict(report), "status": status_of(report)} for report in reports]
+    if as_json:
+        print_json({"status": asdict(found), "reports": rows})
+    elif found.array:
+        click.echo(found.array)
+    sys.exit(_PARTIAL if found.array else exit_code([str(row["status"]) for row in rows]))

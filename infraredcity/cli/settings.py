@@ -1,0 +1,166 @@
+"""The options that say what extraction writes; `extract` and `plan` have the same."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from infraredcity.catalog import CLIPS_VARIABLE, Catalog, Clip, with_video
+from infraredcity.cli.options import FILE_OR_URL, parse_size, where_clips_are
+from infraredcity.errors import CatalogError
+from infraredcity.images import FITS, IMAGE_FORMATS, POLARITY_CHOICES
+from infraredcity.places import Place
+from infraredcity.plan import SUSPECT_CHOICES, TARGETS, ExtractConfig
+from infraredcity.tone import TONES
+from infraredcity.video import DECODERS
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_CLIPS = (
+    click.option("--clip", "clip_ids", multiple=True, help="Clip id of the catalogue; may be given several times."),
+    click.option("--all", "all_clips", is_flag=True, help="All clips of the catalogue."),
+    where_clips_are,
+    click.option("--video", type=FILE_OR_URL, help="The file of the one clip that --clip names; a path or a URL."),
+)
+_SETTINGS = (
+    click.option(
+        "--to", type=click.Choice(TARGETS), default="shards", show_default=True, help="WebDataset tars or image files."
+    ),
+    click.option(
+        "--format",
+        "image_format",
+        type=click.Choice(IMAGE_FORMATS),
+        default="jpg",
+        show_default=True,
+        help="png16 keeps all counts of thermal video of more than 8 bits.",
+    ),
+    click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of jpg and webp."),
+    click.option("--size", help="N or WIDTHxHEIGHT of the stills in pixels; the clip's own by default."),
+    click.option(
+        "--fit",
+        type=click.Choice(FITS),
+        default="squash",
+        show_default=True,
+        help="How the clip's shape becomes --size.",
+    ),
+    click.option("--crop", help="x,y,w,h in pixels of the clip, cut out first."),
+    click.option(
+        "--mask",
+        "masks",
+        multiple=True,
+        help="x,y,w,h of burnt-in display text, filled from around it; may be given several times.",
+    ),
+    click.option(
+        "--tone",
+        type=click.Choice(TONES),
+        help="How counts of more than 8 bits become levels, by one line for the whole clip: its darkest and brightest count, "
+        "its percentiles .5 and 99.5 (where nothing is said), or --tone-range.",
+    ),
+    click.option("--tone-range", help="LOW,HIGH for --tone fixed: the counts that become black and white."),
+    click.option(
+        "--polarity",
+        type=click.Choice(POLARITY_CHOICES),
+        help="How infrared stills show heat; by default as the clip does (polarity in clips.toml).",
+    ),
+    click.option(
+        "--color",
+        type=click.Choice(["auto", "gray", "rgb"]),
+        default="auto",
+        show_default=True,
+        help="auto: gray for infrared clips, rgb for visible ones.",
+    ),
+    click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take each N-th frame."),
+    click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame to take."),
+    click.option("--stop", type=click.IntRange(1), help="First frame not to take."),
+    click.option("--frames-per-shard", type=click.IntRange(1), default=1000, show_default=True),
+    click.option("--decoder", type=click.Choice(DECODERS), default="auto", show_default=True),
+    click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        help="cpu, cuda:N (NVDEC through PyAV, or a decord built with CUDA), or auto for what works.",
+    ),
+    click.option(
+        "--suspect",
+        type=click.Choice(SUSPECT_CHOICES),
+        default="keep",
+        show_default=True,
+        help="Frames that follow damage, up to the next key frame: write and mark them, or leave them out.",
+    ),
+)
+SETTING_NAMES = ("to", "image_format", "quality", "size", "fit", "crop", "masks", "tone", "tone_range", "polarity", "color",
+                 "every", "start", "stop", "frames_per_shard", "decoder", "device", "suspect")  # fmt: skip
+"""The parameters that `extraction_settings` adds."""
+
+
+def which_clips(command: _Command) -> _Command:
+    """Adds --clip, --all, --clips-dir, --clips and --video; see `chosen_clips`."""
+    for option in reversed(_CLIPS):
+        command = option(command)
+    return command
+
+
+def extraction_settings(command: _Command) -> _Command:
+    """Adds the options of ExtractConfig; see `config_of`."""
+    for option in reversed(_SETTINGS):
+        command = option(command)
+    return command
+
+
+def chosen_clips(catalogue: Catalog, clip_ids: Sequence[str], all_clips: bool, video: Place | None) -> list[Clip]:
+    """The clips that the options name, after a look whether their files are there.
+
+    Raises:
+        CatalogError: A clip is not in the catalogue, or a file of it is not named or not there.
+    """
+    if bool(clip_ids) == all_clips:
+        raise click.UsageError("name clips with --clip, or take all with --all")
+    if video is not None:
+        if len(clip_ids) != 1:
+            raise click.UsageError("--video is the file of one clip: name that one with --clip")
+        catalogue = with_video(catalogue, clip_ids[0], video)
+    clips = list(catalogue) if all_clips else [catalogue[clip_id] for clip_id in dict.fromkeys(clip_ids)]
+    unnamed = [clip.clip_id for clip in clips if not clip.paths]
+    if unnamed:
+        raise CatalogError(
+            f"no file was named for {', '.join(unnamed)}; pass --clips-dir, --clips or --video, or set {CLIPS_VARIABLE}"
+        )
+    for clip in clips:
+        clip.existing_paths()
+    return clips
+
+
+def config_of(settings: dict[str, Any]) -> ExtractConfig:
+    """The config that the parameters of `extraction_settings` make; a usage error where they make none."""
+    plain = dict(settings)
+    size, crop, masks = plain.pop("size"), plain.pop("crop"), plain.pop("masks")
+    color, start, stop = plain.pop("color"), plain.pop("start"), plain.pop("stop")
+    try:
+        return ExtractConfig(
+            size=parse_size(size),
+            crop=None if crop is None else _parse_box(crop, "--crop"),
+            masks=tuple(_parse_box(mask, "--mask") for mask in masks),
+            tone_range=_parse_range(plain.pop("tone_range")),
+            color=None if color == "auto" else color,
+            start_frame=start,
+            stop_frame=stop,
+            **plain,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _parse_box(text: str, option: str) -> tuple[int, int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"expected x,y,w,h in pixels, got {text!r}", param_hint=option)
+    x, y, width, height = (int(part) for part in parts)
+    return x, y, width, height
+
+
+def _parse_range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"expected LOW,HIGH in counts, got {text!r}", param_hint="--tone-range")
+    return int(parts[0]), int(parts[1])

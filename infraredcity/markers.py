@@ -1,0 +1,283 @@
+"""Done markers: one small file for each segment that is written, the proof that its shard is whole.
+
+A marker is written after its shard got its name (or was sent whole), and appears whole itself. It is two lines of JSON: what the
+segment is and what it left (`SegmentHead`; enough to know what is outstanding), with how many bytes follow; and its samples as
+columns (`SegmentRows`; enough to build index and manifest without opening a shard).
+"""
+
+import base64
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from infraredcity.dataset import MARKERS
+from infraredcity.errors import OutputError
+from infraredcity.index import ShardInfo
+from infraredcity.places import FarPath, Place, folder_listing
+from infraredcity.storage import write_atomic
+
+FORMAT = "infraredcity-segment-1"
+_HEAD_BYTES = 4096
+_FAR_READERS = 32
+_COLUMNS = ("frame_index", "pts", "offset", "size", "span", "json_size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentHead:
+    """What a marker says of its segment as a whole.
+
+    Attributes:
+        claim: Identity of the work that it belongs to, see `Claim.identity`.
+        number: Place among the clip's segments.
+        shard: Its shard with sha256; the folder itself, ".", for plain files; None when none of its frames could be had.
+        num_missing: Frames of the segment that could not be had, or were left out.
+        width_px: Width of its stills; 0 without any.
+        height_px: Height of them.
+    """
+
+    claim: str
+    number: int
+    shard: ShardInfo | None
+    num_missing: int
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SegmentRows:
+    """The samples of a segment as columns of one length, and what was not had.
+
+    Attributes:
+        frame_index: Index of each in its clip.
+        pts: Time of each in units of the clip's time_base.
+        offset: Byte in the shard where the image begins.
+        size: Bytes of the image.
+        span: Bytes of the whole sample in the tar.
+        json_size: Bytes of the json member; 0 for plain files.
+        sha256: 32 bytes for each image.
+        differences: How far each is from the one before; None where that one is missing, of another size, or in another segment.
+        first_glance: A few pixels of the first sample, to compare it with the segment before; None without samples.
+        last_glance: Those of the last one.
+        suspect: Frame indices of those that follow damage.
+        missing: Frame indices that could not be had, or were left out.
+        dropped: Those of them that were left out as asked.
+    """
+
+    frame_index: list[int]
+    pts: list[int]
+    offset: list[int]
+    size: list[int]
+    span: list[int]
+    json_size: list[int]
+    sha256: bytes
+    differences: list[float | None]
+    first_glance: np.ndarray | None
+    last_glance: np.ndarray | None
+    suspect: list[int]
+    missing: list[int]
+    dropped: list[int]
+
+    def __len__(self) -> int:
+        return len(self.frame_index)
+
+
+def marker_of(folder: Place, number: int) -> Place:
+    """The file of a segment's marker in the folder of its clip."""
+    return folder / MARKERS / _name_of(number)
+
+
+def _name_of(number: int) -> str:
+    return f"{number:06d}.jsonl"
+
+
+def number_of(name: str) -> int | None:
+    """The segment that a file in the folder of markers speaks of; None for another file."""
+    stem = name.removesuffix(".jsonl")
+    return int(stem) if name.endswith(".jsonl") and stem.isdecimal() else None
+
+
+def numbers_in(folder: Place) -> set[int]:
+    """The segments of a clip that have a marker, by names alone: to ask for the sizes of a million files takes a while."""
+    below = folder / MARKERS
+    names: list[str] = []
+    with suppress(FileNotFoundError):
+        if isinstance(below, FarPath):
+            names = [*folder_listing(below)]
+        else:
+            with os.scandir(below) as found:
+                names = [entry.name for entry in found]
+    return {number for number in map(number_of, names) if number is not None}
+
+
+def write(folder: Place, head: SegmentHead, rows: SegmentRows) -> None:
+    """Say that a segment is done: its shard stands there, whole."""
+    write_atomic(marker_of(folder, head.number), to_bytes(head, rows))
+
+
+def to_bytes(head: SegmentHead, rows: SegmentRows) -> bytes:
+    """The file of a marker."""
+    shard = head.shard
+    columns: dict[str, Any] = {name: getattr(rows, name) for name in _COLUMNS}
+    columns |= {
+        "sha256": base64.b64encode(rows.sha256).decode("ascii"),
+        "differences": rows.differences,
+        "glances": [_packed(rows.first_glance), _packed(rows.last_glance)],
+        "suspect": rows.suspect,
+        "missing": rows.missing,
+        "dropped": rows.dropped,
+    }
+    second = _line(columns)
+    first = {
+        "format": FORMAT,
+        "claim": head.claim,
+        "number": head.number,
+        "shard": None if shard is None else [shard.name, shard.num_samples, shard.size_bytes, shard.sha256],
+        "num_missing": head.num_missing,
+        "width_height": [head.width_px, head.height_px],
+        "rows_bytes": len(second),
+    }
+    return _line(first) + second
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, separators=(",", ":")) + "\n").encode()
+
+
+def read(path: Place) -> tuple[SegmentHead, SegmentRows]:
+    """A marker.
+
+    Raises:
+        OutputError: There is none, or it is damaged: the segment is not done.
+    """
+    try:
+        return from_bytes(path.read_bytes(), name=str(path))
+    except OSError as error:
+        raise _not_done(str(path), error) from error
+
+
+def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
+    """A marker from its bytes.
+
+    Raises:
+        OutputError: It is damaged; `name` names the file.
+    """
+    try:
+        first, second = data.splitlines()
+        payload = json.loads(second)
+        columns: dict[str, list[int]] = {column: payload[column] for column in _COLUMNS}
+        rows = SegmentRows(
+            **columns,
+            sha256=base64.b64decode(payload["sha256"], validate=True),
+            differences=payload["differences"],
+            first_glance=_unpacked(payload["glances"][0]),
+            last_glance=_unpacked(payload["glances"][1]),
+            suspect=payload["suspect"],
+            missing=payload["missing"],
+            dropped=payload["dropped"],
+        )
+        lengths = {len(values) for values in columns.values()} | {len(rows.differences), len(rows.sha256) / 32}
+        if len(lengths) != 1:
+            raise ValueError("its columns have several lengths")
+        return _head(first, name, len(data)), rows
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise _not_done(name, error) from error
+
+
+def read_head(path: Place) -> SegmentHead:
+    """What a marker says of its segment as a whole; its samples are not read.
+
+    Raises:
+        OutputError: There is none, or it is damaged: the segment is not done.
+    """
+    try:
+        if isinstance(path, FarPath):
+            far = path.file()
+            size_bytes = far.size_bytes
+            data = far.read(0, min(size_bytes, _HEAD_BYTES))
+        else:
+            with path.open("rb") as file:
+                data = file.read(_HEAD_BYTES)
+                size_bytes = os.fstat(file.fileno()).st_size
+        return _head(data.partition(b"\n")[0], str(path), size_bytes)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise _not_done(str(path), error) from error
+
+
+def read_heads(folder: Place, numbers: Sequence[int]) -> Iterator[tuple[int, SegmentHead | None]]:
+    """The heads of some segments of a clip, in order; None for one that has no marker that can be read."""
+    return _in_order(folder, numbers, _head_or_none)
+
+
+def read_all(folder: Place, numbers: Sequence[int]) -> Iterator[tuple[SegmentHead, SegmentRows]]:
+    """The markers of some segments of a clip, in order.
+
+    Raises:
+        OutputError: One of them is not done.
+    """
+    for _, marker in _in_order(folder, numbers, read):
+        yield marker
+
+
+def _in_order(folder: Place, numbers: Sequence[int], read_one: Any) -> Iterator[tuple[int, Any]]:
+    """What `read_one` makes of each marker; far ones are asked for many at a time."""
+    below = folder / MARKERS
+    if not isinstance(folder, FarPath):
+        for number in numbers:
+            yield number, read_one(below / _name_of(number))
+        return
+    with ThreadPoolExecutor(max_workers=_FAR_READERS, thread_name_prefix="markers") as pool:
+        for start in range(0, len(numbers), _FAR_READERS * 8):
+            some = numbers[start : start + _FAR_READERS * 8]
+            yield from zip(some, pool.map(read_one, [below / _name_of(number) for number in some]), strict=True)
+
+
+def _head_or_none(path: Place) -> SegmentHead | None:
+    try:
+        return read_head(path)
+    except OutputError:
+        return None
+
+
+def _head(line: bytes, name: str, size_bytes: int) -> SegmentHead:
+    """The head that a marker's first line is; ValueError where it is not that of the file `name` of `size_bytes`."""
+    told = json.loads(line)
+    if told["format"] != FORMAT:
+        raise ValueError(f"format is {told['format']!r}, not {FORMAT!r}")
+    if number_of(name.rpartition("/")[2]) != told["number"]:
+        raise ValueError(f"it is that of segment {told['number']}")
+    if len(line) + 1 + told["rows_bytes"] != size_bytes:
+        raise ValueError(f"it has {size_bytes} bytes, expected {len(line) + 1 + told['rows_bytes']}")
+    shard = told["shard"]
+    return SegmentHead(
+        claim=told["claim"],
+        number=told["number"],
+        shard=None
+        if shard is None
+        else ShardInfo(name=shard[0], num_samples=shard[1], size_bytes=shard[2], sha256=shard[3]),
+        num_missing=told["num_missing"],
+        width_px=told["width_height"][0],
+        height_px=told["width_height"][1],
+    )
+
+
+def _not_done(name: str, error: Exception) -> OutputError:
+    return OutputError(f"{name}: segment is not done ({error}); delete its marker if there is one, then run it again")
+
+
+def _packed(glance: np.ndarray | None) -> list[Any] | None:
+    if glance is None:
+        return None
+    return [glance.dtype.str, list(glance.shape), base64.b64encode(glance.tobytes()).decode("ascii")]
+
+
+def _unpacked(packed: list[Any] | None) -> np.ndarray | None:
+    if packed is None:
+        return None
+    dtype, shape, data = packed
+    return np.frombuffer(base64.b64decode(data), dtype).reshape(shape)

@@ -1,0 +1,182 @@
+"""Parts through Python: who writes at the same time as others, and what becomes of those that are late."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import pytest
+from planned import changed, tree
+from synthetic import Shelf, clip_of
+
+from infraredcity import extract
+from infraredcity.catalog import Clip
+from infraredcity.errors import CatalogError, OutputError
+from infraredcity.executors.local import extract_clip
+from infraredcity.executors.parts import finalize, make_plan, open_plan, run_part, status
+from infraredcity.extract import ExtractJob
+from infraredcity.places import FarPath, Place
+from infraredcity.plan import ExtractConfig, Segment
+from infraredcity.progress import Progress
+from infraredcity.storage import lock_folder, temporary_beside, temporary_prefix
+
+CONFIG = ExtractConfig(frames_per_shard=5)
+
+
+@dataclass(frozen=True)
+class Overtaken:
+    """An executor for which `meanwhile` happens when it has written so many frames."""
+
+    after_frames: int
+    meanwhile: Callable[[], None]
+
+    def __call__(
+        self, job: ExtractJob, todo: Sequence[Segment], *, deadline_s: float, on_frames: Callable[[int], None]
+    ) -> ExtractJob:
+        written = 0
+
+        def count(frames: int) -> None:
+            nonlocal written
+            written += frames
+            on_frames(frames)
+            if written == self.after_frames:
+                self.meanwhile()
+
+        extract.run_segments(job, todo, threads=1, on_frames=count)
+        return job
+
+
+@pytest.fixture(params=["near", "far"])
+def out(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A folder for the output of parts."""
+    yield tmp_path / "set" if request.param == "near" else FarPath("memory://parts/set")
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def clip(shelf: Shelf) -> Clip:
+    return clip_of(shelf.gray)
+
+
+def temporaries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob(".tmp-*"))
+
+
+def test_parts_give_what_one_process_gives(clip: Clip, out: Place, tmp_path: Path) -> None:
+    extract_clip(clip, CONFIG, tmp_path / "one", workers=0)
+    plan = make_plan([clip], CONFIG, out, num_parts=3)
+    assert open_plan(out / "plan.jsonl", out) == plan
+    for part in (2, 0, 1):
+        report = run_part(plan, part, {}, out, workers=0)
+        assert (report.part, report.num_parts, report.num_missing) == (part, 3, 0)
+        assert report.new_frames == report.num_frames == 5 * report.num_segments
+    found, reports = finalize(out)
+    assert (found.num_done, found.num_segments, found.outstanding_parts) == (10, 10, ())
+    assert [report.num_frames for report in reports] == [50]
+    assert changed(tree(tmp_path / "one"), tree(out)) == []
+
+
+def test_all_parts_may_be_done_as_one(clip: Clip, tmp_path: Path) -> None:
+    plan = make_plan([clip], CONFIG, tmp_path, num_parts=4)
+    run_part(plan, 1, {}, tmp_path, workers=0)
+    report = run_part(plan, None, {}, tmp_path, workers=0)
+    assert (report.part, report.num_frames, report.new_frames, report.num_segments) == (None, 50, 35, 10)
+    assert status(plan, tmp_path).array == ""
+
+
+@pytest.mark.parametrize("config", [CONFIG, ExtractConfig(frames_per_shard=5, to="frames")], ids=["shards", "frames"])
+def test_a_part_that_was_overtaken_and_swept_away_ends_well(clip: Clip, tmp_path: Path, config: ExtractConfig) -> None:
+    """While a straggler is in the middle of a shard, others do all parts and finalize, which deletes its temporary file."""
+    extract_clip(clip, config, tmp_path / "one", workers=0)
+    out = tmp_path / "set"
+    plan = make_plan([clip], config, out, num_parts=2)
+    seen: list[str] = []
+
+    def all_the_rest() -> None:
+        seen.extend(temporaries(out))
+        for part in range(2):
+            run_part(plan, part, {}, out, workers=0)
+        assert finalize(out)[0].outstanding_parts == ()
+        assert temporaries(out) == []
+
+    report = run_part(plan, 0, {}, out, executor=Overtaken(7, all_the_rest))
+    assert len(seen) == (1 if config.to == "shards" else 0)
+    assert report.num_frames == 25
+    assert changed(tree(tmp_path / "one"), tree(out)) == []
+
+
+def test_a_part_whose_file_was_swept_away_too_early_is_an_error_and_can_be_done_again(
+    clip: Clip, tmp_path: Path
+) -> None:
+    plan = make_plan([clip], CONFIG, tmp_path, num_parts=2)
+
+    def sweep() -> None:
+        extract.remove_leftovers(tmp_path / "city_clear")
+
+    with pytest.raises(OutputError, match=r"000001\.tar: cannot be written: no such file or directory"):
+        run_part(plan, 0, {}, tmp_path, executor=Overtaken(7, sweep))
+    assert status(plan, tmp_path).clips[0].outstanding == "1-9"
+    for part in range(2):
+        run_part(plan, part, {}, tmp_path, workers=0)
+    assert finalize(tmp_path)[0].outstanding_parts == ()
+
+
+def test_what_a_killed_part_left_is_swept_away_by_finalize_alone(clip: Clip, tmp_path: Path) -> None:
+    """Others may write at that moment, so no part can tell what is a leftover."""
+    plan = make_plan([clip], CONFIG, tmp_path, num_parts=2)
+    folder = tmp_path / "city_clear"
+    left = [
+        temporary_beside(folder / "infraredcity-city_clear-000001.tar"),
+        folder / "segments/.tmp-node-7-ab-000003.jsonl",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    for part in range(2):
+        run_part(plan, part, {}, tmp_path, workers=0)
+    assert status(plan, tmp_path).array == ""
+    assert temporaries(tmp_path) == sorted(path.name for path in left)
+    finalize(tmp_path)
+    assert temporaries(tmp_path) == []
+
+
+def test_temporary_names_tell_hosts_and_processes_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a shared disk another machine has a process of the same number, in containers nearly always."""
+    here = temporary_prefix(7)
+    assert here != temporary_prefix(8)
+    assert not temporary_prefix(71).startswith(here)
+    monkeypatch.setattr("socket.gethostname", lambda: "extract-job-12-node-b")
+    assert temporary_prefix(7) == ".tmp-ct-job-12-node-b-7-"
+    assert temporary_prefix(7) != here
+
+
+def test_a_clip_that_was_named_here_is_taken_instead_of_the_planned_place(shelf: Shelf, tmp_path: Path) -> None:
+    video = tmp_path / "gray.mp4"
+    video.write_bytes(shelf.gray.read_bytes())
+    plan = make_plan([clip_of(video)], CONFIG, tmp_path / "set", num_parts=2)
+    video.unlink()
+    with pytest.raises(CatalogError, match=r"clip city_clear: .*gray\.mp4 does not exist"):
+        run_part(plan, 0, {}, tmp_path / "set", workers=0)
+    report = run_part(plan, 0, {"city_clear": clip_of(shelf.gray)}, tmp_path / "set", workers=0)
+    assert report.new_frames == 25
+
+
+def test_one_finalizes_at_a_time(clip: Clip, tmp_path: Path) -> None:
+    make_plan([clip], CONFIG, tmp_path, num_parts=2)
+    with lock_folder(tmp_path):
+        for run in (lambda: finalize(tmp_path), lambda: make_plan([clip], CONFIG, tmp_path, num_parts=2)):
+            with pytest.raises(OutputError, match="another run is writing here; wait for it"):
+                run()
+
+
+def test_progress_is_told_from_zero_to_all(clip: Clip, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    plan = make_plan([clip], CONFIG, tmp_path, num_parts=2, on_progress=told.append)
+    assert [(each.what, each.done, each.total) for each in told] == [("clips scanned", 0, 1), ("clips scanned", 1, 1)]
+    told.clear()
+    run_part(plan, 1, {}, tmp_path, workers=0, on_progress=told.append)
+    assert {each.what for each in told} == {"part 1: frames"}
+    assert (told[0].done, told[-1].done, told[-1].total) == (0, 25, 25)
+    told.clear()
+    run_part(plan, 0, {}, tmp_path, workers=0)
+    finalize(tmp_path, on_progress=told.append)
+    assert [(each.what, each.done, each.total) for each in told] == [("segments merged", 10, 10)]
