@@ -16,6 +16,9 @@ INTEROP_VENV ?= .venv-interop
 INTEROP := $(INTEROP_VENV)/bin
 BENCH_VENV ?= .venv-bench
 TORCH_INDEX ?=
+# Tests run in so many processes at once, a file of tests in one of them; torch gets one thread in each, or they would wait for each other.
+TEST_WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: env demo test test-all system interop check format bench bench-loader bench-train clean
 .DELETE_ON_ERROR:
@@ -34,10 +37,10 @@ demo: env
 	$(BIN)/python tools/demo.py $(DEMO)
 
 test: env system
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: env system
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 # A browser, a web server and iproute2 for the tests that open pages, read shards over http and train on two machines made of network
 # namespaces, where nobody has to be asked for them; without them these tests skip and say so.
