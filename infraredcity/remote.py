@@ -380,6 +380,10 @@ class _PassingError(Exception):
         self.wait_s = wait_s
 
 
+class _CutOffError(_PassingError):
+    """An attempt had not ended when the time was over."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Clock:
     """The time that one read has."""
@@ -416,11 +420,14 @@ def _until_deadline(
     deadline_s = options.deadline_s if within_s is None else min(within_s, options.deadline_s)
     clock = _Clock(options, time.monotonic(), deadline_s + allowance_s)
     attempts = 0
+    reason: _PassingError | None = None
     while True:
         attempts += 1
         try:
             return _in_time(clock, functools.partial(attempt, clock))
         except _PassingError as error:
+            # An attempt that the deadline cut tells less than one that ended by itself.
+            reason = error if reason is None or not isinstance(error, _CutOffError) else reason
             # A random half keeps apart the many readers that lost one server at the same moment.
             backoff_s = min(options.backoff_cap_s, options.backoff_s * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1)
             wait_s = max(backoff_s, error.wait_s)
@@ -428,7 +435,7 @@ def _until_deadline(
             if is_late or wait_s >= clock.left_s:
                 times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
                 raise RemoteError(
-                    f"{shown(url)}: {error}; gave up after {times} in {clock.past_s:.1f} s; {_OVER_AGAIN}"
+                    f"{shown(url)}: {reason}; gave up after {times} in {clock.past_s:.1f} s; {_OVER_AGAIN}"
                 ) from error
             time.sleep(wait_s)
 
@@ -452,7 +459,7 @@ def _in_time(clock: _Clock, call: Callable[[], _T]) -> _T:
     except TimeoutError:
         if future.done():  # just now, or it is the call's own error
             return future.result()
-        raise _PassingError("no whole answer came in time") from None
+        raise _CutOffError("no whole answer came in time") from None
 
 
 @dataclass(frozen=True, slots=True)

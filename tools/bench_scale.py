@@ -135,9 +135,7 @@ def measured(work: Path, num_segments: int, frames_per_segment: int, num_parts: 
         "manifest_bytes": sum(path.stat().st_size for path in out.glob("*/manifest.csv")),
         "scenery_s": round(scenery.wall_s, 3),
     }
-    succeed(
-        "rm", "-rf", work
-    )  # by another process: what this one needs for it would count in those that it starts later
+    succeed("rm", "-rf", work)  # the memory that this takes would count for each command that this process starts later
     return {**facts, "steps": {step: figures_of(steps[step], num_segments) for step in STEPS}}
 
 

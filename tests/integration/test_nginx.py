@@ -234,6 +234,9 @@ def test_one_connection_serves_many_reads(shards: Shards, nginx: Nginx) -> None:
     data = (shards.folder / shards.name_of(0)).read_bytes()
     assert all(file.read(place, 100) == data[place : place + 100] for place in range(0, 5000, 100))
     assert (file.size_bytes, file.version[:1]) == (len(data), '"')
+    until_s = time.monotonic() + 5
+    while len(nginx.requests()) < 50 and time.monotonic() < until_s:  # a line is written after its answer was sent
+        time.sleep(0.02)
     assert (len(nginx.requests()), len(set(nginx.requests()))) == (50, 1)
     with pytest.raises(RemoteError, match="ends before byte"):
         file.read(len(data) - 5, 6)
