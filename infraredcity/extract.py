@@ -142,7 +142,6 @@ def prepare(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool = 
     elif stands:
         job = _going_on(job)
     (folder / MARKERS).mkdir(exist_ok=True)
-    remove_leftovers(folder)
     return replace(job, hangs=read_hangs(folder))
 
 

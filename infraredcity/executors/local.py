@@ -90,6 +90,7 @@ def extract_clip(
         is_claimed = False
         try:
             job = extract.prepare(clip, config, out, overwrite=overwrite)
+            extract.remove_leftovers(folder)
             if is_strict and job.video.suspect:
                 raise VideoDecodeError(f"{job.video.suspect[0]}; --strict takes no damaged clip")
             job = _with_tone(job, crew, workers, deadline_s)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from infraredcity import extract, markers, plan_file
 from infraredcity.catalog import Clip
+from infraredcity.claim import read as read_claim
 from infraredcity.errors import OutputError
 from infraredcity.executors.local import Counter, Executor, fit_tone, write_segments
 from infraredcity.extract import ExtractJob
@@ -119,9 +120,11 @@ def make_plan(
             if on_progress is not None:
                 on_progress(Progress(what="clips scanned", done=number, total=len(clips)))
             job = extract.claim(fit_tone(extract.prepare(clip, config, out, overwrite=overwrite)))
+            standing = read_claim(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
+            assert standing is not None
             planned.append(
                 PlannedClip(
-                    claim=job.claim,
+                    claim=standing,
                     locations=tuple(_location(path) for path in clip.paths),
                     expected_frames=clip.expected_frames,
                     estimate=_estimate(job),

@@ -1,7 +1,8 @@
 """Parts through Python: who writes at the same time as others, and what becomes of those that are late."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fsspec
@@ -158,6 +159,29 @@ def test_a_clip_that_was_named_here_is_taken_instead_of_the_planned_place(shelf:
         run_part(plan, 0, {}, tmp_path / "set", workers=0)
     report = run_part(plan, 0, {"city_clear": clip_of(shelf.gray)}, tmp_path / "set", workers=0)
     assert report.new_frames == 25
+
+
+def test_planning_again_keeps_what_is_done_when_the_clip_has_another_name_by_now(shelf: Shelf, tmp_path: Path) -> None:
+    first, again = tmp_path / "first.mp4", tmp_path / "again.mp4"
+    shutil.copy(shelf.gray, first)
+    plan = make_plan([replace(clip_of(shelf.gray), paths=(first,))], CONFIG, tmp_path / "set", num_parts=3)
+    run_part(plan, 1, {}, tmp_path / "set", workers=0)
+    first.rename(again)
+    plan = make_plan([replace(clip_of(shelf.gray), paths=(again,))], CONFIG, tmp_path / "set", num_parts=2)
+    reports = [run_part(plan, part, {}, tmp_path / "set", workers=0) for part in range(2)]
+    assert sum(report.num_frames for report in reports) == 50
+    assert 0 < sum(report.new_frames for report in reports) < 50
+    assert finalize(tmp_path / "set")[1][0].num_frames == 50
+
+
+def test_planning_again_leaves_alone_what_a_part_is_writing(clip: Clip, tmp_path: Path) -> None:
+    plan = make_plan([clip], CONFIG, tmp_path, num_parts=3)
+
+    def plan_again() -> None:
+        make_plan([clip], CONFIG, tmp_path, num_parts=2)
+
+    report = run_part(plan, 0, {}, tmp_path, executor=Overtaken(after_frames=8, meanwhile=plan_again))
+    assert status(plan, tmp_path).num_done == report.num_segments > 1
 
 
 def test_one_finalizes_at_a_time(clip: Clip, tmp_path: Path) -> None:
