@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 CONFIG = """
 daemon off; master_process off; pid {work}/pid; error_log {work}/error.log;
@@ -64,6 +68,22 @@ class Nginx:
     def requests(self) -> list[str]:
         """For each request, the number of its connection."""
         return (self.work / "access.log").read_text().splitlines()
+
+
+@contextlib.contextmanager
+def serving(root: Path, work: Path) -> Iterator[Nginx]:
+    """A web server over `root` on a free port, with its own files in the new folder `work`; the test is skipped without nginx."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed")
+    work.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Nginx(root=root, work=work, port=port)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 @dataclass

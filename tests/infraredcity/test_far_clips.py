@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 from commands import RunCommand
 from synthetic import Shelf, barcodes, clip_of, ffmpeg, write_clip
-from web_server import Cutter, Nginx
+from web_server import Cutter, Nginx, serving
 
 from infraredcity import video
 from infraredcity.cli.options import format_bytes
@@ -56,16 +55,8 @@ def clips(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def nginx(clips: Path, tmp_path: Path) -> Iterator[Nginx]:
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
-    work = tmp_path / "nginx"
-    work.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = Nginx(root=clips, work=work, port=port)
-    server.start()
-    yield server
-    server.kill()
+    with serving(clips, tmp_path / "nginx") as server:
+        yield server
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@ import pickle
 import random
 import re
 import resource
-import shutil
-import socket
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from web_server import Nginx
+from web_server import Nginx, serving
 
 from infraredcity import remote
 from infraredcity.errors import RemoteError, RemoteMissingError
@@ -57,16 +55,9 @@ def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FarPath]:
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[Nginx]:
     """A web server over a folder `www`, which makes pages of links."""
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
-    for folder in ("www", "nginx"):
-        (tmp_path / folder).mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = Nginx(root=tmp_path / "www", work=tmp_path / "nginx", port=port)
-    server.start()
-    yield server
-    server.kill()
+    (tmp_path / "www").mkdir()
+    with serving(tmp_path / "www", tmp_path / "nginx") as server:
+        yield server
 
 
 def fill(folder: Place) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import web_server
 from commands import Ran, RunCommand
 from far_sets import contents, moved, sent, shard_bytes
 from synthetic import LITE_RECIPE
-from web_server import CONFIG, Nginx
+from web_server import CONFIG, Nginx, serving
 
 from infraredcity import lite, report
 from infraredcity.cache import ChunkCache
@@ -48,17 +47,9 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.fixture
 def web(extracted: Path, tmp_path: Path) -> Iterator[Nginx]:
     """The fixture `extracted` behind nginx, which lists folders."""
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
     root = Path(shutil.copytree(extracted, tmp_path / "www"))
-    work = tmp_path / "nginx"
-    work.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = Nginx(root=root, work=work, port=port)
-    server.start()
-    yield server
-    server.kill()
+    with serving(root, tmp_path / "nginx") as server:
+        yield server
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 import torch
 import webdataset
 from synthetic import barcode
-from web_server import Cutter, Nginx
+from web_server import Cutter, Nginx, serving
 
 from infraredcity import index as sample_index
 from infraredcity.cache import ChunkCache
@@ -38,14 +38,8 @@ def web(extracted: Path, tmp_path: Path) -> Iterator[Nginx]:
     root = tmp_path / "www"
     for clip in (CLEAR, DAY):
         shutil.copytree(extracted / clip, root / clip)
-    work = tmp_path / "nginx"
-    work.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = Nginx(root=root, work=work, port=port)
-    server.start()
-    yield server
-    server.kill()
+    with serving(root, tmp_path / "nginx") as server:
+        yield server
 
 
 def cache_in(folder: Path) -> ChunkCache:

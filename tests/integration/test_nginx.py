@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from web_server import Cutter, Nginx
+from web_server import Cutter, Nginx, serving
 
 from infraredcity import index as sample_index
 from infraredcity.cache import ChunkCache
@@ -54,14 +53,8 @@ def shards(extracted: Path, tmp_path: Path) -> Shards:
 
 @pytest.fixture
 def nginx(shards: Shards, tmp_path: Path) -> Iterator[Nginx]:
-    work = tmp_path / "nginx"
-    work.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = Nginx(root=shards.folder, work=work, port=port)
-    server.start()
-    yield server
-    server.kill()
+    with serving(shards.folder, tmp_path / "nginx") as server:
+        yield server
 
 
 @pytest.fixture

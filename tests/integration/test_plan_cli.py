@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from commands import Ran, RunCommand
 from planned import changed, expanded, times, tree
 from synthetic import Shelf, clip_of, ffmpeg, write_clip
-from web_server import Nginx
+from web_server import serving
 
 from infraredcity import extract, markers
 from infraredcity.catalog import CLIPS_VARIABLE
@@ -628,15 +627,10 @@ def test_other_versions_of_the_libraries_are_refused_by_name(
 # Credentials.
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 def test_credentials_of_clips_are_written_and_said_nowhere(
     shelf: Shelf, run: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "work").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        server = Nginx(shelf.folder, tmp_path / "work", free.getsockname()[1])
-    server.start()
-    try:
+    with serving(shelf.folder, tmp_path / "nginx") as server:
         video = f"http://somebody:PASSWORD@127.0.0.1:{server.port}/{shelf.gray.name}?token=TOKEN"
         out = tmp_path / "set"
         said = [run.plan(out, video)]
@@ -655,8 +649,6 @@ def test_credentials_of_clips_are_written_and_said_nowhere(
         (tmp_path / "my.toml").write_text(f'[clips.{CLIP}]\npath = "{gone}"\n')
         said.append(run.part(out, "--part", 0))
         assert (said[-1].code, "gone.mp4" in said[-1].stderr) == (1, True)
-    finally:
-        server.kill()
     for text in [text for ran in said for text in (ran.stdout, ran.stderr)]:
         assert not any(secret in text for secret in SECRETS), text
     for path in out.rglob("*"):
