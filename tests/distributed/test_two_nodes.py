@@ -140,6 +140,7 @@ def test_a_machine_that_loses_power_comes_back_and_the_run_goes_on(
 
 @needs_namespaces
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("lost", [0, 1])
 def test_the_machine_that_is_left_goes_on_alone_and_takes_the_other_in_again(
     cluster: Cluster, shards: Path, tmp_path: Path, lost: int
