@@ -83,40 +83,37 @@ class ClipVideo:
         return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.suspect)
 
 
-def probe(path: Place, *, kept_in: Place | None = None, trust_samples: bool = False) -> VideoInfo:
+def probe(path: Place, *, kept_in: Place | None = None) -> VideoInfo:
     """Facts about one video file, by demuxing it once; VideoDecodeError when it is none.
 
     Args:
         path: The file, here or behind a URL.
         kept_in: Folder where the scan is kept for the next time, and taken from if the file is still the same.
-        trust_samples: Take the kept scan of another file as well if name, size and 16 samples agree; see `scan_cache.load`. It is
-            not kept as this file's own.
     """
     from infraredcity.video import pyav
 
     if kept_in is None:
         return pyav.scan(path)
     identity = scan_cache.identify(path)
-    info = scan_cache.load(kept_in, path, identity, trust_samples=trust_samples)
+    info = scan_cache.load(kept_in, path, identity)
     if info is None:
         info = pyav.scan(path)
         scan_cache.save(kept_in, info, identity)
     return info
 
 
-def open_clip(paths: Sequence[Place], *, kept_in: Place | None = None, trust_samples: bool = False) -> ClipVideo:
+def open_clip(paths: Sequence[Place], *, kept_in: Place | None = None) -> ClipVideo:
     """Probe every chunk of a clip and number their frames through.
 
     Args:
         paths: The clip's files, in order, here or behind URLs.
         kept_in: See `probe`.
-        trust_samples: See `probe`.
 
     Raises:
         VideoDecodeError: A file is no video, holds no frame, or shows pictures of another size than the first one.
         RemoteError: A far file cannot be read.
     """
-    parts = tuple(probe(path, kept_in=kept_in, trust_samples=trust_samples) for path in paths)
+    parts = tuple(probe(path, kept_in=kept_in) for path in paths)
     first = parts[0]
     times: list[np.ndarray] = []
     starts: list[int] = []

@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 
 from infraredcity.errors import RemoteError, VideoDecodeError
-from infraredcity.places import FarPath, Place, sizes_in
+from infraredcity.places import FarPath, Place
 from infraredcity.storage import NPZ_DAMAGE, write_atomic
 from infraredcity.video.frames import VideoInfo
 
@@ -39,7 +39,7 @@ class Identity:
         size_bytes: Its size.
         state: When its bytes and when its entry changed, in ns since 1970: who copies a file can set the first alone, so the copy
             of each machine has a state of its own. Of a far file what its server calls its version, "" where it has no name for it.
-        content_sha256: See `content_sha256`.
+        content_sha256: See `_sampled`.
     """
 
     place: str
@@ -81,21 +81,13 @@ def identify(path: Place) -> Identity:
         raise VideoDecodeError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
-def content_sha256(path: Place) -> str:
+def _sampled(read: Callable[[int, int], bytes], size_bytes: int) -> str:
     """The sampled SHA-256 of a file, in hex: equal for equal files, and nearly always different for different ones.
 
     Of a file of up to 16 x 65,536 bytes it is the SHA-256 of all its bytes. Of a larger one of N bytes it is that of 16 blocks of
     65,536 bytes, one behind the other: block k begins at byte (N - 65,536) * k // 15, so the first and the last bytes are among
     them. What lies between the blocks does not count, so this is no proof that two files are equal.
-
-    Raises:
-        VideoDecodeError: There is no such file, or it cannot be read.
-        RemoteError: It is far, and cannot be reached.
     """
-    return identify(path).content_sha256
-
-
-def _sampled(read: Callable[[int, int], bytes], size_bytes: int) -> str:
     if size_bytes <= SAMPLE_BLOCKS * SAMPLE_BLOCK_BYTES:
         return hashlib.sha256(read(0, size_bytes)).hexdigest()
     digest = hashlib.sha256()
@@ -105,31 +97,19 @@ def _sampled(read: Callable[[int, int], bytes], size_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def load(folder: Place, path: Place, identity: Identity, *, trust_samples: bool = False) -> VideoInfo | None:
+def load(folder: Place, path: Place, identity: Identity) -> VideoInfo | None:
     """The kept scan of a file, or None where there is none that counts.
 
     Args:
         folder: Where scans are kept.
         path: The file.
         identity: What `identify` says of it.
-        trust_samples: Take the scan of a file of this name, size and sampled content in another place or of another time as well.
-            That the samples agree does not prove that the files do. Where such scans found different packets, none is taken.
 
     Raises:
         RemoteError: `folder` is far, and cannot be reached.
     """
-    own = _read(folder / _name_of(identity), path)
-    if own is not None and own[0] == identity:
-        return own[1]
-    if not trust_samples:
-        return None
-    twins = {
-        info.packets_sha256: info
-        for found, info in _kept_under(folder, path, identity.name)
-        if (found.name, found.size_bytes, found.content_sha256)
-        == (identity.name, identity.size_bytes, identity.content_sha256)
-    }
-    return next(iter(twins.values())) if len(twins) == 1 else None
+    kept = _read(folder / _name_of(identity), path)
+    return kept[1] if kept is not None and kept[0] == identity else None
 
 
 def save(folder: Place, info: VideoInfo, identity: Identity) -> None:
@@ -153,12 +133,6 @@ def save(folder: Place, info: VideoInfo, identity: Identity) -> None:
         **{name: getattr(info, name) for name in _ARRAYS},
     )
     write_atomic(folder / _name_of(identity), buffer.getvalue())
-
-
-def _kept_under(folder: Place, path: Place, name: str) -> list[tuple[Identity, VideoInfo]]:
-    """All whole scans of files of that name, as if they were of `path`."""
-    names = [kept for kept in sorted(sizes_in(folder)) if kept.startswith(_PREFIX) and kept.endswith(_end_of(name))]
-    return [kept for kept in (_read(folder / each, path) for each in names) if kept is not None]
 
 
 def _read(kept: Place, path: Place) -> tuple[Identity, VideoInfo] | None:
@@ -186,8 +160,5 @@ def _read(kept: Place, path: Place) -> tuple[Identity, VideoInfo] | None:
 
 def _name_of(identity: Identity) -> str:
     known = json.dumps([identity.place, identity.size_bytes, identity.state]).encode()
-    return f"{_PREFIX}{hashlib.sha256(known).hexdigest()[:16]}{_end_of(identity.name)}"
-
-
-def _end_of(name: str) -> str:
-    return f"-{name[-_NAME_END:].replace('/', '_')}.npz"  # a far file's name may hold a slash, written as %2F
+    name = identity.name[-_NAME_END:].replace("/", "_")  # a far file's name may hold a slash, written as %2F
+    return f"{_PREFIX}{hashlib.sha256(known).hexdigest()[:16]}-{name}.npz"

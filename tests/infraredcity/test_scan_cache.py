@@ -16,7 +16,7 @@ from infraredcity.places import FarPath
 from infraredcity.remote import traffic
 from infraredcity.video import open_clip, probe
 from infraredcity.video.frames import VideoInfo
-from infraredcity.video.scan_cache import content_sha256, identify, load, save
+from infraredcity.video.scan_cache import identify, load, save
 
 BLOCK = 65_536
 RAW = ("-c:v", "rawvideo", "-pix_fmt", "yuv420p")
@@ -62,7 +62,7 @@ def test_the_sampled_hash_of_a_small_file_is_that_of_all_its_bytes(tmp_path: Pat
     for size in (0, 1, 16 * BLOCK):
         data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
         path.write_bytes(data)
-        assert content_sha256(path) == hashlib.sha256(data).hexdigest()
+        assert identify(path).content_sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_the_sampled_hash_of_a_large_file_is_that_of_sixteen_blocks_from_its_first_byte_to_its_last(
@@ -76,20 +76,20 @@ def test_the_sampled_hash_of_a_large_file_is_that_of_sixteen_blocks_from_its_fir
     path.write_bytes(data)
     far = memory / "large.mp4"
     far.write_whole(data)
-    assert content_sha256(path) == content_sha256(far) == hashlib.sha256(blocks).hexdigest()
+    assert identify(path).content_sha256 == identify(far).content_sha256 == hashlib.sha256(blocks).hexdigest()
 
 
 def test_a_far_sample_moves_sixteen_blocks(memory: FarPath) -> None:
     (memory / "large.mp4").write_whole(bytes(9_000_000))
     before = traffic()
-    content_sha256(memory / "large.mp4")
+    identify(memory / "large.mp4")
     assert traffic().received_bytes - before.received_bytes == 16 * BLOCK
 
 
 @pytest.mark.parametrize(("name", "message"), [("gone.mp4", "no such video file"), (".", "cannot be read: is a dir")])
 def test_what_cannot_be_sampled_is_one_line(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(VideoDecodeError, match=message):
-        content_sha256(tmp_path / name)
+        identify(tmp_path / name)
     with pytest.raises(VideoDecodeError, match=message):
         probe(tmp_path / name, kept_in=tmp_path)
 
@@ -152,37 +152,15 @@ def test_copies_of_other_machines_keep_a_scan_each(shelf: Shelf, tmp_path: Path)
     assert all(name.startswith("scan-") and name.endswith("-night.mp4.npz") for name in names)
 
 
-def test_a_copy_elsewhere_is_scanned_unless_the_caller_trusts_samples(raw: Path, tmp_path: Path) -> None:
+def test_a_copy_elsewhere_is_scanned(raw: Path, tmp_path: Path) -> None:
     """The copy differs where no sample looks, so what it gets tells where its scan came from."""
     kept = tmp_path / "kept"
     kept.mkdir()
     first = probe(raw, kept_in=kept)
     other = copy(raw, tmp_path / "other" / "night.mkv", flip=between_samples(raw))
-    trusted = open_clip([other], kept_in=kept, trust_samples=True).parts[0]
-    assert (trusted.packets_sha256, trusted.path) == (first.packets_sha256, other)
-    assert len(list(kept.iterdir())) == 1  # and what was trusted once is not known for good
     scanned = open_clip([other], kept_in=kept).parts[0]
     assert scanned.packets_sha256 == probe(other).packets_sha256 != first.packets_sha256
     assert len(list(kept.iterdir())) == 2
-
-
-def test_samples_are_not_trusted_where_name_size_or_content_differ_or_scans_disagree(raw: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-
-    def trusted(path: Path) -> VideoInfo | None:
-        return load(kept, path, identify(path), trust_samples=True)
-
-    probe(copy(raw, tmp_path / "a" / "dark-night.mkv"), kept_in=kept)
-    assert trusted(copy(raw, tmp_path / "a" / "night.mkv")) is None
-    probe(raw, kept_in=kept)
-    assert trusted(copy(raw, tmp_path / "a" / "night.mkv")) is not None
-    assert trusted(copy(raw, tmp_path / "b" / "night.mkv", flip=in_a_sample(raw))) is None
-    longer = copy(raw, tmp_path / "c" / "night.mkv")
-    longer.write_bytes(longer.read_bytes() + b"\0")
-    assert trusted(longer) is None
-    probe(copy(raw, tmp_path / "d" / "night.mkv", flip=between_samples(raw)), kept_in=kept)
-    assert trusted(copy(raw, tmp_path / "a" / "night.mkv")) is None
 
 
 def test_scans_of_far_clips_are_kept_and_in_far_folders(raw: Path, memory: FarPath) -> None:
@@ -197,9 +175,7 @@ def test_scans_of_far_clips_are_kept_and_in_far_folders(raw: Path, memory: FarPa
     clip.write_whole(raw.read_bytes()[:-1] + b"?")
     probe(clip, kept_in=memory / "out")
     assert len(list((memory / "out").iterdir())) == 2
-    near = load(memory / "out", raw, identify(raw), trust_samples=True)
-    assert near is not None
-    assert near.path == raw
+    assert load(memory / "out", raw, identify(raw)) is None  # another place
 
 
 def test_a_name_that_no_disk_takes_keeps_its_scan(shelf: Shelf, memory: FarPath, tmp_path: Path) -> None:
