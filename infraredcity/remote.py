@@ -38,7 +38,7 @@ UNKNOWN_BYTES = -1
 TEMPORARY_PREFIX = ".tmp-"
 """How the name of a file begins that is not written to its end."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
-_LOGIN_PART = re.compile(r"//(?:[^/?#@\[]*:(?!\d*(?:[/?#]|$)).*|[^/?#]*)@", re.DOTALL)
+_LOGIN_PART = re.compile(r"(?<=:)//(?:[^/?#@\[]*:(?!\d*(?:[/?#]|$)).*|[^/?#]*)@", re.DOTALL)
 """`//user:password@`, also where the password holds a slash or an @; what stands before a mere port is left."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _PIECE_BYTES = 256 * 1024

@@ -70,6 +70,9 @@ def open_atomic(path: Place, *, keep_same: bool = False) -> Iterator[BinaryIO]:
             return
         temporary.replace(path)
         fsync_folder(path.parent)
+    except RemoteError:  # what was to be written could not be read; a file that is missing elsewhere is an OSError too
+        _discard(temporary)
+        raise
     except OSError as error:
         _discard(temporary)
         raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error

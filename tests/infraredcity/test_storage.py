@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infraredcity.errors import OutputError, RemoteError
+from infraredcity.errors import OutputError, RemoteError, RemoteMissingError
 from infraredcity.places import FarPath
 from infraredcity.storage import (
     is_temporary,
@@ -206,3 +206,16 @@ def test_a_far_file_needs_room_to_wait_for_its_end(far: FarPath, monkeypatch: py
     ):
         full.write(b"x")
     assert not far.exists()
+
+
+def test_what_is_missing_elsewhere_while_a_file_is_written_is_told_as_that(tmp_path: Path) -> None:
+    """RemoteMissingError is an OSError, and no fault of the disk that is written to."""
+
+    def write_what_is_missing() -> None:
+        with open_atomic(tmp_path / "file") as file:
+            file.write(b"half")
+            raise RemoteMissingError("s3://b/x: no such file")
+
+    with pytest.raises(RemoteMissingError, match=r"^s3://b/x: no such file$"):
+        write_what_is_missing()
+    assert list(tmp_path.iterdir()) == []
