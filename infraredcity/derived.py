@@ -8,7 +8,7 @@ make one set there at a time would mix their shards, which is for the user to av
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from infraredcity import index as sample_index
 from infraredcity import manifest
 from infraredcity.errors import OutputError
 from infraredcity.manifest import is_inside
-from infraredcity.places import FarPath, Place, sizes_in
-from infraredcity.storage import TEMPORARY_PREFIX, lock_folder, write_atomic
+from infraredcity.places import Place, sizes_in
+from infraredcity.storage import TEMPORARY_PREFIX, write_atomic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +46,6 @@ class Making:
         """sha256 over all it is made from."""
         return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()
 
-    def held(self) -> AbstractContextManager[None]:
-        """Its folder, held for this process alone where that can be done."""
-        return nullcontext() if isinstance(self.out, FarPath) else lock_folder(self.out)
-
     def write_record(self, report: Mapping[str, Any] | None) -> None:
         """Write the record: None before the first shard, the report after all else."""
         record = {
@@ -64,7 +60,7 @@ class Making:
     def standing(self, *, overwrite: bool) -> dict[str, Any] | None:
         """The report of the same set if it stands in `out` whole; otherwise the place is cleared, or found to be taken.
 
-        The caller holds the folder, see `held`.
+        The caller holds the folder's lock.
 
         Raises:
             OutputError: Another set, or shards that no record knows, stand there, and `overwrite` is not given.

@@ -26,6 +26,7 @@ from infraredcity.places import Place
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.shards import Copied
 from infraredcity.similarity import DuplicateRun, Leakage
+from infraredcity.storage import lock_folder
 
 REPORT_NAME = "lite.json"
 SAMPLES_PER_SHARD = 256
@@ -320,7 +321,7 @@ def build(
         inputs={"recipe": asdict(scaled), "clips": {clip: index.rows_hash() for clip, index in indexes.items()}},
         folders=folders,
     )
-    with making.held():
+    with lock_folder(out):
         standing = making.standing(overwrite=overwrite)
         if standing is not None:
             return _report_of(standing, out)

@@ -45,7 +45,7 @@ from infraredcity.report_facts import (
 from infraredcity.report_frames import (
     ClipSamples,
     FrameReader,
-    Place,
+    SampleAt,
     clips_of,
     column,
     is_marked,
@@ -173,7 +173,7 @@ def make_sheets(
         root, parts, what="report: thumbnails", total=len(places) + len(pairs), on_progress=on_progress
     )
 
-    def look(group: Sequence[Place], data: Sequence[bytes]) -> Thumbnail:
+    def look(group: Sequence[SampleAt], data: Sequence[bytes]) -> Thumbnail:
         return _thumbnail(parts, group[0], data[0], stretches)
 
     made = reader.each([[place] for place in [*places, *pairs]], look)
@@ -407,7 +407,7 @@ def _gray(data: bytes, name: str, stretch: ToneMap | None) -> np.ndarray:
     return picture
 
 
-def _stretch(reader: FrameReader, chosen: Sequence[Place]) -> ToneMap | None:
+def _stretch(reader: FrameReader, chosen: Sequence[SampleAt]) -> ToneMap | None:
     """Which counts of a clip of 16 bits are shown black and white; None for clips of 8 bits.
 
     What cannot be read is told when the levels are measured, so it is no problem here.
@@ -432,8 +432,8 @@ def _stretch(reader: FrameReader, chosen: Sequence[Place]) -> ToneMap | None:
     return fit_tone(counts.histogram, "percentile", percentiles=_TONE_PERCENTILES)
 
 
-def _levels(reader: FrameReader, facts: ClipFacts, chosen: Sequence[Place], stretch: ToneMap | None) -> Levels:
-    def look(group: Sequence[Place], data: Sequence[bytes]) -> np.ndarray:
+def _levels(reader: FrameReader, facts: ClipFacts, chosen: Sequence[SampleAt], stretch: ToneMap | None) -> Levels:
+    def look(group: Sequence[SampleAt], data: Sequence[bytes]) -> np.ndarray:
         return np.bincount(_gray(data[0], reader.key(group[0]), stretch).ravel(), minlength=256)
 
     seen = reader.each([[place] for place in chosen], look)
@@ -464,7 +464,7 @@ def _motion(reader: FrameReader, facts: ClipFacts, clip: ClipSamples, stretch: T
     followed = np.flatnonzero(clip.has_next)
     firsts = clip.places(followed[spread(len(followed), per_clip)])
 
-    def look(group: Sequence[Place], data: Sequence[bytes]) -> float:
+    def look(group: Sequence[SampleAt], data: Sequence[bytes]) -> float:
         one, other = (
             _gray(each, reader.key(place), stretch).astype(np.int16) for place, each in zip(group, data, strict=True)
         )
@@ -475,7 +475,7 @@ def _motion(reader: FrameReader, facts: ClipFacts, clip: ClipSamples, stretch: T
             )
         return round(float(np.abs(one - other).mean()), 3)
 
-    seen = reader.each([[place, Place(place.part, place.row + 1)] for place in firsts], look)
+    seen = reader.each([[place, SampleAt(place.part, place.row + 1)] for place in firsts], look)
     read = [(place, difference) for place, difference in zip(firsts, seen, strict=True) if difference is not None]
     differences = [difference for _, difference in read]
     return Motion(
@@ -653,7 +653,7 @@ def _leakage_on_record(root: places.Place, manifest_hash: str) -> tuple[similari
         return None  # no Lite set, or a problem that `_kind` told
 
 
-def _find(parts: Sequence[Part], key: str, split: str) -> Place:
+def _find(parts: Sequence[Part], key: str, split: str) -> SampleAt:
     """The sample of that key in a part of that split; `similarity` found it there."""
     clip_id, frame_index = parse_key(key)
     for number, part in enumerate(parts):
@@ -661,11 +661,13 @@ def _find(parts: Sequence[Part], key: str, split: str) -> Place:
             of_clip = part.index.clip == part.index.clips.index(clip_id)
             rows = np.flatnonzero(of_clip & (part.index.frame_index == frame_index))
             if len(rows):
-                return Place(number, int(rows[0]))
+                return SampleAt(number, int(rows[0]))
     raise AssertionError(f"{key} is in no {split} part")
 
 
-def _thumbnail(parts: Sequence[Part], place: Place, data: bytes, stretches: Mapping[str, ToneMap | None]) -> Thumbnail:
+def _thumbnail(
+    parts: Sequence[Part], place: SampleAt, data: bytes, stretches: Mapping[str, ToneMap | None]
+) -> Thumbnail:
     part, row = parts[place.part], place.row
     index = part.index
     clip_id = index.clips[int(index.clip[row])]

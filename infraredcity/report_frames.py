@@ -24,7 +24,7 @@ _Seen = TypeVar("_Seen")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SampleAt:
     """A sample: number of its part, and row of the part's index."""
 
     part: int
@@ -49,10 +49,10 @@ class ClipSamples:
     frame_index: np.ndarray
     has_next: np.ndarray
 
-    def places(self, chosen: np.ndarray) -> list[Place]:
+    def places(self, chosen: np.ndarray) -> list[SampleAt]:
         """The samples at i64 [M], places in the columns."""
         return [
-            Place(part, row) for part, row in zip(self.part[chosen].tolist(), self.row[chosen].tolist(), strict=True)
+            SampleAt(part, row) for part, row in zip(self.part[chosen].tolist(), self.row[chosen].tolist(), strict=True)
         ]
 
 
@@ -90,7 +90,7 @@ class FrameReader:
         self._problems: dict[str, int] = {}
 
     def each(
-        self, groups: Sequence[Sequence[Place]], look: Callable[[Sequence[Place], Sequence[bytes]], _Seen]
+        self, groups: Sequence[Sequence[SampleAt]], look: Callable[[Sequence[SampleAt], Sequence[bytes]], _Seen]
     ) -> list[_Seen | None]:
         """What `look` makes of the pictures of each group, in order; None where one of them cannot be read or understood.
 
@@ -110,7 +110,7 @@ class FrameReader:
                     }
 
                     def attempt(
-                        group: Sequence[Place], files: Mapping[int, ShardFiles] = files
+                        group: Sequence[SampleAt], files: Mapping[int, ShardFiles] = files
                     ) -> _Seen | InfraredCityError:
                         bad = next((bad for place in group if (bad := self.bad_shard(place)) is not None), None)
                         if bad is not None:
@@ -132,11 +132,11 @@ class FrameReader:
                     on_progress(Progress(what=what, done=self._done, total=total))
         return seen
 
-    def key(self, place: Place) -> str:
+    def key(self, place: SampleAt) -> str:
         """The key of a sample."""
         return self.parts[place.part].index.key(place.row)
 
-    def bad_shard(self, place: Place) -> ShardError | None:
+    def bad_shard(self, place: SampleAt) -> ShardError | None:
         """What is wrong with the shard of a sample, if it is missing or of another size."""
         return self.bad_shards.get((place.part, int(self.parts[place.part].index.shard[place.row])))
 
@@ -223,7 +223,7 @@ def is_marked(parts: Sequence[Part], clip: ClipSamples) -> np.ndarray:
     return marked
 
 
-def times_of(parts: Sequence[Part], places: Sequence[Place], facts: ClipFacts) -> tuple[float, ...]:
+def times_of(parts: Sequence[Part], places: Sequence[SampleAt], facts: ClipFacts) -> tuple[float, ...]:
     """Presentation times in seconds, to the microsecond, of samples of one clip."""
     base = Fraction(facts.time_base)
     return tuple(round(float(int(parts[place.part].index.pts[place.row]) * base), 6) for place in places)

@@ -16,6 +16,7 @@ from infraredcity.errors import ManifestError, OutputError
 from infraredcity.manifest import COLUMN_KINDS, COLUMNS, Columns
 from infraredcity.places import Place
 from infraredcity.progress import OnProgress, Progress
+from infraredcity.storage import lock_folder
 
 REPORT_NAME = "shards.json"
 FORMAT = "infraredcity-shards-1"
@@ -239,7 +240,7 @@ def write(
         },
         folders=[each.part.name for each in chosen],
     )
-    with making.held():
+    with lock_folder(out):
         standing = making.standing(overwrite=overwrite)
         if standing is not None:
             return _report_of(standing, out)
