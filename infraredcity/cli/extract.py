@@ -109,10 +109,8 @@ def extract_command(
         raise click.UsageError("--part is a part of a --plan; name that one too")
     from infraredcity.executors.local import extract_clip
 
-    if bool(clip_ids) == all_clips:
-        raise click.UsageError("name clips with --clip, or take all with --all")
     config = config_of(settings)
-    clips = chosen_clips(load_catalog(clips_dir, clips_file), clip_ids, all_clips, video)
+    clips = chosen_clips(clip_ids, all_clips, clips_dir, clips_file, video)
     progress = ProgressLine()
     rows: list[dict[str, object]] = []
     for clip in clips:

@@ -12,7 +12,6 @@ from infraredcity.cli.options import (
     ProgressLine,
     format_bytes,
     json_option,
-    load_catalog,
     print_json,
     tell_traffic,
 )
@@ -53,10 +52,8 @@ def plan_command(
     """
     from infraredcity.executors.parts import make_plan
 
-    if bool(clip_ids) == all_clips:
-        raise click.UsageError("name clips with --clip, or take all with --all")
     config = config_of(settings)
-    clips = chosen_clips(load_catalog(clips_dir, clips_file), clip_ids, all_clips, video)
+    clips = chosen_clips(clip_ids, all_clips, clips_dir, clips_file, video)
     plan = make_plan(clips, config, out, num_parts=num_parts, overwrite=overwrite, on_progress=ProgressLine())
     tell_traffic()
     if as_json:

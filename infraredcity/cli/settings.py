@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
-from infraredcity.catalog import CLIPS_VARIABLE, Catalog, Clip, with_video
-from infraredcity.cli.options import FILE_OR_URL, parse_size, where_clips_are
+from infraredcity.catalog import CLIPS_VARIABLE, Clip, with_video
+from infraredcity.cli.options import FILE_OR_URL, load_catalog, parse_size, where_clips_are
 from infraredcity.errors import CatalogError
 from infraredcity.images import FITS, IMAGE_FORMATS, POLARITY_CHOICES
 from infraredcity.places import Place
@@ -106,17 +106,21 @@ def extraction_settings(command: _Command) -> _Command:
     return command
 
 
-def chosen_clips(catalogue: Catalog, clip_ids: Sequence[str], all_clips: bool, video: Place | None) -> list[Clip]:
-    """The clips that the options name, after a look whether their files are there.
+def chosen_clips(
+    clip_ids: Sequence[str], all_clips: bool, clips_dir: Place | None, clips_file: Place | None, video: Place | None
+) -> list[Clip]:
+    """The clips that the options of `which_clips` name, after a look whether their files are there.
 
     Raises:
         CatalogError: A clip is not in the catalogue, or a file of it is not named or not there.
+        RemoteError: A far file or folder cannot be reached.
     """
     if bool(clip_ids) == all_clips:
         raise click.UsageError("name clips with --clip, or take all with --all")
+    if video is not None and len(clip_ids) != 1:
+        raise click.UsageError("--video is the file of one clip: name that one with --clip")
+    catalogue = load_catalog(clips_dir, clips_file)
     if video is not None:
-        if len(clip_ids) != 1:
-            raise click.UsageError("--video is the file of one clip: name that one with --clip")
         catalogue = with_video(catalogue, clip_ids[0], video)
     clips = list(catalogue) if all_clips else [catalogue[clip_id] for clip_id in dict.fromkeys(clip_ids)]
     unnamed = [clip.clip_id for clip in clips if not clip.paths]
