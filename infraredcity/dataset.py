@@ -17,7 +17,8 @@ from infraredcity import manifest
 from infraredcity.errors import ManifestError, RemoteError
 from infraredcity.index import BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.manifest import ClipFacts, Columns
-from infraredcity.places import FarPath, Place, sizes_in, walk
+from infraredcity.places import FarPath, Place, size_of, sizes_in, walk
+from infraredcity.remote import READ_ONLY_SCHEMES
 from infraredcity.threads import in_order, threads_for
 
 RECORD_NAMES = ("lite.json", "shards.json", "import.json")
@@ -155,19 +156,12 @@ def open_dataset(root: Place) -> list[Part]:
 
 def shard_sizes(part: Part) -> dict[str, int]:
     """The shards of a part that are there, with their bytes: from one listing, or asked one by one over http."""
-    if not isinstance(part.path, FarPath) or part.path.scheme not in ("http", "https"):
+    if not isinstance(part.path, FarPath) or part.path.scheme not in READ_ONLY_SCHEMES:
         there = sizes_in(part.path)
         return {info.name: there[info.name] for info in part.index.shards if info.name in there}
     names = [info.name for info in part.index.shards]
-    sizes = in_order(_size_of, (part.path / name for name in names), num_threads=threads_for(part.path), name="sizes")
+    sizes = in_order(size_of, (part.path / name for name in names), num_threads=threads_for(part.path), name="sizes")
     return {name: size for name, size in zip(names, sizes, strict=True) if size is not None}
-
-
-def _size_of(path: Place) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
 
 
 def rows_of(parts: Sequence[Part]) -> Columns:

@@ -31,7 +31,7 @@ from infraredcity.images import encode, invert, suffix_of
 from infraredcity.index import IndexEntry, ShardInfo, key_of
 from infraredcity.markers import SegmentHead, SegmentRows
 from infraredcity.merge import ExtractReport, Hang, difference, gaps_of, merge
-from infraredcity.places import FarPath, Place, sizes_in
+from infraredcity.places import FarPath, Place, size_of, sizes_in
 from infraredcity.plan import ExtractConfig, Segment, segment_of, segments
 from infraredcity.shard_writer import open_shard
 from infraredcity.storage import TEMPORARY_PREFIX, remove_temporaries, write_atomic
@@ -585,7 +585,7 @@ def _write_files(
     entries: list[IndexEntry] = []
     for still in stills.below(segment.frames.stop_frame):
         marker.add(still, 0)
-        write_atomic(_file_of(job, still.frame_index), still.data)
+        write_atomic(job.folder / markers.still_name(job.clip.clip_id, still.frame_index, job.config), still.data)
         entries.append(
             IndexEntry(
                 frame_index=still.frame_index,
@@ -600,10 +600,6 @@ def _write_files(
             on_frames(1)
     info = ShardInfo(name=".", num_samples=len(entries), size_bytes=sum(entry.size for entry in entries), sha256="")
     marker.write(info if entries else None, entries, dropped)
-
-
-def _file_of(job: ExtractJob, frame_index: int) -> Place:
-    return job.folder / f"{key_of(job.clip.clip_id, frame_index)}.{suffix_of(job.config.image_format)}"
 
 
 def _facts_maker(job: ExtractJob) -> Callable[[_Still], bytes]:
@@ -639,34 +635,19 @@ def _neighbours(todo: Sequence[Segment]) -> list[list[Segment]]:
 
 
 def _is_done(job: ExtractJob, segment: Segment) -> bool:
-    path = markers.marker_of(job.folder, segment.number)
     try:
-        if job.config.to == "shards":
-            head = markers.read_head(path)
-        else:
-            head, rows = markers.read(path)
+        head = markers.read_head(markers.marker_of(job.folder, segment.number))
     except OutputError:
         return False
-    if head.claim != job.identity:
-        raise OutputError(
-            f"{path}: was written under other settings or from other files (claim {head.claim[:12]}, expected "
-            f"{job.identity[:12]}); delete it, or use another --out"
-        )
-    if head.shard is None:
-        return head.num_missing == len(segment.frames)
-    if job.config.to == "shards":
-        return _size_of(job.folder / head.shard.name) == head.shard.size_bytes
-    return all(
-        _size_of(_file_of(job, frame_index)) == size
-        for frame_index, size in zip(rows.frame_index, rows.size, strict=True)
+    markers.check_claim(job.folder, head, job.identity)
+    return markers.is_whole(
+        job.folder,
+        head,
+        clip_id=job.clip.clip_id,
+        clip_frames=job.video.num_frames,
+        config=job.config,
+        size_of=lambda name: size_of(job.folder / name),
     )
-
-
-def _size_of(path: Place) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return -1
 
 
 def versions_here() -> dict[str, str]:

@@ -8,7 +8,7 @@ columns (`SegmentRows`; enough to build index and manifest without opening a sha
 import base64
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ import numpy as np
 
 from infraredcity.dataset import MARKERS
 from infraredcity.errors import OutputError
-from infraredcity.index import ShardInfo
+from infraredcity.images import suffix_of
+from infraredcity.index import ShardInfo, key_of
 from infraredcity.places import FarPath, Place, folder_listing
+from infraredcity.plan import ExtractConfig, segment_of
 from infraredcity.storage import write_atomic
 
 FORMAT = "infraredcity-segment-1"
@@ -222,6 +224,51 @@ def read_all(folder: Place, numbers: Sequence[int]) -> Iterator[tuple[SegmentHea
     """
     for _, marker in _in_order(folder, numbers, read):
         yield marker
+
+
+def check_claim(folder: Place, head: SegmentHead, identity: str) -> None:
+    """OutputError where a segment was written under other settings or from other files than the work of this identity."""
+    if head.claim != identity:
+        raise OutputError(
+            f"{marker_of(folder, head.number)}: was written under another plan or other settings (claim {head.claim[:12]}, "
+            f"expected {identity[:12]}); delete it, or use the plan and the folder that belong together"
+        )
+
+
+def is_whole(
+    folder: Place,
+    head: SegmentHead,
+    *,
+    clip_id: str,
+    clip_frames: int,
+    config: ExtractConfig,
+    size_of: Callable[[str], int | None],
+) -> bool:
+    """Whether what a marker speaks of is there, in the size that it says.
+
+    Args:
+        folder: The clip's folder.
+        head: What the marker says.
+        clip_id: The clip.
+        clip_frames: Frames of the whole clip.
+        config: What is written.
+        size_of: Bytes of a file of that folder by its name; None where it is not there.
+    """
+    if head.shard is None:
+        return head.num_missing == len(segment_of(clip_id, clip_frames, config, head.number).frames)
+    if config.to == "shards":
+        return size_of(head.shard.name) == head.shard.size_bytes
+    try:
+        _, rows = read(marker_of(folder, head.number))
+    except OutputError:
+        return False
+    names = [still_name(clip_id, frame_index, config) for frame_index in rows.frame_index]
+    return all(size_of(name) == size for name, size in zip(names, rows.size, strict=True))
+
+
+def still_name(clip_id: str, frame_index: int, config: ExtractConfig) -> str:
+    """The file of a frame where plain files are written."""
+    return f"{key_of(clip_id, frame_index)}.{suffix_of(config.image_format)}"
 
 
 def _in_order(folder: Place, numbers: Sequence[int], read_one: Any) -> Iterator[tuple[int, Any]]:

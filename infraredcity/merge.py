@@ -184,11 +184,7 @@ class _Gathered:
 
     def add(self, head: SegmentHead, rows: SegmentRows) -> None:
         """One more segment."""
-        if head.claim != self._identity:
-            raise OutputError(
-                f"{self._path(head)}: was written under other settings or from other files (claim {head.claim[:12]}, expected "
-                f"{self._identity[:12]}); delete that marker, then run its part again"
-            )
+        markers.check_claim(self._folder, head, self._identity)
         claim = self._claim
         num_frames = len(segment_of(claim.clip.clip_id, claim.num_frames, claim.config, head.number).frames)
         if len(rows) + len(rows.missing) != num_frames:

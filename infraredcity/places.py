@@ -190,10 +190,6 @@ class FarPath:
         """Whether a folder is there; an object store knows no empty ones."""
         return kind(self.url, self._options) == "folder"
 
-    def is_symlink(self) -> bool:
-        """Never."""
-        return False
-
     def iterdir(self) -> Iterator["FarPath"]:
         """What lies directly in it, in order of the names."""
         for name in sorted(listing(self.url, self._options)):
@@ -250,6 +246,14 @@ def place(location: str | Path | FarPath) -> Place:
 def is_far(location: Place) -> bool:
     """Whether a place is behind a URL."""
     return isinstance(location, FarPath)
+
+
+def size_of(path: Place) -> int | None:
+    """The bytes of a file; None where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def sizes_in(folder: Place) -> dict[str, int]:

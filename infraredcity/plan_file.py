@@ -8,6 +8,7 @@ options give the same bytes, whoever plans; nothing in it is a time, a host, or 
 import hashlib
 import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ class PlannedClip:
     @property
     def clip_id(self) -> str:
         """The clip's id."""
-        return self.claim.clip.clip_id
+        return self.clip.clip_id
 
     @property
     def num_segments(self) -> int:
@@ -121,11 +122,10 @@ class Plan:
     @property
     def num_ranks(self) -> int:
         """How many ranks of a training can each have a shard of its own of every modality."""
-        by_modality: dict[str, int] = {}
+        num_shards: Counter[str] = Counter()
         for clip in self.clips:
-            modality = clip.claim.clip.modality
-            by_modality[modality] = by_modality.get(modality, 0) + clip.num_segments
-        return min(by_modality.values())
+            num_shards[clip.clip.modality] += clip.num_segments
+        return min(num_shards.values())
 
     def __getitem__(self, clip_id: str) -> PlannedClip:
         """The clip of that id; it is one of the plan."""

@@ -13,12 +13,11 @@ from infraredcity.claim import read as read_claim
 from infraredcity.errors import OutputError
 from infraredcity.executors.local import Counter, Executor, fit_tone, write_segments
 from infraredcity.extract import ExtractJob
-from infraredcity.images import ImageFormat, suffix_of
-from infraredcity.index import key_of
+from infraredcity.images import ImageFormat
 from infraredcity.markers import SegmentHead
 from infraredcity.merge import ExtractReport, merge
 from infraredcity.places import FarPath, Place, place, sizes_in
-from infraredcity.plan import DEADLINE_S, ExtractConfig, segment_of
+from infraredcity.plan import DEADLINE_S, ExtractConfig
 from infraredcity.plan_file import PLAN_NAME, Estimate, Plan, PlannedClip
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.storage import lock_folder
@@ -226,12 +225,15 @@ def run_part(
             executor(job, some, deadline_s=deadline_s, on_frames=counter.add)
         elif some:
             write_segments(job, some, workers=workers, deadline_s=deadline_s, on_frames=counter.add)
-    heads = [
-        head
-        for job in jobs
-        for _, head in markers.read_heads(job.folder, [segment.number for segment in job.segments])
-        if head is not None
-    ]
+    heads: list[SegmentHead] = []
+    for job in jobs:
+        for number, head in markers.read_heads(job.folder, [segment.number for segment in job.segments]):
+            if head is None:
+                raise OutputError(
+                    f"{markers.marker_of(job.folder, number)}: was written and is not seen here; see whether {out} is one folder "
+                    "for all machines, then run the part again"
+                )
+            heads.append(head)
     return PartReport(
         part=part,
         num_parts=plan.num_parts,
@@ -303,30 +305,20 @@ def _done(clip: PlannedClip, folder: Place, *, quick: bool) -> Iterator[bool]:
     if quick:
         yield from (number in marked for number in numbers)
         return
-    sizes, identity = sizes_in(folder), clip.claim.identity
+    sizes, identity, claim = sizes_in(folder), clip.claim.identity, clip.claim
     found = markers.read_heads(folder, [number for number in numbers if number in marked])
     for number in numbers:
         head = next(found)[1] if number in marked else None
-        yield head is not None and _is_whole(clip, folder, number, head, identity, sizes)
-
-
-def _is_whole(
-    clip: PlannedClip, folder: Place, number: int, head: SegmentHead, identity: str, sizes: dict[str, int]
-) -> bool:
-    """Whether what a marker speaks of is there."""
-    if head.claim != identity:
-        raise OutputError(
-            f"{markers.marker_of(folder, number)}: was written under another plan (claim {head.claim[:12]}, expected "
-            f"{identity[:12]}); delete it, or use the plan and the folder that belong together"
+        if head is not None:
+            markers.check_claim(folder, head, identity)
+        yield head is not None and markers.is_whole(
+            folder,
+            head,
+            clip_id=clip.clip_id,
+            clip_frames=claim.num_frames,
+            config=claim.config,
+            size_of=sizes.get,
         )
-    claim = clip.claim
-    if head.shard is None:
-        return head.num_missing == len(segment_of(clip.clip_id, claim.num_frames, claim.config, number).frames)
-    if claim.config.to == "shards":
-        return sizes.get(head.shard.name) == head.shard.size_bytes
-    _, rows = markers.read(markers.marker_of(folder, number))
-    names = [f"{key_of(clip.clip_id, frame)}.{suffix_of(claim.config.image_format)}" for frame in rows.frame_index]
-    return all(sizes.get(name) == size for name, size in zip(names, rows.size, strict=True))
 
 
 def finalize(out: Place, *, on_progress: OnProgress | None = None) -> tuple[Status, list[ExtractReport]]:

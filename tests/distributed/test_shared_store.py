@@ -82,6 +82,10 @@ class Site:
         found = [re.fullmatch(rf"PUT /out/set/{CLIP}/segments/(\d+)\.jsonl.*", line) for line in self.store.requests()]
         return {int(each[1]) for each in found if each}
 
+    def wait_for(self, segments: set[int], *, at_least: int, within_s: float) -> None:
+        """Wait until so many of these segments were said to be done."""
+        wait_until(lambda: len(self.sent_markers() & segments) >= at_least, within_s=within_s, what=self.cluster.said)
+
     def outstanding(self, node: Node) -> list[int]:
         """What `status` prints there."""
         lines = self.run(node, "status", OUT, code=3).splitlines()
@@ -119,7 +123,7 @@ def test_the_other_machine_does_what_one_that_lost_power_left(site: Site, shelf:
     assert "3 parts of 10 to 10 segments" in said
     site.part(first, 0, "--workers", 0)
     site.part(second, 1, "--workers", 0)
-    wait_until(lambda: len(site.sent_markers() & {*range(10)}) >= 2, within_s=60, what=site.cluster.said)
+    site.wait_for({*range(10)}, at_least=2, within_s=60)
     first.lose_power()
     assert second.wait(60) == 0, second.said()
     assert site.outstanding(second) == [0, 2]
@@ -150,7 +154,7 @@ def test_machines_that_lose_power_again_and_again_end_with_the_bytes_of_one_proc
         site.part(gone, left[0], "--workers", 2)
         site.part(stays, left[-1], "--workers", 1)
         mine = {*range(20 * left[0], 20 * left[0] + 20)} - done
-        wait_until(lambda: len(site.sent_markers() & mine) >= 3, within_s=100, what=site.cluster.said)  # noqa: B023
+        site.wait_for(mine, at_least=3, within_s=100)
         gone.lose_power()
         assert stays.wait(200) == 0, site.cluster.said()
         left = site.outstanding(stays)

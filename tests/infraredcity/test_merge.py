@@ -90,7 +90,7 @@ def test_a_marker_with_a_frame_less_is_refused(clip: Path) -> None:
 def test_a_marker_of_other_work_is_refused(clip: Path) -> None:
     rewrite(clip, 1, lambda head, rows: (replace(head, claim="ab" * 32), rows))
     with pytest.raises(
-        OutputError, match=r"000001\.jsonl: was written under other settings or from other files \(claim ab"
+        OutputError, match=r"000001\.jsonl: was written under another plan or other settings \(claim ab"
     ):
         merged(clip)
 

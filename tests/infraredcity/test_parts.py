@@ -161,6 +161,22 @@ def test_a_clip_that_was_named_here_is_taken_instead_of_the_planned_place(shelf:
     assert report.new_frames == 25
 
 
+def test_a_part_whose_segments_are_not_seen_here_is_no_part_that_is_done(clip: Clip, tmp_path: Path) -> None:
+    """As where nodes have two disks under one name: the executor wrote elsewhere."""
+
+    def elsewhere(
+        job: ExtractJob, todo: Sequence[Segment], *, deadline_s: float, on_frames: Callable[[int], None]
+    ) -> ExtractJob:
+        on_frames(sum(len(segment.frames) for segment in todo))
+        return job
+
+    plan = make_plan([clip], CONFIG, tmp_path, num_parts=2)
+    with pytest.raises(
+        OutputError, match=r"000000\.jsonl: was written and is not seen here; see whether .* is one folder"
+    ):
+        run_part(plan, 0, {}, tmp_path, executor=elsewhere)
+
+
 def test_planning_again_keeps_what_is_done_when_the_clip_has_another_name_by_now(shelf: Shelf, tmp_path: Path) -> None:
     first, again = tmp_path / "first.mp4", tmp_path / "again.mp4"
     shutil.copy(shelf.gray, first)

@@ -506,8 +506,8 @@ def test_a_part_of_another_plan_is_refused(shelf: Shelf, run: Commands, tmp_path
         "city_clear: belongs to other work: quality 95, not 90; use the plan that was made for it, or another --out"
         in line
     )
-    assert "was written under another plan (claim " in only_line(run.status(tmp_path / "a"))
-    assert "was written under another plan (claim " in only_line(run.finalize(tmp_path / "a"))
+    assert "was written under another plan or other settings (claim " in only_line(run.status(tmp_path / "a"))
+    assert "was written under another plan or other settings (claim " in only_line(run.finalize(tmp_path / "a"))
     assert changed(before, tree(tmp_path / "a")) == []
 
 
@@ -516,12 +516,14 @@ def test_a_marker_of_other_work_is_refused(shelf: Shelf, run: Commands, tmp_path
     run.parts(tmp_path, "0-3")
     head, rows = markers.read(markers.marker_of(tmp_path / CLIP, 0))
     markers.write(tmp_path / CLIP, replace(head, claim="ab" * 32), rows)
-    assert "000000.jsonl: was written under another plan (claim abababababab, expected " in only_line(
+    assert "000000.jsonl: was written under another plan or other settings (claim abababababab, expected " in only_line(
         run.status(tmp_path)
     )
-    assert "000000.jsonl: was written under another plan (claim abababababab" in only_line(run.finalize(tmp_path))
+    assert "000000.jsonl: was written under another plan or other settings (claim abababababab" in only_line(
+        run.finalize(tmp_path)
+    )
     line = only_line(run.part(tmp_path, "--part", 0))
-    assert "000000.jsonl: was written under other settings or from other files (claim abababababab, expected " in line
+    assert "000000.jsonl: was written under another plan or other settings (claim abababababab, expected " in line
     assert "delete it" in line
 
 
