@@ -20,6 +20,7 @@ from infraredcity.cli.options import (
     load_catalog,
     print_json,
     tell_traffic,
+    traffic_told,
 )
 from infraredcity.cli.settings import SETTING_NAMES, chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.errors import InfraredCityError, OutputError
@@ -130,7 +131,7 @@ def extract_command(
         click.echo(report_line(report), err=True)
     tell_traffic()
     if as_json:
-        print_json({"reports": rows})
+        print_json({"reports": rows, **traffic_told()})
     sys.exit(exit_code([str(row["status"]) for row in rows]))
 
 
@@ -191,7 +192,7 @@ def _do_part(
     )
     tell_traffic()
     if as_json:
-        print_json(asdict(report))
+        print_json({**asdict(report), **traffic_told()})
 
 
 def part_number(part: int | None, environment: Mapping[str, str]) -> int:

@@ -68,7 +68,7 @@ def make_lite_command(
         on_progress=ProgressLine(),
     )
     if as_json:
-        print_json({**asdict(report), **traffic_told(source, out)})
+        print_json({**asdict(report), **traffic_told()})
         tell_traffic()
         return
     click.echo(f"{'folder':28} {'clip':18} {'weather':9} {'split':6} {'frames':>7} {'runs':>5} {'shards':>6}")

@@ -96,9 +96,10 @@ def tell_traffic() -> None:
     click.echo(f"moved {' and '.join(ways or [received])} other machines in {requests}", err=True)
 
 
-def traffic_told(*places: Place) -> dict[str, Any]:
-    """The same for JSON, where one of the places that a command worked on is far."""
-    return {"traffic": asdict(_moved())} if any(map(is_far, places)) else {}
+def traffic_told() -> dict[str, Any]:
+    """The same for JSON; nothing where nothing was moved."""
+    moved = _moved()
+    return {"traffic": asdict(moved)} if moved.num_requests else {}
 
 
 class ProgressLine:

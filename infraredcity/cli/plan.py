@@ -14,6 +14,7 @@ from infraredcity.cli.options import (
     json_option,
     print_json,
     tell_traffic,
+    traffic_told,
 )
 from infraredcity.cli.settings import chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.places import Place
@@ -57,7 +58,7 @@ def plan_command(
     plan = make_plan(clips, config, out, num_parts=num_parts, overwrite=overwrite, on_progress=ProgressLine())
     tell_traffic()
     if as_json:
-        print_json({"plan": str(out / PLAN_NAME), **plan_facts(plan)})
+        print_json({"plan": str(out / PLAN_NAME), **plan_facts(plan), **traffic_told()})
         return
     for line in plan_lines(plan):
         click.echo(line)
@@ -151,7 +152,7 @@ def status_command(folder: Place, quick: bool, as_json: bool) -> None:
         )
     tell_traffic()
     if as_json:
-        print_json(asdict(found))
+        print_json({**asdict(found), **traffic_told()})
     elif found.array:
         click.echo(found.array)
     sys.exit(_PARTIAL if found.array else 0)
@@ -180,7 +181,7 @@ def finalize_command(folder: Place, as_json: bool) -> None:
     tell_traffic()
     rows = [{**asdict(report), "status": status_of(report)} for report in reports]
     if as_json:
-        print_json({"status": asdict(found), "reports": rows})
+        print_json({"status": asdict(found), "reports": rows, **traffic_told()})
     elif found.array:
         click.echo(found.array)
     sys.exit(_PARTIAL if found.array else exit_code([str(row["status"]) for row in rows]))

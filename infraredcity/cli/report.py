@@ -46,7 +46,7 @@ def report_command(folder: Place, output: Path | None, num_thumbnails: int, as_j
     progress = ProgressLine()
     numbers = report.measure(folder, parts, on_progress=progress)
     if as_json:
-        print_json({"folder": str(folder), **asdict(numbers), **traffic_told(folder)})
+        print_json({"folder": str(folder), **asdict(numbers), **traffic_told()})
         if output is None:
             click.echo(f"{folder}: {numbers.num_samples:,} samples, {_problems(numbers.num_problems)}", err=True)
             tell_traffic()

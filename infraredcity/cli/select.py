@@ -94,7 +94,7 @@ def select_command(
                 "manifest_hash": manifest.rows_hash(rows),
                 "parts": {each.part.name: len(each.rows) for each in chosen},
                 "output": None if output is None else str(output),
-                **traffic_told(folder),
+                **traffic_told(),
             }
         )
     elif output is None:
@@ -155,7 +155,7 @@ def _write(
         chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, on_progress=ProgressLine()
     )
     if as_json:
-        print_json({**asdict(report), **traffic_told(folder, out)})
+        print_json({**asdict(report), **traffic_told()})
     else:
         _print_parts(report)
     state = "written" if report.is_new else "nothing to do"

@@ -46,7 +46,7 @@ def verify_command(folder: Place, published: bool, decode: DecodeChoice, quick: 
     """
     report = verify(folder, published=published, decode=decode, quick=quick, on_progress=ProgressLine())
     if as_json:
-        print_json({**asdict(report), "is_as_it_should_be": not report.findings, **traffic_told(folder)})
+        print_json({**asdict(report), "is_as_it_should_be": not report.findings, **traffic_told()})
     else:
         _print(report)
     tell_traffic()

@@ -96,6 +96,25 @@ def only_line(ran: Ran, code: int = 1) -> str:
     return line
 
 
+def test_json_says_what_was_moved_where_something_was(
+    shelf: Shelf, run: Commands, memory: FarPath, tmp_path: Path
+) -> None:
+    told = [
+        run.plan(memory, shelf.gray, "--json"),
+        run.part(memory, "--part", 0, "--json"),
+        run.status(memory, "--json"),
+    ]
+    for ran in told:
+        moved = ran.json["traffic"]
+        assert moved["num_requests"] > 0
+        assert f"in {moved['num_requests']:,} requests" in ran.stderr
+    assert told[0].json["traffic"]["sent_bytes"] > 0
+    assert told[1].json["traffic"]["sent_bytes"] > told[1].json["size_bytes"] > 0
+    near = run.plan(tmp_path, shelf.gray, "--json")
+    assert "traffic" not in near.json
+    assert "moved" not in near.stderr
+
+
 # The union is what one process writes.
 
 
