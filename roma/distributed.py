@@ -1,6 +1,7 @@
 """Which process of a training this is, what the processes say to each other, and who is to blame when they stop."""
 
 import fcntl
+import gc
 import inspect
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import secrets
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Before there is a process group: DDP imports it later, and its functions then hold that group as a default value for ever.
+import torch.distributed.nn
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # torch does not mark its exports
 from torch.distributed.rendezvous import rendezvous
@@ -63,7 +68,7 @@ class World:
             self.pulse.beat(step)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over all ranks, or itself in a world of one."""
+        """The module with gradients averaged over all ranks, or itself in a world of one; must not outlive `joined`."""
         if self.world_size == 1:
             return module
         wrapper = nn.parallel.DistributedDataParallel
@@ -355,7 +360,7 @@ def joined(device: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[World]:
         blamed = pulse.blame() if _is_of_a_collective(error) else ""
         pulse.leave(blamed or f"{type(error).__name__}: {_first_line(error)}", to_blame=not blamed)
         if place.type == "cpu":  # nccl's own end could wait for kernels that never finish
-            dist.destroy_process_group()
+            _leave_group()
         if not blamed:
             raise
         raise DistributedError(
@@ -363,7 +368,25 @@ def joined(device: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[World]:
             "start the same command again to go on from the newest checkpoint"
         ) from error
     pulse.leave()
+    _leave_group()
+
+
+_groups_in_use: list[Any] = []
+"""Process groups that were left while something still held them."""
+
+
+def _leave_group() -> None:
+    """End the process group, and with it gloo's threads unless something still holds the group.
+
+    A thread that lets go of its last tensor while the interpreter goes down aborts the program ("terminate called without an active
+    exception"), so they should be gone by then. Whoever drops the last reference waits for them. That must be Python, which lets
+    them have the interpreter meanwhile: DDP's reducer would wait with it locked, for a thread that may wait for the lock.
+    """
+    gc.collect()  # what wraps modules may be part of a cycle
+    group = dist.group.WORLD
     dist.destroy_process_group()
+    if sys.getrefcount(group) > 2:  # ours, and the argument of getrefcount
+        _groups_in_use.append(group)
 
 
 def _place(device: str) -> torch.device:

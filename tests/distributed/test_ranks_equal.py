@@ -10,11 +10,14 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.roma.conftest import SMALL
+
+if TYPE_CHECKING:
+    from roma.distributed import World
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -52,40 +55,45 @@ def one_rank(job: str, result: str) -> None:
     """Take the first steps of every case, and let rank 0 write what all ranks found together."""
     import torch
 
-    from roma import data
-    from roma.config import resolve
     from roma.distributed import joined
-    from roma.step import Trainer, build_networks
 
     torch.set_num_threads(1)
-    cases = json.loads(job)
-    found = {}
     with joined("cpu", timeout_s=120.0) as world:
-        for name, case in cases.items():
-            config = resolve("tiny", mode=case["mode"], config_file=None, settings=case["settings"])
-            domains = data.open_domains(config)
-            tones = data.learn_tones(domains)
-            networks = build_networks(config, world.device)
-            trainer = Trainer(config, networks, world, tones=tones)
-            batches = data.train_batches(domains, config, world, start_step=0)
-            steps = []
-            for step in range(STEPS):
-                world.beat(step)
-                batch = next(batches)
-                done = trainer.step(batch, lr_factor=1.0, stop_requested=False)
-                assert not done.stop
-                share = batch.source.shape[0] * world.world_size / BATCH
-                names = sorted(done.losses)
-                means = world.mean(torch.stack([done.losses[each].double() for each in names]) * share)
-                norms = {"generator": gradient_norm(networks.generator)}
-                if step >= 1:
-                    norms["discriminators"] = math.hypot(*map(gradient_norm, networks.discriminators()))
-                steps.append({"losses": dict(zip(names, means.tolist(), strict=True)), "norms": norms})
-            found[name] = steps
-            batches.close()
-            domains.close()
+        found = {name: first_steps(case, world) for name, case in json.loads(job).items()}
         if world.is_leader:
             Path(result).write_text(json.dumps(found))
+
+
+def first_steps(case: dict[str, Any], world: "World") -> list[dict[str, dict[str, float]]]:
+    """Losses and gradient norms of the first steps of a case, by all ranks."""
+    import torch
+
+    from roma import data
+    from roma.config import resolve
+    from roma.step import Trainer, build_networks
+
+    config = resolve("tiny", mode=case["mode"], config_file=None, settings=case["settings"])
+    domains = data.open_domains(config)
+    tones = data.learn_tones(domains)
+    networks = build_networks(config, world.device)
+    trainer = Trainer(config, networks, world, tones=tones)
+    batches = data.train_batches(domains, config, world, start_step=0)
+    steps = []
+    for step in range(STEPS):
+        world.beat(step)
+        batch = next(batches)
+        done = trainer.step(batch, lr_factor=1.0, stop_requested=False)
+        assert not done.stop
+        share = batch.source.shape[0] * world.world_size / BATCH
+        names = sorted(done.losses)
+        means = world.mean(torch.stack([done.losses[each].double() for each in names]) * share)
+        norms = {"generator": gradient_norm(networks.generator)}
+        if step >= 1:
+            norms["discriminators"] = math.hypot(*map(gradient_norm, networks.discriminators()))
+        steps.append({"losses": dict(zip(names, means.tolist(), strict=True)), "norms": norms})
+    batches.close()
+    domains.close()
+    return steps
 
 
 @dataclass

@@ -1,0 +1,75 @@
+"""When a world is left, the threads of its collectives have ended; run as a script, this file is one rank."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.roma.conftest import SMALL
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(200)]
+
+PRETRAINING = tuple(setting for setting in SMALL if setting.startswith(("data.", "vit.")) and "layers" not in setting)
+
+
+def gloo_threads() -> int:
+    """How many threads of this process, by the names that torch gives them, are gloo's."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return sum("gloo" in name for name in names)
+
+
+def one_rank(command: str, infrared: str, visible: str, run: str) -> None:
+    """Train for a step and write how many threads gloo has before and after the end."""
+    from roma import config, pretrain, pretrain_config, trainer
+    from roma.distributed import joined
+
+    shards = [f'data.infrared=["{infrared}"]', f'data.visible=["{visible}"]', "batch_size=2", "schedule.total_steps=2"]
+    with joined("cpu", timeout_s=60.0) as world:
+        if command == "train":
+            settings = config.resolve("tiny", mode="image", config_file=None, settings=[*SMALL, *shards])
+            trainer.train(settings, Path(run), world)
+        else:
+            settings = pretrain_config.resolve("tiny", config_file=None, settings=[*PRETRAINING, *shards])
+            pretrain.pretrain(settings, Path(run), world)
+        inside = gloo_threads()
+    sys.stdout.write(json.dumps([inside, gloo_threads()]))
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_no_thread_of_gloo_outlives_the_world(command: str, shards: Path, tmp_path: Path) -> None:
+    # One that holds a tensor while the interpreter goes down aborts the process, in one end of thirty on a busy machine.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    root = Path(__file__).resolve().parents[2]
+    environment = {
+        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(root),
+    }  # fmt: skip
+    words = [
+        sys.executable, __file__, command, f"{shards}/infrared/*.tar", f"{shards}/visible/*.tar", str(tmp_path / "run"),
+    ]  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            words, env=environment | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=150) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], said
+    for out, _ in said:
+        inside, afterwards = json.loads(out)
+        assert inside >= 2
+        assert afterwards == 0
+
+
+if __name__ == "__main__":
+    one_rank(*sys.argv[1:])
