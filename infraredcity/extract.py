@@ -224,7 +224,7 @@ def claim(job: ExtractJob) -> ExtractJob:
 
 def any_done(folder: Place) -> bool:
     """Whether a segment was finished in a clip's folder."""
-    return bool(markers.numbers_in(folder))
+    return bool(markers.listed(folder))
 
 
 def fit_clip_tone(job: ExtractJob, on_alive: Callable[[int], None] = lambda _frame: None) -> ToneMap:

@@ -8,10 +8,11 @@ columns (`SegmentRows`; enough to build index and manifest without opening a sha
 import base64
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,15 @@ from infraredcity.dataset import MARKERS
 from infraredcity.errors import OutputError
 from infraredcity.images import suffix_of
 from infraredcity.index import ShardInfo, key_of
-from infraredcity.places import FarPath, Place, folder_listing
+from infraredcity.places import FarPath, Place, folder_listing, is_far
 from infraredcity.plan import ExtractConfig, segment_of
+from infraredcity.remote import UNKNOWN_BYTES
 from infraredcity.storage import write_atomic
 
 FORMAT = "infraredcity-segment-1"
 _HEAD_BYTES = 4096
 _FAR_READERS = 32
+_AT_ONCE_BYTES = 32 * 1024 * 1024
 _COLUMNS = ("frame_index", "pts", "offset", "size", "span", "json_size")
 
 
@@ -104,17 +107,20 @@ def number_of(name: str) -> int | None:
     return int(stem) if name.endswith(".jsonl") and stem.isdecimal() else None
 
 
-def numbers_in(folder: Place) -> set[int]:
-    """The segments of a clip that have a marker, by names alone: to ask for the sizes of a million files takes a while."""
+def listed(folder: Place) -> dict[int, int]:
+    """The segments of a clip that have a marker, and the marker's bytes: UNKNOWN_BYTES where a listing does not tell them.
+
+    On a disk it does not: to ask for the sizes of a million files takes a while.
+    """
     below = folder / MARKERS
-    names: list[str] = []
+    sizes: dict[str, int] = {}
     with suppress(FileNotFoundError):
         if isinstance(below, FarPath):
-            names = [*folder_listing(below)]
+            sizes = {name: size for name, size in folder_listing(below).items() if size is not None}
         else:
             with os.scandir(below) as found:
-                names = [entry.name for entry in found]
-    return {number for number in map(number_of, names) if number is not None}
+                sizes = {entry.name: UNKNOWN_BYTES for entry in found}
+    return {number: size for name, size in sizes.items() if (number := number_of(name)) is not None}
 
 
 def write(folder: Place, head: SegmentHead, rows: SegmentRows) -> None:
@@ -151,13 +157,15 @@ def _line(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, separators=(",", ":")) + "\n").encode()
 
 
-def read(path: Place) -> tuple[SegmentHead, SegmentRows]:
-    """A marker.
+def read(path: Place, size_bytes: int = UNKNOWN_BYTES) -> tuple[SegmentHead, SegmentRows]:
+    """A marker; a far one whose size is known is asked for once, not twice.
 
     Raises:
         OutputError: There is none, or it is damaged: the segment is not done.
     """
     try:
+        if isinstance(path, FarPath) and 0 <= size_bytes <= _AT_ONCE_BYTES:
+            return from_bytes(path.read_start(size_bytes), name=str(path))
         return from_bytes(path.read_bytes(), name=str(path))
     except OSError as error:
         raise _not_done(str(path), error) from error
@@ -191,17 +199,17 @@ def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
         raise _not_done(name, error) from error
 
 
-def read_head(path: Place) -> SegmentHead:
-    """What a marker says of its segment as a whole; its samples are not read.
+def read_head(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead:
+    """What a marker says of its segment as a whole; its samples are not read. A far one of known size is asked for once, not twice.
 
     Raises:
         OutputError: There is none, or it is damaged: the segment is not done.
     """
     try:
         if isinstance(path, FarPath):
-            far = path.file()
-            size_bytes = far.size_bytes
-            data = far.read(0, min(size_bytes, _HEAD_BYTES))
+            if size_bytes == UNKNOWN_BYTES:
+                size_bytes = path.stat().st_size
+            data = path.read_start(min(size_bytes, _HEAD_BYTES))
         else:
             with path.open("rb") as file:
                 data = file.read(_HEAD_BYTES)
@@ -211,9 +219,17 @@ def read_head(path: Place) -> SegmentHead:
         raise _not_done(str(path), error) from error
 
 
-def read_heads(folder: Place, numbers: Sequence[int]) -> Iterator[tuple[int, SegmentHead | None]]:
-    """The heads of some segments of a clip, in order; None for one that has no marker that can be read."""
-    return _in_order(folder, numbers, _head_or_none)
+def read_heads(
+    folder: Place, numbers: Sequence[int], sizes: Mapping[int, int] = MappingProxyType({})
+) -> Iterator[tuple[int, SegmentHead | None]]:
+    """The heads of some segments of a clip, in order; None for one that has no marker that can be read.
+
+    Args:
+        folder: The clip's.
+        numbers: The segments.
+        sizes: What `listed` said, where somebody asked.
+    """
+    return _in_order(folder, numbers, sizes, _head_or_none)
 
 
 def read_all(folder: Place, numbers: Sequence[int]) -> Iterator[tuple[SegmentHead, SegmentRows]]:
@@ -222,7 +238,9 @@ def read_all(folder: Place, numbers: Sequence[int]) -> Iterator[tuple[SegmentHea
     Raises:
         OutputError: One of them is not done.
     """
-    for _, marker in _in_order(folder, numbers, read):
+    # One listing tells the sizes of a thousand files, or is one request more for a few.
+    sizes = listed(folder) if is_far(folder) else {}
+    for _, marker in _in_order(folder, numbers, sizes, read):
         yield marker
 
 
@@ -271,7 +289,9 @@ def still_name(clip_id: str, frame_index: int, config: ExtractConfig) -> str:
     return f"{key_of(clip_id, frame_index)}.{suffix_of(config.image_format)}"
 
 
-def _in_order(folder: Place, numbers: Sequence[int], read_one: Any) -> Iterator[tuple[int, Any]]:
+def _in_order(
+    folder: Place, numbers: Sequence[int], sizes: Mapping[int, int], read_one: Any
+) -> Iterator[tuple[int, Any]]:
     """What `read_one` makes of each marker; far ones are asked for many at a time."""
     below = folder / MARKERS
     if not isinstance(folder, FarPath):
@@ -281,12 +301,14 @@ def _in_order(folder: Place, numbers: Sequence[int], read_one: Any) -> Iterator[
     with ThreadPoolExecutor(max_workers=_FAR_READERS, thread_name_prefix="markers") as pool:
         for start in range(0, len(numbers), _FAR_READERS * 8):
             some = numbers[start : start + _FAR_READERS * 8]
-            yield from zip(some, pool.map(read_one, [below / _name_of(number) for number in some]), strict=True)
+            paths = [below / _name_of(number) for number in some]
+            known = [sizes.get(number, UNKNOWN_BYTES) for number in some]
+            yield from zip(some, pool.map(read_one, paths, known), strict=True)
 
 
-def _head_or_none(path: Place) -> SegmentHead | None:
+def _head_or_none(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead | None:
     try:
-        return read_head(path)
+        return read_head(path, size_bytes)
     except OutputError:
         return None
 

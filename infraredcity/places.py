@@ -28,6 +28,7 @@ from infraredcity.remote import (
     RemoteOptions,
     check_writable,
     fetch,
+    fetch_start,
     is_remote,
     join,
     kind,
@@ -159,6 +160,10 @@ class FarPath:
     def read_bytes(self) -> bytes:
         """The whole file."""
         return fetch(self.url, self._options, max_bytes=_MAX_WHOLE_BYTES)
+
+    def read_start(self, size: int) -> bytes:
+        """The first `size` bytes of a file that is known to have as many, in one request."""
+        return fetch_start(self.url, size, self._options)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The whole file as text."""

@@ -306,6 +306,17 @@ def fetch(url: str, options: RemoteOptions | None = None, max_bytes: int = 64 * 
     )
 
 
+def fetch_start(url: str, size: int, options: RemoteOptions | None = None) -> bytes:
+    """The first `size` bytes of a file that is known to have as many, in one request.
+
+    Raises:
+        RemoteError: They could not be had before the deadline, or the file is shorter; RemoteMissingError where none is.
+        MissingExtraError: The package for this scheme is not installed.
+    """
+    attempt = functools.partial(_source(url).start, size)
+    return _until_deadline(url, options or RemoteOptions(), attempt) if size else b""
+
+
 def kind(url: str, options: RemoteOptions | None = None) -> Literal["file", "folder"] | None:
     """What is at `url`; None where nothing is.
 
@@ -521,6 +532,10 @@ class _Source(ABC):
         """Exactly these bytes of the file that was pinned."""
 
     @abstractmethod
+    def start(self, size: int, clock: _Clock) -> bytes:
+        """Exactly so many bytes from the first on, whatever state the file is in."""
+
+    @abstractmethod
     def whole(self, max_bytes: int, clock: _Clock) -> bytes:
         """All bytes."""
 
@@ -589,6 +604,9 @@ class _Http(_Source):
                     f"{shown(self.url)}: bytes {offset} to {offset + size} were asked for, {start} to {stop} came; {_NOT_RIGHT}"
                 )
             return self._body(response, size, clock)
+
+    def start(self, size: int, clock: _Clock) -> bytes:
+        return self.read(0, size, clock)
 
     def whole(self, max_bytes: int, clock: _Clock) -> bytes:
         with self._answer(clock, {}) as (response, _):
@@ -740,6 +758,12 @@ class _Filesystem(_Source):
         facts = self.pinned or self.facts(clock)
         if offset + size > facts.size_bytes:
             self.ends_before(offset, size)
+        return self._range(offset, size, clock)
+
+    def start(self, size: int, clock: _Clock) -> bytes:
+        return self._range(0, size, clock)
+
+    def _range(self, offset: int, size: int, clock: _Clock) -> bytes:
         try:
             with self._errors() as (filesystem, path):
                 data = bytes(filesystem.cat_file(path, start=offset, end=offset + size))
@@ -749,7 +773,8 @@ class _Filesystem(_Source):
         _counter().add(received_bytes=len(data))
         if len(data) != size:
             # Either an answer was cut, which passes, or the file is shorter by now, which asking anew tells.
-            self.facts(clock)
+            if self.facts(clock).size_bytes < offset + size:
+                self.ends_before(offset, size)
             raise _PassingError(f"{len(data)} of {size} bytes came")
         return data
 

@@ -28,9 +28,14 @@ _SAMPLE_OVERHEAD_BYTES = 1792
 """What a sample takes in a tar beside its image: two headers, the json member, half a block of padding."""
 _DECODE_S_PER_PX = 1e-9
 _DECODE_S_PER_BYTE = 75e-9
-_ENCODE_S_PER_PX: dict[ImageFormat, float] = {"jpg": 2.4e-9, "webp": 6e-8, "png": 3e-8, "png16": 4e-8}
-"""Seconds of one core of a server of 2023 for a pixel and a coded byte of H.264, and for a pixel of a still: to weigh clips, and
-for a first guess of time. At 25 Mbit/s and 640x512 the coded bytes take seven eighths of it."""
+_ENCODE_S: dict[ImageFormat, tuple[float, float, float]] = {
+    "jpg": (0.0, 0.9e-9, 3.3e-9),
+    "webp": (52e-9, 0.0, 180e-9),
+    "png": (0.0, 3.7e-9, 16e-9),
+    "png16": (0.0, 3.7e-9, 16e-9),
+}
+"""Seconds of one core of a server of 2023: for a pixel and a coded byte of H.264; for each pixel, value (one in gray, three in
+colour) and byte of a still. Fitted to 18 clips; at 25 Mbit/s and 640x512 the coded bytes take most of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,14 +154,44 @@ def _estimate(job: ExtractJob) -> Estimate:
     """What a frame costs: bytes from a few frames of the clip, seconds from what is decoded and encoded."""
     sizes, pixels = extract.sample_stills(job, num_places=_SAMPLE_PLACES, num_frames=_SAMPLE_FRAMES)
     video = job.video.parts[0]
-    coded_bytes = sum(part.size_bytes for part in job.video.parts) / job.video.num_frames
-    decoded_s = video.width_px * video.height_px * _DECODE_S_PER_PX + coded_bytes * _DECODE_S_PER_BYTE
-    encode_s = pixels * _ENCODE_S_PER_PX[job.config.image_format]
-    frame_bytes = sum(sizes) / len(sizes) if sizes else 0.0
+    still_bytes = sum(sizes) / len(sizes) if sizes else 0.0
     overhead = _SAMPLE_OVERHEAD_BYTES if job.config.to == "shards" else 0
-    return Estimate(
-        frame_bytes=round(frame_bytes + overhead, 1), frame_core_s=round(decoded_s * job.config.every + encode_s, 7)
+    core_s = frame_core_s(
+        job.config.image_format,
+        video_px=video.width_px * video.height_px,
+        coded_bytes=sum(part.size_bytes for part in job.video.parts) / job.video.num_frames,
+        every=job.config.every,
+        still_px=pixels,
+        channels=1 if job.claim.color == "gray" else 3,
+        still_bytes=still_bytes,
     )
+    return Estimate(frame_bytes=round(still_bytes + overhead, 1), frame_core_s=round(core_s, 7))
+
+
+def frame_core_s(
+    image_format: ImageFormat,
+    *,
+    video_px: int,
+    coded_bytes: float,
+    every: int,
+    still_px: int,
+    channels: int,
+    still_bytes: float,
+) -> float:
+    """Seconds of one core for a frame that is written: a first guess, by sizes alone.
+
+    Args:
+        image_format: Of the still.
+        video_px: Pixels of a frame of the video.
+        coded_bytes: Bytes of a frame in the video.
+        every: Frames that are decoded for one that is written.
+        still_px: Pixels of the still.
+        channels: 1 for gray, 3 for colour.
+        still_bytes: Bytes of the still.
+    """
+    per_px, per_value, per_byte = _ENCODE_S[image_format]
+    decoding = every * (video_px * _DECODE_S_PER_PX + coded_bytes * _DECODE_S_PER_BYTE)
+    return decoding + still_px * (per_px + channels * per_value) + still_bytes * per_byte
 
 
 def open_plan(path: Place, out: Place) -> Plan:
@@ -300,13 +335,13 @@ def status(plan: Plan, out: Place, *, quick: bool = False, on_progress: OnProgre
 
 def _done(clip: PlannedClip, folder: Place, *, quick: bool) -> Iterator[bool]:
     """For each segment of a clip, in order, whether it is done."""
-    marked = markers.numbers_in(folder)
+    marked = markers.listed(folder)
     numbers = range(clip.num_segments)
     if quick:
         yield from (number in marked for number in numbers)
         return
     sizes, identity, claim = sizes_in(folder), clip.claim.identity, clip.claim
-    found = markers.read_heads(folder, [number for number in numbers if number in marked])
+    found = markers.read_heads(folder, [number for number in numbers if number in marked], marked)
     for number in numbers:
         head = next(found)[1] if number in marked else None
         if head is not None:

@@ -363,12 +363,26 @@ def test_requests_and_bytes_are_counted(far: FarPath, tmp_path: Path) -> None:
     assert moved_by(lambda: path.write_whole(DATA)) == (1, 0, 10_000)
     assert moved_by(lambda: path.upload(tmp_path / "source")) == (1, 0, 10_000)
     assert moved_by(path.read_bytes) == (2, 10_000, 0)  # its size, its bytes
+    assert moved_by(lambda: path.read_start(100)) == (1, 100, 0)
+    assert moved_by(lambda: path.read_start(0)) == (0, 0, 0)
     file = path.file(expected_bytes=10_000)
     assert moved_by(lambda: file.read(5, 100)) == (2, 100, 0)
     assert moved_by(lambda: file.read(200, 100)) == (1, 100, 0)
     assert moved_by(path.exists) == moved_by(path.is_dir) == moved_by(path.stat) == (1, 0, 0)
     assert moved_by(lambda: sizes_in(far)) == (1, 0, 0)
     assert moved_by(path.unlink) == (1, 0, 0)
+
+
+def test_the_start_of_a_file_is_all_of_it_or_an_error(far: FarPath) -> None:
+    path = far / "x.bin"
+    path.write_whole(DATA)
+    assert path.read_start(7) == DATA[:7]
+    assert path.read_start(10_000) == DATA
+    with pytest.raises(RemoteError, match=r"x\.bin: ends before byte 10001, of which 10001 were asked for"):
+        path.read_start(10_001)
+    path.unlink()
+    with pytest.raises(RemoteMissingError, match=r"x\.bin: no such file"):
+        path.read_start(7)
 
 
 def test_threads_count_together(far: FarPath) -> None:

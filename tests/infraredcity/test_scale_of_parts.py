@@ -16,7 +16,7 @@ from infraredcity.markers import SegmentHead, SegmentRows
 from infraredcity.merge import Hang
 from infraredcity.places import FarPath
 from infraredcity.plan import ExtractConfig
-from infraredcity.remote import traffic
+from infraredcity.remote import UNKNOWN_BYTES, traffic
 
 CLIP = "city_clear"
 
@@ -60,19 +60,29 @@ def test_a_far_marker_is_known_by_its_beginning(memory: FarPath) -> None:
     path = markers.marker_of(memory, 7)
     assert path.stat().st_size > 60_000
 
-    before = traffic().received_bytes
+    before = traffic()
     assert [*markers.read_heads(memory, [6, 7])] == [(6, None), (7, head)]
-    assert 0 < traffic().received_bytes - before <= 4096
+    assert 0 < (traffic() - before).received_bytes <= 4096
+
+    before = traffic()
+    assert [*markers.read_heads(memory, [7], markers.listed(memory))] == [(7, head)]
+    assert (traffic() - before).num_requests == 2  # the listing tells the size, so that a marker is one request
+    assert (traffic() - before).received_bytes <= 4096
+
+    before = traffic()
+    assert [told for told, _ in markers.read_all(memory, [7])] == [head]
+    assert (traffic() - before).num_requests == 2
 
 
 def test_the_names_of_markers_say_which_segments_have_one(tmp_path: Path, memory: FarPath) -> None:
     for folder in (tmp_path, memory):
-        assert markers.numbers_in(folder) == set()
+        assert markers.listed(folder) == {}
         for name in ("000003.jsonl", "1234567.jsonl", ".tmp-12-ab-000004.jsonl", "000005.json"):
             path = folder / "segments" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_whole(b"{}") if isinstance(path, FarPath) else path.write_bytes(b"{}")
-        assert markers.numbers_in(folder) == {3, 1_234_567}
+        size_bytes = 2 if isinstance(folder, FarPath) else UNKNOWN_BYTES
+        assert markers.listed(folder) == {3: size_bytes, 1_234_567: size_bytes}
 
 
 def test_hangs_are_remembered_in_a_folder_of_their_own(shelf: Shelf, tmp_path: Path) -> None:
