@@ -17,7 +17,7 @@ from infraredcity.cli import cli
 from infraredcity.cli.plan import plan_lines
 from infraredcity.executors.parts import frame_core_s
 from infraredcity.plan import ExtractConfig
-from infraredcity.plan_file import Plan, cut
+from infraredcity.plan_file import PLAN_NAME, Plan, cut, read
 from roma.train import train_command
 
 PAGE = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
@@ -189,10 +189,13 @@ def test_the_blocks_of_the_page_run_from_the_first_to_the_last(tmp_path: Path) -
         assert [task for task in slurm.run_queue() if task.code] == []
     assert "9 of 9 clips found" in said
     assert "city_clear.mp4: 400 frames" in said
-    assert "part 0 of 3: 1,200 frames (nothing left to do) in 6 segments" in said
+    plan = read(shards / PLAN_NAME)
+    count = sum(stretch.stop_segment - stretch.first_segment for stretch in plan.stretches(0))
+    assert f"part 0 of 3: {count * 200:,} frames (nothing left to do) in {count} segments" in said
     assert re.search(r"9 parts, 18 shards, 3,600 samples, .*: all as it should be", said)
     assert [words[1] for words in slurm.calls() if words[0] == "--parsable"] == ["--array=0-2%30"]
-    assert [words[0] for words in slurm.calls()][-1] == "--array=1%30"
+    (lost,) = plan.parts_of("city_day", [1])
+    assert [words[0] for words in slurm.calls()][-1] == f"--array={lost}%30"
     assert {path.parent.name for path in shards.glob("*/clips.json")} == {
         clip.clip_id for clip in catalog.load(environment={})
     }
