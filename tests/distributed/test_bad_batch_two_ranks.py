@@ -2,14 +2,11 @@
 
 import dataclasses
 import math
-import os
-import socket
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ranks import run_ranks
 
 from tests.roma.conftest import SMALL
 
@@ -63,29 +60,8 @@ def try_bad_frames(world: "World") -> None:
         sys.stdout.write(f"{error}\n{moved} of {len(watched)} weights changed\n")
 
 
-def test_the_rank_whose_frames_are_bad_is_named_by_all_and_nobody_updates(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    root = Path(__file__).resolve().parents[2]
-    environment = {
-        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}",
-    }  # fmt: skip
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__], env=environment | {"RANK": str(rank)}, cwd=tmp_path, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=150) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0, 0], said
-    for out, _ in said:
+def test_the_rank_whose_frames_are_bad_is_named_by_all_and_nobody_updates() -> None:
+    for out in run_ranks(__file__, world_size=2):
         message, moved = out.splitlines()
         assert message.startswith(
             "rank 1, step 1: structure_global is nan on night_1; nothing was updated, and no checkpoint"

@@ -1,14 +1,12 @@
 """Two processes that talk over gloo read every window exactly once; run as a script, this file is one rank."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ranks import run_ranks
 
 BATCH = 7
 STEPS = 14  # two epochs of 49 windows
@@ -39,26 +37,9 @@ def one_rank(pattern: str, result: str, start_step: int) -> None:
     dist.destroy_process_group()
 
 
-def run_ranks(world_size: int, pattern: str, result: Path, start_step: int = 0) -> list[Any]:
+def steps_of(world_size: int, pattern: str, result: Path, start_step: int = 0) -> list[Any]:
     """For each step what each rank read: positions, keys, barcodes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size),
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-    }  # fmt: skip
-    command = [sys.executable, __file__, pattern, str(result), str(start_step)]
-    ranks = [
-        subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-        for rank in range(world_size)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0] * world_size, "\n".join(errors)
+    run_ranks(__file__, pattern, str(result), str(start_step), world_size=world_size)
     steps: list[Any] = json.loads(result.read_text())
     return steps
 
@@ -67,9 +48,9 @@ def run_ranks(world_size: int, pattern: str, result: Path, start_step: int = 0) 
 @pytest.mark.timeout(240)
 def test_two_ranks_read_every_window_exactly_once_and_one_rank_reads_the_same(extracted: Path, tmp_path: Path) -> None:
     pattern = str(extracted / "city_clear" / "*.tar")
-    two = run_ranks(2, pattern, tmp_path / "two.json")
-    one = run_ranks(1, pattern, tmp_path / "one.json")
-    resumed = run_ranks(2, pattern, tmp_path / "resumed.json", start_step=9)
+    two = steps_of(2, pattern, tmp_path / "two.json")
+    one = steps_of(1, pattern, tmp_path / "one.json")
+    resumed = steps_of(2, pattern, tmp_path / "resumed.json", start_step=9)
     # 7 windows over 2 ranks: 3 and 4, uneven without hanging.
     assert [[len(positions) for positions, _, _ in ranks] for ranks in two] == [[3, 4]] * STEPS
     for ranks in two:

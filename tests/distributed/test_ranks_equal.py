@@ -3,16 +3,14 @@
 import itertools
 import json
 import math
-import os
-import socket
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ranks import run_ranks
 
 from tests.roma.conftest import SMALL
 
@@ -122,26 +120,8 @@ class Worlds:
         if world_size == 2:
             accumulated = [*settings, "compute.micro_batch=1"]
             cases |= {f"{mode}, accumulated": {"mode": mode, "settings": accumulated} for mode in ("image", "video")}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        root = Path(__file__).resolve().parents[2]
-        environment = {
-            **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size),
-            "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}",
-        }  # fmt: skip
         result = self.results / f"world-{world_size}.json"
-        command = [sys.executable, __file__, json.dumps(cases), str(result)]
-        ranks = [
-            subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-            for rank in range(world_size)
-        ]
-        try:
-            errors = [process.communicate(timeout=200)[1] for process in ranks]
-        finally:
-            for process in ranks:
-                process.kill()
-        assert [process.returncode for process in ranks] == [0] * world_size, "\n".join(errors)
+        run_ranks(__file__, json.dumps(cases), str(result), world_size=world_size, timeout_s=200.0)
         found: dict[str, list[dict[str, dict[str, float]]]] = json.loads(result.read_text())
         return found
 

@@ -1,13 +1,11 @@
 """When a world is left, the threads of its collectives have ended; run as a script, this file is one rank."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ranks import run_ranks
 
 from tests.roma.conftest import SMALL
 
@@ -42,30 +40,8 @@ def one_rank(command: str, infrared: str, visible: str, run: str) -> None:
 @pytest.mark.parametrize("command", ["train", "pretrain"])
 def test_no_thread_of_gloo_outlives_the_world(command: str, shards: Path, tmp_path: Path) -> None:
     # One that holds a tensor while the interpreter goes down aborts the process, in one end of thirty on a busy machine.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    root = Path(__file__).resolve().parents[2]
-    environment = {
-        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(root),
-    }  # fmt: skip
-    words = [
-        sys.executable, __file__, command, f"{shards}/infrared/*.tar", f"{shards}/visible/*.tar", str(tmp_path / "run"),
-    ]  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            words, env=environment | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=150) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], said
-    for out, _ in said:
+    words = (command, f"{shards}/infrared/*.tar", f"{shards}/visible/*.tar", str(tmp_path / "run"))
+    for out in run_ranks(__file__, *words, world_size=2):
         inside, afterwards = json.loads(out)
         assert inside >= 2
         assert afterwards == 0
