@@ -29,7 +29,6 @@ from infraredcity.storage import write_atomic
 FORMAT = "infraredcity-segment-1"
 _HEAD_BYTES = 4096
 _FAR_READERS = 32
-_AT_ONCE_BYTES = 32 * 1024 * 1024
 _COLUMNS = ("frame_index", "pts", "offset", "size", "span", "json_size")
 
 
@@ -164,7 +163,7 @@ def read(path: Place, size_bytes: int = UNKNOWN_BYTES) -> tuple[SegmentHead, Seg
         OutputError: There is none, or it is damaged: the segment is not done.
     """
     try:
-        if isinstance(path, FarPath) and 0 <= size_bytes <= _AT_ONCE_BYTES:
+        if isinstance(path, FarPath) and size_bytes != UNKNOWN_BYTES:
             return from_bytes(path.read_start(size_bytes), name=str(path))
         return from_bytes(path.read_bytes(), name=str(path))
     except OSError as error:

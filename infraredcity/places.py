@@ -162,7 +162,7 @@ class FarPath:
         return fetch(self.url, self._options, max_bytes=_MAX_WHOLE_BYTES)
 
     def read_start(self, size: int) -> bytes:
-        """The first `size` bytes of a file that is known to have as many, in one request."""
+        """The first `size` bytes of a file that is known to have as many, without asking for its size."""
         return fetch_start(self.url, size, self._options)
 
     def read_text(self, encoding: str = "utf-8") -> str:

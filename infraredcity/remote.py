@@ -300,21 +300,26 @@ def fetch(url: str, options: RemoteOptions | None = None, max_bytes: int = 64 * 
     file = RemoteFile(url, options)
     if file.size_bytes > max_bytes:
         _source(url).too_large(file.size_bytes, max_bytes)
-    return b"".join(
-        file.read(start, min(_WHOLE_BYTES, file.size_bytes - start))
-        for start in range(0, file.size_bytes, _WHOLE_BYTES)
-    )
+    return _in_pieces(file.read, file.size_bytes)
 
 
 def fetch_start(url: str, size: int, options: RemoteOptions | None = None) -> bytes:
-    """The first `size` bytes of a file that is known to have as many, in one request.
+    """The first `size` bytes of a file that is known to have as many: in one request where they are few, else in pieces.
 
     Raises:
         RemoteError: They could not be had before the deadline, or the file is shorter; RemoteMissingError where none is.
         MissingExtraError: The package for this scheme is not installed.
     """
-    attempt = functools.partial(_source(url).start, size)
-    return _until_deadline(url, options or RemoteOptions(), attempt) if size else b""
+    source, chosen = _source(url), options or RemoteOptions()
+
+    def read(offset: int, count: int) -> bytes:
+        return _until_deadline(url, chosen, functools.partial(source.piece, offset, count))
+
+    return _in_pieces(read, size)
+
+
+def _in_pieces(read: Callable[[int, int], bytes], size: int) -> bytes:
+    return b"".join(read(start, min(_WHOLE_BYTES, size - start)) for start in range(0, size, _WHOLE_BYTES))
 
 
 def kind(url: str, options: RemoteOptions | None = None) -> Literal["file", "folder"] | None:
@@ -532,8 +537,8 @@ class _Source(ABC):
         """Exactly these bytes of the file that was pinned."""
 
     @abstractmethod
-    def start(self, size: int, clock: _Clock) -> bytes:
-        """Exactly so many bytes from the first on, whatever state the file is in."""
+    def piece(self, offset: int, size: int, clock: _Clock) -> bytes:
+        """Exactly these bytes, of a file of which nothing need be known."""
 
     @abstractmethod
     def whole(self, max_bytes: int, clock: _Clock) -> bytes:
@@ -605,8 +610,8 @@ class _Http(_Source):
                 )
             return self._body(response, size, clock)
 
-    def start(self, size: int, clock: _Clock) -> bytes:
-        return self.read(0, size, clock)
+    def piece(self, offset: int, size: int, clock: _Clock) -> bytes:
+        return self.read(offset, size, clock)
 
     def whole(self, max_bytes: int, clock: _Clock) -> bytes:
         with self._answer(clock, {}) as (response, _):
@@ -758,12 +763,9 @@ class _Filesystem(_Source):
         facts = self.pinned or self.facts(clock)
         if offset + size > facts.size_bytes:
             self.ends_before(offset, size)
-        return self._range(offset, size, clock)
+        return self.piece(offset, size, clock)
 
-    def start(self, size: int, clock: _Clock) -> bytes:
-        return self._range(0, size, clock)
-
-    def _range(self, offset: int, size: int, clock: _Clock) -> bytes:
+    def piece(self, offset: int, size: int, clock: _Clock) -> bytes:
         try:
             with self._errors() as (filesystem, path):
                 data = bytes(filesystem.cat_file(path, start=offset, end=offset + size))

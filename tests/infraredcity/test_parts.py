@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import fsspec
 import pytest
@@ -14,12 +15,13 @@ from infraredcity import extract
 from infraredcity.catalog import Clip
 from infraredcity.errors import CatalogError, OutputError
 from infraredcity.executors.local import extract_clip
-from infraredcity.executors.parts import finalize, make_plan, open_plan, run_part, status
+from infraredcity.executors.parts import finalize, frame_core_s, make_plan, open_plan, run_part, status
 from infraredcity.extract import ExtractJob
 from infraredcity.places import FarPath, Place
 from infraredcity.plan import ExtractConfig, Segment
 from infraredcity.progress import Progress
 from infraredcity.storage import lock_folder, temporary_beside, temporary_prefix
+from infraredcity.video import probe
 
 CONFIG = ExtractConfig(frames_per_shard=5)
 
@@ -220,3 +222,20 @@ def test_progress_is_told_from_zero_to_all(clip: Clip, tmp_path: Path) -> None:
     run_part(plan, 0, {}, tmp_path, workers=0)
     finalize(tmp_path, on_progress=told.append)
     assert [(each.what, each.done, each.total) for each in told] == [("segments merged", 10, 10)]
+
+
+@pytest.mark.parametrize(("every", "modality"), [(1, "infrared"), (4, "visible")])
+def test_the_time_of_a_frame_follows_from_what_is_decoded_and_encoded(
+    clip: Clip, tmp_path: Path, every: int, modality: Literal["infrared", "visible"]
+) -> None:
+    config = ExtractConfig(frames_per_shard=5, every=every, size=(40, 30))
+    (planned,) = make_plan([replace(clip, modality=modality)], config, tmp_path, num_parts=1).clips
+    (path,) = clip.paths
+    video = probe(path)
+    assert planned.estimate.frame_core_s == pytest.approx(
+        frame_core_s(
+            "jpg", video_px=video.width_px * video.height_px, coded_bytes=path.stat().st_size / video.num_frames, every=every,
+            still_px=40 * 30, channels=1 if modality == "infrared" else 3, still_bytes=planned.estimate.frame_bytes - 1792,
+        ),
+        abs=1e-7,
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """docs/many-machines.md: its blocks are run on nine tiny clips, its figures are computed again, its options exist."""
 
+import json
 import re
 import shlex
 import shutil
@@ -17,7 +18,7 @@ from infraredcity.cli import cli
 from infraredcity.cli.plan import plan_lines
 from infraredcity.executors.parts import frame_core_s
 from infraredcity.plan import ExtractConfig
-from infraredcity.plan_file import PLAN_NAME, Plan, cut, read
+from infraredcity.plan_file import PLAN_NAME, Plan, cut
 from roma.train import train_command
 
 PAGE = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
@@ -72,6 +73,19 @@ def test_the_figures_of_the_page_are_those_that_plan_prints() -> None:
     assert round(plan.size_bytes / parts_s / 1e8) == 8
     assert round(plan.size_bytes / 4 / 1e9) == 132
     assert {len(plan.stretches(part)) for part in range(plan.num_parts)} == {1, 2}
+
+
+def test_the_times_that_the_page_names_are_those_of_the_estimate() -> None:
+    named = re.search(
+        r"([\d.]+) ns a decoded pixel, ([\d.]+) ns a coded\s+byte, ([\d.]+) ns a value and ([\d.]+) ns a byte of the JPEG",
+        PAGE,
+    )
+    assert named is not None
+    per_px, per_coded_byte, per_value, per_byte = (float(figure) * 1e-9 for figure in named.groups())
+    by_hand = per_px * 3000 + per_coded_byte * 500 + per_value * 3 * 2000 + per_byte * 800
+    assert frame_core_s(
+        "jpg", video_px=3000, coded_bytes=500.0, every=1, still_px=2000, channels=3, still_bytes=800.0
+    ) == pytest.approx(by_hand)
 
 
 def options_of(command: click.Command) -> set[str]:
@@ -189,12 +203,12 @@ def test_the_blocks_of_the_page_run_from_the_first_to_the_last(tmp_path: Path) -
         assert [task for task in slurm.run_queue() if task.code] == []
     assert "9 of 9 clips found" in said
     assert "city_clear.mp4: 400 frames" in said
-    plan = read(shards / PLAN_NAME)
-    count = sum(stretch.stop_segment - stretch.first_segment for stretch in plan.stretches(0))
+    segments = [json.loads(line) for line in (shards / PLAN_NAME).read_text().splitlines()[1:]]
+    count = sum(segment["part"] == 0 for segment in segments)
     assert f"part 0 of 3: {count * 200:,} frames (nothing left to do) in {count} segments" in said
     assert re.search(r"9 parts, 18 shards, 3,600 samples, .*: all as it should be", said)
     assert [words[1] for words in slurm.calls() if words[0] == "--parsable"] == ["--array=0-2%30"]
-    (lost,) = plan.parts_of("city_day", [1])
+    (lost,) = (each["part"] for each in segments if (each["clip"], each["segment"]) == ("city_day", 1))
     assert [words[0] for words in slurm.calls()][-1] == f"--array={lost}%30"
     assert {path.parent.name for path in shards.glob("*/clips.json")} == {
         clip.clip_id for clip in catalog.load(environment={})
