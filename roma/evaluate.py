@@ -13,14 +13,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from infraredcity import video
 from infraredcity.images import resize
 from infraredcity.loader import WindowReader
 from infraredcity.storage import write_atomic
 from roma.baselines import DayDomain, day_domain, reinhard
 from roma.errors import EvaluationError
 from roma.flow import path_of, read_flow, resized
-from roma.infer import BATCH_FRAMES, Translator, frames_of
+from roma.infer import BATCH_FRAMES, Translator, frames_of, open_levels
 from roma.metrics import save_picture
 from roma.quality import ab_distance, chroma, edge_correlation, mae, psnr, ssim, warping_error
 
@@ -144,7 +143,7 @@ def evaluate_shards(
         on_frames: Called with frames done and frames in all.
 
     Raises:
-        EvaluationError: A clip has no truth, none of the frames has, or no flow joins two of them.
+        EvaluationError: A clip has no truth or one of counts, none of the frames has a truth, or no flow joins two of them.
         InfraredCityError: Shards or videos are not what they should be.
     """
     reader = WindowReader(patterns, window_frames=1, color="gray")
@@ -153,11 +152,12 @@ def evaluate_shards(
         rows_of: dict[str, list[int]] = {}
         for row, clip in enumerate(index.clip.tolist()):
             rows_of.setdefault(index.clips[clip], []).append(row)
+        true_clips = {clip_id: open_levels(_truth_of(truth, clip_id)) for clip_id in rows_of}
 
         def moments() -> Iterator[_Moment]:
             for clip_id, rows in rows_of.items():
                 by_frame = {int(index.frame_index[row]): row for row in rows}
-                true_clip = video.open_clip([_truth_of(truth, clip_id)])
+                true_clip = true_clips[clip_id]
                 indices = [frame for frame in sorted(by_frame) if frame < true_clip.num_frames]
                 for frame_index, picture in frames_of(true_clip, indices, color="rgb"):
                     row = by_frame[frame_index]
@@ -198,10 +198,10 @@ def evaluate_video(
     """Evaluate on a video whose truth is another video, frame for frame; `flow` holds <frame index, six digits>.png.
 
     Raises:
-        EvaluationError: The videos hold different numbers of frames, or no flow joins two of them.
+        EvaluationError: A video holds counts, the two hold different numbers of frames, or no flow joins two of them.
         InfraredCityError: One of them is no video that can be read.
     """
-    infrared_clip, true_clip = video.open_clip([source]), video.open_clip([truth])
+    infrared_clip, true_clip = open_levels(source), open_levels(truth)
     if infrared_clip.num_frames != true_clip.num_frames:
         raise EvaluationError(
             f"{truth}: holds {true_clip.num_frames} frames, {source} {infrared_clip.num_frames}; "

@@ -1,12 +1,14 @@
-"""The translator at work: a snapshot over frames, over a video, over shards."""
+"""The translator at work: a snapshot over frames and over a video."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from infraredcity import video
 from infraredcity.images import resize
@@ -14,7 +16,7 @@ from roma.checkpoint import Snapshot, load_snapshot
 from roma.data import to_bytes, to_unit_range
 from roma.errors import CheckpointError, EvaluationError
 from roma.models import AnyGenerator, build_generator
-from roma.video_out import open_video
+from roma.video_out import longest_pause_s, open_video
 
 BATCH_FRAMES = 4
 
@@ -93,7 +95,7 @@ def translate_video(
     native: bool = False,
     on_frames: Callable[[int, int], None] | None = None,
 ) -> TranslateReport:
-    """Translate a video to an mp4 of the same size (rounded to even), frame count and times.
+    """Translate a video to an mp4 of the same size (rounded to even) and frame count, with its times counted from 0.
 
     Args:
         translator: From `open_translator`.
@@ -105,13 +107,13 @@ def translate_video(
 
     Raises:
         InfraredCityError: The source is no video that can be read.
-        EvaluationError: The output cannot be written or is no .mp4.
+        EvaluationError: The source holds counts or no frame that can be decoded, or the output cannot be written or is no .mp4.
     """
     if out.suffix.lower() != ".mp4":
         raise EvaluationError(f"{out}: the translation is an mp4; give -o a name that ends in .mp4")
     if out.resolve() == source.resolve():
         raise EvaluationError(f"{out}: is the input itself; give -o another name")
-    clip = video.open_clip([source])
+    clip = open_levels(source)
     info = clip.parts[0]
     video.choose_decoder(clip, "pyav", "cpu")
     width, height = max(2, info.width_px // 2 * 2), max(2, info.height_px // 2 * 2)
@@ -119,25 +121,28 @@ def translate_video(
     working = translator.working_size(info.width_px, info.height_px) if native else (side, side)
     columns = 2 if side_by_side else 1
     written = 0
+    batches = _read_levels(clip, video.FrameRange(start_frame=0, stop_frame=clip.num_frames), color="gray")
+    first = next(batches, None)  # before anything is written
+    if first is None:
+        raise EvaluationError(f"{source}: no frame of it could be decoded")
+    times, time_base = _mp4_times(clip)
+    start = int(times[first.frame_indices[0]])
     with open_video(
-        out, width_px=width * columns, height_px=height, time_base=clip.time_base, fps=info.nominal_fps or 25.0
+        out, width_px=width * columns, height_px=height, time_base=time_base, fps=info.nominal_fps or 25.0
     ) as writer:
-        everything = video.FrameRange(start_frame=0, stop_frame=clip.num_frames)
-        for batch in video.read_frames(clip, everything, color="gray"):
-            for start in range(0, len(batch.data), BATCH_FRAMES):
-                frames = batch.data[start : start + BATCH_FRAMES]
+        for batch in chain([first], batches):
+            for place in range(0, len(batch.data), BATCH_FRAMES):
+                frames = batch.data[place : place + BATCH_FRAMES]
                 translated = translator.translate(frames, size=working)
                 for number, picture in enumerate(translated):
                     shown = resize(picture, width, height)
                     if side_by_side:
                         gray = resize(frames[number], width, height)
                         shown = np.concatenate([np.repeat(gray, 3, axis=2), shown], axis=1)
-                    writer.add(shown, int(batch.pts[start + number]))
+                    writer.add(shown, int(times[batch.frame_indices[place + number]]) - start)
                     written += 1
                 if on_frames is not None:
                     on_frames(written, clip.num_frames)
-        if written == 0:
-            raise EvaluationError(f"{source}: no frame of it could be decoded")
     return TranslateReport(
         video=str(source),
         out=str(out),
@@ -148,13 +153,69 @@ def translate_video(
     )
 
 
+def rising_times(pts: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """The same times, each at least one unit after the one before: equal ones are moved to the next free units."""
+    places = np.arange(len(pts), dtype=np.int64)
+    moved: np.ndarray = np.maximum.accumulate(pts - places) + places
+    return moved
+
+
+def _mp4_times(clip: video.ClipVideo) -> tuple[Int64[np.ndarray, " N"], Fraction]:
+    """Rising times of a clip's frames and their unit, its own or, where a pause is too long for that, 1 ms."""
+    longest_s = int(np.diff(clip.pts).max(initial=0)) * clip.time_base
+    if longest_s <= longest_pause_s(clip.time_base):
+        return rising_times(clip.pts), clip.time_base
+    in_ms = Fraction(1, 1000)
+    if longest_s > longest_pause_s(in_ms):
+        raise EvaluationError(
+            f"{clip.parts[0].path}: pauses for {float(longest_s) / 3600:.0f} h, more than the "
+            f"{longest_pause_s(in_ms) / 3600:.0f} h that an mp4 holds; cut it at the pause"
+        )
+    times = np.array([round(time * clip.time_base / in_ms) for time in clip.pts.tolist()], np.int64)
+    return rising_times(times), in_ms
+
+
+def open_levels(path: Path) -> video.ClipVideo:
+    """Open a video of 8 bits.
+
+    Raises:
+        InfraredCityError: It is no video that can be read.
+        EvaluationError: It holds counts of more than 8 bits, which no snapshot says how to bring to levels.
+    """
+    clip = video.open_clip([path])
+    deep = next((part for part in clip.parts if part.is_deep), None)
+    if deep is not None:
+        raise _refusal_of_counts(path, deep.pixel_format)
+    return clip
+
+
+def _refusal_of_counts(path: object, found: str) -> EvaluationError:
+    return EvaluationError(
+        f"{path}: holds counts ({found}), expected levels of 8 bits; bring it to 8 bits with the tone of the training first, since "
+        "a snapshot does not say which counts are black and white"
+    )
+
+
+def _read_levels(
+    clip: video.ClipVideo, frames: video.FrameRange, *, color: video.ColorMode
+) -> Iterator[video.FrameBatch]:
+    """Read frames of a clip that `open_levels` opened; EvaluationError where a decoder gives more than 8 bits after all."""
+    for batch in video.read_frames(clip, frames, color=color):
+        if batch.data.dtype != np.uint8:
+            raise _refusal_of_counts(clip.parts[0].path, str(batch.data.dtype))
+        yield batch
+
+
 def frames_of(clip: video.ClipVideo, indices: list[int], *, color: video.ColorMode) -> Iterator[tuple[int, np.ndarray]]:
-    """Chosen frames of a clip, in one pass: (frame index, u8 [H, W, C]); `indices` ascend. Missing ones are left out."""
+    """Read chosen frames of a clip from `open_levels`, in one pass: (frame index, u8 [H, W, C]); `indices` ascend.
+
+    Frames that cannot be decoded are left out.
+    """
     wanted = set(indices)
     if not wanted:
         return
     covering = video.FrameRange(start_frame=min(indices), stop_frame=max(indices) + 1)
-    for batch in video.read_frames(clip, covering, color=color):
+    for batch in _read_levels(clip, covering, color=color):
         for picture, index in zip(batch.data, batch.frame_indices.tolist(), strict=True):
             if index in wanted:
                 yield index, picture

@@ -1,7 +1,7 @@
 """Video out: H.264 in mp4 with the times of the video it was made from."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,6 +37,17 @@ class VideoWriter:
         self._container.mux(self._stream.encode(None))
 
 
+def longest_pause_s(time_base: Fraction) -> float:
+    """Seconds between two frames that an mp4 holds; the muxer squeezes a longer pause to nothing, without a word.
+
+    It counts in units of at most 1/10,000 s, halved until they are that short, and keeps a distance as a positive 32-bit number.
+    """
+    units_per_s = time_base.denominator
+    while units_per_s < 10_000:
+        units_per_s *= 2
+    return (2**31 - 1) / units_per_s
+
+
 @contextmanager
 def open_video(
     path: Path, *, width_px: int, height_px: int, time_base: Fraction, fps: float, crf: int = 18
@@ -56,10 +67,13 @@ def open_video(
     """
     if width_px % 2 or height_px % 2:
         raise ValueError(f"a 4:2:0 video needs even sides, got {width_px}x{height_px}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        with av.open(str(temporary), mode="w", format="mp4", options={"movflags": "+faststart"}) as container:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # FFmpeg takes what stands before a colon for a protocol, but not behind a slash.
+        with av.open(
+            str(temporary.absolute()), mode="w", format="mp4", options={"movflags": "+faststart"}
+        ) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1_000_000) or Fraction(25))
             stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
             stream.time_base = time_base
@@ -73,4 +87,5 @@ def open_video(
     except (OSError, av.FFmpegError) as error:
         raise EvaluationError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av  # noqa: TID251 - files as no writer of ours makes them
 import cv2
 import numpy as np
 import pytest
@@ -79,6 +80,49 @@ def test_evaluation_of_a_video_measures_what_translate_gives(translator: Transla
     assert read_report(tmp_path / "out") == report
     assert len(report.pictures) == 6
     assert all((tmp_path / "out" / name).is_file() for names in report.pictures for name in names)
+
+
+def write_counts(path: Path) -> Path:
+    """Two frames of 16 bits."""
+    path.parent.mkdir(exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "gray16le"
+        for index in range(2):
+            picture = np.full((HEIGHT, WIDTH), 7000 + index, np.uint16)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray16le")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("deep", ["in", "truth"])
+def test_counts_are_refused_as_input_and_as_truth_before_anything_is_written(
+    snapshot_file: Path, tmp_path: Path, deep: str
+):
+    levels = write_video(tmp_path / "levels.mp4", 2, steps(0))
+    source = write_counts(tmp_path / "in.mkv") if deep == "in" else levels
+    truth = write_counts(tmp_path / "truth.mkv") if deep == "truth" else levels
+    words = [
+        "evaluate",
+        str(snapshot_file),
+        "--video",
+        str(source),
+        "--truth",
+        str(truth),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    result = CliRunner().invoke(cli, [*words, "--device", "cpu"])
+    assert isinstance(result.exception, EvaluationError)
+    assert f"{deep}.mkv: holds counts (gray16le), expected levels of 8 bits" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truth_of_counts_is_refused_for_shards_too(translator: Translator, domains: tuple[str, str], tmp_path: Path):
+    write_counts(tmp_path / "truth" / "night.mkv")
+    with pytest.raises(EvaluationError, match=r"night\.mkv: holds counts"):
+        evaluate_shards(translator, (domains[0],), tmp_path / "truth", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_day_frames_and_flows_what_needs_them_is_left_out(translator: Translator, tmp_path: Path):

@@ -1,6 +1,9 @@
+import dataclasses
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
+import av  # noqa: TID251 - files as no writer of ours makes them
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from infraredcity.errors import VideoDecodeError
 from infraredcity.video import FrameRange, open_clip, probe, read_frames
 from roma.checkpoint import Snapshot, save_snapshot
 from roma.errors import CheckpointError, EvaluationError
-from roma.infer import Translator, open_translator, translate_video
+from roma.infer import Translator, _mp4_times, open_translator, rising_times, translate_video
 from roma.models import Generator, UNetGenerator
 from roma.video_out import open_video
 
@@ -50,12 +53,116 @@ def test_translation_keeps_size_count_and_times_of_a_variable_rate_video(
     report = translate_video(translator, source, tmp_path / "out.mp4", side_by_side=side_by_side)
     before, after = probe(source), probe(tmp_path / "out.mp4")
     assert [float(pts * before.time_base) for pts in before.pts] == pytest.approx([pts / 1000 for pts in BURSTY_PTS])
-    assert [pts * after.time_base for pts in after.pts.tolist()] == [
-        pts * before.time_base for pts in before.pts.tolist()
-    ]
+    assert [pts * after.time_base * 1000 for pts in after.pts.tolist()] == [0, 40, 50, 200, 201, 400, 440]
     assert (after.num_frames, after.num_hidden) == (7, 0)
     assert (after.width_px, after.height_px) == (96 if side_by_side else 48, 32)
     assert (report.num_frames, report.num_missing) == (7, 0)
+
+
+def timed_video(path: Path, pts: list[int], *, pixel_format: str = "gray") -> Path:
+    """Lossless gray frames at any times, also equal and negative ones; levels of 8 bits, or counts."""
+    dtype = np.dtype(np.uint8 if pixel_format == "gray" else np.uint16)
+    with av.open(str(path), "w", container_options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, pixel_format
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        for number, time in enumerate(pts):
+            picture = np.full((32, 48), 100 + number, dtype)
+            frame = av.VideoFrame.from_ndarray(picture, format=pixel_format)
+            frame.pts, frame.time_base = number, stream.time_base
+            for packet in stream.encode(frame):
+                packet.pts = packet.dts = time
+                container.mux(packet)
+    return path
+
+
+def test_equal_times_move_to_the_next_free_units():
+    assert rising_times(np.array([0, 0, 0, 40, 40, 44, 45])).tolist() == [0, 1, 2, 40, 41, 44, 45]
+    assert rising_times(np.array([-9, -9, -8, -8, 5])).tolist() == [-9, -8, -7, -6, 5]
+    assert rising_times(np.array([2, 2, 2, 3, 3])).tolist() == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "pts",
+    [
+        [0, 0, 0, 500, 500],
+        [90_000_000, 90_000_040, 90_000_040, 90_000_080, 90_000_120],  # a recorder that runs for 25 h
+        [-120, -80, -40, 0, 40],
+    ],
+)
+def test_the_translation_begins_at_0_and_its_times_rise(translator: Translator, tmp_path: Path, pts: list[int]):
+    source = timed_video(tmp_path / "in.mkv", pts)
+    assert [round(1000 * float(time * probe(source).time_base)) for time in probe(source).pts.tolist()] == pts
+    report = translate_video(translator, source, tmp_path / "out.mp4")
+    assert report.num_frames == 5
+    after = probe(tmp_path / "out.mp4")
+    found = [float(time * after.time_base) for time in after.pts.tolist()]
+    assert found[0] == 0
+    assert all(first < second for first, second in itertools.pairwise(found))
+    assert found == pytest.approx([(time - pts[0]) / 1000 for time in pts], abs=0.0025)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.duration is not None
+        assert container.duration < 1_000_000  # microseconds: no empty stretch before the first frame
+
+
+@pytest.mark.parametrize("hours", [5, 9, 30])
+def test_a_long_pause_stays_as_long(translator: Translator, tmp_path: Path, hours: int):
+    # In units of 1/90000 s, 9 h are more than 31 bits.
+    pause = hours * 3_600_000
+    source = timed_video(tmp_path / "in.mkv", [0, 40, pause, pause + 40])
+    clip = open_clip([source])
+    fine = dataclasses.replace(clip, pts=clip.pts * 90, time_base=Fraction(1, 90_000))
+    times, time_base = _mp4_times(fine)
+    with open_video(tmp_path / "out.mp4", width_px=48, height_px=32, time_base=time_base, fps=25.0) as writer:
+        for time in times.tolist():
+            writer.add(np.zeros((32, 48, 3), np.uint8), time)
+    after = probe(tmp_path / "out.mp4")
+    assert [1000 * time * after.time_base for time in after.pts.tolist()] == [0, 40, pause, pause + 40]
+
+
+def test_a_pause_that_no_mp4_holds_is_refused(translator: Translator, tmp_path: Path):
+    source = timed_video(tmp_path / "in.mkv", [0, 40, 180_000_000])
+    with pytest.raises(EvaluationError, match=r"in\.mkv: pauses for 50 h, more than the 37 h .*; cut it at the pause"):
+        translate_video(translator, source, tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_counts_of_16_bits_are_refused_before_anything_is_written(
+    translator: Translator, tmp_path: Path, side_by_side: bool
+):
+    source = timed_video(tmp_path / "in.mkv", [0, 40], pixel_format="gray16le")
+    with pytest.raises(
+        EvaluationError, match=r"in\.mkv: holds counts \(gray16le\), expected levels of 8 bits"
+    ) as caught:
+        translate_video(translator, source, tmp_path / "new" / "out.mp4", side_by_side=side_by_side)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "snapshot.pt"]
+
+
+def test_pictures_of_16_bits_are_refused_whatever_the_file_is_called_deep_by(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = timed_video(tmp_path / "in.mkv", [0, 40], pixel_format="gray16le")
+    monkeypatch.setattr("infraredcity.video.frames.VideoInfo.is_deep", False)
+    with pytest.raises(EvaluationError, match=r"in\.mkv: holds counts \(uint16\)"):
+        translate_video(translator, source, tmp_path / "new" / "out.mp4")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_colon_in_the_name_of_the_output_is_no_protocol(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_video(tmp_path / "in.mp4", [0, 40])
+    monkeypatch.chdir(tmp_path)
+    for name in ("day 12:30.mp4", "2021-11-03T12:30:00.mp4", "file:x.mp4"):
+        translate_video(translator, source, Path(name))
+        assert probe(tmp_path / name).num_frames == 2
+
+
+def test_a_folder_of_the_output_that_is_a_file_is_one_line(translator: Translator, tmp_path: Path):
+    source = write_video(tmp_path / "in.mp4", [0, 40])
+    with pytest.raises(EvaluationError, match=r"in\.mp4/out\.mp4: cannot be written: "):
+        translate_video(translator, source, source / "out.mp4")
 
 
 def test_side_by_side_shows_the_input_on_the_left(translator: Translator, tmp_path: Path):
