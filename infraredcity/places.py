@@ -15,6 +15,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -264,19 +265,26 @@ def size_of(path: Place) -> int | None:
 def sizes_in(folder: Place) -> dict[str, int]:
     """The files directly in a folder by name, with their bytes, from one listing; empty where there is no such folder.
 
-    A web server does not list sizes, so that each file is asked for its own.
+    A file that goes while it is listed, as the temporary ones of whoever writes there do, is left out. A web server does not list
+    sizes, so that each file is asked for its own.
     """
     try:
         if isinstance(folder, FarPath):
             sizes = {name: size for name, size in folder_listing(folder).items() if size is not None}
             unknown = [name for name, size in sizes.items() if size == UNKNOWN_BYTES]
             with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-                told = pool.map(lambda name: (folder / name).stat().st_size, unknown)
-                return sizes | dict(zip(unknown, told, strict=True))
-        with os.scandir(folder) as found:
-            return {entry.name: entry.stat().st_size for entry in found if entry.is_file()}
+                asked = dict(zip(unknown, pool.map(lambda name: size_of(folder / name), unknown), strict=True))
+            return {name: size for name, told in sizes.items() if (size := asked.get(name, told)) is not None}
+        entries = os.scandir(folder)
     except FileNotFoundError:
         return {}
+    found: dict[str, int] = {}
+    with entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if entry.is_file():
+                    found[entry.name] = entry.stat().st_size
+    return found
 
 
 def folder_listing(folder: FarPath) -> dict[str, int | None]:

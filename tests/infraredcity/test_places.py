@@ -3,6 +3,8 @@ import pickle
 import random
 import re
 import resource
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -274,6 +276,32 @@ def test_a_walk_goes_where_one_on_a_disk_goes(far: FarPath, tmp_path: Path, skip
     assert walked(far, skip=skip) == walked(tmp_path / "near", skip=skip)
 
 
+RENAMING = """
+import sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+while True:
+    (folder / ".tmp-of-a-writer").write_bytes(b"12")
+    (folder / ".tmp-of-a-writer").rename(folder / "last.tar")
+"""
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_folder_is_listed_whole_while_somebody_writes_into_it(tmp_path: Path, scheme: str) -> None:
+    names = [f"{number:04d}.tar" for number in range(500)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"1")
+    writer = subprocess.Popen([sys.executable, "-c", RENAMING, str(tmp_path)])
+    try:
+        while not (tmp_path / "last.tar").exists():
+            assert writer.poll() is None
+        listings = [sizes_in(place(f"{scheme}{tmp_path}")) for _ in range(200)]
+    finally:
+        writer.kill()
+        writer.wait()
+    assert {tuple(sorted(name for name in listing if name in names)) for listing in listings} == {tuple(names)}
+
+
 def test_an_open_file_reads_as_one_of_a_disk(far: FarPath) -> None:
     path = far / "x.bin"
     path.write_whole(DATA)
@@ -431,6 +459,14 @@ def test_a_web_servers_folder_is_read_like_one_of_a_disk(web: Nginx) -> None:
     kinds = [(path.is_file(), path.is_dir(), path.exists()) for path in (far, far / "sub", far / "x.bin", far / "gone")]
     assert kinds == [(False, True, True), (False, True, True), (True, False, True), (False, False, False)]
     assert (sizes_in(far / "gone"), list((far / "gone").glob("*")), list(walk(far / "gone"))) == ({}, [], [])
+
+
+def test_a_file_that_a_web_server_lists_and_no_longer_has_is_left_out(web: Nginx) -> None:
+    fill(web.root)
+    (web.root / "sub" / "deep" / "gone.bin").symlink_to(web.root / "nowhere")
+    far = FarPath(web.url) / "sub" / "deep"
+    assert "gone.bin" in remote.listing(far.url)
+    assert sizes_in(far) == {"z.bin": 4, "w.bin": 0}
 
 
 def test_an_empty_file_of_a_web_server_is_one(web: Nginx) -> None:
