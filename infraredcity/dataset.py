@@ -253,8 +253,8 @@ def counted(index: SampleIndex, clips: Mapping[str, ClipFacts]) -> dict[str, Cli
     return facts
 
 
-def facts_of(facts: ClipFacts, frame_index: int, pts: int) -> dict[str, str | int | float]:
-    """What the json member of a sample says, in this order."""
+def facts_of(facts: ClipFacts, frame_index: int, pts: int, size_px: tuple[int, int]) -> dict[str, str | int | float]:
+    """What the json member of a sample says, in this order; `size_px` is the width and height of its picture."""
     base = Fraction(facts.time_base)
     return {
         "clip": facts.clip_id,
@@ -266,8 +266,8 @@ def facts_of(facts: ClipFacts, frame_index: int, pts: int) -> dict[str, str | in
         "pts": pts,
         "time_base": facts.time_base,
         "time_s": round(pts * base.numerator / base.denominator, 6),
-        "width": facts.width_px,
-        "height": facts.height_px,
+        "width": size_px[0],
+        "height": size_px[1],
     }
 
 

@@ -494,6 +494,7 @@ class _MarkerBuilder:
         self.json_sizes: list[int] = []
         self._first: _Still | None = None
         self._last: _Still | None = None
+        self._picture_sizes: list[tuple[int, int, int]] = []
 
     def add(self, still: _Still, json_size: int) -> None:
         """One more sample, with the bytes of its json member."""
@@ -503,6 +504,9 @@ class _MarkerBuilder:
         is_next = last is not None and last.frame_index == still.frame_index - self._job.config.every
         self._differences.append(difference(last.glance, still.glance) if last is not None and is_next else None)
         self.json_sizes.append(json_size)
+        size_px, sizes = (still.width_px, still.height_px), self._picture_sizes
+        count = sizes.pop()[0] if sizes and sizes[-1][1:] == size_px else 0
+        sizes.append((count + 1, *size_px))
         self._first = self._first or still
         self._last = still
 
@@ -516,8 +520,6 @@ class _MarkerBuilder:
             number=self._segment.number,
             shard=shard,
             num_missing=len(missing),
-            width_px=0 if self._last is None else self._last.width_px,
-            height_px=0 if self._last is None else self._last.height_px,
         )
         rows = SegmentRows(
             frame_index=[entry.frame_index for entry in entries],
@@ -526,6 +528,7 @@ class _MarkerBuilder:
             size=[entry.size for entry in entries],
             span=[entry.span for entry in entries],
             json_size=self.json_sizes,
+            picture_sizes=self._picture_sizes,
             sha256=b"".join(bytes.fromhex(entry.sha256) for entry in entries),
             differences=self._differences,
             first_glance=None if self._first is None else self._first.glance,
@@ -551,8 +554,9 @@ def _write_shard(
             facts = facts_of(still)
             marker.add(still, len(facts))
             handle.writer.add(
-                job.clip.clip_id, still.frame_index, still.pts, still.data, facts, image_sha256=still.sha256
-            )
+                job.clip.clip_id, still.frame_index, still.pts, still.data, facts,
+                size_px=(still.width_px, still.height_px), image_sha256=still.sha256,
+            )  # fmt: skip
             if on_frames is not None:
                 on_frames(1)
     assert handle.info is not None
@@ -593,6 +597,8 @@ def _write_files(
                 offset=0,
                 size=len(still.data),
                 span=0,
+                width=still.width_px,
+                height=still.height_px,
                 sha256=still.sha256,
             )
         )

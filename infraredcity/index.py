@@ -22,21 +22,19 @@ from infraredcity.places import FarPath, Place
 from infraredcity.storage import NPZ_DAMAGE, open_atomic
 
 INDEX_NAME = "index.npz"
-FORMAT = "infraredcity-index-3"
-_LACKS: dict[str, tuple[str, ...]] = {
-    FORMAT: (),
-    "infraredcity-index-2": ("dup_of",),
-    "infraredcity-index-1": ("mark", "dup_of"),
-}
-"""Formats that are read, and the columns that each lacks."""
+FORMAT = "infraredcity-index-4"
 FRAME_DIGITS = 8
 BLOCK_ROWS = 65_536
 """So many samples are made lines of text, or rows of a table, at a time."""
 BLOCK_BYTES = 512
 """The unit of a tar: headers are one block, data is padded to whole ones."""
-_ARRAYS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256", "dup_of")
+_ARRAYS = (
+    "clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "width", "height", "sha256", "dup_of",
+)  # fmt: skip
 _KINDS = {name: "i" for name in _ARRAYS} | {"mark": "u", "sha256": "u", "dup_of": "S"}
-_ENTRY_COLUMNS = {name: np.int64 for name in ("frame_index", "pts", "offset", "size", "span")} | {"mark": np.uint8}
+_ENTRY_COLUMNS = {name: np.int64 for name in ("frame_index", "pts", "offset", "size", "span")} | {
+    "width": np.int32, "height": np.int32, "mark": np.uint8,
+}  # fmt: skip
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
 _KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
 SUSPECT, REPEAT, FROZEN = 1, 2, 4
@@ -53,6 +51,8 @@ class IndexEntry:
         offset: Byte in the shard where the image's data begins; its tar header is the 512 bytes before it.
         size: Bytes of image data.
         span: Bytes of the whole sample in the tar, from the image's header to the padding of its last member.
+        width: Pixels of a row of the image.
+        height: Rows of the image.
         sha256: Hash of the image's bytes, in hexadecimal.
         mark: SUSPECT, REPEAT, FROZEN, added up; 0 for a frame like any other.
     """
@@ -62,6 +62,8 @@ class IndexEntry:
     offset: int
     size: int
     span: int
+    width: int
+    height: int
     sha256: str
     mark: int = 0
 
@@ -94,6 +96,8 @@ class SampleIndex:
         offset: i64 [N], see IndexEntry.
         size: i64 [N], see IndexEntry.
         span: i64 [N], see IndexEntry.
+        width: i32 [N], see IndexEntry; 0 where nobody has looked, as in tars of others.
+        height: i32 [N], likewise.
         sha256: u8 [N, 32], hash of the image's bytes.
         dup_of: S [N], key of an earlier sample that shows the same picture or nearly so, perhaps in another folder; empty for none.
     """
@@ -111,6 +115,8 @@ class SampleIndex:
     offset: np.ndarray
     size: np.ndarray
     span: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
     sha256: np.ndarray
     dup_of: np.ndarray
 
@@ -148,6 +154,10 @@ class SampleIndex:
         for start in range(0, len(self), BLOCK_ROWS):
             yield self.take(np.arange(start, min(start + BLOCK_ROWS, len(self))))
 
+    def picture_sizes(self) -> dict[tuple[int, int], int]:
+        """How many samples there are of each width and height, see `picture_sizes`."""
+        return picture_sizes(self.width, self.height)
+
     def sample_place(self, row: int) -> tuple[int, int]:
         """Byte where the first header of a row's sample stands in its shard, and how many bytes the whole sample takes."""
         return int(self.offset[row]) - BLOCK_BYTES, int(self.span[row])
@@ -173,7 +183,7 @@ class SampleIndex:
     def stretches(self, *, spans_stills: bool = False) -> np.ndarray:
         """i64 [S, 2]: first row and number of rows of every maximal stretch of true neighbours.
 
-        Neighbours are rows of one clip and run whose frame indices differ by exactly the clip's frame step.
+        Neighbours are rows of one clip, run and picture size whose frame indices differ by exactly the clip's frame step.
 
         Args:
             spans_stills: Whether a stretch goes on over repeats and frozen frames, which end a run.
@@ -185,10 +195,18 @@ class SampleIndex:
         if spans_stills:
             stands_still = (self.mark & (REPEAT | FROZEN)) != 0
             same_run |= stands_still[1:] | stands_still[:-1]
-        follows = (np.diff(self.clip) == 0) & same_run & (np.diff(self.frame_index) == step[1:])
+        same_size = (np.diff(self.width) == 0) & (np.diff(self.height) == 0)
+        follows = (np.diff(self.clip) == 0) & same_size & same_run & (np.diff(self.frame_index) == step[1:])
         starts = np.concatenate([[0], np.flatnonzero(~follows) + 1])
         lengths = np.diff(np.concatenate([starts, [len(self)]]))
         return np.stack([starts, lengths], axis=1).astype(np.int64)
+
+
+def picture_sizes(width: np.ndarray, height: np.ndarray) -> dict[tuple[int, int], int]:
+    """How often each width and height occurs, i32 [N] both; the most frequent size first, of equals the smaller one."""
+    sizes, counts = np.unique(np.stack([width, height], axis=1), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable").tolist()
+    return {(int(sizes[place, 0]), int(sizes[place, 1])): int(counts[place]) for place in order}
 
 
 def key_of(clip_id: str, frame_index: int) -> str:
@@ -369,16 +387,11 @@ def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> t
         _check_archive(file, size_bytes)
         with np.load(file, allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
-            if header["format"] not in _LACKS:
+            if header["format"] != FORMAT:
                 raise ManifestError(
                     f"{name}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
                 )
-            lacks = _LACKS[header["format"]]
-            columns = {name: arrays[name] for name in _ARRAYS if name not in lacks}
-            if "mark" in lacks:
-                columns["mark"] = np.zeros(len(columns["clip"]), np.uint8)
-            if "dup_of" in lacks:
-                columns["dup_of"] = no_duplicates(len(columns["clip"]))
+            columns = {name: arrays[name] for name in _ARRAYS}
             _check_columns(columns, header)
             index = SampleIndex(
                 clips=tuple(header["clips"]),
@@ -421,7 +434,7 @@ def _check_columns(columns: dict[str, np.ndarray], header: dict[str, Any]) -> No
         numbers = columns[numbering]
         if len(numbers) and not (int(numbers.min()) >= 0 and int(numbers.max()) < len(of)):
             raise ValueError(f"column {numbering} numbers what is not there")
-    for positive in ("frame_index", "offset", "size", "span"):
+    for positive in ("frame_index", "offset", "size", "span", "width", "height"):
         if len(columns[positive]) and int(columns[positive].min()) < 0:
             raise ValueError(f"column {positive} has a negative number")
     if len(columns["mark"]) and int(columns["mark"].max()) > SUSPECT + REPEAT + FROZEN:
@@ -436,17 +449,20 @@ def run_ids(
     frame_step: int,
     break_frames: Sequence[int] = (),
     marks: np.ndarray | None = None,
+    sizes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Number the unbroken stretches of one clip: no window of frames may span a break.
 
     A run ends at a frame that is missing; where the clip says that something was lost (chunks of a recording, jumps of time);
-    where suspect frames begin or end; and on both sides of a repeat or a frozen frame, whose time does not tell when it was seen.
+    where suspect frames begin or end; where the pictures' size changes; and on both sides of a repeat or a frozen frame, whose time
+    does not tell when it was seen.
 
     Args:
         frame_indices: i64 [N], ascending.
         frame_step: Clip frames from one extracted frame to the next.
         break_frames: Frame indices before which something is lost.
         marks: u8 [N], see IndexEntry; None when no frame is marked.
+        sizes: i32 [N, 2], width and height; None where all are of one size.
 
     Returns:
         i32 [N], 0 for the first run.
@@ -456,6 +472,8 @@ def run_ids(
     breaks = np.diff(frame_indices) != frame_step
     part = np.searchsorted(np.asarray(sorted(break_frames)), frame_indices, side="right")
     breaks |= np.diff(part) != 0
+    if sizes is not None:
+        breaks |= (np.diff(sizes, axis=0) != 0).any(axis=1)
     if marks is not None:
         breaks |= np.diff((marks & SUSPECT).astype(np.int8)) != 0
         stands_still = (marks & (REPEAT | FROZEN)) != 0

@@ -57,8 +57,6 @@ class ClipFacts:
         time_of_day: "night" or "day".
         time_base: Seconds per unit of pts, as "1/15360".
         nominal_fps: Frames per second that the container states.
-        width_px: Width of the stills.
-        height_px: Height of the stills.
         frame_step: Clip frames from one sample to the next.
         clip_frames: Frames of the whole clip.
         sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format.
@@ -79,8 +77,6 @@ class ClipFacts:
     time_of_day: str
     time_base: str
     nominal_fps: float
-    width_px: int
-    height_px: int
     frame_step: int
     clip_frames: int
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -129,7 +125,7 @@ def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
     """The name of a fact that cannot be what clips.json says of this clip; None where all can be worked with."""
     kinds = {
         str: ("scene", "weather", "modality", "time_of_day", "time_base"),
-        int: ("width_px", "height_px", "frame_step", "clip_frames", "num_suspect", "num_repeats", "num_frozen"),
+        int: ("frame_step", "clip_frames", "num_suspect", "num_repeats", "num_frozen"),
         dict: ("extraction",),
         list: ("sources",),
     }
@@ -203,8 +199,8 @@ def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = 
         "offset": index.offset.tolist(),
         "size": index.size.tolist(),
         "sha256": [row.tobytes().hex() for row in index.sha256],
-        "width": [facts.width_px for facts in of_row],
-        "height": [facts.height_px for facts in of_row],
+        "width": index.width.tolist(),
+        "height": index.height.tolist(),
         "dup_of": [key.decode() for key in index.dup_of.tolist()],
         "suspect": [bool(mark & SUSPECT) for mark in marks],
         "mark": [_MARK_WORDS[mark] for mark in marks],

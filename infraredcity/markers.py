@@ -26,7 +26,7 @@ from infraredcity.plan import ExtractConfig, segment_of
 from infraredcity.remote import UNKNOWN_BYTES
 from infraredcity.storage import write_atomic
 
-FORMAT = "infraredcity-segment-1"
+FORMAT = "infraredcity-segment-2"
 _HEAD_BYTES = 4096
 _FAR_READERS = 32
 _COLUMNS = ("frame_index", "pts", "offset", "size", "span", "json_size")
@@ -41,16 +41,12 @@ class SegmentHead:
         number: Place among the clip's segments.
         shard: Its shard with sha256; the folder itself, ".", for plain files; None when none of its frames could be had.
         num_missing: Frames of the segment that could not be had, or were left out.
-        width_px: Width of its stills; 0 without any.
-        height_px: Height of them.
     """
 
     claim: str
     number: int
     shard: ShardInfo | None
     num_missing: int
-    width_px: int
-    height_px: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +60,7 @@ class SegmentRows:
         size: Bytes of the image.
         span: Bytes of the whole sample in the tar.
         json_size: Bytes of the json member; 0 for plain files.
+        picture_sizes: Stretches of stills of one size: how many, their width, their height.
         sha256: 32 bytes for each image.
         differences: How far each is from the one before; None where that one is missing, of another size, or in another segment.
         first_glance: A few pixels of the first sample, to compare it with the segment before; None without samples.
@@ -79,6 +76,7 @@ class SegmentRows:
     size: list[int]
     span: list[int]
     json_size: list[int]
+    picture_sizes: list[tuple[int, int, int]]
     sha256: bytes
     differences: list[float | None]
     first_glance: np.ndarray | None
@@ -132,6 +130,7 @@ def to_bytes(head: SegmentHead, rows: SegmentRows) -> bytes:
     shard = head.shard
     columns: dict[str, Any] = {name: getattr(rows, name) for name in _COLUMNS}
     columns |= {
+        "picture_sizes": rows.picture_sizes,
         "sha256": base64.b64encode(rows.sha256).decode("ascii"),
         "differences": rows.differences,
         "glances": [_packed(rows.first_glance), _packed(rows.last_glance)],
@@ -146,7 +145,6 @@ def to_bytes(head: SegmentHead, rows: SegmentRows) -> bytes:
         "number": head.number,
         "shard": None if shard is None else [shard.name, shard.num_samples, shard.size_bytes, shard.sha256],
         "num_missing": head.num_missing,
-        "width_height": [head.width_px, head.height_px],
         "rows_bytes": len(second),
     }
     return _line(first) + second
@@ -182,6 +180,7 @@ def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
         columns: dict[str, list[int]] = {column: payload[column] for column in _COLUMNS}
         rows = SegmentRows(
             **columns,
+            picture_sizes=[(count, width, height) for count, width, height in payload["picture_sizes"]],
             sha256=base64.b64decode(payload["sha256"], validate=True),
             differences=payload["differences"],
             first_glance=_unpacked(payload["glances"][0]),
@@ -190,7 +189,11 @@ def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
             missing=payload["missing"],
             dropped=payload["dropped"],
         )
-        lengths = {len(values) for values in columns.values()} | {len(rows.differences), len(rows.sha256) / 32}
+        lengths = {len(values) for values in columns.values()} | {
+            len(rows.differences),
+            len(rows.sha256) / 32,
+            sum(count for count, _, _ in rows.picture_sizes),
+        }
         if len(lengths) != 1:
             raise ValueError("its columns have several lengths")
         return _head(first, name, len(data)), rows
@@ -329,8 +332,6 @@ def _head(line: bytes, name: str, size_bytes: int) -> SegmentHead:
         if shard is None
         else ShardInfo(name=shard[0], num_samples=shard[1], size_bytes=shard[2], sha256=shard[3]),
         num_missing=told["num_missing"],
-        width_px=told["width_height"][0],
-        height_px=told["width_height"][1],
     )
 
 

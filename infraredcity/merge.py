@@ -52,6 +52,15 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSize:
+    """How many samples of a clip are so many pixels wide and high."""
+
+    width: int
+    height: int
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractReport:
     """What extraction of one clip ended with.
 
@@ -71,6 +80,7 @@ class ExtractReport:
         clip_frames: What the clip's files hold.
         decoder: Which library decoded.
         suspect: What the scan found wrong with the files.
+        picture_sizes: The sizes of the samples, the most frequent first.
     """
 
     clip: str
@@ -88,6 +98,7 @@ class ExtractReport:
     clip_frames: int
     decoder: str
     suspect: tuple[str, ...]
+    picture_sizes: tuple[PictureSize, ...]
 
     @property
     def has_expected_count(self) -> bool:
@@ -124,7 +135,7 @@ def merge(
         on_segments(1)
     index = gathered.index()
     gaps = gaps_of(claim, gathered.missing, frozenset(gathered.dropped), hangs)
-    facts = _facts(claim, gathered, index)
+    facts = _facts(claim, index)
     write_atomic(folder / GAPS_NAME, (json.dumps([asdict(gap) for gap in gaps], indent=1) + "\n").encode())
     clips = {claim.clip.clip_id: facts}
     if claim.config.to == "shards":
@@ -148,6 +159,10 @@ def merge(
         clip_frames=claim.num_frames,
         decoder=claim.decoder,
         suspect=tuple(facts.suspect),
+        picture_sizes=tuple(
+            PictureSize(width=width, height=height, num_frames=count)
+            for (width, height), count in index.picture_sizes().items()
+        ),
     )
 
 
@@ -171,6 +186,7 @@ class _Gathered:
         most = count_frames(claim.num_frames, claim.config)
         self._columns = {name: np.empty(most, np.int64) for name in ("frame_index", "pts", "offset", "size", "span")}
         self._shard = np.empty(most, np.int32)
+        self._width, self._height = np.empty(most, np.int32), np.empty(most, np.int32)
         self._sha256 = np.empty((most, 32), np.uint8)
         self._differences = np.empty(most, np.float64)
         self._num_rows = 0
@@ -178,7 +194,6 @@ class _Gathered:
         self.missing = array("q")
         self.dropped = array("q")
         self.shards: list[ShardInfo] = []
-        self.width_px = self.height_px = 0
         self._last_glance: np.ndarray | None = None
         self._last_frame = -1
 
@@ -196,12 +211,12 @@ class _Gathered:
         self.dropped.extend(rows.dropped)
         if head.shard is None:
             return
-        if not self.width_px:
-            self.width_px, self.height_px = head.width_px, head.height_px
         here = slice(self._num_rows, self._num_rows + len(rows))
         for name, column in self._columns.items():
             column[here] = getattr(rows, name)
         self._shard[here] = len(self.shards)
+        counts, widths, heights = np.array(rows.picture_sizes).T
+        self._width[here], self._height[here] = np.repeat(widths, counts), np.repeat(heights, counts)
         self._sha256[here] = np.frombuffer(rows.sha256, np.uint8).reshape(-1, 32)
         differences = [self._since_last(rows), *rows.differences[1:]]
         self._differences[here] = np.array(differences, np.float64)  # None is NaN there
@@ -226,6 +241,7 @@ class _Gathered:
         frame_index, sha256 = columns["frame_index"], self._sha256[: self._num_rows]
         marks = self._marks(frame_index, sha256)
         clip_id = self._claim.clip.clip_id
+        width, height = self._width[: self._num_rows], self._height[: self._num_rows]
         return SampleIndex(
             clips=(clip_id,),
             frame_steps=(self._claim.config.every,),
@@ -237,9 +253,12 @@ class _Gathered:
                 frame_step=self._claim.config.every,
                 break_frames=self._claim.break_frames,
                 marks=marks,
+                sizes=np.stack([width, height], axis=1),
             ),
             mark=marks,
             shard=self._shard[: self._num_rows],
+            width=width,
+            height=height,
             sha256=sha256,
             dup_of=sample_index.repeated(clip_id, frame_index, marks),
             **columns,
@@ -283,7 +302,7 @@ def gaps_of(claim: Claim, missing: Sequence[int], dropped: frozenset[int], hangs
     return tuple(gaps)
 
 
-def _facts(claim: Claim, gathered: _Gathered, index: SampleIndex) -> manifest.ClipFacts:
+def _facts(claim: Claim, index: SampleIndex) -> manifest.ClipFacts:
     clip = claim.clip
     return manifest.ClipFacts(
         clip_id=clip.clip_id,
@@ -293,8 +312,6 @@ def _facts(claim: Claim, gathered: _Gathered, index: SampleIndex) -> manifest.Cl
         time_of_day=clip.time_of_day,
         time_base=claim.time_base,
         nominal_fps=claim.nominal_fps,
-        width_px=gathered.width_px,
-        height_px=gathered.height_px,
         frame_step=claim.config.every,
         clip_frames=claim.num_frames,
         sources=[dict(source) for source in claim.sources],

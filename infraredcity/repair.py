@@ -65,9 +65,8 @@ _ASIDE_NAME = f"{TEMPORARY_PREFIX}repair-{manifest.CLIPS_NAME}"
 """clips.json while a folder is changed; whoever makes the folder anew takes it for the leftover that it is then."""
 _LOST = "lost with a damaged shard; extract the clip again"
 _UNKNOWN = "left out by extraction; the reason was lost with gaps.json"
-_FACT_NAMES = ("scene", "weather", "modality", "time_of_day", "time_base", "width", "height")
-_FACT_FIELDS = ("scene", "weather", "modality", "time_of_day", "time_base", "width_px", "height_px")
-"""What the json of every sample says of its clip, and how clips.json calls it."""
+_FACT_NAMES = ("scene", "weather", "modality", "time_of_day", "time_base")
+"""What the json of every sample says of its clip, as clips.json does."""
 _MARK_BITS = {"suspect": SUSPECT, "repeat": REPEAT, "frozen": FROZEN}
 
 
@@ -126,6 +125,7 @@ class _Known:
     run_id: int
     mark: int
     dup_of: bytes
+    size_px: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +149,17 @@ class _Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """A picture as it stands in a file: its key, where it is, its hash, and whether all around it is as it should be."""
+    """A picture as it stands in a file: its key, where it is, its hash, and whether all around it is as it should be.
+
+    `size_px` is the width and height that its header tells, None where it cannot be read.
+    """
 
     key: str
     path: Path
     offset: int
     size: int
     sha256: bytes
+    size_px: tuple[int, int] | None
     span: int
     members: tuple[str, ...]
     facts: bytes
@@ -353,6 +357,7 @@ def _reference_of_index(index: SampleIndex) -> _Reference:
             run_id=int(index.run_id[row]),
             mark=int(index.mark[row]),
             dup_of=bytes(index.dup_of[row]),
+            size_px=(int(index.width[row]), int(index.height[row])),
         )
         for row in range(len(index))
     }
@@ -383,6 +388,7 @@ def _known_of_rows(rows: Columns, below: str) -> dict[str, _Known]:
             run_id=rows["run_id"][row],
             mark=sum(_MARK_BITS[word] for word in words),
             dup_of=rows["dup_of"][row].encode(),
+            size_px=(rows["width"][row], rows["height"][row]),
         )
     return known
 
@@ -390,16 +396,17 @@ def _known_of_rows(rows: Columns, below: str) -> dict[str, _Known]:
 def _reference_of_markers(folder: Path) -> _Reference | None:
     """What extraction noted of each segment; None where it noted nothing."""
     clip_id = _job_of(folder).get("clip")
-    entries: list[tuple[int, int, bytes, str, int]] = []
+    entries: list[_Entry] = []
     hashes = {}
     for _, marker in _markers(folder):
         if marker is None or marker[0].shard is None or not sample_index.is_shard_name(marker[0].shard.name):
             continue
         shard, rows = marker[0].shard, marker[1]
         suspects = {*rows.suspect}
-        for row, (frame, pts) in enumerate(zip(rows.frame_index, rows.pts, strict=True)):
+        sizes = [(width, height) for count, width, height in rows.picture_sizes for _ in range(count)]
+        for row, (frame, pts, size_px) in enumerate(zip(rows.frame_index, rows.pts, sizes, strict=True)):
             sha256 = rows.sha256[32 * row : 32 * row + 32]
-            entries.append((frame, pts, sha256, shard.name, SUSPECT if frame in suspects else 0))
+            entries.append((frame, pts, sha256, shard.name, SUSPECT if frame in suspects else 0, size_px))
         hashes[shard.name] = shard.sha256
     if not entries or not isinstance(clip_id, str):
         return None
@@ -414,22 +421,26 @@ def _reference_of_markers(folder: Path) -> _Reference | None:
     )
 
 
-def _known_of_one(
-    clip_id: str, entries: Sequence[tuple[int, int, bytes, str, int]], frame_step: int
-) -> dict[str, _Known]:
-    """The samples of a clip, from (frame, pts, hash, shard, mark) in order; runs and repeats are found anew."""
+_Entry = tuple[int, int, bytes, str, int, tuple[int, int]]
+"""Frame, pts, hash, shard, mark, and width and height."""
+
+
+def _known_of_one(clip_id: str, entries: Sequence[_Entry], frame_step: int) -> dict[str, _Known]:
+    """The samples of a clip, in order; runs and repeats are found anew."""
     frames = np.array([entry[0] for entry in entries], np.int64)
     marks = np.array([entry[4] for entry in entries], np.uint8)
     for row in range(1, len(entries)):
         if entries[row][2] == entries[row - 1][2] and frames[row] - frames[row - 1] == frame_step:
             marks[row] |= REPEAT
-    runs = sample_index.run_ids(frames, frame_step=frame_step, marks=marks)
+    sizes = np.array([entry[5] for entry in entries], np.int32).reshape(-1, 2)
+    runs = sample_index.run_ids(frames, frame_step=frame_step, marks=marks, sizes=sizes)
     dup_of = sample_index.repeated(clip_id, frames, marks)
     known = {}
-    for row, (frame_index, pts, sha256, shard, _) in enumerate(entries):
+    for row, (frame_index, pts, sha256, shard, _, size_px) in enumerate(entries):
         key = sample_index.key_of(clip_id, frame_index)
         known[key] = _Known(
-            key=key, shard=shard, sha256=sha256, pts=pts, run_id=int(runs[row]), mark=int(marks[row]), dup_of=bytes(dup_of[row])
+            key=key, shard=shard, sha256=sha256, pts=pts, run_id=int(runs[row]), mark=int(marks[row]), dup_of=bytes(dup_of[row]),
+            size_px=size_px,
         )  # fmt: skip
     return known
 
@@ -493,10 +504,23 @@ def _seen(path: Path, sample: Sample) -> _Seen | None:
         offset=place + BLOCK_BYTES,
         size=len(picture),
         sha256=hashlib.sha256(picture).digest(),
+        size_px=_size_of(picture, sample.key),
         span=sum(BLOCK_BYTES + len(data) + -len(data) % BLOCK_BYTES for data in sample.members.values()),
         members=suffixes,
         facts=sample.members.get("json", b""),
     )
+
+
+def _size_of(picture: bytes, key: str) -> tuple[int, int] | None:
+    try:
+        return images.size_of(picture, name=key)
+    except ImageError:
+        return None
+
+
+def _size_px(each: _Known, seen: _Seen) -> tuple[int, int]:
+    """What the picture itself says, which is true; else what was written down."""
+    return each.size_px if seen.size_px is None else seen.size_px
 
 
 def _facts_put_right(
@@ -556,7 +580,7 @@ def _told(seen: _Seen) -> dict[str, Any] | None:
         is_good = (
             (told["clip"], told["frame_index"]) == (clip_id, frame_index)
             and all(type(told[name]) is int for name in ("frame_index", "pts", "width", "height"))
-            and all(type(told[name]) is str for name in _FACT_NAMES[:5])
+            and all(type(told[name]) is str for name in _FACT_NAMES)
         )
     except (ValueError, KeyError, TypeError, RecursionError, ZeroDivisionError):
         return None
@@ -578,7 +602,7 @@ def _corrected(
         # One edited sample of a few is no reason to believe it.
         if count > 2 and count * 2 > told.total():
             changes = {
-                name: value for name, value in zip(_FACT_FIELDS, values, strict=True) if getattr(facts, name) != value
+                name: value for name, value in zip(_FACT_NAMES, values, strict=True) if getattr(facts, name) != value
             }
     smallest = min(np.diff(sorted(frames)).tolist(), default=step)
     if step is not None and step != facts.frame_step and smallest != facts.frame_step:
@@ -598,7 +622,7 @@ def _rebuilt_facts(
     folder: Path, clip_id: str, values: Sequence[Any], frames: Mapping[int, int], step: int | None
 ) -> ClipFacts:
     """What clips.json said of a clip, as far as its samples, the index and extract.json know it."""
-    facts = dict(zip(_FACT_FIELDS, values, strict=True))
+    facts = dict(zip(_FACT_NAMES, values, strict=True))
     places = sorted(frames.items())
     # A frame that was lost or left out makes a larger step, so the smallest is the true one.
     step = step or min(np.diff([frame for frame, _ in places]).tolist(), default=1)
@@ -627,7 +651,7 @@ def _rebuilt_facts(
 
 def _reference_of_samples(tars: Sequence[_Tar], clips: Mapping[str, ClipFacts]) -> _Reference:
     """What the samples say of themselves, for pictures that decode: the first of each key, by clip and frame."""
-    found: dict[str, dict[int, tuple[int, int, bytes, str, int]]] = {}
+    found: dict[str, dict[int, _Entry]] = {}
     bad: dict[tuple[str, int], str] = {}
     for tar in tars:
         for seen in tar.seen:
@@ -638,10 +662,10 @@ def _reference_of_samples(tars: Sequence[_Tar], clips: Mapping[str, ClipFacts]) 
             if clip_id not in clips or frame_index in found.get(clip_id, {}):
                 continue
             told = _told(seen)
-            if told is None or not _decodes(seen):
+            if told is None or seen.size_px is None or not _decodes(seen):
                 bad[clip_id, frame_index] = tar.name
                 continue
-            entry = (frame_index, told["pts"], seen.sha256, tar.name, 0)
+            entry = (frame_index, told["pts"], seen.sha256, tar.name, 0, seen.size_px)
             found.setdefault(clip_id, {})[frame_index] = entry
     known: dict[str, _Known] = {}
     for clip_id, entries in found.items():
@@ -650,7 +674,9 @@ def _reference_of_samples(tars: Sequence[_Tar], clips: Mapping[str, ClipFacts]) 
         for (bad_clip, frame_index), shard in bad.items():
             if bad_clip == clip_id and frame_index not in entries:
                 key = sample_index.key_of(clip_id, frame_index)
-                of_clip[key] = _Known(key=key, shard=shard, sha256=b"", pts=0, run_id=0, mark=0, dup_of=b"")
+                of_clip[key] = _Known(
+                    key=key, shard=shard, sha256=b"", pts=0, run_id=0, mark=0, dup_of=b"", size_px=(0, 0)
+                )
         known |= dict(sorted(of_clip.items(), key=lambda item: parse_key(item[0])))
     return _Reference(source="the samples", known=known, has_marks=False)
 
@@ -720,8 +746,8 @@ class _Rows:
 
     shards: list[ShardInfo] = field(default_factory=list)
     known: list[_Known] = field(default_factory=list)
-    places: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """Number of the shard, offset, size, span."""
+    places: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
+    """Number of the shard, offset, size, span, width, height."""
     hashes: list[bytes] = field(default_factory=list)
 
 
@@ -757,7 +783,7 @@ def _rebuilt(
         if of_tar is not None and good and _is_as_written(part, of_tar, good, sha256, state):
             info = ShardInfo(name=name, num_samples=len(good), size_bytes=of_tar.size_bytes, sha256=of_tar.sha256)
             for each, seen in good:
-                rows.places.append((len(rows.shards), seen.offset, seen.size, seen.span))
+                rows.places.append((len(rows.shards), seen.offset, seen.size, seen.span, *_size_px(each, seen)))
                 rows.known.append(each)
                 rows.hashes.append(seen.sha256)
             rows.shards.append(info)
@@ -789,7 +815,7 @@ def _is_as_written(
         return False
     if sha256 == tar.sha256:  # hashes may be those of facts that were edited
         return all(
-            seen.members == (part.index.image_format, "json") and seen.facts == _facts(part, each)
+            seen.members == (part.index.image_format, "json") and seen.facts == _facts(part, each, seen)
             for each, seen in good
         )
     return _written_nowhere(part, tar.name, good, state)[0].sha256 == tar.sha256
@@ -809,14 +835,15 @@ def _add_all(part: _Part, good: Sequence[tuple[_Known, _Seen]], writer: ShardWri
     for each, seen in good:
         clip_id, frame_index = parse_key(each.key)
         picture = _bytes_at(state.moved.get(seen.path, seen.path), seen)
-        entry = writer.add(clip_id, frame_index, each.pts, picture, _facts(part, each))
+        facts = _facts(part, each, seen)
+        entry = writer.add(clip_id, frame_index, each.pts, picture, facts, size_px=_size_px(each, seen))
         if bytes.fromhex(entry.sha256) != seen.sha256:
             raise ShardError(f"{seen.path}: was changed while it was read; run it again when nothing writes there")
 
 
-def _facts(part: _Part, each: _Known) -> bytes:
+def _facts(part: _Part, each: _Known, seen: _Seen) -> bytes:
     clip_id, frame_index = parse_key(each.key)
-    return facts_json(facts_of(part.clips[clip_id], frame_index, each.pts))
+    return facts_json(facts_of(part.clips[clip_id], frame_index, each.pts, _size_px(each, seen)))
 
 
 def _places_of_index(folder: Path) -> dict[str, tuple[str, int, int]]:
@@ -849,8 +876,9 @@ def _at_old_place(folder: Path, each: _Known, old: Mapping[str, tuple[str, int, 
             continue
         if hashlib.sha256(data).digest() == each.sha256:
             return _Seen(
-                key=each.key, path=path, offset=offset, size=size, sha256=each.sha256, span=0, members=(), facts=b""
-            )
+                key=each.key, path=path, offset=offset, size=size, sha256=each.sha256, size_px=_size_of(data, each.key),
+                span=0, members=(), facts=b"",
+            )  # fmt: skip
     return None
 
 
@@ -888,7 +916,7 @@ def _rewrite(part: _Part, name: str, good: Sequence[tuple[_Known, _Seen]], rows:
         assert handle.info is not None
         info, entries = handle.info, handle.writer.entries
     for (each, seen), entry in zip(good, entries, strict=True):
-        rows.places.append((len(rows.shards), entry.offset, entry.size, entry.span))
+        rows.places.append((len(rows.shards), entry.offset, entry.size, entry.span, entry.width, entry.height))
         rows.known.append(each)
         rows.hashes.append(seen.sha256)
     rows.shards.append(info)
@@ -899,7 +927,7 @@ def _index_of(empty: SampleIndex, rows: _Rows) -> SampleIndex:
     parsed = [parse_key(each.key) for each in rows.known]
     numbers = {clip_id: number for number, clip_id in enumerate(empty.clips)}
     dup_of = [each.dup_of for each in rows.known]
-    places = np.array(rows.places, np.int64).reshape(-1, 4)
+    places = np.array(rows.places, np.int64).reshape(-1, 6)
     return replace(
         empty,
         shards=tuple(rows.shards),
@@ -912,6 +940,8 @@ def _index_of(empty: SampleIndex, rows: _Rows) -> SampleIndex:
         offset=places[:, 1],
         size=places[:, 2],
         span=places[:, 3],
+        width=places[:, 4].astype(np.int32),
+        height=places[:, 5].astype(np.int32),
         sha256=np.frombuffer(b"".join(rows.hashes), np.uint8).reshape(-1, 32),
         dup_of=np.array(dup_of, "S") if any(dup_of) else sample_index.no_duplicates(len(dup_of)),
     )
@@ -1026,7 +1056,7 @@ def _wrong_files(root: Path, part: _Part, state: _State) -> list[str]:
 
 
 def _same(one: SampleIndex, other: SampleIndex) -> bool:
-    names = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256", "dup_of")
+    names = [name for name in SampleIndex.__slots__ if isinstance(getattr(one, name), np.ndarray)]
     return (one.clips, one.frame_steps, one.shards, one.image_format) == (
         other.clips, other.frame_steps, other.shards, other.image_format,
     ) and all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)  # fmt: skip

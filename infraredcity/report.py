@@ -17,7 +17,7 @@ import numpy as np
 from infraredcity import catalog, images, lite, manifest, places, selection, similarity
 from infraredcity.dataset import GAPS_NAME, Part, rows_hash
 from infraredcity.errors import ImageError, ShardError
-from infraredcity.index import FROZEN, REPEAT, SUSPECT, SampleIndex, parse_key
+from infraredcity.index import FROZEN, REPEAT, SUSPECT, SampleIndex, parse_key, picture_sizes
 from infraredcity.manifest import ClipFacts
 from infraredcity.merge import Gap
 from infraredcity.progress import OnProgress, Progress
@@ -327,8 +327,6 @@ def _clip_report(
         weather=facts.weather,
         modality=facts.modality,
         time_of_day=facts.time_of_day,
-        width_px=facts.width_px,
-        height_px=facts.height_px,
         frame_step=facts.frame_step,
         clip_frames=facts.clip_frames,
         is_inverted=facts.is_inverted,
@@ -336,6 +334,7 @@ def _clip_report(
         tone=_tone(facts, reader),
         parts=tuple(parts[number].name for number in np.unique(clip.part).tolist()),
         num_samples=len(clip.row),
+        picture_sizes=tuple(picture_sizes(*(column(parts, clip, name) for name in ("width", "height")))),
         size_bytes=int(column(parts, clip, "size").sum()),
         first_s=ends[0],
         last_s=ends[1],

@@ -145,8 +145,6 @@ class ClipReport:
         weather: As above.
         modality: As above.
         time_of_day: As above.
-        width_px: As above.
-        height_px: As above.
         frame_step: As above.
         clip_frames: As above.
         is_inverted: As above.
@@ -154,6 +152,7 @@ class ClipReport:
         tone: Counts that became black and white at extraction, for clips of more than 8 bits.
         parts: Names of the parts.
         num_samples: Its samples.
+        picture_sizes: Width and height of its pictures, the most frequent ones first.
         size_bytes: Bytes of its pictures.
         first_s: Presentation time of the first sample.
         last_s: Presentation time of the last sample.
@@ -174,8 +173,6 @@ class ClipReport:
     weather: str
     modality: str
     time_of_day: str
-    width_px: int
-    height_px: int
     frame_step: int
     clip_frames: int
     is_inverted: bool
@@ -183,6 +180,7 @@ class ClipReport:
     tone: ToneMap | None
     parts: tuple[str, ...]
     num_samples: int
+    picture_sizes: tuple[tuple[int, int], ...]
     size_bytes: int
     first_s: float
     last_s: float

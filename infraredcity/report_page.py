@@ -211,7 +211,7 @@ def _counts(report: DatasetReport, sheets: Sheets) -> str:
                 f"{clip.num_samples:,}",
                 f"{clip.clip_frames:,}",
                 f"{clip.frame_step:,}",
-                f"{clip.width_px}&times;{clip.height_px}",
+                ", ".join(f"{width}&times;{height}" for width, height in clip.picture_sizes),
                 f"{format_time(clip.first_s)} &ndash; {format_time(clip.last_s)}",
                 format_bytes(clip.size_bytes),
             )

@@ -45,6 +45,7 @@ class ShardWriter:
         image: bytes,
         facts: bytes,
         *,
+        size_px: tuple[int, int],
         image_sha256: str | None = None,
     ) -> IndexEntry:
         """Write one sample: `<key>.<image format>` and `<key>.json`.
@@ -55,6 +56,7 @@ class ShardWriter:
             pts: Presentation time in units of the clip's time_base.
             image: The encoded still.
             facts: The json member.
+            size_px: Width and height of the still.
             image_sha256: Hash of `image` in hexadecimal, where the caller knows it.
         """
         key = key_of(clip_id, frame_index)
@@ -62,23 +64,35 @@ class ShardWriter:
         for part in (*_member(f"{key}.{self._image_format}", image), *_member(f"{key}.json", facts)):
             self._write(part)
         sha256 = image_sha256 or hashlib.sha256(image).hexdigest()
-        return self._record(frame_index, pts, start, len(image), sha256)
+        return self._record(frame_index, pts, start, len(image), size_px, sha256)
 
     def add_copy(
-        self, frame_index: int, pts: int, sample: bytes, image_size: int, image_sha256: str, *, mark: int = 0
+        self,
+        frame_index: int,
+        pts: int,
+        sample: bytes,
+        image_size: int,
+        image_sha256: str,
+        *,
+        size_px: tuple[int, int],
+        mark: int = 0,
     ) -> IndexEntry:
         """Write one sample's bytes exactly as they stand in another shard, headers and padding included."""
         start = self._position
         self._write(sample)
-        return self._record(frame_index, pts, start, image_size, image_sha256, mark)
+        return self._record(frame_index, pts, start, image_size, size_px, image_sha256, mark)
 
-    def _record(self, frame_index: int, pts: int, start: int, size: int, sha256: str, mark: int = 0) -> IndexEntry:
+    def _record(
+        self, frame_index: int, pts: int, start: int, size: int, size_px: tuple[int, int], sha256: str, mark: int = 0
+    ) -> IndexEntry:
         entry = IndexEntry(
             frame_index=frame_index,
             pts=pts,
             offset=start + BLOCK_BYTES,
             size=size,
             span=self._position - start,
+            width=size_px[0],
+            height=size_px[1],
             sha256=sha256,
             mark=mark,
         )

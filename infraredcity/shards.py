@@ -76,6 +76,7 @@ def copy(
                             sample,
                             int(index.size[row]),
                             index.sha256[row].tobytes().hex(),
+                            size_px=(int(index.width[row]), int(index.height[row])),
                             mark=int(index.mark[row]),
                         )
                         json_sizes.append(manifest.json_size_of(sample, len(picture)))

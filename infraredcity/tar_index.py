@@ -193,6 +193,8 @@ def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames
         offset=column("offset"),
         size=column("size"),
         span=column("span"),
+        width=np.zeros(len(clip), np.int32),
+        height=np.zeros(len(clip), np.int32),
         sha256=np.zeros((len(clip), 32), np.uint8),
         dup_of=no_duplicates(len(clip)),
         own_keys=column("own_keys"),

@@ -528,6 +528,7 @@ def _sample_problems(part: Part, row: int, sample: Sample, *, decode: bool) -> I
     """What is wrong with one sample of a tar: where, which problem, and what to say of it."""
     index, key = part.index, sample.key
     facts = part.clips[index.clips[int(index.clip[row])]]
+    size_px = (int(index.width[row]), int(index.height[row]))
     suffixes = list(sample.members)
     if suffixes != [index.image_format, "json"]:
         yield key, "members", f"{key} has the members {', '.join(suffixes)}, expected {index.image_format}, json"
@@ -545,19 +546,16 @@ def _sample_problems(part: Part, row: int, sample: Sample, *, decode: bool) -> I
             yield key, "picture-hash", f"the picture of {key} is not the one that was written"
         try:
             width, height = images.size_of(picture, name=key)
-            if (width, height) != (facts.width_px, facts.height_px):
-                yield (
-                    key,
-                    "picture-size",
-                    f"{key} is {width}x{height}, clips.json says {facts.width_px}x{facts.height_px}",
-                )
+            if (width, height) != size_px:
+                yield key, "picture-size", f"{key} is {width}x{height}, the index says {size_px[0]}x{size_px[1]}"
             if decode:
                 images.decode_any(picture, name=key)
         except ImageError as error:
             yield key, "undecodable", str(error)
     told = sample.members.get("json")
     if told is not None:
-        yield from _json_problems(key, told, facts_of(facts, int(index.frame_index[row]), int(index.pts[row])))
+        expected = facts_of(facts, int(index.frame_index[row]), int(index.pts[row]), size_px)
+        yield from _json_problems(key, told, expected)
 
 
 def _json_problems(key: str, told: bytes, expected: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

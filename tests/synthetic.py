@@ -274,6 +274,8 @@ def sample_index(
         offset=numbers * 2048 + 512,
         size=np.full(count, 100, np.int64),
         span=np.full(count, 2048, np.int64),
+        width=np.full(count, 96, np.int32),
+        height=np.full(count, 64, np.int32),
         sha256=hashes,
         dup_of=no_duplicates(count),
     )

@@ -371,7 +371,7 @@ def write_set(root: Path, jpgs: Iterable[bytes]) -> None:
         with open_shard(root / "shards", f"bench-{CLIP_ID}-{shard_number:06d}.tar", image_format="jpg") as handle:
             for number, jpg in part:
                 facts = {"clip": CLIP_ID, "frame_index": number, "pts": number, "width": SIDE_PX, "height": SIDE_PX}
-                handle.writer.add(CLIP_ID, number, number, jpg, json.dumps(facts).encode())
+                handle.writer.add(CLIP_ID, number, number, jpg, json.dumps(facts).encode(), size_px=(SIDE_PX, SIDE_PX))
                 (root / "files" / f"{index.key_of(CLIP_ID, number)}.jpg").write_bytes(jpg)
         assert handle.info is not None
         written.append((handle.info, handle.writer.entries))

@@ -251,8 +251,6 @@ def leave(folder: Path, clip: "PlannedClip") -> int:
             number=number,
             shard=ShardInfo(name=segment.shard, num_samples=len(frames), size_bytes=size_bytes, sha256=sha256[0].hex()),
             num_missing=0,
-            width_px=WIDTH_PX,
-            height_px=HEIGHT_PX,
         )
         rows = SegmentRows(
             frame_index=frames,
@@ -261,6 +259,7 @@ def leave(folder: Path, clip: "PlannedClip") -> int:
             size=[IMAGE_BYTES] * len(frames),
             span=[SPAN_BYTES] * len(frames),
             json_size=[JSON_BYTES] * len(frames),
+            picture_sizes=[(len(frames), WIDTH_PX, HEIGHT_PX)],
             sha256=b"".join(sha256),
             differences=[None, *(2 + frame % 997 / 1000 for frame in frames[1:])],
             first_glance=noise[frames[0] % 997 :][:GLANCE_PX],

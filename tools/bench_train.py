@@ -701,7 +701,7 @@ def make_shards(folder: Path, side_px: int) -> tuple[str, str]:
                 frame = np.stack([seamless(plane, 4 * number, number, side_px, side_px) for plane in planes], axis=2)
                 facts = {"clip": clip_id, "frame_index": number, "pts": number, "width": side_px, "height": side_px}
                 jpg = encode(frame.clip(0, 255).astype(np.uint8), "jpg")
-                handle.writer.add(clip_id, number, number, jpg, json.dumps(facts).encode())
+                handle.writer.add(clip_id, number, number, jpg, json.dumps(facts).encode(), size_px=(side_px, side_px))
         assert handle.info is not None
         one_run = np.zeros(MADE_FRAMES, np.int32)
         written = [(handle.info, handle.writer.entries)]

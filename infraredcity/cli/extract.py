@@ -251,6 +251,11 @@ def report_line(report: ExtractReport) -> str:
     ]
     if marked:
         line += f"\n{report.clip}: marked: {', '.join(marked)}; no window spans them"
+    if len(report.picture_sizes) > 1:
+        sizes = ", ".join(f"{size.width}x{size.height} ({size.num_frames:,})" for size in report.picture_sizes)
+        line += (
+            f"\n{report.clip}: sizes differ: {sizes} frames; no window spans a change, and --size makes all of one size"
+        )
     if report.tone is not None:
         line += f"\n{report.clip}: tone: counts {report.tone.low} to {report.tone.high} are levels 0 to 255"
     for phrase in report.suspect:

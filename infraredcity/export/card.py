@@ -341,10 +341,8 @@ for windows in batches(reader, batch_size=8):
 
 
 def _sizes(split: CardSplit) -> str:
-    facts = [part.clips[clip_id] for part in split.parts for clip_id in part.index.clips]
-    return ", ".join(
-        f"{width}x{height}" for width, height in sorted({(each.width_px, each.height_px) for each in facts})
-    )
+    sizes = {size for part in split.parts for size in part.index.picture_sizes()}
+    return ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
 
 
 def _clips(split: CardSplit) -> str:

@@ -669,6 +669,7 @@ class _Frame:
     picture: int
     data: bytes
     sha256: str
+    size_px: tuple[int, int]
 
 
 class _Writer:
@@ -710,7 +711,6 @@ class _Writer:
 
     def _facts(self, blocks: Sequence[_Block]) -> ClipFacts:
         first = blocks[0]
-        width, height = first.files[0].size
         # Of numbers such as 29.97 the nearest fraction that a clip would have.
         rate = Fraction(first.fps).limit_denominator(1001)
         per_picture = 2 if self._kind == "double" else 1
@@ -722,8 +722,6 @@ class _Writer:
             time_of_day=first.clip.time_of_day,
             time_base=f"{rate.denominator}/{rate.numerator}",
             nominal_fps=first.fps,
-            width_px=width // per_picture,
-            height_px=height,
             frame_step=1 if self._kind == "double" else first.frame_step,
             clip_frames=(max(block.numbers[-1] for block in blocks) + 1) * per_picture,
             sources=[
@@ -750,10 +748,11 @@ class _Writer:
             name = shard_name(dataset, facts.clip_id, len(shards))
             with open_shard(self._out / part, name, image_format=suffix) as handle:
                 for frame in batch:
-                    told = facts_json(facts_of(facts, frame.frame_index, frame.frame_index))
+                    told = facts_json(facts_of(facts, frame.frame_index, frame.frame_index, frame.size_px))
                     handle.writer.add(
-                        facts.clip_id, frame.frame_index, frame.frame_index, frame.data, told, image_sha256=frame.sha256
-                    )
+                        facts.clip_id, frame.frame_index, frame.frame_index, frame.data, told,
+                        size_px=frame.size_px, image_sha256=frame.sha256,
+                    )  # fmt: skip
             assert handle.info is not None
             shards.append((handle.info, handle.writer.entries))
             frames += [replace(frame, data=b"") for frame in batch]
@@ -825,12 +824,13 @@ class _Writer:
         try:
             picture = images.decode_any(data, name="it")
             if self._kind == "single":
-                return [_Frame(number, block, number, data, file.sha256)]
+                return [_Frame(number, block, number, data, file.sha256, file.size)]
             halves = [self._encoded(half) for half in np.split(picture, 2, axis=1)]
         except ImageError as error:
             return _reason(error)
+        size_px = (picture.shape[1] // 2, picture.shape[0])
         return [
-            _Frame(2 * number + side, block, number, half, hashlib.sha256(half).hexdigest())
+            _Frame(2 * number + side, block, number, half, hashlib.sha256(half).hexdigest(), size_px)
             for side, half in enumerate(halves)
         ]
 

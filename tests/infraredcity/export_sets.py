@@ -50,7 +50,7 @@ def make_part(root: Path, name: str, split: str, *footage: Footage) -> dataset.P
     for of in footage:
         facts[of.clip] = ClipFacts(
             clip_id=of.clip, scene=of.scene, weather=of.weather, modality=of.modality, time_of_day=of.time_of_day,
-            time_base=f"1/{of.fps}", nominal_fps=float(of.fps), width_px=96, height_px=64, frame_step=of.frame_step,
+            time_base=f"1/{of.fps}", nominal_fps=float(of.fps), frame_step=of.frame_step,
             clip_frames=max(of.frames) + 1,
         )  # fmt: skip
         shards = []
@@ -59,8 +59,9 @@ def make_part(root: Path, name: str, split: str, *footage: Footage) -> dataset.P
             with open_shard(root / name, shard_name("made", of.clip, number), image_format=suffix) as handle:
                 for frame in of.frames[start : start + 8]:
                     data = still_bytes(frame + of.shows, of.image_format, gray=of.modality == "infrared")
-                    told = dataset.facts_json(dataset.facts_of(facts[of.clip], frame, frame))
-                    handle.writer.add(of.clip, frame, frame, data, told)
+                    size_px = images.size_of(data, name=of.clip)
+                    told = dataset.facts_json(dataset.facts_of(facts[of.clip], frame, frame, size_px))
+                    handle.writer.add(of.clip, frame, frame, data, told, size_px=size_px)
             assert handle.info is not None
             shards.append((handle.info, handle.writer.entries))
         runs = run_ids(np.array(of.frames), frame_step=of.frame_step, break_frames=of.breaks)

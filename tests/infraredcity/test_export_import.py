@@ -288,8 +288,7 @@ def test_a_double_becomes_a_run_of_two(tmp_path: Path) -> None:
     assert windows_of(tmp_path / "out") == {
         ("monitor/infrared-train", f"monitor_night_{one:08d}", f"monitor_night_{one + 1:08d}") for one in (10, 12)
     }
-    facts = open_dataset(tmp_path / "out")[0].clips["monitor_night"]
-    assert (facts.width_px, facts.height_px) == (256, 256)
+    assert {*open_dataset(tmp_path / "out")[0].index.picture_sizes()} == {(256, 256)}
 
 
 def test_a_double_can_be_written_as_jpg(tmp_path: Path) -> None:

@@ -23,8 +23,6 @@ FACTS = ClipFacts(
     time_of_day="night",
     time_base="1/12800",
     nominal_fps=25.0,
-    width_px=96,
-    height_px=64,
     frame_step=2,
     clip_frames=50,
     sources=[{"name": "a.mp4", "num_frames": 50}],
@@ -270,6 +268,6 @@ def test_facts_that_nothing_can_be_are_one_line(tmp_path: Path, fact: str, value
 def test_a_fact_of_another_kind_has_its_name() -> None:
     # Made past the check of types that tests switch on and that users do not have.
     wrong = copy.copy(FACTS)
-    object.__setattr__(wrong, "width_px", "96")
-    assert manifest.flaw_of("city_clear", wrong) == "width_px"
+    object.__setattr__(wrong, "frame_step", "2")
+    assert manifest.flaw_of("city_clear", wrong) == "frame_step"
     assert manifest.flaw_of("city_clear", FACTS) is None

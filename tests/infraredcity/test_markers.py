@@ -14,7 +14,7 @@ from infraredcity.markers import SegmentHead, SegmentRows
 from infraredcity.places import FarPath, Place
 
 SHARD = ShardInfo(name="infraredcity-city_clear-000003.tar", num_samples=4, size_bytes=9216, sha256="ab" * 32)
-HEAD = SegmentHead(claim="cd" * 32, number=3, shard=SHARD, num_missing=1, width_px=96, height_px=64)
+HEAD = SegmentHead(claim="cd" * 32, number=3, shard=SHARD, num_missing=1)
 
 
 def rows_of(count: int) -> SegmentRows:
@@ -27,6 +27,7 @@ def rows_of(count: int) -> SegmentRows:
         size=[1000 + row for row in range(count)],
         span=[2048] * count,
         json_size=[210] * count,
+        picture_sizes=[(1, 96, 64), (count - 1, 48, 32)],
         sha256=bytes(range(256))[: 32 * count] if count <= 8 else bytes(32 * count),
         differences=[None, *(0.25 * row for row in range(1, count))],
         first_glance=np.arange(12, dtype=np.uint8).reshape(3, 4),
@@ -63,9 +64,9 @@ def test_a_marker_comes_back_as_it_was_written(folder: Place, count: int) -> Non
 
 
 def test_a_segment_of_which_nothing_could_be_had_has_a_marker_too(folder: Place) -> None:
-    head = replace(HEAD, shard=None, num_missing=2, width_px=0, height_px=0)
+    head = replace(HEAD, shard=None, num_missing=2)
     none = replace(
-        rows_of(4), frame_index=[], pts=[], offset=[], size=[], span=[], json_size=[], sha256=b"", differences=[],
+        rows_of(4), frame_index=[], pts=[], offset=[], size=[], span=[], json_size=[], picture_sizes=[], sha256=b"", differences=[],
         first_glance=None, last_glance=None, suspect=[], missing=[30, 31], dropped=[],
     )  # fmt: skip
     markers.write(folder, head, none)
@@ -94,9 +95,10 @@ def test_a_marker_that_was_cut_anywhere_is_none(tmp_path: Path, count: int) -> N
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"infraredcity-segment-1"', '"infraredcity-segment-0"', "format is 'infraredcity-segment-0', not"),
+        ('"infraredcity-segment-2"', '"infraredcity-segment-0"', "format is 'infraredcity-segment-0', not"),
         ('"number":3', '"number":4', "it is that of segment 4"),
         ('"pts":[15360,', '"pts":[', "its columns have several lengths"),
+        ('"picture_sizes":[[1,', '"picture_sizes":[[2,', "its columns have several lengths"),
         ('"sha256":"AAEC', '"sha256":"AAE', "padding"),
         ('"suspect"', '"sus"', "'suspect'"),
     ],

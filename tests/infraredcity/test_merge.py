@@ -44,8 +44,9 @@ def rewrite(
 
 
 def without_last(rows: SegmentRows) -> SegmentRows:
+    sizes = [(len(rows) - 1, 96, 64)]
     columns = {name: getattr(rows, name)[:-1] for name in ("frame_index", "pts", "offset", "size", "span", "json_size")}
-    return replace(rows, **columns, differences=rows.differences[:-1], sha256=rows.sha256[:-32])
+    return replace(rows, **columns, differences=rows.differences[:-1], sha256=rows.sha256[:-32], picture_sizes=sizes)
 
 
 def test_merging_needs_the_markers_alone(clip: Path) -> None:

@@ -31,7 +31,7 @@ from infraredcity.shard_writer import open_shard
 def facts_of(clip_id: str, **facts: object) -> ClipFacts:
     values = {
         "clip_id": clip_id, "scene": "yard", "weather": "clear", "modality": "infrared", "time_of_day": "night",
-        "time_base": "1/100", "nominal_fps": 25.0, "width_px": 8, "height_px": 8, "frame_step": 1, "clip_frames": 1000,
+        "time_base": "1/100", "nominal_fps": 25.0, "frame_step": 1, "clip_frames": 1000,
     }  # fmt: skip
     return ClipFacts(**(values | facts))
 
@@ -56,7 +56,7 @@ def make_part(
         with open_shard(root / name, f"made-{clip_id}-{number:06d}.tar", image_format="png") as handle:
             for place in range(start, min(start + samples_per_shard, len(levels))):
                 flat = np.full((8, 8, 1), levels[place], np.uint8)
-                handle.writer.add(clip_id, frames[place], frames[place] * 4, encode(flat, "png"), b"{}")
+                handle.writer.add(clip_id, frames[place], frames[place] * 4, encode(flat, "png"), b"{}", size_px=(8, 8))
         assert handle.info is not None
         shards.append((handle.info, handle.writer.entries))
     of_rows = np.zeros(len(levels), np.uint8) if marks is None else np.array(marks, np.uint8)

@@ -51,11 +51,12 @@ def test_a_far_marker_is_known_by_its_beginning(memory: FarPath) -> None:
     numbers = list(range(count))
     rows = SegmentRows(
         frame_index=numbers, pts=numbers, offset=numbers, size=numbers, span=numbers, json_size=numbers,
+        picture_sizes=[(count, 64, 48)],
         sha256=bytes(32 * count), differences=[None] * count, first_glance=np.zeros((32, 32), np.uint8),
         last_glance=np.zeros((32, 32), np.uint8), suspect=[], missing=[], dropped=[],
     )  # fmt: skip
     shard = ShardInfo(name="infraredcity-city_clear-000007.tar", num_samples=count, size_bytes=5, sha256="0" * 64)
-    head = SegmentHead(claim="c" * 64, number=7, shard=shard, num_missing=0, width_px=64, height_px=48)
+    head = SegmentHead(claim="c" * 64, number=7, shard=shard, num_missing=0)
     markers.write(memory, head, rows)
     path = markers.marker_of(memory, 7)
     assert path.stat().st_size > 60_000

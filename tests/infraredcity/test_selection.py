@@ -37,7 +37,7 @@ def chosen_keys(parts: list[Part], *conditions: str, window_frames: int = 1, str
 def made_up(num_frames: int, *, missing: tuple[int, ...] = (), clip: str = "city_clear") -> Part:
     facts = ClipFacts(
         clip_id=clip, scene="city", weather="clear", modality="infrared", time_of_day="night", time_base="1/12800",
-        nominal_fps=25.0, width_px=96, height_px=64, frame_step=1, clip_frames=num_frames,
+        nominal_fps=25.0, frame_step=1, clip_frames=num_frames,
     )  # fmt: skip
     index = sample_index(num_frames, clip_id=clip, missing=missing)
     return Part(path=Path("/nowhere"), name=clip, index=index, clips={clip: facts}, split="all")

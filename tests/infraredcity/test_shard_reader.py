@@ -37,7 +37,8 @@ def write(folder: Path, *, clip_id: str = "city_clear") -> SampleIndex:
     for number in range(2):
         with open_shard(folder, f"s-{number}.tar", image_format="jpg") as handle:
             for frame in (2 * number, 2 * number + 1):
-                handle.writer.add(clip_id, frame, frame, IMAGES[frame], b'{"frame_index":%d}' % frame)
+                facts = b'{"frame_index":%d}' % frame
+                handle.writer.add(clip_id, frame, frame, IMAGES[frame], facts, size_px=(96, 64))
         assert handle.info is not None
         shards.append((handle.info, handle.writer.entries))
     return sample_index.from_entries(

@@ -24,7 +24,7 @@ def told(number: int) -> bytes:
 def write(folder: Path) -> tuple[ShardInfo, list[IndexEntry]]:
     with open_shard(folder, NAME, image_format="jpg") as handle:
         for number, image in enumerate(IMAGES):
-            handle.writer.add("city_clear", number, number * 512, image, told(number))
+            handle.writer.add("city_clear", number, number * 512, image, told(number), size_px=(96, 64 + number))
     assert handle.info is not None
     return handle.info, handle.writer.entries
 
@@ -78,8 +78,8 @@ def test_a_copied_sample_is_the_same_bytes_at_another_place(tmp_path: Path) -> N
     entry = entries[2]
     sample = data[entry.offset - 512 : entry.offset - 512 + entry.span]
     with open_shard(tmp_path, "copy.tar", image_format="jpg") as handle:
-        copied = handle.writer.add_copy(2, entry.pts, sample, entry.size, entry.sha256)
-    assert copied.offset == 512
+        copied = handle.writer.add_copy(2, entry.pts, sample, entry.size, entry.sha256, size_px=(96, 66))
+    assert (copied.offset, copied.width, copied.height) == (512, entry.width, entry.height)
     with tarfile.open(tmp_path / "copy.tar") as archive:
         assert archive.getnames() == ["city_clear_00000002.jpg", "city_clear_00000002.json"]
 
@@ -87,7 +87,7 @@ def test_a_copied_sample_is_the_same_bytes_at_another_place(tmp_path: Path) -> N
 def test_an_error_inside_leaves_no_file(tmp_path: Path) -> None:
     def break_off() -> None:
         with open_shard(tmp_path, NAME, image_format="jpg") as handle:
-            handle.writer.add("city_clear", 0, 0, IMAGES[0], told(0))
+            handle.writer.add("city_clear", 0, 0, IMAGES[0], told(0), size_px=(96, 64))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 100_000])
 def test_a_members_header_is_that_of_tarfile(tmp_path: Path, size: int) -> None:
     with open_shard(tmp_path, NAME, image_format="jpg") as handle:
-        handle.writer.add("monitor_night", 99_999_999, 0, bytes(size), b"{}")
+        handle.writer.add("monitor_night", 99_999_999, 0, bytes(size), b"{}", size_px=(96, 64))
     info = tarfile.TarInfo("monitor_night_99999999.jpg")
     info.size, info.mode = size, 0o644
     assert (tmp_path / NAME).read_bytes()[:512] == info.tobuf(tarfile.USTAR_FORMAT)
@@ -128,4 +128,4 @@ def test_a_name_too_long_for_its_header_is_refused(tmp_path: Path) -> None:
         open_shard(tmp_path, NAME, image_format="jpg") as handle,
         pytest.raises(ValueError, match="a member's name must be of at most 100 bytes"),
     ):
-        handle.writer.add("a" * 100, 0, 0, b"", b"{}")
+        handle.writer.add("a" * 100, 0, 0, b"", b"{}", size_px=(96, 64))

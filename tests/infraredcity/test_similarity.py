@@ -64,12 +64,12 @@ def part(
     target.mkdir(parents=True)
     with open_shard(target, f"t-{clip}-000000.tar", image_format="jpg") as handle:
         for number, each in enumerate(pictures):
-            handle.writer.add(clip, frame + number, number, encode(each, "jpg"), b"{}")
+            handle.writer.add(clip, frame + number, number, encode(each, "jpg"), b"{}", size_px=(128, 128))
     entries, info = handle.writer.entries, handle.info
     assert isinstance(info, ShardInfo)
     facts = ClipFacts(
         clip_id=clip, scene="city", weather="clear", modality="visible" if "day" in clip else "infrared", time_of_day="night",
-        time_base="1/25", nominal_fps=25.0, width_px=128, height_px=128, frame_step=1, clip_frames=frame + len(pictures),
+        time_base="1/25", nominal_fps=25.0, frame_step=1, clip_frames=frame + len(pictures),
     )  # fmt: skip
     index = from_entries(
         clip_id=clip,

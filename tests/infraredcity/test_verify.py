@@ -340,7 +340,12 @@ def rewritten(clip: Path, pictures: Callable[[int, bytes], bytes]) -> None:
                 facts = data[facts_at : data.index(b"\0", facts_at)]
                 entries.append(
                     handle.writer.add(
-                        "city_clear", row, int(index.pts[row]), pictures(row, data[start : start + size]), facts
+                        "city_clear",
+                        row,
+                        int(index.pts[row]),
+                        pictures(row, data[start : start + size]),
+                        facts,
+                        size_px=(int(index.width[row]), int(index.height[row])),
                     )
                 )
     for name in ("offset", "size", "span"):
@@ -363,7 +368,7 @@ def test_a_picture_of_another_size_is_found(clip: Path, extracted: Path) -> None
     rewritten(clip, lambda row, data: encode(np.zeros((64, 90, 1), np.uint8), "jpg") if row == 20 else data)
     report = verify(clip, decode="none")
     assert problems(report) == {("picture-size", "city_clear_00000020")}
-    assert "is 90x64, clips.json says 96x64" in report.findings[0].message
+    assert "is 90x64, the index says 96x64" in report.findings[0].message
 
 
 @pytest.mark.parametrize("name", ["index.json", "infraredcity-city_clear-000001.idx"])

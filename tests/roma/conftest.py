@@ -57,6 +57,7 @@ def write_shards(folder: Path, clip_id: str, *, num_frames: int, channels: int, 
                     frame,
                     encode(np.ascontiguousarray(picture), "jpg"),
                     b'{"clip":"%s"}' % clip_id.encode(),
+                    size_px=(40, 36),
                 )
         assert handle.info is not None
         written.append((handle.info, handle.writer.entries))
@@ -66,7 +67,7 @@ def write_shards(folder: Path, clip_id: str, *, num_frames: int, channels: int, 
     sample_index.save(index, folder)
     facts = manifest.ClipFacts(
         clip_id=clip_id, scene="test", weather="any", modality="infrared", time_of_day="night", time_base="1/25",
-        nominal_fps=25.0, width_px=40, height_px=36, frame_step=1, clip_frames=num_frames,
+        nominal_fps=25.0, frame_step=1, clip_frames=num_frames,
     )  # fmt: skip
     manifest.write_clips(folder, [facts])
     return folder
