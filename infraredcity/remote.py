@@ -148,6 +148,11 @@ def shown(url: str) -> str:
     return re.sub(r"[?#].*" if _is_http(bare) else r"\?.*", "", bare, flags=re.DOTALL)
 
 
+def shown_in(text: str) -> str:
+    """A text with each URL in it as `shown`; a URL ends at a blank or a quote."""
+    return re.sub(rf"{_SCHEME.pattern}[^\s'\"]*", lambda found: shown(found[0]), text)
+
+
 def check_writable(url: str) -> None:
     """RemoteError where the scheme is for reading alone."""
     scheme = url.partition("://")[0].lower()

@@ -180,7 +180,7 @@ def _expanded(source: str) -> Iterator[str]:
         return
     first, last = int(numbers[1]), int(numbers[2])
     if last < first:
-        raise ShardError(f"{source}: {numbers[0]} counts down; write the smaller number first")
+        raise ShardError(f"{shown(source)}: {numbers[0]} counts down; write the smaller number first")
     for number in range(first, last + 1):
         yield from _expanded(f"{source[: numbers.start()]}{number:0{len(numbers[1])}d}{source[numbers.end() :]}")
 

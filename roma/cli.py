@@ -3,6 +3,7 @@
 stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 130 and 143 on SIGINT and SIGTERM.
 """
 
+import io
 import json
 import logging
 import signal
@@ -227,6 +228,7 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit; the one place where our errors become a line and an exit code."""
     from infraredcity.errors import InfraredCityError
+    from infraredcity.remote import shown_in
 
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
@@ -242,7 +244,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
         code = 1
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        click.echo(shown_in(text.getvalue()), nl=False, err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from infraredcity.remote import is_remote, shown
 from roma.errors import ConfigError
 
 Mode = Literal["video", "image"]
@@ -431,8 +432,8 @@ def overlaid(
     merged = _merged({}, {name: value for name, value in from_file.items() if name != "preset"})
     for setting in settings:
         name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: expected name=value, such as optim.generator_lr=1e-4")
+        if not equals or is_remote(setting):
+            raise ConfigError(f"--set {without_secrets(setting)}: expected name=value, such as optim.generator_lr=1e-4")
         nested: Any = _parsed(text)
         for part in reversed(name.strip().split(".")):
             nested = {part: nested}
@@ -441,9 +442,23 @@ def overlaid(
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Plain values of any config tree; `from_json` reads those of a TrainConfig back, `updated` any."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    """Plain values of any config tree; `from_json` reads those of a TrainConfig back, `updated` any.
+
+    All that shows, stores, sends or compares settings takes them from here: URLs come without password, token and query.
+    """
+    plain: dict[str, Any] = without_secrets(json.loads(json.dumps(dataclasses.asdict(config))))
     return plain
+
+
+def without_secrets(values: Any) -> Any:
+    """The same text, list or tree of plain values, each URL in it as messages show it: without password, token and query."""
+    if isinstance(values, str):
+        return shown(values) if is_remote(values) else values
+    if isinstance(values, Mapping):
+        return {name: without_secrets(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(without_secrets(value) for value in values)
+    return values
 
 
 def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
@@ -519,7 +534,7 @@ def updated(config: _Config, values: Mapping[str, Any], *, where: str, prefix: s
         current = getattr(config, name)
         if is_dataclass(current):
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{where}{prefix}{name} is a group of settings, got {value!r}")
+                raise ConfigError(f"{where}{prefix}{name} is a group of settings, got {without_secrets(value)!r}")
             changes[name] = updated(current, value, where=where, prefix=f"{prefix}{name}.")
         else:
             changes[name] = _converted(hints[name], value, f"{where}{prefix}{name}")
@@ -540,21 +555,23 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in typing.get_args(hint):
             return value
-        raise ConfigError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, got {value!r}")
+        raise ConfigError(
+            f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, got {without_secrets(value)!r}"
+        )
     if origin is tuple:
         item = typing.get_args(hint)[0]
         if isinstance(value, str) and item is str:
             return (value,)
         if isinstance(value, list | tuple):
             return tuple(_converted(item, each, where) for each in value)
-        raise ConfigError(f"{where} must be a list, got {value!r}")
+        raise ConfigError(f"{where} must be a list, got {without_secrets(value)!r}")
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is hint:
         return value
-    raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+    raise ConfigError(f"{where} must be {hint.__name__}, got {without_secrets(value)!r}")
 
 
 def _require(holds: bool, name: str, expected: str, found: object) -> None:

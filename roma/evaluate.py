@@ -17,6 +17,7 @@ from infraredcity.images import resize
 from infraredcity.loader import WindowReader
 from infraredcity.storage import write_atomic
 from roma.baselines import DayDomain, day_domain, reinhard
+from roma.config import without_secrets
 from roma.errors import EvaluationError
 from roma.flow import path_of, read_flow, resized
 from roma.infer import BATCH_FRAMES, Translator, frames_of, open_levels
@@ -175,7 +176,7 @@ def evaluate_shards(
             moments(),
             out,
             len(index),
-            source=", ".join(patterns),
+            source=", ".join(without_secrets(patterns)),
             truth=truth,
             visible=visible,
             flow=flow,
@@ -306,7 +307,7 @@ def _evaluate(
     report = EvalReport(
         source=source,
         compared_with=str(truth),
-        visible=", ".join(visible),
+        visible=", ".join(without_secrets(visible)),
         flow="" if flow is None else str(flow),
         snapshot_step=translator.snapshot.step,
         size_px=side,

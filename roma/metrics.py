@@ -141,7 +141,8 @@ def _open_wandb(run: Path, project: str, config: Mapping[str, Any]) -> Any:
     if number is None:
         number = secrets.token_hex(4)
         write_atomic(path, (json.dumps({"project": project, "id": number}) + "\n").encode())
-    settings = wandb.Settings(silent=True, console="off")  # the terminal is the progress line's
+    # The terminal is the progress line's; what wandb would gather of this process holds the command line, and so passwords in URLs.
+    settings = wandb.Settings(silent=True, console="off", x_disable_meta=True)
     try:
         return wandb.init(
             project=project,

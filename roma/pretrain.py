@@ -24,7 +24,7 @@ from infraredcity.storage import lock_folder, write_atomic
 from roma import checkpoint, data
 from roma.backbone import BACKBONE_NAME, BackboneFacts, DomainFacts, backbone_facts, save_backbone
 from roma.checkpoint import Checkpoint
-from roma.config import TrainConfig, differences, to_json, updated
+from roma.config import TrainConfig, differences, to_json, updated, without_secrets
 from roma.data import Domains, TrainBatch, to_bytes, to_unit_range
 from roma.degrade import degrade
 from roma.distributed import World, check_batch
@@ -321,7 +321,7 @@ def _as_training(config: PretrainConfig) -> TrainConfig:
 
 def _facts(config: PretrainConfig, domains: Domains, step: int) -> BackboneFacts:
     infrared, visible = (
-        DomainFacts(shards=shards, num_frames=len(reader.index), rows_sha256=reader.data_hash)
+        DomainFacts(shards=without_secrets(shards), num_frames=len(reader.index), rows_sha256=reader.data_hash)
         for shards, reader in ((config.data.infrared, domains.infrared), (config.data.visible, domains.visible))
     )
     return BackboneFacts(infrared=infrared, visible=visible, step=step, seed=config.seed, config=to_json(config))

@@ -7,6 +7,7 @@ if __package__ in (None, ""):  # started as a file: its own folder must not shad
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import click
 import torch
 
 from infraredcity.errors import InfraredCityError
+from infraredcity.remote import shown, shown_in
 from roma import data, schedule
 from roma.config import TrainConfig, resolve, to_json
 from roma.distributed import TIMEOUT_S, check_batch, joined, rank_of_environment, use_threads
@@ -163,7 +165,7 @@ def _facts(config: TrainConfig) -> Iterator[str]:
         if not config.vit.weights:
             yield "vit.weights is not set; name a weight file with --set vit.weights=PATH"
         elif not known and not Path(config.vit.weights).exists():
-            yield f"vit.weights: {config.vit.weights}: no such file"
+            yield f"vit.weights: {shown(config.vit.weights)}: no such file"
     scale = config.optim.lr_scale(config.batch_size)
     rates = config.optim.generator_lr * scale, config.optim.discriminator_lr * scale
     yield f"learning rates: generator {rates[0]:g}, discriminators {rates[1]:g}, at batch {config.batch_size}"
@@ -250,7 +252,9 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"Error: {error}" if rank == "0" else f"Error (rank {rank}): {error}", err=True)
         code = 1
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        click.echo(shown_in(text.getvalue()), nl=False, err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130

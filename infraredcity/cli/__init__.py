@@ -4,6 +4,7 @@ stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 3 pa
 with named gaps, 130 and 143 on SIGINT and SIGTERM.
 """
 
+import io
 import logging
 import signal
 import sys
@@ -14,6 +15,7 @@ import click
 from infraredcity.cli import clips, export, extract, lite, monitor, plan, report, sample, select, verify
 from infraredcity.cli.options import note_traffic
 from infraredcity.errors import InfraredCityError
+from infraredcity.remote import shown_in
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -62,7 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         code = 1
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        click.echo(shown_in(text.getvalue()), nl=False, err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped; the same command goes on from here.", err=True)

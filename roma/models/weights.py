@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infraredcity.remote import is_remote, shown
 from roma.errors import WeightsError
 from roma.models.vit import NORMALISATIONS, Normalisation, VisionTransformer
 
@@ -82,6 +83,10 @@ def fill(vit: VisionTransformer, weights: str) -> None:
         load_from_hub(vit)
     elif source == "hub" and colon:
         load_from_hub(vit, name)
+    elif is_remote(weights):
+        raise WeightsError(
+            f"vit.weights: {shown(weights)}: is a URL, expected a file here; copy it to this machine first"
+        )
     elif weights != "random":
         load_weights(vit, Path(weights))
 

@@ -98,3 +98,5 @@ def test_offline_runs_hold_the_numbers_and_grids_and_a_resume_goes_on_in_the_sam
                 assert by_step[line["step"]][name] == value, (line["step"], name)
     assert [step for step, record in by_step.items() if "samples.path" in record] == [4, 8]
     assert len(list(run.glob("wandb/offline-run-*/files/media/images/samples_*.png"))) == 2
+    # The command line may hold passwords.
+    assert not [path for path in run.rglob("*") if path.is_file() and b"--max-steps" in path.read_bytes()]
