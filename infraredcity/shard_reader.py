@@ -21,7 +21,10 @@ MAX_NAME_BYTES = 512
 READ_AHEAD_BYTES = 1 << 20
 """What is asked for at once of a source where each request takes its time."""
 _MAX_EXTENSION_BYTES = 64 * 1024
+_MAX_END_BYTES = 16 << 20
+"""Zeros behind the last member: tar writes them up to a whole record, which nobody makes larger."""
 _END_BLOCK = bytes(BLOCK_BYTES)
+_END_READ_BYTES = 64 * 1024
 _MEMBER_NAME = re.compile(r"[a-z0-9_-]+\.[a-z0-9]+")
 _WEBDATASET_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 """Key and suffix by webdataset's rule. Source: `base_plus_ext` in webdataset 1.0, tariterators.py."""
@@ -39,6 +42,17 @@ _KINDS = {
     b"6": "a pipe, not a plain file",
     b"S": "a sparse file, not a plain one",
 }
+
+_MAGIC = {
+    b"\x1f\x8b": ("compressed by gzip", "gunzip"),
+    b"BZh": ("compressed by bzip2", "bunzip2"),
+    b"\xfd7zXZ\0": ("compressed by xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unzstd"),
+    b"PK\x03\x04": ("a zip file", ""),
+    b"\xff\xd8\xff": ("a jpg picture", ""),
+    b"\x89PNG": ("a png picture", ""),
+}
+"""What other files begin with: what they are, and the program that makes a tar of a compressed one."""
 
 
 Naming = Literal["ours", "webdataset"]
@@ -277,8 +291,14 @@ def _members(
             raise ShardError(f"{tar_name}: cut short, it lacks its end; copy the shard again")
         if header == _END_BLOCK:
             # The last block may be the only one: what counts is that an end was written at all.
-            return
+            following = _behind_end(tar_name, read, place + BLOCK_BYTES)
+            if following is None:
+                return
+            place = start = following
+            continue
         if not _has_checksum(header):
+            if place == 0:
+                raise ShardError(f"{tar_name}: {_what_it_is(header)}")
             raise ShardError(f"{tar_name}: damaged at byte {place}: neither a member nor the end; copy the shard again")
         count += 1
         if count > MAX_MEMBERS:
@@ -314,6 +334,29 @@ def _members(
             assert split is not None
             key, suffix = split[1], split[2].lower()
         yield Member(key=key, suffix=suffix, start=begin, offset=offset, size=size)
+
+
+def _behind_end(tar_name: str, read: _Read, place: int) -> int | None:
+    """Where the next member stands behind an end, as `cat a.tar b.tar` leaves one; None where nothing but zeros follows."""
+    for first in range(place, place + _MAX_END_BYTES, _END_READ_BYTES):
+        data = read(first, _END_READ_BYTES)
+        zeros = len(data) - len(data.lstrip(b"\0"))
+        if zeros < len(data):
+            return first + zeros // BLOCK_BYTES * BLOCK_BYTES
+        if len(data) < _END_READ_BYTES:
+            return None
+    raise ShardError(f"{tar_name}: more than {_MAX_END_BYTES} zeros behind its end at byte {place}; write it again")
+
+
+def _what_it_is(start: bytes) -> str:
+    """What a file that begins so is instead of a tar, and what to do."""
+    for magic, (what, program) in _MAGIC.items():
+        if not start.startswith(magic):
+            continue
+        if program:
+            return f"{what}, and samples are read by their place in a plain tar; unpack it with {program}"
+        return f"{what}, expected a tar; name tars, or a folder of pictures"
+    return "damaged at byte 0: neither a member nor the end; copy the shard again, or name tars"
 
 
 def _refusal(header: bytes, kind: bytes, name: str, size: int, naming: Naming) -> str | None:

@@ -27,9 +27,9 @@ from infraredcity.storage import NPZ_DAMAGE, write_atomic
 logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-"""Which member of a sample is its picture: the first of these that it has."""
+"""Which member of a sample is its picture: the first of these that it has, or else its only `<name>.<one of these>`."""
 CACHE_VARIABLE = "INFRAREDCITY_CACHE"
-_FORMAT = "infraredcity-tar-index-1"
+_FORMAT = "infraredcity-tar-index-2"
 _NUMBERED = re.compile(r"(.*[^0-9]|)([0-9]{1,18})")
 _COLUMNS = {"own_keys": "S", "start": "i", "offset": "i", "size": "i", "span": "i", "picture": "u"}
 
@@ -163,6 +163,28 @@ def numbered(key: str) -> tuple[str, int] | None:
     return None if parts is None else (parts[1], int(parts[2]))
 
 
+def picture_suffix(suffixes: Sequence[str], *, where: str) -> str | None:
+    """Which member of a sample is its picture, by the suffixes of all: see PICTURE_SUFFIXES; None where none is.
+
+    Args:
+        suffixes: What stands behind the key's dot, of each member.
+        where: The tar and the sample, for the error.
+
+    Raises:
+        ShardError: Several may be it.
+    """
+    plain = next((suffix for suffix in PICTURE_SUFFIXES if suffix in suffixes), None)
+    if plain is not None:
+        return plain
+    named = [suffix for suffix in suffixes if _kind(suffix) < len(PICTURE_SUFFIXES)]
+    if len(named) > 1:
+        listed = ", ".join(ascii(suffix[:80]) for suffix in sorted(named)[:4]) + (", ..." if len(named) > 4 else "")
+        raise ShardError(
+            f"{where} has {len(named)} pictures ({listed}), and a key ends at its first dot; name the one to read <key>.jpg"
+        )
+    return named[0] if named else None
+
+
 def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames: Sequence[_Frames]) -> TarIndex:
     lengths = [len(one.rows) for one in frames]
     clips = list(dict.fromkeys(one.clip for one in frames))
@@ -258,13 +280,16 @@ def _walk(tar: Path | TarSource) -> _Contents:
     rows = []
     found = members(tar, naming="webdataset", on_refused=refuse)
     for sample in _by_sample(kept_members(tar.name, found, refuse)):
-        picture = min(sample, key=_picture_rank)
-        if _picture_rank(picture) == len(PICTURE_SUFFIXES):
+        suffix = picture_suffix(
+            [member.suffix for member in sample], where=f"{tar.name}: sample {sample[0].key[:80]!a}"
+        )
+        if suffix is None:
             num_without_picture += 1
             continue
+        picture = next(member for member in sample if member.suffix == suffix)
         span = sample[-1].stop - picture.offset + BLOCK_BYTES
         own_key = picture.key.encode()
-        rows.append((own_key, sample[0].start, picture.offset, picture.size, span, _picture_rank(picture)))
+        rows.append((own_key, sample[0].start, picture.offset, picture.size, span, _kind(suffix)))
     columns: list[Sequence[object]] = list(zip(*rows, strict=True)) or [()] * len(_COLUMNS)
     return _Contents(
         own_keys=np.array(columns[0], "S"),
@@ -290,8 +315,10 @@ def _by_sample(kept: Iterable[tuple[Member, bool]]) -> Iterator[list[Member]]:
         yield sample
 
 
-def _picture_rank(member: Member) -> int:
-    return PICTURE_SUFFIXES.index(member.suffix) if member.suffix in PICTURE_SUFFIXES else len(PICTURE_SUFFIXES)
+def _kind(suffix: str) -> int:
+    """Which of PICTURE_SUFFIXES a suffix ends in; their number where in none."""
+    ending = suffix.rpartition(".")[2]
+    return PICTURE_SUFFIXES.index(ending) if ending in PICTURE_SUFFIXES else len(PICTURE_SUFFIXES)
 
 
 def _default_cache() -> Path | None:

@@ -33,7 +33,7 @@ from infraredcity.images import decode
 from infraredcity.loader.crops import resized
 from infraredcity.loader.windows import FrameWindows
 from infraredcity.shard_reader import Refused, Sample, iterate
-from infraredcity.tar_index import PICTURE_SUFFIXES, numbered
+from infraredcity.tar_index import PICTURE_SUFFIXES, numbered, picture_suffix
 
 try:
     import webdataset  # type: ignore[import-untyped]
@@ -242,7 +242,7 @@ class WindowStream(IterableDataset[FrameWindows]):
 
 def _frame_of(url: str, sample: Sample, place: int) -> _Frame | None:
     """The picture of a sample, and which frame of which clip it is; None where it has none."""
-    suffix = next((suffix for suffix in PICTURE_SUFFIXES if suffix in sample.members), None)
+    suffix = picture_suffix(list(sample.members), where=f"{url}: sample {sample.key[:80]!a}")
     if suffix is None:
         return None
     clip, frame_index = _told(url, sample) or numbered(sample.key) or (None, place)

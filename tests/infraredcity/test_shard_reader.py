@@ -88,6 +88,14 @@ def test_a_damaged_header_in_the_middle_is_an_error(tmp_path: Path) -> None:
         list(iterate(tmp_path / "s-1.tar"))
 
 
+def test_endless_zeros_behind_the_end_are_an_error_and_soon(tmp_path: Path) -> None:
+    write(tmp_path)
+    with (tmp_path / "s-1.tar").open("r+b") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk
+    with pytest.raises(ShardError, match=r"s-1\.tar: more than 16777216 zeros behind its end"):
+        list(iterate(tmp_path / "s-1.tar"))
+
+
 @pytest.mark.parametrize("data", [b"", b"no tar at all", bytes(range(256)) * 20])
 def test_what_is_no_tar_is_an_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(data)

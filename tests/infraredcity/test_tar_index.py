@@ -1,8 +1,12 @@
+import bz2
+import gzip
 import io
 import logging
+import lzma
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +98,52 @@ def test_the_picture_is_the_first_of_jpg_jpeg_png_webp_whatever_comes_first(tmp_
     )
     index = index_tars([tar])
     assert [read(tar, index, row) for row in range(3)] == [JPGS[0], b"png", JPGS[2]]
+
+
+def test_a_picture_with_a_name_of_its_own_is_read_where_it_is_the_only_one(tmp_path: Path) -> None:
+    samples = [{"__key__": f"a_{n}", "input.jpg": JPGS[n], "caption.txt": "night"} for n in range(3)]
+    tar = write(tmp_path / "x.tar", *samples)
+    index = index_tars([tar])
+    assert index.keys() == ["a_0", "a_1", "a_2"]
+    assert [read(tar, index, row) for row in range(3)] == JPGS[:3]
+    assert len(windows(index)) == 2
+    two = write(tmp_path / "y.tar", {"__key__": "a_0", "input.jpg": JPGS[0], "target.png": b"png"})
+    with pytest.raises(ShardError, match=r"sample 'a_0' has 2 pictures \('input\.jpg', 'target\.png'\), .* <key>\.jpg"):
+        index_tars([two])
+
+
+def test_of_tars_one_behind_the_other_all_samples_are_found(tmp_path: Path) -> None:
+    tars = [frames(tmp_path / f"{first}.tar", [f"a_{first + n:02d}" for n in range(10)]) for first in (0, 10)]
+    both = tmp_path / "both.tar"
+    both.write_bytes(tars[0].read_bytes() + tars[1].read_bytes())
+    index = index_tars([both])
+    assert index.keys() == [f"a_{number:02d}" for number in range(20)]
+    assert [read(both, index, row) for row in range(10, 20)] == JPGS[:10]
+    assert len(windows(index)) == 19
+    far = Elsewhere("both.tar", both.read_bytes(), "v1")
+    assert index_tars([far], cache_folder=tmp_path / "elsewhere").rows_hash() == index.rows_hash()
+    both.write_bytes(tars[0].read_bytes() + b"what is this" * 100)
+    with pytest.raises(ShardError, match=rf"damaged at byte {len(tars[0].read_bytes())}: neither a member nor the end"):
+        index_tars([both])
+
+
+@pytest.mark.parametrize(
+    ("compress", "said"),
+    [
+        (gzip.compress, "compressed by gzip, .*; unpack it with gunzip$"),
+        (bz2.compress, "compressed by bzip2, .*; unpack it with bunzip2$"),
+        (lzma.compress, "compressed by xz, .*; unpack it with unxz$"),
+        (lambda data: b"\x28\xb5\x2f\xfd" + data, "compressed by zstd, .*; unpack it with unzstd$"),
+        (lambda data: JPGS[0], "a jpg picture, expected a tar; name tars, or a folder of pictures$"),
+    ],
+)
+def test_what_is_compressed_or_a_picture_is_called_so_and_not_damaged(
+    tmp_path: Path, compress: Callable[[bytes], bytes], said: str
+) -> None:
+    tar = frames(tmp_path / "x.tar", ["a_1", "a_2"])
+    tar.write_bytes(compress(tar.read_bytes()))
+    with pytest.raises(ShardError, match=rf"x\.tar: {said}"):
+        index_tars([tar])
 
 
 def test_samples_without_a_picture_are_left_out_counted_and_told(
@@ -270,7 +320,7 @@ def test_a_damaged_cache_is_built_again(tmp_path: Path, damage: str) -> None:
     good = index_tars([tar])
     (kept,) = cache.iterdir()
     data = kept.read_bytes()
-    place = data.index(b"infraredcity-tar-index-1")
+    place = data.index(b"infraredcity-tar-index-2")
     longer = frames(tmp_path / "y.tar", [f"a_{number}" for number in range(40)])
     index_tars([longer], cache_folder=tmp_path / "elsewhere")
     kept.write_bytes(

@@ -106,6 +106,12 @@ def test_a_flipped_byte_in_a_header_is_found(clip: Path) -> None:
     assert ("missing-sample", "city_clear_00000019") in found  # whether it is whole, the tar alone cannot say
 
 
+def test_a_tar_behind_the_end_of_a_shard_is_found_even_where_the_hashes_allow_it(clip: Path) -> None:
+    (clip / SHARD).write_bytes((clip / SHARD).read_bytes() + (clip / SHARD.replace("000001", "000000")).read_bytes())
+    vouch(clip)
+    assert ("unknown-sample", "city_clear_00000000") in problems(verify(clip))
+
+
 @pytest.mark.parametrize("num_kept", [0, 1, 9])
 def test_a_tar_cut_at_a_block_boundary_is_found(clip: Path, num_kept: int) -> None:
     index = sample_index.load(clip)
