@@ -251,7 +251,7 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
         try:
             picture = simplejpeg.decode_jpeg(data, "GRAY" if color == "gray" else "RGB")
         except ValueError as error:
-            raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); extract the frame again") from error
+            raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); copy or extract it again") from error
         return np.asarray(picture)
     if _is_deep_png(data):
         raise ImageError(f"{name}: a png of 16 bits, which 8 cannot hold; read it with infraredcity.images.decode_deep")
@@ -259,7 +259,7 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
     flag = cv2.IMREAD_GRAYSCALE if color == "gray" else cv2.IMREAD_COLOR
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
     if decoded is None:
-        raise ImageError(f"{name}: not a picture that can be decoded; extract the frame again")
+        raise ImageError(f"{name}: not a picture that can be decoded; copy or extract it again")
     return decoded[:, :, None] if color == "gray" else np.ascontiguousarray(decoded[:, :, ::-1])
 
 
@@ -287,7 +287,7 @@ def decode_into(data: bytes, out: np.ndarray, *, name: str = "image") -> tuple[i
     try:
         simplejpeg.decode_jpeg(data, "GRAY" if color == "gray" else "RGB", buffer=out)
     except ValueError as error:
-        raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); extract the frame again") from error
+        raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); copy or extract it again") from error
     return height, width
 
 
@@ -311,7 +311,7 @@ def decode_small(data: bytes, side_px: int, *, name: str = "image") -> np.ndarra
     try:
         picture = simplejpeg.decode_jpeg(data, "GRAY", min_height=min(side_px, height), min_width=min(side_px, width))
     except ValueError as error:
-        raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); extract the frame again") from error
+        raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); copy or extract it again") from error
     return np.asarray(picture)[:, :, 0]
 
 
@@ -334,7 +334,7 @@ def decode_deep(data: bytes, *, name: str = "image") -> np.ndarray:
     cv2 = _cv2("reading png")
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
-        raise ImageError(f"{name}: not a picture that can be decoded; extract the frame again")
+        raise ImageError(f"{name}: not a picture that can be decoded; copy or extract it again")
     if decoded.ndim != 2:
         raise ImageError(f"{name}: a png of 16 bits with {decoded.shape[2]} channels, expected one; make it gray")
     counts: np.ndarray = decoded[:, :, None]
@@ -356,13 +356,13 @@ def size_of(data: bytes, *, name: str = "image") -> tuple[int, int]:
         try:
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
         except ValueError as error:
-            raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); extract the frame again") from error
+            raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); copy or extract it again") from error
     elif data[:8] == _PNG_MAGIC and data[12:16] == b"IHDR":
         width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         width, height = _webp_size(data)
     if width < 1 or height < 1:
-        raise ImageError(f"{name}: not a picture that can be decoded; extract the frame again")
+        raise ImageError(f"{name}: not a picture that can be decoded; copy or extract it again")
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{name}: claims {width}x{height} pixels, more than {MAX_PIXELS:,}; remove it, no frame is that large"

@@ -5,7 +5,8 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,9 +19,10 @@ from infraredcity.dataset import GAPS_NAME, JOB_NAME, RECORD_NAMES
 from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.index import BLOCK_BYTES, SampleIndex
 from infraredcity.manifest import CLIPS_NAME
+from infraredcity.picture_index import OTHER_PICTURES, ending_of, index_pictures, is_picture
 from infraredcity.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown
 from infraredcity.shard_files import ShardFiles
-from infraredcity.tar_index import CACHE_VARIABLE, TarIndex, index_tars
+from infraredcity.tar_index import CACHE_VARIABLE, PICTURE_SUFFIXES, TarIndex, index_tars
 
 DEFAULT_CACHE_BYTES = 10 << 30
 CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
@@ -28,6 +30,8 @@ _LEAST_CACHE_BYTES = 100 << 20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_INDEX_BYTES = 4 << 30
 _ALL = "*.tar"
+_COMPRESSED = ("bz2", "gz", "tbz2", "tgz", "txz", "xz", "zst")
+_MOST_LISTED = 4
 _OUR_RECORDS = (CLIPS_NAME, JOB_NAME, GAPS_NAME, *RECORD_NAMES)
 """Where one of these lies, the folder is ours, and tars without an index are an extraction that did not end."""
 
@@ -62,12 +66,13 @@ def open_sources(
 ) -> Opened:
     """The samples of some shards, and what reads them.
 
-    A source is a tar, a pattern of tars, or a folder (all shards of its index); `{000000..000012}` in a name stands for each of
-    these numbers. A source with a scheme (`https://`, `s3://`, ...) is on another machine. Its folder's index.npz says which shards
-    there are, since nobody can list a folder over http; a pattern is matched against these names.
+    A source is a tar, a picture, a pattern of such, or a folder (all shards of its index); `{000000..000012}` in a name stands for
+    each of these numbers. A source with a scheme (`https://`, `s3://`, ...) is on another machine. Its folder's index.npz says
+    which shards there are, since nobody can list a folder over http; a pattern is matched against these names.
 
     Tars in a folder without index.npz are indexed by reading their headers (`tar_index`), unless the folder has records of ours:
-    then it is an extraction that did not end, and an error.
+    then it is an extraction that did not end, and an error. A folder that holds pictures and no tars is read as it is
+    (`picture_index`).
 
     Args:
         groups: Sources; each group is one data set.
@@ -84,8 +89,11 @@ def open_sources(
     locations: list[Path | str] = []
     for group in groups:
         indexes, hashes = [], []
-        for folder, names in _folders(group):
-            index, data_hash = _open_folder(folder, names, options)
+        for folder, are_pictures, names in _folders(group):
+            if are_pictures and isinstance(folder, Path):
+                index, data_hash = _open_pictures(folder, names)
+            else:
+                index, data_hash = _open_folder(folder, names, options)
             indexes.append(index)
             hashes.append(data_hash)
             locations += [folder] * len(index.shards)
@@ -154,22 +162,48 @@ def _concatenated(indexes: Sequence[SampleIndex]) -> SampleIndex:
     )
 
 
-def _folders(group: Sequence[str | Path]) -> Iterator[tuple[Path | str, list[str]]]:
-    """The folders of a group's sources in the order given, each with names of tars or, for a URL, patterns; _ALL is all."""
-    found: dict[Path | str, dict[str, None]] = {}
+def _folders(group: Sequence[str | Path]) -> Iterator[tuple[Path | str, bool, list[str]]]:
+    """The folders of a group's sources in the order given, whether pictures are meant, and names of files; _ALL is all of them.
+
+    Of a URL they are patterns. A folder of which both tars and pictures are named comes twice.
+    """
+    found: dict[tuple[Path | str, bool], dict[str, None]] = {}
     for source in group:
         for name in _expanded(str(source)):
             if is_remote(name):
+                if is_picture(name.rpartition("/")[2]):
+                    raise ShardError(
+                        f"{shown(name)}: pictures are read from disks of this machine alone; copy them here, or put them into tars"
+                    )
                 url, pattern = _split_url(name)
-                found.setdefault(url, {})[pattern] = None
-                continue
-            if Path(name).is_dir():
-                found.setdefault(Path(name), {})[_ALL] = None
+                found.setdefault((url, False), {})[pattern] = None
                 continue
             for path in _local(name):
-                found.setdefault(path.parent, {})[path.name] = None
-    for folder, names in found.items():
-        yield folder, list(names)
+                if is_picture(path.name):
+                    found.setdefault((path.parent, True), {})[path.name] = None
+                elif path.is_dir():
+                    found.setdefault((path, _holds_pictures_alone(path)), {})[_ALL] = None
+                else:
+                    found.setdefault((path.parent, False), {})[path.name] = None
+    for (folder, are_pictures), names in found.items():
+        yield folder, are_pictures, list(names)
+
+
+def _holds_pictures_alone(folder: Path) -> bool:
+    """Whether the folder holds pictures, and no shards."""
+    names = _listed(folder)
+    return any(map(is_picture, names)) and not _tars(names) and sample_index.INDEX_NAME not in names
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise ShardError(f"{folder}: cannot be listed ({error.strerror}); check the folder's permissions") from error
+
+
+def _tars(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.endswith(".tar") and not name.startswith("."))
 
 
 def _expanded(source: str) -> Iterator[str]:
@@ -187,22 +221,63 @@ def _expanded(source: str) -> Iterator[str]:
 
 def _local(source: str) -> list[Path]:
     path = Path(source)
-    if path.is_file():
+    if path.exists():
         return [path]
     # Path.glob refuses absolute patterns, and callers give both.
     matches = [Path(match) for match in sorted(glob.glob(source))]  # noqa: PTH207
+    if not matches and glob.escape(source) == source:
+        raise ShardError(f"{source}: no such file or folder; check the path")
     if not matches:
-        raise ShardError(f"{source}: no shard matches; check the path, and quote the pattern")
+        inside = f"; {path.parent} {_what_is_in(path.parent)}" if path.parent.is_dir() else ""
+        raise ShardError(f"{source}: no shard matches; check the path, and quote the pattern{inside}")
     return matches
+
+
+def _what_is_in(folder: Path) -> str:
+    """What a folder holds that may have been meant, and what to do, for an error."""
+    inside = _folders_of_data(folder)
+    if inside:
+        listed = ", ".join(inside[:_MOST_LISTED]) + (", ..." if len(inside) > _MOST_LISTED else "")
+        return f"holds the folders {listed}; name one of these"
+    endings = Counter(ending_of(name) or "without an ending" for name in _listed(folder))
+    listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(_MOST_LISTED)) or "nothing"
+    if any(ending in PICTURE_SUFFIXES for ending in endings):
+        return f"holds {listed}; name the folder itself, whose pictures are read as they are"
+    if any(ending in OTHER_PICTURES for ending in endings):
+        return f"holds {listed}; make png or jpg of these pictures"
+    if any(ending in _COMPRESSED for ending in endings):
+        return f"holds {listed}; unpack the tars, since samples are read by their place in a plain tar"
+    return f"holds {listed}; name what holds shards (.tar) or pictures ({', '.join(PICTURE_SUFFIXES)})"
+
+
+def _folders_of_data(root: Path) -> list[str]:
+    """Folders below one that hold shards or pictures, a few of them, looking into a few hundred."""
+    found: list[str] = []
+    for number, (folder, folders, files) in enumerate(os.walk(root)):
+        folders.sort()
+        if Path(folder) != root and any(name.endswith(".tar") or is_picture(name) for name in files):
+            found.append(folder)
+        if len(found) > _MOST_LISTED or number > 500:
+            break
+    return found
 
 
 def _split_url(url: str) -> tuple[str, str]:
     """The URL of the folder, with what follows a `?`, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
     bare, mark, query = url.partition("?")
     folder, _, name = bare.rpartition("/")
-    if not name.endswith(".tar"):
+    if ending_of(name) not in ("tar", *_COMPRESSED):
         folder, name = bare.rstrip("/"), _ALL
     return folder + mark + query, unquote(name) if url.lower().startswith(("http://", "https://")) else name
+
+
+def _open_pictures(folder: Path, names: list[str]) -> tuple[SampleIndex, str]:
+    """The pictures of one folder, and their hash."""
+    is_whole = _ALL in names
+    if is_whole and (folder / JOB_NAME).exists() and not (folder / CLIPS_NAME).exists():
+        raise ShardError(f"{folder}: an extraction that did not end; run the same command again, it goes on")
+    index = index_pictures(folder, None if is_whole else names)
+    return index, index.rows_hash()
 
 
 def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
@@ -211,7 +286,9 @@ def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -
         return _open_far(folder, names, options)
     is_whole = _ALL in names
     if is_whole:
-        names = [path.name for path in _local(str(Path(glob.escape(str(folder))) / _ALL))]
+        names = _tars(_listed(folder))
+        if not names:
+            raise ShardError(f"{folder}: holds no shards and no pictures itself; it {_what_is_in(folder)}")
     if not (folder / sample_index.INDEX_NAME).is_file() and not any((folder / name).exists() for name in _OUR_RECORDS):
         index: SampleIndex = index_tars([folder / name for name in names])
         return index, index.rows_hash()

@@ -36,7 +36,7 @@ _COLUMNS = {"own_keys": "S", "start": "i", "offset": "i", "size": "i", "span": "
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TarIndex(SampleIndex):
-    """The samples of tars that are not ours, under the keys that the tars give them.
+    """The samples of tars that are not ours, under the keys that the tars give them, or of pictures in folders, under their names.
 
     Hashes of pictures and shards are not known (zeros, and empty), pts is the frame index, `image_format` that of most pictures.
 
@@ -55,7 +55,7 @@ class TarIndex(SampleIndex):
     def key(self, row: int) -> str:
         """The tar's own key of a row."""
         own_key: bytes = self.own_keys[row]
-        return own_key.decode()
+        return own_key.decode(errors="replace")
 
     def take(self, rows: np.ndarray) -> "TarIndex":
         """The index of some rows; clips and shards keep their numbers."""
@@ -63,6 +63,10 @@ class TarIndex(SampleIndex):
         taken = SampleIndex.take(self, rows)
         assert isinstance(taken, TarIndex)
         return replace(taken, own_keys=self.own_keys[rows], start=self.start[rows])
+
+    def is_file(self, row: int) -> bool:
+        """Whether the picture of a row is a file by itself; in a tar a header stands before it."""
+        return int(self.offset[row]) == 0
 
     def sample_place(self, row: int) -> tuple[int, int]:
         """Byte where the whole sample of a row begins in its tar, and how many there are: for `shard_reader.read_members`."""
@@ -190,7 +194,7 @@ def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames
     clips = list(dict.fromkeys(one.clip for one in frames))
     clip = np.repeat([clips.index(one.clip) for one in frames], lengths).astype(np.int32)
     frame_index = np.concatenate([one.frame_index for one in frames])
-    steps = [_most_frequent(np.diff(frame_index[clip == number])) for number in range(len(clips))]
+    steps = [most_frequent(np.diff(frame_index[clip == number])) for number in range(len(clips))]
     breaks = np.concatenate([one.breaks for one in frames])
     follows = (np.diff(clip) == 0) & (np.diff(frame_index) == np.array(steps)[clip][1:]) & ~breaks[1:]
 
@@ -199,7 +203,7 @@ def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames
 
     suffixes = np.bincount(column("picture"), minlength=len(PICTURE_SUFFIXES))
     return TarIndex(
-        clips=_clip_ids([next(one.called for one in frames if one.clip == name) for name in clips]),
+        clips=clip_ids([next(one.called for one in frames if one.clip == name) for name in clips]),
         frame_steps=tuple(steps),
         shards=tuple(
             ShardInfo(name=tar.name, num_samples=length, size_bytes=_size_bytes(tar), sha256="")
@@ -238,30 +242,30 @@ def _frames(place: int, stem: str, contents: _Contents) -> _Frames:
             return _Frames(clip=pairs[0][0], called=pairs[0][0], rows=rows, frame_index=numbers[rows], breaks=breaks)
         same_text = np.array([one[0] == other[0] for one, other in itertools.pairwise(pairs)])
         differences = np.diff(numbers)
-        breaks[1:] = ~same_text | (differences != _most_frequent(differences[same_text]))
+        breaks[1:] = ~same_text | (differences != most_frequent(differences[same_text]))
     return _Frames(clip=place, called=stem, rows=in_order, frame_index=in_order, breaks=breaks)
 
 
-def _most_frequent(differences: np.ndarray) -> int:
+def most_frequent(differences: np.ndarray) -> int:
     """The most frequent of the differences above 0, the smallest of several; 1 where there is none."""
     values, counts = np.unique(differences[differences > 0], return_counts=True)
     return int(values[counts.argmax()]) if len(values) else 1
 
 
-def _clip_ids(called: Iterable[str]) -> tuple[str, ...]:
+def clip_ids(called: Iterable[str]) -> tuple[str, ...]:
     """Valid and different clip ids that look like the given texts."""
-    clip_ids: list[str] = []
+    found: list[str] = []
     times: Counter[str] = Counter()
     for text in called:
         stem = re.sub("[^a-z0-9_-]", "_", text.lower()).strip("_-")[:50] or "clip"
         while True:
             times[stem] += 1
             clip_id = stem if times[stem] == 1 else f"{stem}-{times[stem]}"
-            if clip_id not in clip_ids:
+            if clip_id not in found:
                 break
         assert is_clip_id(clip_id)
-        clip_ids.append(clip_id)
-    return tuple(clip_ids)
+        found.append(clip_id)
+    return tuple(found)
 
 
 def _size_bytes(tar: Path | TarSource) -> int:

@@ -99,7 +99,7 @@ def translate_command(
 
 @cli.command("evaluate")
 @click.argument("snapshot", type=FILE)
-@click.option("--infrared", multiple=True, help="Tar files or a quoted pattern of infrared shards.")
+@click.option("--infrared", multiple=True, help="Infrared shards or pictures: a folder or a quoted pattern.")
 @click.option("--video", type=FILE, help="An infrared video, instead of shards.")
 @click.option(
     "--truth",
@@ -110,7 +110,7 @@ def translate_command(
 @click.option(
     "--visible",
     multiple=True,
-    help="Tar files or a quoted pattern of the day frames trained on, for the baselines reinhard and mean_day.",
+    help="Shards or pictures of the day frames trained on, for the baselines reinhard and mean_day.",
 )
 @click.option(
     "--flow",

@@ -18,7 +18,7 @@ from roma.progress import ProgressLine
 @click.option(
     "--infrared",
     multiple=True,
-    help="Tar files or a quoted pattern of the infrared domain; may be given several times.",
+    help="Shards or pictures of the infrared domain: a folder or a quoted pattern; may be given several times.",
 )
 @click.option("--visible", multiple=True, help="The same for the day visible domain.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The run's folder.")

@@ -20,6 +20,7 @@ import click
 import torch
 
 from infraredcity.errors import InfraredCityError
+from infraredcity.loader import WindowReader
 from infraredcity.remote import shown, shown_in
 from roma import data, schedule
 from roma.config import TrainConfig, resolve, to_json
@@ -39,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 
 @click.command("train")
-@click.option("--infrared", multiple=True, metavar="TARS",
-              help="Tar files or a quoted pattern of the infrared domain; may be given several times.")  # fmt: skip
-@click.option("--visible", multiple=True, metavar="TARS", help="The same for the day visible domain.")
-@click.option("--held-out", multiple=True, metavar="TARS",
+@click.option("--infrared", multiple=True, metavar="DATA",
+              help="Shards or pictures of the infrared domain: a folder or a quoted pattern; may come several times.")  # fmt: skip
+@click.option("--visible", multiple=True, metavar="DATA", help="The same for the day visible domain.")
+@click.option("--held-out", multiple=True, metavar="DATA",
               help="The same for infrared frames that are not trained on: for sample grids and the best checkpoint.")  # fmt: skip
 @click.option(
     "--out", type=FOLDER, required=True, help="The run's folder; the same command goes on where the run stopped."
@@ -74,7 +75,7 @@ def train_command(
     mode: str | None, config_file: Path | None, settings: tuple[str, ...], max_steps: int | None, time_limit: str | None,
     device: str, deterministic: bool, profile: bool, timeout_s: float, quiet: bool, verbose: bool, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Train the translator from shards.
+    """Train the translator from shards, or from folders of pictures.
 
     The same command goes on where a run stopped. For several processes: torchrun --nproc-per-node=2 roma/train.py ...
 
@@ -148,7 +149,11 @@ def _why(result: RunResult, stop: Stop) -> str:
 
 
 def _facts(config: TrainConfig) -> Iterator[str]:
-    """What a config amounts to, in lines; what cannot be known, and why."""
+    """What a config amounts to, in lines; what cannot be known, and why.
+
+    Raises:
+        InfraredCityError: Data is named, but is not there or not what it should be.
+    """
     shape = dataclasses.replace(config.vit, weights="random")  # sizes need no weights
     try:
         networks = build_networks(dataclasses.replace(config, vit=shape), torch.device("cpu"))
@@ -169,13 +174,18 @@ def _facts(config: TrainConfig) -> Iterator[str]:
     scale = config.optim.lr_scale(config.batch_size)
     rates = config.optim.generator_lr * scale, config.optim.discriminator_lr * scale
     yield f"learning rates: generator {rates[0]:g}, discriminators {rates[1]:g}, at batch {config.batch_size}"
-    try:
-        domains = data.open_domains(config)
-    except (RomaError, InfraredCityError, ValueError) as error:
+    unnamed = [name for name in ("infrared", "visible") if not getattr(config.data, name)]
+    if unnamed:
         total = config.schedule.total_steps
         yield f"steps: {total:,}" if total is not None else "steps: not known without the shards"
-        yield f"shards: {error}"
+        yield f"shards: {' and '.join(f'--{name}' for name in unnamed)} not named"
         return
+    try:
+        domains = data.open_domains(config)
+        if config.data.held_out:
+            WindowReader(config.data.held_out, window_frames=1).close()
+    except ValueError as error:
+        raise click.ClickException(f"shards: {error}") from error
     windows = domains.infrared.num_windows, domains.visible.num_windows
     domains.close()
     epoch = schedule.steps_per_epoch(*windows, config.batch_size)

@@ -43,7 +43,8 @@ class WindowReader:
 
     Args:
         sources: Tar files, glob patterns of tar files, or folders of them; also on http(s), s3, gs and whatever fsspec knows
-            (`sources.open_sources` says how). Tars without our index are indexed when they are first used.
+            (`sources.open_sources` says how). Tars without our index are indexed when they are first used. Folders and patterns of
+            plain pictures are read as they are, each picture under its file name.
         window_frames: T, frames per window.
         stride: Samples from one frame of a window to the next.
         color: "gray" or "rgb": channels of the frames, whatever the files hold.
@@ -102,7 +103,7 @@ class WindowReader:
             if table.num_windows == 0:
                 raise ShardError(
                     f"{', '.join(map(str, group))}: {len(part.index)} samples hold no window of {window_frames} frames "
-                    f"at stride {stride}; take fewer frames or longer runs"
+                    f"at stride {stride}; take fewer frames (of stills 1, which is roma's --mode image) or longer runs"
                 )
             orders.append(WindowOrder(num_windows=table.num_windows, seed=seed, data_hash=part.data_hash))
             tables.append(table.shifted(first_row))
@@ -512,6 +513,10 @@ class Reading:
         """Those of a sample's members that were asked for."""
         reader = self._reader
         is_foreign = isinstance(reader.index, TarIndex)
+        if isinstance(reader.index, TarIndex) and reader.index.is_file(row):
+            raise ShardError(
+                f"{reader.index.key(row)}: a file by itself, which has no member {reader._members[0]!r}; leave out members"
+            )
         found = read_members(sample, naming="webdataset" if is_foreign else "ours", name=reader.index.key(row))
         missing = [suffix for suffix in reader._members if suffix not in found]
         if missing:

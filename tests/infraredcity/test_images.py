@@ -280,7 +280,7 @@ def test_a_still_of_8_bits_is_not_read_as_16(image_format: str) -> None:
 
 def test_a_damaged_or_coloured_16_bit_png_is_named() -> None:
     data = encode(np.random.default_rng(0).integers(0, 65_536, (24, 32, 1), np.uint16), "png16")
-    with pytest.raises(ImageError, match="still: not a picture that can be decoded; extract the frame again"):
+    with pytest.raises(ImageError, match="still: not a picture that can be decoded; copy or extract it again"):
         decode_deep(data[: len(data) // 3], name="still")
     coloured = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint16))[1].tobytes()
     with pytest.raises(ImageError, match="still: a png of 16 bits with 3 channels, expected one; make it gray"):
@@ -342,7 +342,7 @@ def test_a_damaged_still_is_named(image_format: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xe0nothing", b"text", bytes(100)])
 def test_what_is_no_picture_is_an_error(data: bytes) -> None:
-    with pytest.raises(ImageError, match=r"image: .*extract the frame again"):
+    with pytest.raises(ImageError, match=r"image: .*copy or extract it again"):
         decode(data, "gray")
 
 

@@ -15,10 +15,12 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from infraredcity.images import encode
 from roma import checkpoint
 from roma.errors import ConfigError
 from roma.metrics import SPEED_MARK, read_metrics, read_speed
@@ -328,15 +330,44 @@ def test_dry_run_says_what_a_run_would_be_and_writes_nothing(shards: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_dry_run_without_shards_says_why_it_knows_less(tmp_path: Path):
-    arguments = ["train", "--out", str(tmp_path / "run"), "--infrared", str(tmp_path / "no" / "*.tar"), "--dry-run"]
-    ended = invoked(arguments)
+def test_dry_run_without_shards_says_what_it_cannot_know(tmp_path: Path):
+    ended = invoked(
+        ["train", "--out", str(tmp_path / "run"), "--infrared", str(tmp_path / "no" / "*.tar"), "--dry-run"]
+    )
     assert ended.exit_code == 0, ended.output
     counts = "12,559,363 (generator 11,378,179, region_discriminator 1,181,184)"
     assert f"trained parameters: {counts}" in ended.stderr
     assert "vit.weights is not set" in ended.stderr
     assert "steps: not known without the shards" in ended.stderr
-    assert "shards: " in ended.stderr
+    assert "shards: --visible not named" in ended.stderr
+
+
+@pytest.mark.parametrize("domain", ["infrared", "visible", "held-out"])
+def test_dry_run_with_data_that_is_not_there_fails_with_the_line_of_the_run(shards: Path, tmp_path: Path, domain: str):
+    arguments = words(shards, tmp_path / "run", "--dry-run")
+    arguments[arguments.index(f"--{domain}") + 1] = str(shards)
+    told = finished(arguments, code=1)
+    folders = ", ".join(f"{shards}/{name}" for name in ("held-out", "infrared", "visible"))
+    line = f"Error: {shards}: holds no shards and no pictures itself; it holds the folders {folders}; name one of these"
+    assert told.splitlines()[-1] == line
+
+
+def test_folders_of_pictures_are_trained_on_and_gone_on_with(tmp_path: Path):
+    draw = np.random.default_rng(0)
+    for domain, channels in (("trainA", 1), ("trainB", 3)):
+        (tmp_path / domain).mkdir()
+        for number in range(6):
+            pixels = draw.integers(0, 256, (36, 40, channels), dtype=np.uint8)
+            (tmp_path / domain / f"{number}_of_{domain}.jpg").write_bytes(encode(pixels, "jpg"))
+    run = tmp_path / "run"
+    arguments = ["train", "--preset", "tiny", "--mode", "image", "--out", str(run), "--device", "cpu"]
+    arguments += ["--infrared", f"{tmp_path}/trainA", "--visible", f"{tmp_path}/trainB/*.jpg", "--quiet"]
+    arguments += ["--held-out", f"{tmp_path}/trainA/0*.jpg"]
+    for setting in SMALL:
+        arguments += ["--set", setting]
+    for last in (1, 2):
+        assert f"{run}: {last} of " in finished([*arguments, "--verbose", "--max-steps", str(last)])
+    assert "_of_trainA.jpg" in (run / "logs" / "rank-000.log").read_text()
 
 
 def test_profile_writes_a_trace_and_shows_a_table(shards: Path, tmp_path: Path):
