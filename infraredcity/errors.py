@@ -13,7 +13,10 @@ InfraredCityError
 └── MissingExtraError   an optional package that is not installed
 
 A caller's mistake in Python is a ValueError or TypeError instead. Messages are one line: where, what, expected, found, what to do.
+All of them travel between processes as they are, with their attributes.
 """
+
+from typing import Any
 
 
 class InfraredCityError(Exception):
@@ -24,6 +27,16 @@ class InfraredCityError(Exception):
     """
 
     is_resumable: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), str(self)), self.__dict__
+
+
+def _made_again(kind: type[InfraredCityError], message: str) -> InfraredCityError:
+    """Make an error with its final message: what the class's own constructor takes need not be kept."""
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    return error
 
 
 class CatalogError(InfraredCityError):
@@ -66,7 +79,15 @@ class RemoteMissingError(RemoteError, FileNotFoundError):
 
 
 class OutputError(InfraredCityError):
-    """An output folder is in use, not writable, or was made with other settings."""
+    """An output folder is in use, not writable, or was made with other settings.
+
+    Attributes:
+        errno: The system's number of what went wrong, such as errno.ENOSPC; None where the system had no part in it.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 class RecipeError(InfraredCityError):

@@ -75,7 +75,7 @@ def open_atomic(path: Place, *, keep_same: bool = False) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         _discard(temporary)
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise _cannot_write(str(path), error) from error
     except BaseException:
         _discard(temporary)
         raise
@@ -88,7 +88,7 @@ def _open_to_send(path: FarPath) -> Iterator[BinaryIO]:
     try:
         handle, name = tempfile.mkstemp(prefix="infraredcity-")
     except OSError as error:
-        raise OutputError(f"{tempfile.gettempdir()}: cannot be written: {_reason(error)}; set TMPDIR") from error
+        raise _cannot_write(tempfile.gettempdir(), error, "; set TMPDIR") from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -96,9 +96,7 @@ def _open_to_send(path: FarPath) -> Iterator[BinaryIO]:
     except RemoteError:
         raise
     except OSError as error:
-        raise OutputError(
-            f"{name}: cannot be written: {_reason(error)}; set TMPDIR to a folder with room for a shard"
-        ) from error
+        raise _cannot_write(name, error, "; set TMPDIR to a folder with room for a shard") from error
     finally:
         _discard(Path(name))
 
@@ -166,7 +164,7 @@ def lock_folder(folder: Place, *, wait_s: float = 0.0) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {_reason(error)}") from error
+        raise _cannot_write(str(folder), error) from error
     try:
         deadline_s = time.monotonic() + wait_s
         while True:
@@ -189,5 +187,6 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def _cannot_write(name: str, error: OSError, remedy: str = "") -> OutputError:
+    reason = (error.strerror or str(error)).lower()
+    return OutputError(f"{name}: cannot be written: {reason}{remedy}", errno=error.errno)

@@ -1,5 +1,6 @@
 """`infraredcity extract`: clips to shards, whole or one part of a plan."""
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -94,8 +95,8 @@ def extract_command(
     """Split clips into frames, as shards with index and manifest; or do one part of a plan.
 
     Running it again goes on where it was stopped, or does nothing. Exit codes: 0 done; 5 complete, with gaps that are named; 4
-    another count than the catalogue expects; 3 partial, the same command goes on; 1 nothing could be done. A part ends with 0 when
-    its segments are done.
+    another count than the catalogue expects; 3 partial, the same command goes on; 1 an error that running it again does not mend.
+    Clips behind one with an error are done all the same. A part ends with 0 when its segments are done.
     """
     ray = _ray(executor, workers, ray_address, ray_gpus, ray_in_flight)
     if plan_file is not None:
@@ -114,7 +115,7 @@ def extract_command(
     clips = chosen_clips(clip_ids, all_clips, clips_dir, clips_file, video)
     progress = ProgressLine()
     rows: list[dict[str, object]] = []
-    for clip in clips:
+    for number, clip in enumerate(clips):
         try:
             report = extract_clip(
                 clip, config, out or Path("shards"), workers=workers, executor=ray, deadline_s=deadline_s, is_strict=is_strict,
@@ -124,11 +125,15 @@ def extract_command(
             click.echo(f"Error: {error}", err=True)
             status = "partial" if error.is_resumable else "error"
             rows.append({"clip": clip.clip_id, "status": status, "error": str(error)})
-            if isinstance(error, OutputError):  # a full disk or a lock is as full or locked for the next clip
+            if isinstance(error, OutputError) and error.errno in _SAME_FOR_ALL:
+                rows += [{"clip": each.clip_id, "status": "not tried"} for each in clips[number + 1 :]]
                 break
             continue
         rows.append({**asdict(report), "status": status_of(report)})
         click.echo(report_line(report), err=True)
+    undone = [f"{row['clip']} ({row['status']})" for row in rows if row["status"] not in _EXIT_CODES]
+    if undone and len(clips) > 1:
+        click.echo(f"{len(undone)} of {len(clips)} clips are not done: {', '.join(undone)}", err=True)
     tell_traffic()
     if as_json:
         print_json({"reports": rows, **traffic_told()})
@@ -209,14 +214,18 @@ def part_number(part: int | None, environment: Mapping[str, str]) -> int:
 
 
 _EXIT_CODES = {"done": 0, "gaps": 5, "count": 4}
+"""What a clip that was done to its end makes of the exit code."""
+_SAME_FOR_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What goes wrong with one clip and would with the next one: a full disk, a full quota, a disk for reading alone."""
 _SEVERITY = (0, 5, 4)
 
 
 def exit_code(statuses: list[str]) -> int:
     """What the command ends with, by what became of each clip: 0, 1, 3, 4 or 5."""
-    if "partial" in statuses or ("error" in statuses and set(statuses) != {"error"}):
+    is_begun = "partial" in statuses or ("not tried" in statuses and not _EXIT_CODES.keys().isdisjoint(statuses))
+    if is_begun:
         return 3
-    if "error" in statuses:
+    if not _EXIT_CODES.keys() >= {*statuses}:
         return 1
     return max((_EXIT_CODES[status] for status in statuses), key=_SEVERITY.index)
 

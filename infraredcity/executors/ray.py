@@ -136,7 +136,7 @@ class RayExecutor:
                     if answer.failed is None:
                         _check_records(job, stretch.todo, answer.heads)
                         on_frames(sum(head.shard.num_samples for head in answer.heads if head.shard is not None))
-                    elif answer.failed.name == RemoteError.__name__ and stretch.num_cuts < _MAX_CUTS:
+                    elif type(answer.failed.error) is RemoteError and stretch.num_cuts < _MAX_CUTS:
                         stretch.num_cuts += 1
                         waiting.append(stretch)
                     else:
@@ -183,9 +183,10 @@ def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float)
     try:
         heads = _written(job, todo, deadline_s)
     except InfraredCityError as error:
-        failed = Failed(name=type(error).__name__, message=f"node {socket.gethostname()}: {error}")
+        error.args = (f"node {socket.gethostname()}: {error}",)
+        failed = Failed(error=error)
     except Exception:
-        failed = Failed(name="", message=traceback.format_exc())
+        failed = Failed(error=traceback.format_exc())
     return Answer(heads=heads, moved=remote.traffic() - before, failed=failed)
 
 

@@ -21,7 +21,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from infraredcity import errors, remote
+from infraredcity import remote
 from infraredcity.errors import InfraredCityError
 from infraredcity.extract import ExtractJob
 from infraredcity.plan import Segment
@@ -77,19 +77,15 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The task ended with an error of ours (`name` is its class) or with a traceback (`name` is empty)."""
+    """The task ended with an error: one of ours, or the traceback of another one as text."""
 
-    name: str
-    message: str
+    error: InfraredCityError | str
 
     def raise_again(self) -> None:
         """The worker's error, in the parent."""
-        kind = getattr(errors, self.name, None)
-        if kind is None:
-            raise RuntimeError(f"a worker process failed:\n{self.message}")
-        error: InfraredCityError = kind.__new__(kind)
-        Exception.__init__(error, self.message)
-        raise error
+        if isinstance(self.error, str):
+            raise RuntimeError(f"a worker process failed:\n{self.error}")
+        raise self.error
 
 
 class Worker:
@@ -201,9 +197,9 @@ def _done(task: Task, life: _Life) -> Done | Failed:
             decoding=life.decoding,
         )
     except InfraredCityError as error:
-        return Failed(name=type(error).__name__, message=str(error))
+        return Failed(error=error)
     except Exception:
-        return Failed(name="", message=traceback.format_exc())
+        return Failed(error=traceback.format_exc())
     return Done()
 
 

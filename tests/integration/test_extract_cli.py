@@ -1,12 +1,15 @@
 """`infraredcity extract` from the outside: what it writes, what it says and how it exits."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 import resource
 import shutil
 import tarfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from infraredcity.storage import lock_folder
 
 Run = Callable[..., Any]
 CLIP = "city_clear"
+THREE = ("city_clear", "city_overcast", "highway_clear")
 
 
 def samples(folder: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -306,6 +310,55 @@ def test_a_locked_folder_is_refused_at_once(shelf: Shelf, infraredcity: Run, tmp
     assert infraredcity("extract", "--clip", CLIP, "--video", shelf.h264, "--out", tmp_path).code == 0
 
 
+def three_clips(shelf: Shelf, folder: Path) -> tuple[object, ...]:
+    """The arguments that name three clips of 50 frames in `folder`."""
+    folder.mkdir()
+    for clip_id in THREE:
+        shutil.copy(shelf.h264, folder / f"{clip_id}.mp4")
+    return (*(word for clip_id in THREE for word in ("--clip", clip_id)), "--clips-dir", folder)
+
+
+@pytest.mark.parametrize("kind", ["other settings", "no video", "locked"])
+def test_clips_behind_one_that_cannot_be_done_are_done(
+    shelf: Shelf, infraredcity: Run, tmp_path: Path, kind: str
+) -> None:
+    clips, out = three_clips(shelf, tmp_path / "clips"), tmp_path / "out"
+    if kind == "other settings":
+        infraredcity("extract", "--clip", THREE[1], "--clips-dir", tmp_path / "clips", "--out", out, "--quality", 80)
+    elif kind == "no video":
+        (tmp_path / "clips" / f"{THREE[1]}.mp4").write_text("no video")
+    with lock_folder(out / THREE[1]) if kind == "locked" else nullcontext():
+        ran = infraredcity("extract", *clips, "--out", out, "--json")
+        again = infraredcity("extract", *clips, "--out", out)
+    assert [(row["clip"], row["status"]) for row in ran.json["reports"]] == [
+        (THREE[0], "done"), (THREE[1], "error"), (THREE[2], "done"),
+    ]  # fmt: skip
+    assert (ran.code, again.code) == (1, 1)  # running it again does not help
+    assert "1 of 3 clips are not done: city_overcast (error)" in ran.stderr
+    assert again.stderr.count("nothing left to do") == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_ends_the_command_and_names_all_clips_that_are_not_done(
+    shelf: Shelf, infraredcity: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    clips, fsync = three_clips(shelf, tmp_path / "clips"), os.fsync
+
+    def full_in_the_second_folder(handle: int) -> None:
+        if THREE[1] in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    command = ("extract", *clips, "--out", tmp_path / "out", "--workers", 0)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", full_in_the_second_folder)
+        ran = infraredcity(*command, "--json")
+    assert [row["status"] for row in ran.json["reports"]] == ["done", "error", "not tried"]
+    assert "2 of 3 clips are not done: city_overcast (error), highway_clear (not tried)" in ran.stderr
+    assert ran.code == 3  # with room again, the same command goes on
+    assert infraredcity(*command).code == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_gaps_are_named_and_exit_with_5(shelf: Shelf, infraredcity: Run, tmp_path: Path, workers: int) -> None:
     ran = infraredcity(
@@ -378,6 +431,7 @@ def test_json_is_all_that_stands_on_stdout(shelf: Shelf, infraredcity: Run, tmp_
         "num_frozen": 0,
         "tone": None,
         "suspect": ["its pictures have colour, of which gray stills keep the luma alone; --color rgb keeps it"],
+        "picture_sizes": [{"width": 96, "height": 64, "num_frames": 50}],
         "status": "done",
     }
     assert (day["clip"], day["num_frames"]) == ("city_day", 1)
