@@ -463,7 +463,10 @@ def test_finalize_checks_the_counts_of_all_segments(shelf: Shelf, run: Commands,
     run.parts(tmp_path, "0-3")
     head, rows = markers.read(markers.marker_of(tmp_path / CLIP, 6))
     names = ("frame_index", "pts", "offset", "size", "span", "json_size", "differences")
-    shorter = replace(rows, sha256=rows.sha256[:-32], **{name: getattr(rows, name)[:-1] for name in names})
+    sizes = [(len(rows) - 1, 96, 64)]
+    shorter = replace(
+        rows, sha256=rows.sha256[:-32], picture_sizes=sizes, **{name: getattr(rows, name)[:-1] for name in names}
+    )
     markers.write(tmp_path / CLIP, head, shorter)
     line = only_line(run.finalize(tmp_path))
     assert (
