@@ -14,8 +14,8 @@ Each of them may be a URL (https://, s3://, gs://, ...): such a clip is read whe
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,23 +31,17 @@ ColorMode = Literal["gray", "rgb"]
 
 CLIPS_VARIABLE = "INFRAREDCITY_CLIPS"
 VIDEO_SUFFIXES = (
-    ".mp4",
-    ".mkv",
-    ".avi",
-    ".mov",
-    ".ts",
-    ".m2ts",
-    ".mts",
-    ".mpg",
-    ".mpeg",
-    ".m4v",
-    ".webm",
-    ".gif",
-    ".wmv",
-)
+    ".3g2", ".3gp", ".264", ".265", ".asf", ".av1", ".avi", ".dav", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264",
+    ".h265", ".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mkv", ".mov",
+    ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".obu", ".ogg", ".ogv", ".qt", ".rm", ".rmvb",
+    ".seq", ".ts", ".vc1", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
+)  # fmt: skip
+"""Endings of files that a folder of clips may hold, in small letters: what FFmpeg reads as video, and what recorders write."""
 MODALITIES = ("infrared", "visible")
 POLARITIES: tuple[Polarity, ...] = ("white-hot", "black-hot")
 _CLIP_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
+_NAME_FILES = f"pass --clips-dir, --clips or --video, or set {CLIPS_VARIABLE}"
+_LIST_STILLS = "list the pictures of a recording in order: paths = [...] of its table in the file of --clips"
 _FACTS = ("scene", "weather", "modality", "time_of_day", "expected_frames", "polarity")
 
 
@@ -104,23 +98,54 @@ class Clip:
             RemoteError: One is far, and its server cannot be reached or says no.
         """
         if not self.paths:
-            raise CatalogError(
-                f"clip {self.clip_id}: no file was named; pass --clips-dir, --clips or --video, or set {CLIPS_VARIABLE}"
-            )
+            raise CatalogError(f"clip {self.clip_id}: no file was named; {_NAME_FILES}")
         for path in self.paths:
             if path.is_file():
                 continue
             if path.exists():
-                raise CatalogError(f"clip {self.clip_id}: {path} is not a file; name the video itself")
-            raise CatalogError(f"clip {self.clip_id}: {path} does not exist; correct the path or copy the clip there")
+                raise CatalogError(
+                    f"clip {self.clip_id}: {path} is not a file; name the video itself, or {_LIST_STILLS}"
+                )
+            remedy = "correct the path or copy the clip there"
+            if any(mark in path.name for mark in "%*?"):
+                remedy = f"patterns are not read; {_LIST_STILLS}"
+            raise CatalogError(f"clip {self.clip_id}: {path} does not exist; {remedy}")
         return self.paths
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The clips by id, in the order of the catalogue."""
+    """The clips by id, in the order of the catalogue.
+
+    Attributes:
+        clips: All of them.
+        asked: The ids that `--all` means: those of a clips file and with a file in a clips folder, or all, where None.
+        strangers: For clips without a file, the name of one beside that would be theirs if its ending were known.
+    """
 
     clips: Mapping[str, Clip]
+    asked: tuple[str, ...] | None = None
+    strangers: Mapping[str, str] = field(default_factory=dict)
+
+    def asked_for(self) -> list[Clip]:
+        """The clips that `--all` means."""
+        return [self.clips[clip_id] for clip_id in (self.clips if self.asked is None else self.asked)]
+
+    def check_files(self, clips: Iterable[Clip]) -> None:
+        """See that files are named for some clips, and are there.
+
+        Raises:
+            CatalogError: They are not.
+            RemoteError: A far file cannot be reached.
+        """
+        clips = list(clips)
+        unnamed = [clip.clip_id for clip in clips if not clip.paths]
+        if unnamed:
+            beside = [self.strangers[clip_id] for clip_id in unnamed if clip_id in self.strangers]
+            hint = f"; not known as video by its ending: {', '.join(beside)}" if beside else ""
+            raise CatalogError(f"no file was named for {', '.join(unnamed)}; {_NAME_FILES}{hint}")
+        for clip in clips:
+            clip.existing_paths()
 
     def __getitem__(self, clip_id: str) -> Clip:
         """The clip of that id; CatalogError names the known ones when there is none."""
@@ -194,7 +219,10 @@ def load(
         CatalogError: A file or folder is missing, a table is malformed, or one clip id has two candidate files.
         RemoteError: A far file or folder cannot be reached, or not be listed.
     """
-    clips = dict(_clips_of_file(manifests_folder() / "clips.toml", {}))
+    nine = manifests_folder() / "clips.toml"
+    clips = _clips_of_file(_tables(nine), nine, {})
+    asked: tuple[str, ...] | None = None
+    strangers: dict[str, str] = {}
     if clips_file is None and clips_dir is None:
         from_environment = (os.environ if environment is None else environment).get(CLIPS_VARIABLE)
         if from_environment:
@@ -207,21 +235,29 @@ def load(
                 raise CatalogError(f"{CLIPS_VARIABLE}={named}: no such file or folder")
             clips_dir, clips_file = (named, None) if is_folder else (None, named)
     if clips_file is not None:
-        clips = _clips_of_file(clips_file, clips)
+        tables = _tables(clips_file)
+        clips, asked = _clips_of_file(tables, clips_file, clips), tuple(tables)
     if clips_dir is not None:
-        clips = _with_files_of_folder(clips_dir, clips)
-    return Catalog(clips)
+        found, strangers = _files_of_folder(clips_dir, clips)
+        clips |= {clip_id: replace(clips[clip_id], paths=(path,)) for clip_id, path in found.items()}
+        asked = asked and tuple(dict.fromkeys((*asked, *found)))
+    return Catalog(clips, asked, strangers)
 
 
 def with_video(catalog: Catalog, clip_id: str, video: Place) -> Catalog:
     """The catalogue with `video` as the one file of `clip_id`."""
-    return Catalog({**catalog.clips, clip_id: replace(catalog[clip_id], paths=(video,))})
+    return replace(catalog, clips={**catalog.clips, clip_id: replace(catalog[clip_id], paths=(video,))})
 
 
-def _clips_of_file(path: Place, known: Mapping[str, Clip]) -> dict[str, Clip]:
+def _tables(path: Place) -> dict[str, Any]:
+    """The tables of a clips file by clip id."""
     tables = read_toml(path).get("clips")
     if not isinstance(tables, dict) or not tables:
         raise CatalogError(f"{path}: holds no [clips.<id>] table")
+    return tables
+
+
+def _clips_of_file(tables: Mapping[str, Any], path: Place, known: Mapping[str, Clip]) -> dict[str, Clip]:
     clips = dict(known)
     for clip_id, table in tables.items():
         where = f"{path}: clips.{clip_id}"
@@ -281,21 +317,24 @@ def _path_of(base: Place, item: str) -> Place:
     return here if here.is_absolute() else base / item
 
 
-def _with_files_of_folder(folder: Place, clips: dict[str, Clip]) -> dict[str, Clip]:
+def _files_of_folder(folder: Place, clips: Mapping[str, Clip]) -> tuple[dict[str, Place], dict[str, str]]:
+    """The file of each clip that has one in a folder, and names of files that would be of others if their ending were known."""
     if not folder.is_dir():
         raise CatalogError(f"{folder}: no such folder; --clips-dir names the folder of <clip_id>.<ext> files")
     found: dict[str, list[Place]] = {}
+    strangers: dict[str, str] = {}
     for name in sorted(sizes_in(folder)):
         path = folder / name
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.stem in clips:
+        if path.stem not in clips:
+            continue
+        if path.suffix.lower() in VIDEO_SUFFIXES:
             found.setdefault(path.stem, []).append(path)
+        else:
+            strangers[path.stem] = str(path)
     for clip_id, candidates in found.items():
         if len(candidates) > 1:
             names = ", ".join(path.name for path in candidates)
             raise CatalogError(
                 f"{folder}: clip {clip_id} has {len(candidates)} files ({names}); keep one, or use --clips"
             )
-    return {
-        clip_id: replace(clip, paths=(found[clip_id][0],)) if clip_id in found else clip
-        for clip_id, clip in clips.items()
-    }
+    return {clip_id: candidates[0] for clip_id, candidates in found.items()}, strangers

@@ -457,7 +457,8 @@ def _read_clips(source: Place, recipe: Recipe) -> tuple[dict[str, SampleIndex], 
     if missing:
         raise RecipeError(
             f"{source}: these clips of the recipe are not extracted: {', '.join(missing)}; "
-            "run infraredcity extract for them, or choose scenes with --scene",
+            "run infraredcity extract for them, choose scenes with --scene, or name a recipe of your own clips with --recipe "
+            "(manifests/lite.toml shows the format)",
             tuple(f"{clip}: not extracted" for clip in missing),
         )
     indexes, facts = {}, {}

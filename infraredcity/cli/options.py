@@ -49,6 +49,8 @@ class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic since cl
 
 FOLDER_OR_URL = _PlaceType(FOLDER)
 FILE_OR_URL = _PlaceType(FILE)
+ANY_OR_URL = _PlaceType(click.Path(path_type=Path))
+"""For what is looked at later, by who can say what to do about a folder."""
 
 
 def where_clips_are(command: _Command) -> _Command:

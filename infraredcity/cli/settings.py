@@ -5,9 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
-from infraredcity.catalog import CLIPS_VARIABLE, Clip, with_video
-from infraredcity.cli.options import FILE_OR_URL, load_catalog, parse_size, where_clips_are
-from infraredcity.errors import CatalogError
+from infraredcity.catalog import Clip, with_video
+from infraredcity.cli.options import ANY_OR_URL, load_catalog, parse_size, where_clips_are
 from infraredcity.images import FITS, IMAGE_FORMATS, POLARITY_CHOICES
 from infraredcity.places import Place
 from infraredcity.plan import SUSPECT_CHOICES, TARGETS, ExtractConfig
@@ -17,9 +16,11 @@ from infraredcity.video import DECODERS
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CLIPS = (
     click.option("--clip", "clip_ids", multiple=True, help="Clip id of the catalogue; may be given several times."),
-    click.option("--all", "all_clips", is_flag=True, help="All clips of the catalogue."),
+    click.option(
+        "--all", "all_clips", is_flag=True, help="All clips of the file of --clips, or else of the catalogue."
+    ),
     where_clips_are,
-    click.option("--video", type=FILE_OR_URL, help="The file of the one clip that --clip names; a path or a URL."),
+    click.option("--video", type=ANY_OR_URL, help="The file of the one clip that --clip names; a path or a URL."),
 )
 _SETTINGS = (
     click.option(
@@ -122,14 +123,8 @@ def chosen_clips(
     catalogue = load_catalog(clips_dir, clips_file)
     if video is not None:
         catalogue = with_video(catalogue, clip_ids[0], video)
-    clips = list(catalogue) if all_clips else [catalogue[clip_id] for clip_id in dict.fromkeys(clip_ids)]
-    unnamed = [clip.clip_id for clip in clips if not clip.paths]
-    if unnamed:
-        raise CatalogError(
-            f"no file was named for {', '.join(unnamed)}; pass --clips-dir, --clips or --video, or set {CLIPS_VARIABLE}"
-        )
-    for clip in clips:
-        clip.existing_paths()
+    clips = catalogue.asked_for() if all_clips else [catalogue[clip_id] for clip_id in dict.fromkeys(clip_ids)]
+    catalogue.check_files(clips)
     return clips
 
 

@@ -271,8 +271,62 @@ def test_a_clip_without_a_usable_file_says_what_to_do(tmp_path: Path) -> None:
         clips["city_clear"].existing_paths()
     with pytest.raises(CatalogError, match=r"gone\.mp4 does not exist; correct the path"):
         with_video(clips, "city_clear", tmp_path / "gone.mp4")["city_clear"].existing_paths()
-    with pytest.raises(CatalogError, match="is not a file; name the video itself"):
+    with pytest.raises(CatalogError, match=r"is not a file; name the video itself, or list the pictures .* paths = \["):
         with_video(clips, "city_clear", tmp_path)["city_clear"].existing_paths()
+    for pattern in ("t%03d.tiff", "*.tiff"):
+        with pytest.raises(CatalogError, match=r"patterns are not read; list the pictures .* paths = \["):
+            with_video(clips, "city_clear", tmp_path / pattern)["city_clear"].existing_paths()
+
+
+def test_all_means_the_clips_of_ones_own_file_and_those_of_the_folder_beside_it(tmp_path: Path) -> None:
+    own = 'scene = "x"\nmodality = "infrared"\ntime_of_day = "night"\n'
+    file = write(tmp_path / "my.toml", f'[clips.harbour]\npath = "h.mp4"\n{own}[clips.city_day]\npath = "d.mp4"\n')
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "highway_day.MKV").touch()
+    asked = [clip.clip_id for clip in load(clips_file=file, environment={}).asked_for()]
+    assert asked == ["harbour", "city_day"]
+    asked = [clip.clip_id for clip in load(clips_file=file, clips_dir=folder, environment={}).asked_for()]
+    assert asked == ["harbour", "city_day", "highway_day"]
+    assert load(environment={catalog.CLIPS_VARIABLE: str(file)}).asked_for()[0].clip_id == "harbour"
+    assert len(load(clips_dir=folder, environment={}).asked_for()) == len(load(environment={}).asked_for()) == 9
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "flv",
+        "DAV",
+        "h264",
+        "264",
+        "H265",
+        "265",
+        "hevc",
+        "vob",
+        "3gp",
+        "mxf",
+        "y4m",
+        "m2ts",
+        "ts",
+        "wmv",
+        "mpg",
+        "ogv",
+        "asf",
+    ],
+)
+def test_what_recorders_write_is_found_in_a_folder_of_clips(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"city_clear.{ending}").touch()
+    assert load(clips_dir=tmp_path, environment={})["city_clear"].paths == (tmp_path / f"city_clear.{ending}",)
+
+
+def test_a_file_whose_ending_is_not_known_is_named_where_its_clip_has_none(tmp_path: Path) -> None:
+    (tmp_path / "city_clear.xyz").touch()
+    (tmp_path / "other.xyz").touch()
+    clips = load(clips_dir=tmp_path, environment={})
+    with pytest.raises(
+        CatalogError, match=r"^no file was named for city_clear; .*; not known as video .*city_clear\.xyz$"
+    ):
+        clips.check_files([clips["city_clear"]])
 
 
 def test_the_published_counts_add_up() -> None:

@@ -485,9 +485,28 @@ def test_all_takes_every_clip_and_names_those_without_a_file(shelf: Shelf, infra
     assert len(list((tmp_path / "out").glob("*/clips.json"))) == 9
 
 
+def test_all_with_a_clips_file_takes_the_clips_of_that_file(shelf: Shelf, infraredcity: Run, tmp_path: Path) -> None:
+    facts = 'scene = "harbour"\nmodality = "infrared"\ntime_of_day = "night"\n'
+    mine = tmp_path / "mine.toml"
+    mine.write_text("".join(f'[clips.{name}]\npath = "{shelf.gray}"\n{facts}' for name in ("harbour", "quay")))
+    ran = infraredcity("extract", "--all", "--clips", mine, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["harbour", "quay"]
+    ran = infraredcity("plan", "--all", "--clips", mine, "--out", tmp_path / "set", "--parts", "2", "--json")
+    assert [row["clip"] for row in ran.json["clips"]] == ["harbour", "quay"]
+    ran = infraredcity("make-lite", "--from", tmp_path / "out", "--out", tmp_path / "lite")
+    assert ran.code == 1
+    assert "or name a recipe of your own clips with --recipe (manifests/lite.toml shows the format)" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
+        (
+            ("--clip", CLIP, "--video", "."),
+            1,
+            "is not a file; name the video itself, or list the pictures of a recording",
+        ),
         (("--clip", "town", "--video", "{h264}"), 1, "Error: unknown clip 'town'; the catalogue has city_clear, "),
         (("--clip", CLIP, "--video", "gone.mp4"), 1, "Error: clip city_clear: gone.mp4 does not exist"),
         (("--clip", CLIP, "--video", "{text}"), 1, "letter.mp4: not a video that can be opened"),
