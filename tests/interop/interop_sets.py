@@ -37,7 +37,8 @@ def expected(root: Path, name: str = ".") -> list[Expected]:
             sha256 = hashlib.sha256(image).hexdigest()
             assert sha256 == part.index.sha256[row].tobytes().hex()
             facts = part.clips[part.index.clips[int(part.index.clip[row])]]
-            told = dataset.facts_of(facts, int(part.index.frame_index[row]), int(part.index.pts[row]))
+            size_px = (int(part.index.width[row]), int(part.index.height[row]))
+            told = dataset.facts_of(facts, int(part.index.frame_index[row]), int(part.index.pts[row]), size_px)
             found.append(Expected(part.index.key(row), sha256, dict(told)))
     return found
 
