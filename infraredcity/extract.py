@@ -686,7 +686,10 @@ def _going_on(job: ExtractJob) -> ExtractJob:
 
 
 def _clear(folder: Place) -> None:
-    """Delete an extraction: its marks of completeness first, so that a kill in the middle leaves nothing that looks finished."""
+    """Delete an extraction: its marks of completeness first, so that a kill in the middle leaves nothing that looks finished.
+
+    Temporary files stay: a part of a plan may be writing them.
+    """
     names = sorted(sizes_in(folder))
     done = [f"{MARKERS}/{name}" for name in sorted(sizes_in(folder / MARKERS)) if markers.number_of(name) is not None]
     hangs = [f"{_HANGS}/{name}" for name in sorted(sizes_in(folder / _HANGS))]
@@ -694,7 +697,7 @@ def _clear(folder: Place) -> None:
     rest = [
         name
         for name in names
-        if name.endswith((".tar", ".idx"))
+        if (name.endswith((".tar", ".idx")) and not name.startswith(TEMPORARY_PREFIX))
         or name in others
         or (name.endswith((".jpg", ".png", ".webp")) and name.startswith(f"{folder.name}_"))
     ]

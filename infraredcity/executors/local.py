@@ -78,12 +78,10 @@ def extract_clip(
             again, or the folder holds a plan; VideoDecodeError when decord is stuck, or the clip is damaged and `is_strict`.
     """
     workers = _checked(workers, deadline_s)
-    if (out / PLAN_NAME).exists():
-        raise OutputError(
-            f"{out}: holds a plan, whose parts may be under way; extract with --plan {out / PLAN_NAME}, or choose another --out"
-        )
     folder = out / clip.clip_id
+    _check_unplanned(out)
     with lock_folder(folder):
+        _check_unplanned(out)  # whoever plans holds the lock until the plan stands
         # The first worker loads its libraries on one core while this process scans the clip on another.
         is_new = overwrite or not (folder / "clips.json").exists()
         crew = _Crew([Worker()] if workers > 0 and executor is None and is_new else [])
@@ -113,6 +111,13 @@ def extract_clip(
         finally:
             crew.end()
             extract.remove_leftovers(folder)  # what a worker had open when it was ended
+
+
+def _check_unplanned(out: Place) -> None:
+    if (out / PLAN_NAME).exists():
+        raise OutputError(
+            f"{out}: holds a plan, whose parts may be under way; extract with --plan {out / PLAN_NAME}, or choose another --out"
+        )
 
 
 def fit_tone(job: ExtractJob, *, deadline_s: float = DEADLINE_S) -> ExtractJob:

@@ -5,6 +5,7 @@ other part. Two that do the same segment write the same bytes, so a part may run
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from infraredcity import extract, markers, plan_file
@@ -105,7 +106,8 @@ def make_plan(
 ) -> Plan:
     """Plan the extraction of some clips in parts: scan them, bind their folders below `out`, write `out`/plan.jsonl.
 
-    Planning again with other parts keeps what is done; segments are the same however they are dealt.
+    Planning again with other parts keeps what is done; segments are the same however they are dealt. A clip that is being extracted
+    there without a plan is refused.
 
     Args:
         clips: The clips, with their files.
@@ -118,11 +120,15 @@ def make_plan(
     Raises:
         InfraredCityError: As `extract.prepare`; OutputError when there are fewer segments than parts.
     """
-    with lock_folder(out):
+    with ExitStack() as locks:
+        locks.enter_context(lock_folder(out))
         planned: list[PlannedClip] = []
         for number, clip in enumerate(clips):
             if on_progress is not None:
                 on_progress(Progress(what="clips scanned", done=number, total=len(clips)))
+            locks.enter_context(
+                lock_folder(out / clip.clip_id)
+            )  # until the plan stands, which extraction without one respects
             job = extract.claim(fit_tone(extract.prepare(clip, config, out, overwrite=overwrite)))
             standing = read_claim(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
             assert standing is not None
@@ -387,9 +393,9 @@ def finalize(out: Place, *, on_progress: OnProgress | None = None) -> tuple[Stat
 
         for clip in plan.clips:
             folder = out / clip.clip_id
-            extract.remove_leftovers(folder)
-            reports.append(
-                merge(
+            with lock_folder(folder):
+                extract.remove_leftovers(folder)
+                report = merge(
                     folder,
                     clip.claim,
                     hangs=extract.read_hangs(folder),
@@ -397,5 +403,5 @@ def finalize(out: Place, *, on_progress: OnProgress | None = None) -> tuple[Stat
                     new_frames=0,
                     on_segments=count,
                 )
-            )
+            reports.append(report)
         return found, reports

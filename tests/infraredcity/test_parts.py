@@ -192,14 +192,32 @@ def test_planning_again_keeps_what_is_done_when_the_clip_has_another_name_by_now
     assert finalize(tmp_path / "set")[1][0].num_frames == 50
 
 
-def test_planning_again_leaves_alone_what_a_part_is_writing(clip: Clip, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after_frames", [1, 8])  # before and behind its first finished shard
+def test_planning_again_leaves_alone_what_a_part_is_writing(clip: Clip, tmp_path: Path, after_frames: int) -> None:
     plan = make_plan([clip], CONFIG, tmp_path, num_parts=3)
 
     def plan_again() -> None:
         make_plan([clip], CONFIG, tmp_path, num_parts=2)
 
-    report = run_part(plan, 0, {}, tmp_path, executor=Overtaken(after_frames=8, meanwhile=plan_again))
+    report = run_part(plan, 0, {}, tmp_path, executor=Overtaken(after_frames=after_frames, meanwhile=plan_again))
     assert status(plan, tmp_path).num_done == report.num_segments > 1
+
+
+def test_planning_beside_an_extraction_without_a_plan_is_refused(clip: Clip, tmp_path: Path) -> None:
+    def plan() -> None:
+        with pytest.raises(OutputError, match="city_clear: another run is writing here; wait for it"):
+            make_plan([clip], replace(CONFIG, quality=80), tmp_path, num_parts=2)
+
+    report = extract_clip(clip, CONFIG, tmp_path, executor=Overtaken(after_frames=1, meanwhile=plan))
+    assert (report.num_frames, report.gaps, (tmp_path / "plan.jsonl").exists()) == (50, (), False)
+
+
+def test_a_clip_that_somebody_writes_is_not_finalized(clip: Clip, tmp_path: Path) -> None:
+    plan = make_plan([clip], CONFIG, tmp_path, num_parts=1)
+    run_part(plan, 0, {}, tmp_path, workers=0)
+    with lock_folder(tmp_path / clip.clip_id), pytest.raises(OutputError, match="another run is writing here"):
+        finalize(tmp_path)
+    assert len(finalize(tmp_path)[1]) == 1
 
 
 def test_one_finalizes_at_a_time(clip: Clip, tmp_path: Path) -> None:
