@@ -158,9 +158,9 @@ class FarPath:
 
     # reading
 
-    def read_bytes(self) -> bytes:
-        """The whole file."""
-        return fetch(self.url, self._options, max_bytes=_MAX_WHOLE_BYTES)
+    def read_bytes(self, max_bytes: int = _MAX_WHOLE_BYTES) -> bytes:
+        """The whole file; a larger one is an error."""
+        return fetch(self.url, self._options, max_bytes=max_bytes)
 
     def read_start(self, size: int) -> bytes:
         """The first `size` bytes of a file that is known to have as many, without asking for its size."""

@@ -4,10 +4,11 @@ Colours and line styles come from the page's style sheet by class, so that light
 has a text that says what it shows; the numbers themselves belong into a table beside it.
 """
 
-import html
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+
+from infraredcity.showing import in_page
 
 _WIDTH, _HEIGHT = 360, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 24
@@ -132,14 +133,14 @@ def _chart(
     base = _TOP + _PLOT_HEIGHT
     grid = "".join(f"M{_LEFT} {_y(value, *y_range):.1f}h{_PLOT_WIDTH}" for value, _ in y_ticks)
     texts = "".join(
-        f'<text class="end" x="{_LEFT - 6}" y="{_y(value, *y_range) + 4:.1f}">{html.escape(label)}</text>'
+        f'<text class="end" x="{_LEFT - 6}" y="{_y(value, *y_range) + 4:.1f}">{in_page(label)}</text>'
         for value, label in y_ticks
     )
     for number, (value, label) in enumerate(x_ticks):
         anchor = "start" if number == 0 else "end" if number == len(x_ticks) - 1 else "middle"
-        texts += f'<text class="{anchor}" x="{_x(value, *x_range):.1f}" y="{base + 17}">{html.escape(label)}</text>'
+        texts += f'<text class="{anchor}" x="{_x(value, *x_range):.1f}" y="{base + 17}">{in_page(label)}</text>'
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(says)}">'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{in_page(says)}">'
         f'<path class="grid" d="{grid}"/>{drawn}<path class="axis" d="M{_LEFT} {base}h{_PLOT_WIDTH}"/>{texts}</svg>'
     )
 

@@ -2,11 +2,11 @@
 
 A pure function: the same report gives the same bytes. Everything stands in the page itself: style, script, pictures. A strict
 Content-Security-Policy allows just these by their hashes, so nothing that a data set says of itself can load or run anything.
-Without JavaScript the page lacks the filter, the keys and the larger view, nothing else. All text from data is escaped.
+Without JavaScript the page lacks the filter, the keys and the larger view, nothing else. All text from data is escaped, marks
+of writing direction too.
 """
 
 import base64
-import hashlib
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,6 +25,7 @@ from infraredcity.report_facts import (
     Thumbnail,
 )
 from infraredcity.report_style import SCRIPT, STYLE
+from infraredcity.showing import in_page, policy_hash
 from infraredcity.similarity import Leakage
 from infraredcity.storage import write_atomic
 
@@ -69,26 +70,26 @@ def page(report: DatasetReport, sheets: Sheets) -> str:
     ]
     if all_problems(report, sheets):
         sections.insert(0, ("problems", "Problems", _problems(report, sheets)))
-    contents = "".join(f'<li><a href="#{name}">{_text(title)}</a></li>' for name, title, _ in sections)
+    contents = "".join(f'<li><a href="#{name}">{in_page(title)}</a></li>' for name, title, _ in sections)
     body = "".join(
-        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{_text(title)}</h2>{content}</section>'
+        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{in_page(title)}</h2>{content}</section>'
         for name, title, content in sections
     )
     title = _title(report)
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{_csp_hash(STYLE)}'; script-src '{_csp_hash(SCRIPT)}'; "
+        f"default-src 'none'; img-src data:; style-src '{policy_hash(STYLE)}'; script-src '{policy_hash(SCRIPT)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{in_page(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#main">Skip to the content</a>\n'
         f"{_header(report, sheets, title)}\n"
         f'<div class="layout"><nav aria-label="Contents"><h2 class="nav-title">Contents</h2><ul>{contents}</ul></nav>\n'
         f'<main id="main" tabindex="-1">{body}</main></div>\n'
-        f"<footer><p>Written by infraredcity {_text(report.library_version)} with <code>infraredcity report</code>. "
+        f"<footer><p>Written by infraredcity {in_page(report.library_version)} with <code>infraredcity report</code>. "
         "The same data gives the same page.</p></footer>\n"
         f"{_VIEWER}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
@@ -145,12 +146,12 @@ def _header(report: DatasetReport, sheets: Sheets, title: str) -> str:
         ("Shards", f"{report.shards.num_shards:,}"),
         ("Size", format_bytes(report.size_bytes)),
     ]
-    facts = [("Manifest hash", f"<code>{_text(report.manifest_hash)}</code>")]
+    facts = [("Manifest hash", f"<code>{in_page(report.manifest_hash)}</code>")]
     if report.made:
-        facts.append(("Made with", _text(report.made)))
-    facts.append(("Pictures", _text(", ".join(report.image_formats))))
+        facts.append(("Made with", in_page(report.made)))
+    facts.append(("Pictures", in_page(", ".join(report.image_formats))))
     return (
-        f'<header><p class="eyebrow">InfraredCity data set report</p><h1>{_text(title)}</h1>'
+        f'<header><p class="eyebrow">InfraredCity data set report</p><h1>{in_page(title)}</h1>'
         f'<dl class="tiles">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles)}</dl>'
         f'<dl class="facts">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)}</dl>'
         f"{verdict}</header>"
@@ -168,7 +169,7 @@ def _problems(report: DatasetReport, sheets: Sheets) -> str:
     of_sheets = {problem.message: problem.num_frames for problem in sheets.problems}
     rows = [
         (
-            _text(problem.message),
+            in_page(problem.message),
             f"{problem.num_frames if problem in report.problems else 0:,}",
             f"{of_sheets.get(problem.message, 0):,}",
         )
@@ -197,17 +198,17 @@ def _counts(report: DatasetReport, sheets: Sheets) -> str:
     rows = []
     for number, clip in enumerate(report.clips):
         middle = middles.get(clip.clip_id)
-        name = f"<span>{_text(clip.clip_id)}</span>"
+        name = f"<span>{in_page(clip.clip_id)}</span>"
         if middle is not None:
             picture = f'<img class="mini" src="{_data_uri(middle)}" alt="" width="48" height="40">'
             name = f'<a class="clip" href="#sheet-{number}">{picture}{name}</a>'
         rows.append(
             (
                 name,
-                _text(clip.modality),
-                _text(clip.time_of_day),
-                _text(clip.scene),
-                _text(clip.weather),
+                in_page(clip.modality),
+                in_page(clip.time_of_day),
+                in_page(clip.scene),
+                in_page(clip.weather),
                 f"{clip.num_samples:,}",
                 f"{clip.clip_frames:,}",
                 f"{clip.frame_step:,}",
@@ -232,8 +233,8 @@ def _counts(report: DatasetReport, sheets: Sheets) -> str:
         ("Part", "Split", "Samples", "Shards", "Size"),
         [
             (
-                _text("the set's own folder" if part.name == "." else part.name),
-                _text(part.split),
+                in_page("the set's own folder" if part.name == "." else part.name),
+                in_page(part.split),
                 f"{part.num_samples:,}",
                 f"{part.num_shards:,}",
                 format_bytes(part.size_bytes),
@@ -249,7 +250,7 @@ def _counts(report: DatasetReport, sheets: Sheets) -> str:
 
 def _breakdown(report: DatasetReport, breakdown: Breakdown) -> str:
     whole = max(1, report.num_samples)
-    rows = [(_text(count.name), f"{count.num:,}", f"{100 * count.num / whole:.1f} %") for count in breakdown.counts]
+    rows = [(in_page(count.name), f"{count.num:,}", f"{100 * count.num / whole:.1f} %") for count in breakdown.counts]
     return _table(f"By {breakdown.by}", (breakdown.by.capitalize(), "Samples", "Share"), rows)
 
 
@@ -261,11 +262,11 @@ def _published(report: DatasetReport) -> str:
         )
     rows = [
         (
-            _text(each.name),
+            in_page(each.name),
             f"{each.expected:,}",
             f"{each.found:,}",
             f"{each.difference:+,}" if each.difference else "0",
-            _text(each.says),
+            in_page(each.says),
         )
         for each in report.published
     ]
@@ -284,7 +285,7 @@ def _published(report: DatasetReport) -> str:
 def _breaks(report: DatasetReport) -> str:
     rows = [
         (
-            _text(clip.clip_id),
+            in_page(clip.clip_id),
             f"{clip.num_gaps:,}",
             f"{clip.num_missing:,}",
             f"{clip.num_suspect:,}",
@@ -311,7 +312,7 @@ def _breaks(report: DatasetReport) -> str:
     ]
     notes = [(clip.clip_id, note) for clip in report.clips for note in clip.suspect]
     if notes:
-        items = "".join(f"<li>{_text(clip_id)}: {_text(note)}</li>" for clip_id, note in notes)
+        items = "".join(f"<li>{in_page(clip_id)}: {in_page(note)}</li>" for clip_id, note in notes)
         parts.append(f"<h3>What the scans of the clips found</h3><ul>{items}</ul>")
     parts += [_gaps(report), _run_breaks(report)]
     return "".join(parts)
@@ -322,11 +323,11 @@ def _gaps(report: DatasetReport) -> str:
         return "<p>No gap is named.</p>"
     rows = [
         (
-            _text(gap.clip),
+            in_page(gap.clip),
             f"{gap.first_frame:,}",
             f"{gap.last_frame:,}",
             f"{gap.num_frames:,}",
-            _text(gap.reason),
+            in_page(gap.reason),
         )
         for gap in report.gaps
     ]
@@ -349,7 +350,7 @@ def _run_breaks(report: DatasetReport) -> str:
         return "<p>No run is broken: within a part every clip is one.</p>"
     told = ", ".join(f"{causes[name]:,} because of {name}" for name in sorted(causes))
     rows = [
-        (_text(each.after_key), _text(each.before_key), _text(each.cause))
+        (in_page(each.after_key), in_page(each.before_key), in_page(each.cause))
         for clip in report.clips
         for each in clip.runs.breaks
     ]
@@ -361,7 +362,7 @@ def _run_breaks(report: DatasetReport) -> str:
         num_text=2,
         kind="words-last",
     )
-    return f"<h3>Breaks between runs</h3><p>{_text(told)}.</p>{_details('The breaks one by one', table)}"
+    return f"<h3>Breaks between runs</h3><p>{in_page(told)}.</p>{_details('The breaks one by one', table)}"
 
 
 def _duplicates(report: DatasetReport) -> str:
@@ -372,12 +373,12 @@ def _duplicates(report: DatasetReport) -> str:
     verb = "is" if near == 1 else "are"
     rows = [
         (
-            _text("the set's own folder" if each.part == "." else each.part),
-            _text(each.first_key),
-            _text(each.last_key),
+            in_page("the set's own folder" if each.part == "." else each.part),
+            in_page(each.first_key),
+            in_page(each.last_key),
             f"{each.num_samples:,}",
             f"{each.num_repeats:,}",
-            _text(each.of_key),
+            in_page(each.of_key),
         )
         for each in found.stretches
     ]
@@ -402,23 +403,23 @@ def _duplicates(report: DatasetReport) -> str:
 def _leakage(report: DatasetReport, sheets: Sheets) -> str:
     check = report.leakage
     if not check.is_measured:
-        return f"<p>Not measured: {_text(check.why_not)}.</p>"
+        return f"<p>Not measured: {in_page(check.why_not)}.</p>"
     pictures = {test.key: (test, train) for test, train in sheets.closest}
     parts = []
     for leak in check.found:
-        says = "".join(f"<p>{_text(sentence)}</p>" for sentence in leakage_words(leak))
+        says = "".join(f"<p>{in_page(sentence)}</p>" for sentence in leakage_words(leak))
         pair = pictures.get(leak.test_key)
         if pair is None:
-            shown = f"<p>It is {_text(leak.test_key)} (test) and {_text(leak.train_key)} (train).</p>"
+            shown = f"<p>It is {in_page(leak.test_key)} (test) and {in_page(leak.train_key)} (train).</p>"
         else:
             shown = "".join(
                 f'<figure><img src="{_data_uri(each)}" width="{2 * each.width_px}" height="{2 * each.height_px}" '
-                f'alt="{role} sample {_text(each.key)}"><figcaption><b>{role}</b> {_text(each.key)}<br>'
+                f'alt="{role} sample {in_page(each.key)}"><figcaption><b>{role}</b> {in_page(each.key)}<br>'
                 f"{format_time(each.time_s)}</figcaption></figure>"
                 for role, each in (("test", pair[0]), ("train", pair[1]))
             )
             shown = f'<div class="pair">{shown}</div>'
-        parts.append(f'<h3>{_text(leak.modality.capitalize())}</h3><div class="leak"><div>{says}</div>{shown}</div>')
+        parts.append(f'<h3>{in_page(leak.modality.capitalize())}</h3><div class="leak"><div>{says}</div>{shown}</div>')
     return (
         "".join(parts)
         + '<p class="note">The hashes compare pixels, not what they mean: 0 bits is the same picture as far as a hash can tell, '
@@ -449,8 +450,8 @@ def _clip_charts(clip: ClipReport) -> str:
         )
     if clip.is_inverted:
         notes.append("Levels were turned around at extraction, so that hot is where cold was.")
-    name = _text(clip.clip_id)
-    told = "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
+    name = in_page(clip.clip_id)
+    told = "".join(f'<p class="note">{in_page(note)}</p>' for note in notes)
     charts = f"{_histogram(clip)}{_means(clip)}{_motion(clip)}"
     return f'<article class="clip-charts"><h3>{name}</h3>{told}<div class="charts">{charts}</div></article>'
 
@@ -572,7 +573,7 @@ def _contact_sheets(report: DatasetReport, sheets: Sheets) -> str:
         if clip.clip_id in by_clip
     )
     left_out = [clip.clip_id for clip in report.clips if clip.clip_id not in by_clip]
-    note = f'<p class="note">Without a thumbnail: {_text(", ".join(left_out))}.</p>' if left_out else ""
+    note = f'<p class="note">Without a thumbnail: {in_page(", ".join(left_out))}.</p>' if left_out else ""
     filters = _select("filter-clip", "Clip", [("", "all")] + [(clip.clip_id, clip.clip_id) for clip in shown])
     if marks:
         wanted = [("", "all"), ("any", "marked"), *((mark, mark) for mark in marks), ("none", "not marked")]
@@ -590,7 +591,7 @@ def _contact_sheets(report: DatasetReport, sheets: Sheets) -> str:
 
 
 def _select(name: str, label: str, choices: Sequence[tuple[str, str]]) -> str:
-    options = "".join(f'<option value="{_text(value)}">{_text(word)}</option>' for value, word in choices)
+    options = "".join(f'<option value="{in_page(value)}">{in_page(word)}</option>' for value, word in choices)
     return f'<label for="{name}">{label} <select id="{name}">{options}</select></label>'
 
 
@@ -601,18 +602,18 @@ def _sheet(clip: ClipReport, number: int, thumbnails: Sequence[tuple[int, Thumbn
         begin, end = format_time(group[0][1].time_s), format_time(group[-1][1].time_s)
         items = "".join(_thumbnail(place, each, shows_split=shows_split) for place, each in group)
         groups.append(f'<div class="group"><h4>{begin} &ndash; {end}</h4><ul class="thumbs">{items}</ul></div>')
-    name = _text(clip.clip_id)
+    name = in_page(clip.clip_id)
     return (
         f'<section class="sheet" id="sheet-{number}" aria-labelledby="sheet-{number}-title" data-clip="{name}">'
         f'<h3 id="sheet-{number}-title">{name}</h3><p class="note">{len(thumbnails):,} of {_num(clip.num_samples, "sample")}, '
-        f"{_text(clip.modality)}, {_text(clip.time_of_day)}</p>{''.join(groups)}</section>"
+        f"{in_page(clip.modality)}, {in_page(clip.time_of_day)}</p>{''.join(groups)}</section>"
     )
 
 
 def _thumbnail(number: int, each: Thumbnail, *, shows_split: bool) -> str:
     stem = key_of(each.clip_id, 0).rstrip("0")
     marks = "".join(f'<span class="mark">{_SIGNS[mark]} {mark}</span>' for mark in each.marks)
-    split = f' <span class="split">{_text(each.split)}</span>' if shows_split else ""
+    split = f' <span class="split">{in_page(each.split)}</span>' if shows_split else ""
     facts = {
         "key": each.key,
         "clip": each.clip_id,
@@ -626,12 +627,12 @@ def _thumbnail(number: int, each: Thumbnail, *, shows_split: bool) -> str:
         "marks": " ".join(each.marks),
         "dup": each.dup_of,
     }
-    data = "".join(f' data-{name}="{_text(value)}"' for name, value in facts.items() if value)
+    data = "".join(f' data-{name}="{in_page(value)}"' for name, value in facts.items() if value)
     shape = "".join(f" is-{mark}" for mark in each.marks)
     return (
         f'<li id="t{number}"><a class="thumb{shape}" href="#t{number}"{data}><img src="{_data_uri(each)}" width="{each.width_px}" '
-        f'height="{each.height_px}" alt="{_text(each.clip_id)} at {format_time(each.time_s)}" decoding="async">'
-        f'<span class="key"><span class="vh">{_text(stem)}</span>{_text(each.key.removeprefix(stem))}</span>'
+        f'height="{each.height_px}" alt="{in_page(each.clip_id)} at {format_time(each.time_s)}" decoding="async">'
+        f'<span class="key"><span class="vh">{in_page(stem)}</span>{in_page(each.key.removeprefix(stem))}</span>'
         f'<span class="time">{format_time(each.time_s)}{split}</span>{marks}</a></li>'
     )
 
@@ -674,7 +675,7 @@ def _method(report: DatasetReport, sheets: Sheets) -> str:
     return _table(
         "How many each measure looked at.",
         ("Measure", "Looked at", "Could not be read", "Which"),
-        [tuple(map(_text, row)) for row in rows],
+        [tuple(map(in_page, row)) for row in rows],
         is_wide=True,
         kind="words-last",
     )
@@ -699,22 +700,22 @@ def _table(
         num_text: So many columns on the left hold words rather than numbers.
         kind: Class for what is special about it.
     """
-    heads = "".join(f'<th scope="col">{_text(name)}</th>' if name else "<td></td>" for name in heading)
+    heads = "".join(f'<th scope="col">{in_page(name)}</th>' if name else "<td></td>" for name in heading)
     body = "".join(
         f'<tr><th scope="row">{cells[0]}</th>{"".join(f"<td>{cell}</td>" for cell in cells[1:])}</tr>' for cells in rows
     )
     classes = f"text-{num_text} {kind}".strip()
     table = (
-        f'<table class="{classes}"><caption><span>{_text(caption)}</span></caption><thead><tr>{heads}</tr></thead>'
+        f'<table class="{classes}"><caption><span>{in_page(caption)}</span></caption><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
     if not is_wide:
         return table
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(caption)}">{table}</div>'
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{in_page(caption)}">{table}</div>'
 
 
 def _details(summary: str, content: str) -> str:
-    return f"<details><summary>{_text(summary)}</summary>{content}</details>"
+    return f"<details><summary>{in_page(summary)}</summary>{content}</details>"
 
 
 def _listed(num_shown: int, num: int, noun: str) -> str:
@@ -737,14 +738,5 @@ def format_bytes(size_bytes: int) -> str:
     return f"{size:.1f} TB"
 
 
-def _text(value: object) -> str:
-    """Text from data, harmless in markup and in attributes."""
-    return html.escape(str(value))
-
-
 def _data_uri(thumbnail: Thumbnail) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(thumbnail.jpeg).decode('ascii')}"
-
-
-def _csp_hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

@@ -227,14 +227,22 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit; the one place where our errors become a line and an exit code."""
-    from infraredcity.errors import InfraredCityError
-    from infraredcity.remote import shown_in
+    from infraredcity import streams
 
     signal.signal(signal.SIGTERM, _on_sigterm)
+    sys.exit(streams.run(lambda: _run(arguments)))
+
+
+def _run(arguments: list[str] | None) -> int:
+    from infraredcity.errors import InfraredCityError
+    from infraredcity.remote import shown_in
+    from infraredcity.showing import visible_lines
+
+    code: object = 0
     try:
         code = cli.main(args=arguments, prog_name="roma", standalone_mode=False)
     except (RomaError, InfraredCityError) as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {visible_lines(str(error))}", err=True)
         code = 1
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("roma", "infraredcity"):
@@ -246,10 +254,10 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         text = io.StringIO()
         error.show(text)
-        click.echo(shown_in(text.getvalue()), nl=False, err=True)
+        click.echo(visible_lines(shown_in(text.getvalue())), nl=False, err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except _Terminated:
         code = 143
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0

@@ -4,9 +4,10 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from infraredcity.images import resize
 from infraredcity.loader import WindowReader
+from infraredcity.records import read_json
 from infraredcity.storage import write_atomic
 from roma.baselines import DayDomain, day_domain, reinhard
 from roma.config import without_secrets
@@ -248,16 +250,31 @@ def read_report(out: Path) -> EvalReport:
     """
     path = out / REPORT_NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         found = values.pop("format", None)
         if found != REPORT_FORMAT:
             raise EvaluationError(f"{path}: format is {found!r}, expected {REPORT_FORMAT!r}; run roma evaluate again")
         for name in METHODS:
-            values[name] = None if values[name] is None else Scores(**values[name])
-        values["pictures"] = tuple(tuple(names) for names in values["pictures"])
+            values[name] = None if values[name] is None else Scores(**_numbers(values[name]))
+        values["pictures"] = tuple(_pictures_of_moment(names) for names in values["pictures"])
+        for each in fields(EvalReport):
+            if each.type in (str, int) and type(values[each.name]) is not each.type:
+                raise ValueError(f"{each.name} is {values[each.name]!r:.80}")
         return EvalReport(**values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvaluationError(f"{path}: no evaluation that can be read ({error}); run roma evaluate again") from error
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: None if value is None else float(value) for name, value in values.items()}
+
+
+def _pictures_of_moment(names: Any) -> tuple[str, str, str]:
+    infrared, translated, truth = names
+    for name in names:
+        if not isinstance(name, str) or PurePath(name).name != name or not name.endswith(".png") or "\0" in name:
+            raise ValueError(f"{name!r:.80} is no plain name of a png")
+    return infrared, translated, truth
 
 
 def _evaluate(

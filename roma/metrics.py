@@ -19,6 +19,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from infraredcity.errors import OutputError
 from infraredcity.images import encode
+from infraredcity.records import parse_json
 from infraredcity.storage import write_atomic
 from roma.errors import ConfigError
 
@@ -169,9 +170,13 @@ def _lines(path: Path) -> list[tuple[bytes, dict[str, float | int]]]:
         if not raw.endswith(b"\n"):
             continue
         try:
-            line = json.loads(raw)
+            line = parse_json(raw)
+            for name, value in line.items():
+                if not isinstance(value, int | float):
+                    raise ValueError(f"{name} is no number")
+                float(value)  # an integer may be too large for a chart
             found.append((raw, line | {"step": int(line["step"])}))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             logger.warning("%s: line %d is damaged and left out (%s)", path, number, error)
     return found
 

@@ -1,12 +1,16 @@
 """A run as one page that opens offline: the videos in step, the stills, the curves, the numbers and the commands behind them."""
 
 import base64
+import errno
 import html
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infraredcity.records import read_whole
+from infraredcity.showing import in_page, policy_hash
 from infraredcity.storage import write_atomic
 from roma.checkpoint import SNAPSHOT_NAME, Snapshot, load_snapshot
 from roma.config import TrainConfig, departures, from_json
@@ -47,6 +51,9 @@ MEASURES = (
             says="mean square between a frame and the next one moved back onto it, values in [0, 1]; best near the truth's"),
 )  # fmt: skip
 
+_GRID_NAME = re.compile(r"step-\d+\.png")
+_MAX_EMBEDDED_BYTES = 1 << 30
+
 _LABELS = {
     "translated": "translated",
     "infrared": "infrared, as it is",
@@ -55,9 +62,7 @@ _LABELS = {
     "truth": "truth",
 }
 
-_PAGE = string.Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title><style>
+_STYLE = """
 :root { color-scheme: light dark; --line: #8886; --met: light-dark(#166534, #86efac); --missed: light-dark(#9a3412, #fdba74); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1160px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
@@ -74,7 +79,12 @@ tbody th { font-weight: 400; } .ours th { font-weight: 700; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .9rem; } dd { margin: 0; }
 dt { font-weight: 600; } pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: 6px; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1rem; }
-</style></head><body>
+"""
+
+_PAGE = string.Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="$policy">
+<title>$title</title><style>$style</style></head><body>
 <main>
 <h1>$title</h1>
 <p>$summary</p>
@@ -94,7 +104,7 @@ $script
 
 # The videos move as one: what is done to one of them is done to all, and the first one sets the time. `moved` holds those that
 # the script itself is seeking, so that their events are not taken for the user's.
-_SCRIPT = """<script>
+_SCRIPT = """
 const videos = [...document.querySelectorAll(".row video")], moved = new Set();
 const others = (video) => videos.filter((other) => other !== video);
 const bring = (video, time) => {
@@ -120,7 +130,7 @@ videos[0].addEventListener("timeupdate", () => {
 if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
   for (const video of videos) { video.autoplay = false; video.pause(); }
 }
-</script>"""
+"""
 
 
 def write_page(
@@ -151,8 +161,10 @@ def write_page(
     lines = read_metrics(run)
     report = read_report(evaluation) if evaluation is not None else None
     parts = {
-        "title": html.escape(title),
-        "summary": html.escape(_summary(snapshot, config)),
+        "policy": html.escape(_policy(has_script=bool(videos))),
+        "style": _STYLE,
+        "title": in_page(title),
+        "summary": in_page(_summary(snapshot, config)),
         "videos": _videos(videos),
         "stills": _stills(evaluation, report) if evaluation is not None and report is not None else "",
         "scores": _scores(report) if report is not None else "",
@@ -162,10 +174,10 @@ def write_page(
             _curve(name, [(line["step"], line[name]) for line in lines if name in line]) for name in _names(lines)
         ),
         "samples": _samples(run, is_held_out=bool(config.data.held_out)),
-        "commands": f'<h2>Commands</h2><pre tabindex="0">{html.escape(chr(10).join(commands))}</pre>'
+        "commands": f'<h2>Commands</h2><pre tabindex="0">{chr(10).join(map(in_page, commands))}</pre>'
         if commands
         else "",
-        "script": _SCRIPT if videos else "",
+        "script": f"<script>{_SCRIPT}</script>" if videos else "",
     }
     write_atomic(page, _PAGE.substitute(parts).encode())
 
@@ -214,7 +226,7 @@ def _departures(config: TrainConfig) -> str:
     departs = departures(config)
     if not departs:
         return ""
-    items = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in departs)
+    items = "".join(f"<li><code>{in_page(name)}</code></li>" for name in departs)
     return f"<h2>Departures from the published method</h2><ul>{items}</ul>"
 
 
@@ -240,7 +252,7 @@ def _curve(name: str, points: Sequence[tuple[int | float, int | float]]) -> str:
         return f"{x:.1f},{y:.1f}"
 
     line = " ".join(place(step, value) for step, value in points)
-    label = html.escape(name)
+    label = in_page(name)
     return (
         f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}: from {values[0]:.4g} to {values[-1]:.4g}">'
         f'<polyline points="{line}" fill="none" stroke="#3b82f6" stroke-width="1.5"/>'
@@ -255,8 +267,8 @@ def _videos(videos: Sequence[tuple[str, Path]]) -> str:
     if not videos:
         return ""
     figures = "".join(
-        f'<figure><video controls autoplay loop muted playsinline aria-label="{html.escape(caption)}" src="{_data_uri(path)}">'
-        f"This browser shows no video; the stills show the same.</video><figcaption>{html.escape(caption)}</figcaption></figure>"
+        f'<figure><video controls autoplay loop muted playsinline aria-label="{in_page(caption)}" src="{_video_uri(path)}">'
+        f"This browser shows no video; the stills show the same.</video><figcaption>{in_page(caption)}</figcaption></figure>"
         for caption, path in videos
     )
     return (
@@ -269,9 +281,9 @@ def _stills(folder: Path, report: EvalReport) -> str:
     kinds = ("infrared", "translated", "truth")
     figures = []
     for names in report.pictures:
-        moment = html.escape(names[0].rpartition("-")[0])
+        moment = in_page(names[0].rpartition("-")[0])
         pictures = "".join(
-            f'<img src="{_data_uri(folder / name)}" alt="{kind}, {moment}">'
+            f'<img src="{_picture_uri(folder / name)}" alt="{kind}, {moment}">'
             for name, kind in zip(names, kinds, strict=True)
         )
         figures.append(f"<figure><div>{pictures}</div><figcaption>{moment}</figcaption></figure>")
@@ -285,15 +297,13 @@ def _scores(report: EvalReport) -> str:
     flow = f" Warping over {report.num_flow_pairs} pairs of frames." if report.num_flow_pairs else ""
     caption = f"Means over {report.num_frames} frames, compared at {side}x{side} pixels.{day}{flow}"
     body = "".join(
-        f'<tr{" class=ours" if name == "translated" else ""}><th scope="row">{html.escape(_LABELS[name])}</th>'
+        f'<tr{" class=ours" if name == "translated" else ""}><th scope="row">{in_page(_LABELS[name])}</th>'
         f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         for name, *cells in rows
     )
     notes = " ".join([*left_out(report), f"Pretrained weights used by the measures: {report.weights}."])
-    says = "".join(f"<dt>{measure.heading}</dt><dd>{html.escape(measure.says)}</dd>" for measure in MEASURES)
-    return (
-        f"<h2>Beside the truth</h2>{_table('scores', caption, heading, body)}<p>{html.escape(notes)}</p><dl>{says}</dl>"
-    )
+    says = "".join(f"<dt>{measure.heading}</dt><dd>{in_page(measure.says)}</dd>" for measure in MEASURES)
+    return f"<h2>Beside the truth</h2>{_table('scores', caption, heading, body)}<p>{in_page(notes)}</p><dl>{says}</dl>"
 
 
 def _targets(targets: Sequence[Target]) -> str:
@@ -301,7 +311,7 @@ def _targets(targets: Sequence[Target]) -> str:
         return ""
     heading, *rows = target_rows(targets)
     body = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(asked)}</td><td>{value}</td><td>{bound}</td>'
+        f'<tr><th scope="row">{in_page(name)}</th><td>{in_page(asked)}</td><td>{value}</td><td>{bound}</td>'
         f'<td class="{"met" if target.met else "missed"}">{result}</td></tr>'
         for target, (name, asked, value, bound, result) in zip(targets, rows, strict=True)
     )
@@ -310,8 +320,8 @@ def _targets(targets: Sequence[Target]) -> str:
 
 
 def _table(kind: str, caption: str, heading: Sequence[str], body: str) -> str:
-    caption = html.escape(caption)
-    cells = "".join(f'<th scope="col">{html.escape(name)}</th>' if name else "<td></td>" for name in heading)
+    caption = in_page(caption)
+    cells = "".join(f'<th scope="col">{in_page(name)}</th>' if name else "<td></td>" for name in heading)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table class="{kind}"><caption>{caption}</caption>'
         f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -319,23 +329,40 @@ def _table(kind: str, caption: str, heading: Sequence[str], body: str) -> str:
 
 
 def _samples(run: Path, *, is_held_out: bool) -> str:
-    grids = sorted((run / SAMPLES).glob("step-*.png"))
+    grids = sorted(path for path in (run / SAMPLES).glob("step-*.png") if _GRID_NAME.fullmatch(path.name))
     if not grids:
         return ""
     return (
         f"<h2>Samples at the end</h2><p>{'Held-out' if is_held_out else 'Training'} frames: infrared, translated, and unrelated "
         "day frames to compare with.</p>"
-        f'<img class="grid" src="{_data_uri(grids[-1])}" alt="sample grid of {grids[-1].stem}">'
+        f'<img class="grid" src="{_picture_uri(grids[-1])}" alt="sample grid of {in_page(grids[-1].stem)}">'
     )
 
 
-def _data_uri(path: Path) -> str:
-    kinds = {".png": "image/png", ".mp4": "video/mp4"}
-    kind = kinds.get(path.suffix.lower())
-    if kind is None:
+def _policy(*, has_script: bool) -> str:
+    """Just this style and this script, and what stands in the page: nothing of a stranger can load or run anything."""
+    script = f"script-src '{policy_hash(_SCRIPT)}'; " if has_script else ""
+    return (
+        f"default-src 'none'; img-src data:; media-src data:; style-src '{policy_hash(_STYLE)}'; {script}base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+def _picture_uri(path: Path) -> str:
+    """A picture that roma wrote into a folder; whoever made the folder could have a link to any file there."""
+    return _data_uri(path, "image/png", follow_links=False)
+
+
+def _video_uri(path: Path) -> str:
+    if path.suffix.lower() != ".mp4":
         raise EvaluationError(f"{path}: the page shows .mp4 videos; convert it first")
+    return _data_uri(path, "video/mp4", follow_links=True)
+
+
+def _data_uri(path: Path, kind: str, *, follow_links: bool) -> str:
     try:
-        data = path.read_bytes()
+        data = read_whole(path, _MAX_EMBEDDED_BYTES, follow_links=follow_links)
     except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read for the page ({error.strerror})") from error
+        reason = "a link, expected a file" if error.errno == errno.ELOOP else error.strerror
+        raise EvaluationError(f"{path}: cannot be read for the page ({reason})") from error
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -19,9 +19,11 @@ from contextlib import ExitStack, contextmanager
 import click
 import torch
 
+from infraredcity import streams
 from infraredcity.errors import InfraredCityError
 from infraredcity.loader import WindowReader
 from infraredcity.remote import shown, shown_in
+from infraredcity.showing import visible_lines
 from roma import data, schedule
 from roma.config import TrainConfig, resolve, to_json
 from roma.distributed import TIMEOUT_S, check_batch, joined, rank_of_environment, use_threads
@@ -254,21 +256,26 @@ def main(arguments: list[str] | None = None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)  # the log files get more
     logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[handler])
+    sys.exit(streams.run(lambda: _run(arguments)))
+
+
+def _run(arguments: list[str] | None) -> int:
     rank = os.environ.get("RANK", "0")
     code: object = 0
     try:
         code = train_command.main(args=arguments, prog_name="train.py", standalone_mode=False)
     except (RomaError, InfraredCityError) as error:
-        click.echo(f"Error: {error}" if rank == "0" else f"Error (rank {rank}): {error}", err=True)
+        told = visible_lines(str(error))
+        click.echo(f"Error: {told}" if rank == "0" else f"Error (rank {rank}): {told}", err=True)
         code = 1
     except click.ClickException as error:
         text = io.StringIO()
         error.show(text)
-        click.echo(shown_in(text.getvalue()), nl=False, err=True)
+        click.echo(visible_lines(shown_in(text.getvalue())), nl=False, err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

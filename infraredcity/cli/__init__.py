@@ -12,10 +12,12 @@ from types import FrameType
 
 import click
 
+from infraredcity import streams
 from infraredcity.cli import clips, export, extract, lite, monitor, plan, report, sample, select, verify
 from infraredcity.cli.options import note_traffic
 from infraredcity.errors import InfraredCityError
 from infraredcity.remote import shown_in
+from infraredcity.showing import visible_lines
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -58,15 +60,20 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit; the one place where our errors become a line and an exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    sys.exit(streams.run(lambda: _run(arguments)))
+
+
+def _run(arguments: list[str] | None) -> int:
+    code: object = 0
     try:
         code = cli.main(args=arguments, prog_name="infraredcity", standalone_mode=False)
     except InfraredCityError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {visible_lines(str(error))}", err=True)
         code = 1
     except click.ClickException as error:
         text = io.StringIO()
         error.show(text)
-        click.echo(shown_in(text.getvalue()), nl=False, err=True)
+        click.echo(visible_lines(shown_in(text.getvalue())), nl=False, err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped; the same command goes on from here.", err=True)
@@ -74,7 +81,4 @@ def main(arguments: list[str] | None = None) -> None:
     except _Terminated:
         click.echo("Stopped; the same command goes on from here.", err=True)
         code = 143
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0

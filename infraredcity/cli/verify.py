@@ -19,6 +19,7 @@ from infraredcity.cli.options import (
 )
 from infraredcity.places import Place
 from infraredcity.repair import RepairReport, repair
+from infraredcity.showing import visible
 from infraredcity.verify import DECODE_CHOICES, DecodeChoice, Finding, VerifyReport, verify
 
 _SHOWN_OF_PART = 10
@@ -83,13 +84,13 @@ def _print(report: VerifyReport) -> None:
         by_part.setdefault(finding.part, []).append(finding)
     for part, findings in by_part.items():
         for finding in findings[:_SHOWN_OF_PART]:
-            click.echo(f"{finding.problem}: {finding.message}")
+            click.echo(visible(f"{finding.problem}: {finding.message}"))
         if len(findings) > _SHOWN_OF_PART:
             rest = Counter(finding.problem for finding in findings[_SHOWN_OF_PART:])
             told = ", ".join(f"{count:,} {problem}" for problem, count in rest.items())
-            click.echo(f"{part}: and {len(findings) - _SHOWN_OF_PART:,} more ({told}); --json lists all")
+            click.echo(f"{visible(part)}: and {len(findings) - _SHOWN_OF_PART:,} more ({told}); --json lists all")
     for note in report.notes:
-        click.echo(f"Note: {note}", err=True)
+        click.echo(visible(f"Note: {note}"), err=True)
     verdict = f"{len(report.findings):,} FINDINGS" if report.findings else "all as it should be"
     looked = "no shard read" if report.is_quick else f"{report.num_decoded:,} decoded"
     click.echo(
@@ -100,15 +101,14 @@ def _print(report: VerifyReport) -> None:
 
 def _print_repair(report: RepairReport) -> None:
     for action in report.actions:
-        click.echo(f"{'would: ' if report.is_dry_run else ''}{action}")
+        click.echo(visible(f"{'would: ' if report.is_dry_run else ''}{action}"))
     for loss in report.lost:
-        click.echo(
-            f"lost: {loss.clip_id} frames {loss.first_frame} to {loss.last_frame} ({loss.num_frames}); {loss.what_to_do}"
-        )
+        frames = f"frames {loss.first_frame} to {loss.last_frame} ({loss.num_frames})"
+        click.echo(visible(f"lost: {loss.clip_id} {frames}; {loss.what_to_do}"))
     for line in report.unsolved:
-        click.echo(f"left: {line}")
+        click.echo(visible(f"left: {line}"))
     for note in report.notes:
-        click.echo(f"Note: {note}", err=True)
+        click.echo(visible(f"Note: {note}"), err=True)
     done = f"{len(report.actions)} things {'to put' if report.is_dry_run else 'put'} right" if report.actions else ""
     left = f"{len(report.unsolved)} things left" if report.unsolved else ""
     verdict = ", ".join(words for words in (done, left) if words) or "nothing to do"

@@ -219,6 +219,17 @@ def test_hostile_facts_stay_text(extracted: Path, tmp_path: Path) -> None:
     assert thumb["data-split"] == HOSTILE
 
 
+def test_marks_of_direction_are_shown_as_escapes(extracted: Path, tmp_path: Path) -> None:
+    shutil.copytree(extracted / "city_day", tmp_path / "set" / "day\u202e")
+    payload = json.loads((tmp_path / "set" / "day\u202e" / "clips.json").read_text())
+    payload["clips"]["city_day"].update(scene="city\u2067", weather="\u200fclear", suspect=["a\u061cb"])
+    (tmp_path / "set" / "day\u202e" / "clips.json").write_text(json.dumps(payload))
+    text = page_of(tmp_path / "set")
+    assert not {"\u202e", "\u2067", "\u200f", "\u061c"} & set(text)
+    for shown_as in (r"day\u202e", r"city\u2067", r"\u200fclear", r"a\u061cb"):
+        assert shown_as in text
+
+
 def test_problems_come_first_and_are_named(extracted: Path, tmp_path: Path) -> None:
     shutil.copytree(extracted, tmp_path / "set")
     (tmp_path / "set/city_day/infraredcity-city_day-000001.tar").unlink()

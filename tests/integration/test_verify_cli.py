@@ -100,3 +100,25 @@ def test_what_repair_cannot_put_right_is_told_and_ends_with_3(tmp_path: Path, in
         f"left: {tmp_path}: no sample in it can be read, so nothing can be rebuilt; extract again",
         f"{tmp_path}: 0 samples in 1 parts, 1 things left",
     ]
+
+
+def test_marks_of_direction_and_sequences_of_a_terminal_are_shown_as_escapes(
+    clip: Path, infraredcity: RunCommand
+) -> None:
+    (clip / "exe.\u202egpj\x1b[2J.tar").write_bytes(b"")
+    ran = infraredcity("verify", clip)
+    assert ran.code == 4
+    assert r"exe.\u202egpj\x1b[2J.tar" in ran.stdout
+    assert not {"\u202e", "\x1b"} & set(ran.stdout)
+    ran = infraredcity("verify", clip.with_name("none\u202e"))
+    assert ran.code == 1
+    assert r"none\u202e" in ran.stderr
+
+
+def test_a_very_long_number_is_cut(clip: Path, infraredcity: RunCommand) -> None:
+    facts = (clip / "clips.json").read_text()
+    assert '"num_suspect": 0' in facts
+    (clip / "clips.json").write_text(facts.replace('"num_suspect": 0', f'"num_suspect": 1{"0" * 4000}'))
+    ran = infraredcity("verify", clip)
+    assert ran.code == 4
+    assert "num_suspect 1000000000000000000000000000000000000000... (4001 digits) of city_clear" in ran.stdout

@@ -1,0 +1,86 @@
+"""Files that are read whole, as anyone may have made them: of bounded size, plain files alone, json and TOML of any depth.
+
+A pipe in a data set never ends a read, `/dev/zero` never stops giving bytes, and `[[[[...` is deeper than Python's stack. All of
+these are errors here like those of a file that is missing or damaged: an OSError or a ValueError.
+"""
+
+import errno
+import json
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from infraredcity.places import FarPath, Place
+
+MAX_RECORD_BYTES = 64 << 20
+"""The longest json or TOML file that is read; what it says takes some twenty times its bytes in memory at most."""
+_TOO_DEEP = "nested too deeply"
+
+
+def open_plain(path: Path, *, follow_links: bool = True) -> BinaryIO:
+    """A file of this disk for reading, known to be a plain one, and without waiting for whoever fills a pipe.
+
+    Raises:
+        OSError: It cannot be opened, or is a folder, a pipe, a socket, a device or, unless links are followed, a link.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW))
+    try:
+        mode = os.fstat(number).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "a pipe, a socket or a device, no plain file", str(path))
+        return open(number, "rb")  # noqa: PTH123 -- pathlib opens no numbers
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_whole(path: Place, max_bytes: int, *, follow_links: bool = True) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        OSError: It cannot be read, is no plain file, or is larger.
+        RemoteError: The same of a far one.
+    """
+    if isinstance(path, FarPath):
+        return path.read_bytes(max_bytes)
+    with open_plain(path, follow_links=follow_links) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        if size_bytes > max_bytes:
+            raise OSError(errno.EFBIG, f"holds {size_bytes} bytes, expected at most {max_bytes}", str(path))
+        return file.read(size_bytes) if size_bytes else b""
+
+
+def read_json(path: Place) -> Any:
+    """What a json file says.
+
+    Raises:
+        OSError: It cannot be read, is no plain file, or is larger than MAX_RECORD_BYTES.
+        ValueError: It is no json, or nested too deeply.
+    """
+    return parse_json(read_whole(path, MAX_RECORD_BYTES))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What some json says; a ValueError where it is none, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+
+
+def read_toml(path: Place) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Raises:
+        OSError: It cannot be read, is no plain file, or is larger than MAX_RECORD_BYTES.
+        ValueError: It is no TOML, or nested too deeply.
+    """
+    text = read_whole(path, MAX_RECORD_BYTES).decode("utf-8").replace("\r\n", "\n")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
