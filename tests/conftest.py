@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import Ran, RunCommand
+from hypothesis import HealthCheck, settings
+from processes import started
 from s3_server import S3Server, bucket_for, started_server
 from synthetic import Shelf, clip_of
 
@@ -17,6 +20,10 @@ from infraredcity.catalog import CLIPS_VARIABLE
 from infraredcity.cli import main
 from infraredcity.executors.local import extract_clip
 from infraredcity.plan import ExtractConfig
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +54,16 @@ def infraredcity(capsys: pytest.CaptureFixture[str]) -> Iterator[RunCommand]:
 
 
 @pytest.fixture
-def infraredcity_process(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
+def start_process() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """`subprocess.Popen` in text, whose processes do not outlive the test, nor do their pipes, also where it fails."""
+    with ExitStack() as processes:
+        yield lambda command, **options: processes.enter_context(started(command, **options))
+
+
+@pytest.fixture
+def infraredcity_process(
+    tmp_path: Path, start_process: Callable[..., "subprocess.Popen[str]"]
+) -> Callable[..., "subprocess.Popen[str]"]:
     """`python -m infraredcity ...` as a process of its own, started in another folder than the checkout."""
     # Tests that run in the background of a shell inherit that SIGINT is ignored, and so would the command.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -55,8 +71,8 @@ def infraredcity_process(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]
     def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "infraredcity", *map(str, arguments)]
         environment = {name: value for name, value in os.environ.items() if name != CLIPS_VARIABLE}
-        return subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        return start_process(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
         )
 
     return start

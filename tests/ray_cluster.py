@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from processes import PATIENCE_S
+
 _OBJECT_STORE_BYTES = 80_000_000  # about the least that Ray takes
-_START_S = 90
 
 
 @dataclass
@@ -56,7 +57,7 @@ class RayCluster:
                 env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"} | environment,
             )  # fmt: skip
         self.nodes.append(node)
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + PATIENCE_S
         while "Ray runtime started" not in log.read_text():
             assert node.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

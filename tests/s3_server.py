@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import PATIENCE_S
 
 PAGE_OBJECTS = 50
 _BUCKET_NUMBERS = itertools.count()
@@ -61,7 +62,7 @@ class S3Server:
             "NO_PROXY": self.address,
         }
 
-    def start(self, *, within_s: float = 60.0) -> None:
+    def start(self) -> None:
         with socket.create_server(("", 0)) as free:
             self.port = free.getsockname()[1]
         server = [sys.executable, "-m", "moto.server", "-H", self.address, "-p", str(self.port)]
@@ -69,7 +70,7 @@ class S3Server:
         with self._log.open("wb") as log:
             command = [*self.launcher, *server]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + PATIENCE_S
         while (
             f"Running on {self.url}" not in self._log.read_text()
         ):  # the port may be out of reach, in another network namespace
@@ -82,7 +83,7 @@ class S3Server:
         """Kill the server; its objects are lost."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait()
             self.process = None
 
     def requests(self) -> list[str]:
@@ -92,7 +93,7 @@ class S3Server:
     def require_credentials(self) -> None:
         """Refuse from now on whoever has none that the server gave out, which it gave to nobody."""
         told = urllib.request.Request(f"{self.url}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
-        urllib.request.urlopen(told, timeout=10).close()
+        urllib.request.urlopen(told, timeout=PATIENCE_S).close()
 
     def freeze(self) -> None:
         """Keep the connections and answer nothing, as a machine that hangs does."""

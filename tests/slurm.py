@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "tools" / "cluster"
 _SBATCH = """#!{python}
@@ -74,7 +76,7 @@ class Slurm:
         """Commands as somebody types them."""
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text], cwd=self.folder, env=self.environment, capture_output=True, text=True,
-            check=False, timeout=300,
+            check=False, timeout=PATIENCE_S,
         )  # fmt: skip
 
     def begin(self, job: int, words: list[str], **environment: str) -> "subprocess.Popen[str]":
@@ -109,6 +111,6 @@ class Slurm:
             for number in expanded(options["array"]) if "array" in options else [None]:
                 told = {} if number is None else {"SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(number)}
                 process = self.begin(job, plain, **told)
-                said, _ = process.communicate(timeout=300)
+                said, _ = process.communicate(timeout=PATIENCE_S)
                 ran.append(Task(job, number, process.returncode, said))
         return ran

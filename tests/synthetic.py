@@ -13,6 +13,7 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
+from processes import PATIENCE_S
 
 from infraredcity.catalog import Clip
 from infraredcity.index import SampleIndex, ShardInfo, no_duplicates, run_ids
@@ -74,7 +75,7 @@ def barcodes(frames: Iterable[np.ndarray]) -> list[int]:
 def ffmpeg(*arguments: str | Path, data: bytes | None = None) -> bytes:
     """Run the static ffmpeg; its stdout."""
     command = [FFMPEG, "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *map(str, arguments)]
-    done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=120)
+    done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from processes import PATIENCE_S
 
 from infraredcity.cli import cli
 
@@ -66,7 +67,7 @@ def test_every_command_has_help() -> None:
 @pytest.mark.parametrize("arguments", [["-m", "infraredcity", "--help"], ["-m", "infraredcity", "extract", "--help"]])
 def test_the_command_answers_from_another_folder(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Usage: infraredcity")
@@ -76,6 +77,8 @@ def test_the_installed_command_answers_from_another_folder(tmp_path: Path) -> No
     command = Path(sys.executable).with_name("infraredcity")
     if not command.exists():
         pytest.skip("the package is not installed with its commands")
-    done = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
     assert "infraredcity, version" in done.stdout

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from processes import PATIENCE_S
 
 from roma.train import main as train_main
 from roma.train import train_command
@@ -148,7 +149,7 @@ class Slurm:
 def test_slurm_passes_options_and_the_time_that_is_left(tmp_path: Path) -> None:
     slurm = Slurm(tmp_path, "exit 0")
     job = slurm.start("--preset", "tiny", "--out", "runs/a b", seconds_left=1000, SPARE_S="100", PROCESSES="4")
-    _, said = job.communicate(timeout=60)
+    _, said = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 0, said
     (call,) = slurm.called("srun")
     assert "--nnodes=2 --nproc-per-node=4" in call
@@ -163,7 +164,7 @@ def test_slurm_passes_options_and_the_time_that_is_left(tmp_path: Path) -> None:
 def test_slurm_queues_again_what_ran_out_of_time(tmp_path: Path) -> None:
     slurm = Slurm(tmp_path, "sleep 3; exit 0")
     job = slurm.start("--out", "run", seconds_left=102, SPARE_S="100")
-    _, said = job.communicate(timeout=60)
+    _, said = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 0, said
     assert slurm.called("scontrol")[-1] == "requeue 55"
 
@@ -174,9 +175,9 @@ def test_slurm_hands_on_sigterm_and_queues_again(tmp_path: Path) -> None:
         f"trap 'echo told >>{tmp_path}/calls; exit 143' TERM; touch {tmp_path}/runs; sleep 60 >/dev/null 2>&1 & wait",
     )
     job = slurm.start("--out", "run")
-    wait_until((tmp_path / "runs").exists, within_s=30, what=lambda: "srun was not called")
+    wait_until((tmp_path / "runs").exists, what=lambda: "srun was not called")
     job.send_signal(signal.SIGTERM)
-    _, said = job.communicate(timeout=30)
+    _, said = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 0, said
     assert "told" in slurm.calls.read_text()
     assert slurm.called("scontrol")[-1] == "requeue 55"
@@ -185,7 +186,7 @@ def test_slurm_hands_on_sigterm_and_queues_again(tmp_path: Path) -> None:
 def test_slurm_leaves_a_run_that_fails_at_once(tmp_path: Path) -> None:
     slurm = Slurm(tmp_path, "exit 1")
     job = slurm.start("--out", "run")
-    job.communicate(timeout=60)
+    job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1
     assert slurm.called("scontrol") == ["show hostnames node-[7-8]"]
 
@@ -193,18 +194,18 @@ def test_slurm_leaves_a_run_that_fails_at_once(tmp_path: Path) -> None:
 def test_slurm_queues_again_after_a_machine_was_lost_but_not_for_ever(tmp_path: Path) -> None:
     slurm = Slurm(tmp_path, "exit 1")
     job = slurm.start("--out", "run", MIN_RUN_S="0")
-    job.communicate(timeout=60)
+    job.communicate(timeout=PATIENCE_S)
     assert slurm.called("scontrol")[-1] == "requeue 55"
     slurm.calls.unlink()
     job = slurm.start("--out", "run", MIN_RUN_S="0", SLURM_RESTART_COUNT="200")
-    _, said = job.communicate(timeout=60)
+    _, said = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1
     assert said == "Error: queued again 200 times and still not done\n"
 
 
 def test_slurm_says_when_the_time_is_too_short(tmp_path: Path) -> None:
     job = Slurm(tmp_path, "exit 0").start("--out", "run", seconds_left=200)
-    _, said = job.communicate(timeout=60)
+    _, said = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1
     assert said == "Error: --time leaves no time beside SPARE_S=300 s; raise one or lower the other\n"
 
@@ -218,7 +219,6 @@ def test_ssh_says_which_variable_it_needs() -> None:
 
 @pytest.mark.distributed
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(skip_reason() != "", reason=skip_reason())
 @pytest.mark.parametrize("ending", ["a lost process", "sigterm"])
 def test_ssh_trains_on_two_hosts(tmp_path: Path, ending: str) -> None:
@@ -247,10 +247,10 @@ def test_ssh_trains_on_two_hosts(tmp_path: Path, ending: str) -> None:
                 stdout=said, stderr=said,
             )  # fmt: skip
         try:
-            wait_until(lambda: steps_in(run)[-1:] >= [6], within_s=200, what=hub.said)
+            wait_until(lambda: steps_in(run)[-1:] >= [6], what=hub.said)
             if ending == "sigterm":
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(timeout=120) != 0, hub.said()
+                assert process.wait(timeout=PATIENCE_S) != 0, hub.said()
                 assert steps_in(run)[-1] < 40
                 return
             found = subprocess.run(
@@ -258,7 +258,7 @@ def test_ssh_trains_on_two_hosts(tmp_path: Path, ending: str) -> None:
             )
             for number in found.stdout.split():
                 os.kill(int(number), signal.SIGKILL)
-            assert process.wait(timeout=300) == 0, hub.said()
+            assert process.wait(timeout=PATIENCE_S) == 0, hub.said()
         finally:
             for node in (*cluster.nodes, hub):
                 found = subprocess.run(
@@ -266,7 +266,7 @@ def test_ssh_trains_on_two_hosts(tmp_path: Path, ending: str) -> None:
                 )
                 for number in found.stdout.split():
                     os.kill(int(number), signal.SIGKILL)
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE_S)
     check_positions(run, steps=40, batch_size=2)
     assert steps_in(run) == list(range(1, 41))
     assert "node-b: ended with exit code 137; starting again in 1 s" in hub.said()

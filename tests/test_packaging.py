@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 EVERY_EXTRA = (
@@ -47,7 +48,7 @@ def in_bare_install(*arguments: str) -> "subprocess.CompletedProcess[str]":
         f"sys.argv = {list(arguments)!r}\n"
         f"runpy.run_module({arguments[0]!r}, run_name='__main__', alter_sys=True)\n"
     )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_base_and_loader_stay_small():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 
 CONFIG = """
 daemon off; master_process off; pid {work}/pid; error_log {work}/error.log;
@@ -52,7 +53,7 @@ class Nginx:
         config.write_text(user + CONFIG.format(work=self.work, root=self.root, port=self.port))
         command = ["nginx", "-p", str(self.work), "-c", str(config), "-e", str(self.work / "error.log")]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
@@ -62,7 +63,7 @@ class Nginx:
     def kill(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait()
             self.process = None
 
     def requests(self) -> list[str]:

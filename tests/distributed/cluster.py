@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from processes import PATIENCE_S
+
 from roma.metrics import read_metrics
 from tests.roma.conftest import SMALL
 
@@ -77,10 +79,10 @@ class Node:
                 env=kept | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | dict(environment or {}),
             )  # fmt: skip
 
-    def wait(self, within_s: float) -> int:
+    def wait(self) -> int:
         """The exit code of what runs here."""
         assert self.process is not None
-        return self.process.wait(timeout=within_s)
+        return self.process.wait(timeout=PATIENCE_S)
 
     def terminate(self) -> None:
         """SIGTERM to the command, as a scheduler sends it."""
@@ -165,7 +167,7 @@ class Cluster:
     def _start_rendezvous(self) -> None:
         node = self.rendezvous = Node("hub", "10.87.0.1", self.hub, "", self.hub, self.folder / "rendezvous.log")
         node.start([sys.executable, str(RENDEZVOUS), "--host", "10.87.0.1", "--port", "29400"])
-        wait_until(lambda: "rendezvous store on" in node.said(), within_s=60.0, what=node.said)
+        wait_until(lambda: "rendezvous store on" in node.said(), what=node.said)
 
     def torchrun(
         self,
@@ -196,11 +198,11 @@ def ip(*words: str) -> None:
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
 
 
-def wait_until(holds: "object", *, within_s: float, what: "object") -> None:
+def wait_until(holds: "object", *, what: "object") -> None:
     """Wait for a condition; AssertionError with `what()` when it does not come."""
     assert callable(holds)
     assert callable(what)
-    end = time.monotonic() + within_s
+    end = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < end, what()
         time.sleep(0.05)

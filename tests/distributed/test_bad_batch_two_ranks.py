@@ -13,7 +13,7 @@ from tests.roma.conftest import SMALL
 if TYPE_CHECKING:
     from roma.distributed import World
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.distributed
 
 
 def one_rank() -> None:
@@ -22,7 +22,7 @@ def one_rank() -> None:
     from roma.distributed import joined
 
     torch.set_num_threads(1)
-    with joined("cpu", timeout_s=60.0) as world:
+    with joined("cpu", timeout_s=600.0) as world:
         try_bad_frames(world)
 
 

@@ -12,6 +12,7 @@ import pytest
 from cluster import Cluster, Node, skip_reason, wait_until
 from commands import RunCommand
 from planned import changed, expanded, tree
+from processes import PATIENCE_S
 from s3_server import S3Server
 from synthetic import Shelf, clip_of
 
@@ -19,7 +20,7 @@ from infraredcity.executors.local import extract_clip
 from infraredcity.places import FarPath
 from infraredcity.plan import ExtractConfig
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.distributed
 CLIP = "city_clear"
 OUT = "s3://out/set"
 VIDEO = "s3://clips/long.mp4"
@@ -64,7 +65,7 @@ class Site:
         """Run a command there to its end; what it said."""
         before = len(node.said())
         self.start(node, *words)
-        assert node.wait(120) == code, node.said()
+        assert node.wait() == code, node.said()
         return node.said()[before:]
 
     def part(self, node: Node, part: int, *words: object) -> None:
@@ -74,7 +75,7 @@ class Site:
         """Put the clip into the store, or get all of the output out of it."""
         command = ["ip", "netns", "exec", self.cluster.hub, sys.executable, "-c", IN_STORE, what, str(path)]
         environment = self.store.environment | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stderr
 
     def sent_markers(self) -> set[int]:
@@ -82,9 +83,9 @@ class Site:
         found = [re.fullmatch(rf"PUT /out/set/{CLIP}/segments/(\d+)\.jsonl.*", line) for line in self.store.requests()]
         return {int(each[1]) for each in found if each}
 
-    def wait_for(self, segments: set[int], *, at_least: int, within_s: float) -> None:
+    def wait_for(self, segments: set[int], *, at_least: int) -> None:
         """Wait until so many of these segments were said to be done."""
-        wait_until(lambda: len(self.sent_markers() & segments) >= at_least, within_s=within_s, what=self.cluster.said)
+        wait_until(lambda: len(self.sent_markers() & segments) >= at_least, what=self.cluster.said)
 
     def outstanding(self, node: Node) -> list[int]:
         """What `status` prints there."""
@@ -123,13 +124,13 @@ def test_the_other_machine_does_what_one_that_lost_power_left(site: Site, shelf:
     assert "3 parts of 10 to 10 segments" in said
     site.part(first, 0, "--workers", 0)
     site.part(second, 1, "--workers", 0)
-    site.wait_for({*range(10)}, at_least=2, within_s=60)
+    site.wait_for({*range(10)}, at_least=2)
     first.lose_power()
-    assert second.wait(60) == 0, second.said()
+    assert second.wait() == 0, second.said()
     assert site.outstanding(second) == [0, 2]
     for part in (0, 2):
         site.part(second, part, "--workers", 0)
-        assert second.wait(60) == 0, second.said()
+        assert second.wait() == 0, second.said()
     assert "(nothing left to do)" in site.run(second, "finalize", OUT)
     assert "(20 new)" not in re.findall(r"part 0 of 3: .*", second.said())[-1]  # it went on where the other stood
     extract_clip(clip_of(shelf.long), config, tmp_path / "one", workers=0)
@@ -154,15 +155,15 @@ def test_machines_that_lose_power_again_and_again_end_with_the_bytes_of_one_proc
         site.part(gone, left[0], "--workers", 2)
         site.part(stays, left[-1], "--workers", 1)
         mine = {*range(20 * left[0], 20 * left[0] + 20)} - done
-        site.wait_for(mine, at_least=3, within_s=100)
+        site.wait_for(mine, at_least=3)
         gone.lose_power()
-        assert stays.wait(200) == 0, site.cluster.said()
+        assert stays.wait() == 0, site.cluster.said()
         left = site.outstanding(stays)
         gone.connect()
     for number, part in enumerate(left):
         node = site.cluster.nodes[number % 2]
         site.part(node, part, "--workers", 1)
-        assert node.wait(200) == 0, site.cluster.said()
+        assert node.wait() == 0, site.cluster.said()
     site.run(site.cluster.nodes[0], "finalize", OUT)
     extract_clip(clip_of(shelf.long), config, tmp_path / "one", workers=2)
     assert changed(without_scans(tree(tmp_path / "one")), site.union()) == []

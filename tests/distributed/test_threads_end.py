@@ -9,7 +9,7 @@ from ranks import run_ranks
 
 from tests.roma.conftest import SMALL
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.distributed
 
 PRETRAINING = tuple(setting for setting in SMALL if setting.startswith(("data.", "vit.")) and "layers" not in setting)
 
@@ -26,7 +26,7 @@ def one_rank(command: str, infrared: str, visible: str, run: str) -> None:
     from roma.distributed import joined
 
     shards = [f'data.infrared=["{infrared}"]', f'data.visible=["{visible}"]', "batch_size=2", "schedule.total_steps=2"]
-    with joined("cpu", timeout_s=60.0) as world:
+    with joined("cpu", timeout_s=600.0) as world:
         if command == "train":
             settings = config.resolve("tiny", mode="image", config_file=None, settings=[*SMALL, *shards])
             trainer.train(settings, Path(run), world)

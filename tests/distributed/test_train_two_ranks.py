@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from cluster import train_words
+from processes import PATIENCE_S, Start
 
 from roma.checkpoint import load_newest
 from roma.metrics import read_metrics
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.distributed
 
 
 def command(shards: Path, run: Path, *more: str, processes: int) -> list[str]:
@@ -22,10 +23,12 @@ def command(shards: Path, run: Path, *more: str, processes: int) -> list[str]:
 
 
 def start(words: list[str], cwd: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-def test_two_ranks_take_the_same_steps_as_one_and_go_on_after_sigkill(shards: Path, tmp_path: Path):
+def test_two_ranks_take_the_same_steps_as_one_and_go_on_after_sigkill(
+    shards: Path, start_process: Start, tmp_path: Path
+):
     alone = start(command(shards, tmp_path / "alone", processes=1), tmp_path)
     assert alone.returncode == 0, alone.stderr
     both = start(command(shards, tmp_path / "both", processes=2), tmp_path)
@@ -38,7 +41,7 @@ def test_two_ranks_take_the_same_steps_as_one_and_go_on_after_sigkill(shards: Pa
             assert b[name] == pytest.approx(a[name], rel=1e-3 if name.endswith("norm") else 1e-4), (a["step"], name)
 
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
+    process = start_process(
         command(shards, killed, processes=2), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from processes import PATIENCE_S
 from synthetic import Shelf
 
 Run = Callable[..., Any]
@@ -127,5 +128,5 @@ def test_a_reader_that_leaves_early_is_no_traceback(
     assert process.stderr is not None
     stderr = process.stderr.read()
     process.stderr.close()
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE_S)
     assert "Traceback" not in stderr

@@ -41,7 +41,7 @@ def assert_like_pillow(found: np.ndarray, expected: np.ndarray) -> None:
     assert difference.mean() <= 0.05 or difference.size < 500
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIDES, SIDES, CHANNELS, st.integers(1, 3), st.integers(1, 60), st.integers(0, 20), SEEDS)
 @example(256, 256, 3, 2, 256, 30, 0)
 @example(480, 640, 1, 1, 256, 30, 0)
@@ -60,7 +60,7 @@ def test_resize_crop_is_pillows_resize_then_a_cut(
         assert_like_pillow(found, cut[:, ::-1] if box.flip else cut)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIDES, SIDES, CHANNELS, st.integers(1, 3), SIDES, SIDES, SEEDS)
 @example(256, 256, 3, 2, 256, 256, 0)
 @example(480, 640, 1, 1, 64, 96, 0)
@@ -147,7 +147,7 @@ def test_threads_do_not_disturb_each_other() -> None:
     assert np.array_equal(alone, together)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(1, 2000),
     st.integers(1, 2000),
@@ -175,7 +175,7 @@ def test_every_box_lies_inside_the_picture(
     assert (boxes.left + boxes.width).max() <= width
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 5000), st.integers(0, 5000))
 def test_resize_crop_reaches_the_first_and_the_last_place_and_no_further(crop_px: int, slack: int) -> None:
     crop = ResizeCrop(load_px=crop_px + slack, crop_px=crop_px)

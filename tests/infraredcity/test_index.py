@@ -47,7 +47,7 @@ def test_keys_hold_no_dot_and_sort_like_frames(a: int, b: int) -> None:
     assert (key_of("city_clear", a) < key_of("city_clear", b)) == (a < b)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     num_frames=st.integers(0, 60),
     frame_step=st.integers(1, 4),
@@ -105,7 +105,7 @@ def test_an_index_with_another_header_is_refused(tmp_path: Path, header: object)
         load(tmp_path)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255), keep=st.floats(0, 1))
 def test_a_damaged_index_is_an_error_or_reads_the_same(
     tmp_path_factory: pytest.TempPathFactory, place: float, change: int, keep: float

@@ -78,7 +78,7 @@ def test_the_shortest_clip_of_the_release_may_be_little_longer_than_its_cell() -
     check(index, of, published, select(index, of, published))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     num_frames=st.integers(1, 1500),
     missing=st.sets(st.integers(0, 1499), max_size=6),

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import PATIENCE_S, started, wait_for_end
 from synthetic import barcode, sample_index
 from torch.multiprocessing import active_children
 from torch.utils.data import DataLoader, Subset
@@ -29,7 +29,6 @@ from infraredcity.loader import WindowReader, batches
 from infraredcity.loader.dataset import Epochs, PositionSampler, WindowDataset, WindowItem
 
 pytestmark = [
-    pytest.mark.timeout(120),
     # A machine of one core does for these tests.
     pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning"),
     # From Python 3.12 on a fork beside threads is warned of. Ours is safe: a forked reader makes its own threads, locks and files.
@@ -54,7 +53,7 @@ def loader_of(
 ) -> DataLoader[WindowItem]:
     return DataLoader(
         dataset, sampler=sampler, batch_size=None, num_workers=workers, multiprocessing_context=method,
-        persistent_workers=workers > 0, timeout=60 if workers else 0,
+        persistent_workers=workers > 0, timeout=PATIENCE_S if workers else 0,
     )  # fmt: skip
 
 
@@ -168,7 +167,7 @@ def test_a_map_style_loader_collates_shuffles_and_transforms(extracted: Path, wo
         shuffle=True,
         num_workers=workers,
         multiprocessing_context=method,
-        timeout=60 if workers else 0,
+        timeout=PATIENCE_S if workers else 0,
     )
     found = list(loader)
     assert [len(batch["frames"]) for batch in found] == [8] * 6 + [1]
@@ -255,33 +254,26 @@ def read_for_ever(folder: str) -> None:
         print(json.dumps([sampler.position, shown(batch)]), flush=True)  # noqa: T201
 
 
-def test_a_worker_that_is_killed_ends_the_program_within_seconds_and_leaves_nothing_behind(extracted: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", __file__, str(extracted / "city_clear")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
-    )  # fmt: skip
-    try:
+def test_a_worker_that_is_killed_ends_the_program_and_leaves_nothing_behind(extracted: Path) -> None:
+    with started(
+        [sys.executable, "-W", "ignore", __file__, extracted / "city_clear"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         workers = json.loads(process.stdout.readline())
         batches_before = [process.stdout.readline() for _ in range(20)]
         os.kill(workers[0], signal.SIGKILL)
-        killed = time.monotonic()
-        batches_after, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
+        batches_after, errors = process.communicate(timeout=PATIENCE_S)
     # torch says so from its signal handler, or meets the dead worker's closed socket first.
     assert process.returncode == 1, errors
     assert f"(pid {workers[0]}) is killed by signal: Killed" in errors or "Connection" in errors
-    assert time.monotonic() - killed < 15
     taken = [json.loads(line) for line in [*batches_before, *batches_after.splitlines()]]
     assert [position for position, _ in taken] == [(number + 1) * BATCH for number in range(len(taken))]
     for epoch in range(len(taken) // 7):
         windows = [tuple(window) for _, codes in taken[epoch * 7 : epoch * 7 + 7] for window in codes]
         assert sorted(windows) == EPOCH
     assert len(workers) == 2
-    for pid in workers:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    assert wait_for_end(workers) == []
     ours = {str(pid) for pid in (process.pid, *workers)}
     assert [path.name for path in Path("/dev/shm").iterdir() if ours & set(path.name.split("_"))] == []
 
@@ -331,7 +323,7 @@ def reader_of(
     spare=st.integers(0, 20),
     start_epoch=st.integers(0, 3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_over_nodes_ranks_and_workers_every_window_comes_once_an_epoch_in_the_same_batches(
     tmp_path_factory: pytest.TempPathFactory,
     sets: list[tuple[int, frozenset[int], list[int]]],
@@ -389,7 +381,7 @@ def test_over_nodes_ranks_and_workers_every_window_comes_once_an_epoch_in_the_sa
     start=st.integers(0, 200),
     taken=st.lists(st.integers(0, 9), max_size=6),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_however_often_an_epoch_is_left_and_taken_up_positions_follow_each_other(
     tmp_path_factory: pytest.TempPathFactory, num_batches: int, batch_size: int, start: int, taken: list[int]
 ) -> None:

@@ -18,12 +18,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from processes import PATIENCE_S, started
 from synthetic import Shelf, barcode, clip_of
 
 from infraredcity import index as sample_index
@@ -34,25 +36,21 @@ from infraredcity.tar_index import CACHE_VARIABLE
 
 MOST_GROWTH_KIB = 4096
 """How much larger a process may be after epoch 100 than after epoch 20; one batch lost per epoch would be 140,000."""
-END_WITHIN_S = 2.0
+END_WITHIN_S = 60.0
+"""A busy machine takes its time to end a program; one that waited for the silent server would never end."""
 
 
-def start(name: str, *arguments: object) -> "subprocess.Popen[str]":
+def start(name: str, *arguments: object) -> "AbstractContextManager[subprocess.Popen[str]]":
     """A function of this file in a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, __file__, name, *map(str, arguments)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    command = [sys.executable, __file__, name, *arguments]
+    return started(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def result_of(name: str, *arguments: object) -> Any:
     """What such a function printed, as JSON; it must have ended well and said nothing else."""
-    process = start(name, *arguments)
-    try:
-        stdout, stderr = process.communicate(timeout=120)
-    finally:
-        process.kill()
+    with start(name, *arguments) as process:
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, stderr) == (0, "")
     return json.loads(stdout)
 
@@ -150,7 +148,7 @@ def test_more_shards_than_files_may_be_open_can_be_read(tiny_shards: Path) -> No
 def test_a_reader_that_is_dropped_leaves_no_thread_and_no_file_open(extracted: Path) -> None:
     next(batches(WindowReader([extracted / "city_day"]), batch_size=7))
     gc.collect()
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE_S
     while decoding_threads() and time.monotonic() < until:
         time.sleep(0.01)
     files, threads = num_open_files(), threading.active_count()
@@ -160,7 +158,7 @@ def test_a_reader_that_is_dropped_leaves_no_thread_and_no_file_open(extracted: P
     assert num_open_files() > files
     assert decoding_threads() == 3
     del reader, stream  # with three batches under way
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE_S
     while threading.active_count() > threads and time.monotonic() < until:
         time.sleep(0.01)
     assert (num_open_files(), threading.active_count()) == (files, threads)
@@ -171,12 +169,12 @@ def test_closing_gives_up_what_is_under_way_and_what_comes_later_opens_anew(extr
 
     def waits(frames: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE_S)
         return frames
 
     reader = WindowReader([extracted / "city_clear"], transform=waits, threads=2)
     reading = reader.begin(range(7))
-    begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     threading.Timer(0.1, go_on.set).start()
     reader.close()
     with pytest.raises(ValueError, match="the reader was closed while it read a batch; take all batches before"):
@@ -212,7 +210,7 @@ def silent_url(extracted: Path) -> Iterator[str]:
     class Silent(http.server.SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path.endswith(".tar"):
-                over.wait(60)
+                over.wait(PATIENCE_S)
             else:
                 super().do_GET()
 
@@ -234,17 +232,14 @@ def test_ctrl_c_ends_a_program_at_once(
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     sources = [extracted / "city_clear", extracted / "city_day" if source == "local" else silent_url]
-    process = start("reads_for_ever", how, *sources)
-    try:
+    with start("reads_for_ever", how, *sources) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begins\n"
         time.sleep(0.4)
         sent = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
         took_s = time.monotonic() - sent
-    finally:
-        process.kill()
     assert process.returncode == -signal.SIGINT, stderr
     assert took_s < END_WITHIN_S
     assert "Exception" not in stderr  # as in "Exception in thread" and "Exception ignored in"
@@ -264,7 +259,7 @@ def ends_amid_decoding(how: str, folder: str) -> None:
     stream = batches(reader, batch_size=16)
     if how == "at once":
         reader.begin(range(49))  # seconds of work, none of which may hold up the exit
-        begun.wait(30)
+        begun.wait(PATIENCE_S)
         return
     for batch in stream:
         if how == "in a loop":
@@ -277,11 +272,8 @@ def ends_amid_decoding(how: str, folder: str) -> None:
     [("at once", 0, ""), ("in a loop", 0, ""), ("with an error", 1, "LookupError: 16 windows\n")],
 )
 def test_a_program_that_never_closes_its_reader_ends_well(extracted: Path, how: str, code: int, last: str) -> None:
-    process = start("ends_amid_decoding", how, extracted / "city_clear")
-    try:
-        _, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    with start("ends_amid_decoding", how, extracted / "city_clear") as process:
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, stderr  # -6 is what torch makes of a thread that outlives the interpreter
     assert stderr.endswith(last)
     assert stderr.count("Traceback") == code
@@ -298,7 +290,7 @@ def forks(folder: str) -> None:
         return [[batch.keys, batch.frames.sum().item()] for batch in itertools.islice(stream, 4)]
 
     def reads() -> bool:
-        signal.alarm(30)  # ends a child that hangs
+        signal.alarm(600)  # ends a child that hangs
         return taken(stream) == expected and shows_its_keys(plain.read(range(20))) and decoding_threads() == 4
 
     expected = taken(batches(reader, batch_size=49, start_step=1))
@@ -338,7 +330,7 @@ def test_several_threads_may_read_at_the_same_time_from_the_first_read_on(extrac
         reader = WindowReader([extracted / "city_clear"], threads=2)
 
         def reads(first: int, reader: WindowReader = reader) -> bool:
-            together.wait(10)
+            together.wait(PATIENCE_S)
             return all(shows_its_keys(reader.read(range(first + k, first + k + 6))) for k in range(3))
 
         with ThreadPoolExecutor(4) as pool:

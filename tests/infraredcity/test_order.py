@@ -31,7 +31,7 @@ def epoch(of: WindowOrder, number: int = 0) -> np.ndarray:
     return of.window_at(np.arange(of.num_windows, dtype=np.int64) + number * of.num_windows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     num_windows=st.one_of(st.integers(1, 3000), st.integers(3000, 400_000)),
     seed=st.integers(-(2**40), 2**40),
@@ -51,7 +51,7 @@ def test_every_window_comes_once_at_the_borders_of_lanes_and_blocks(num_windows:
     assert np.array_equal(np.sort(epoch(order(num_windows), 3)), np.arange(num_windows))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 10**9), st.lists(st.integers(0, 10**12), min_size=1, max_size=20))
 def test_a_batch_gives_what_each_position_gives_alone(num_windows: int, positions: list[int]) -> None:
     of = order(num_windows)
@@ -111,7 +111,7 @@ def test_successive_windows_of_a_stretch_have_nothing_in_common() -> None:
     assert np.mean(steps == 1) < 0.1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     first=st.integers(0, 10**6),
     batch_size=st.integers(1, 3000),
@@ -191,7 +191,7 @@ def mixed(counts: tuple[int, ...], weights: tuple[float, ...], seed: int = 0) ->
     return MixedOrder([order(count, data_hash=f"{n + 1:064x}") for n, count in enumerate(counts)], weights, seed=seed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     counts=st.lists(st.integers(20, 5000), min_size=1, max_size=4),
     data=st.data(),
@@ -281,7 +281,7 @@ def test_what_stands_in_for_a_window_is_the_same_for_everyone_and_another_at_eac
     assert np.mean(first == second) < 0.1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     num_frames=st.integers(0, 60),
     missing=st.sets(st.integers(0, 59), max_size=8),

@@ -16,6 +16,7 @@ import fsspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from processes import PATIENCE_S
 from web_server import Nginx, serving
 
 from infraredcity import remote
@@ -25,6 +26,7 @@ from infraredcity.remote import UNKNOWN_BYTES, RemoteOptions, Traffic, traffic
 
 DATA = random.Random(0).randbytes(10_000)
 QUICK = RemoteOptions(connect_timeout_s=0.5, read_timeout_s=0.5, deadline_s=0.5, backoff_s=0.02, listing_s=0.5)
+PATIENT = RemoteOptions(deadline_s=600.0, backoff_s=0.02)
 ODD_NAMES = [
     "a b.tar",
     "50%.tar",
@@ -355,7 +357,7 @@ def test_an_object_of_another_machine_is_seen_at_once(s3_bucket: str, s3_server:
 
 
 def test_a_folder_cannot_be_written_as_a_file(tmp_path: Path) -> None:
-    far = FarPath(f"file://{tmp_path}", QUICK)
+    far = FarPath(f"file://{tmp_path}", PATIENT)
     (tmp_path / "sub").mkdir()
     with pytest.raises(RemoteError, match="sub: fsspec cannot do it \\(is a directory\\)"):
         (far / "sub").write_whole(b"x")
@@ -368,7 +370,7 @@ def test_a_folder_cannot_be_written_as_a_file(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_keeps_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     source, folder = tmp_path / "source", tmp_path / "there"
     source.write_bytes(bytes(2_000_000))
-    path = FarPath(f"file://{folder}/x.bin", QUICK)
+    path = FarPath(f"file://{folder}/x.bin", PATIENT)
     path.write_whole(b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
@@ -437,7 +439,7 @@ def test_a_forked_child_reads_on_and_counts_from_zero(far: FarPath) -> None:
     assert path.read_bytes() == DATA  # connections and threads of the parent are there before the fork
     before = traffic()
     with get_context("fork").Pool(2) as pool:
-        found = pool.map_async(read_in_child, [path] * 2, chunksize=1).get(timeout=30)
+        found = pool.map_async(read_in_child, [path] * 2, chunksize=1).get(timeout=PATIENCE_S)
     assert traffic() == before
     assert all(data == DATA for _, data, _ in found)
     fresh = [(first, last) for first, _, last in found if first == Traffic()]
@@ -505,7 +507,7 @@ def test_what_a_web_server_moves_is_counted(web: Nginx) -> None:
 def test_a_web_server_without_pages_of_links_says_so(web: Nginx) -> None:
     (web.root / "x.bin").write_bytes(DATA)
     (web.root / "sub").mkdir()
-    folder = FarPath(f"{web.url}/whole/sub", QUICK)
+    folder = FarPath(f"{web.url}/whole/sub", PATIENT)
     assert folder.is_dir()
     with pytest.raises(
         RemoteError, match=r"/whole/sub/: .* 403 Forbidden; .*; a web server lists a folder only where it is set to"

@@ -49,7 +49,6 @@ def segment_cost(clip: PlannedClip, number: int) -> float:
     return len(frames) * clip.estimate.frame_core_s
 
 
-@settings(deadline=None)
 @given(facts=FACTS, share=st.floats(0, 1))
 @example(facts=[(1, 1, 1, 0, 10.0), (300, 1, 1, 0, 1e-3)], share=0.1)  # the first segment alone costs many shares
 def test_every_segment_is_in_one_part_and_no_part_is_empty_or_much_above_the_mean(
@@ -100,7 +99,7 @@ def test_parts_without_a_segment_are_refused(num_parts: int) -> None:
         one_clip(num_parts=num_parts)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(facts=FACTS, share=st.floats(0, 1))
 def test_the_lines_tile_the_frames_of_every_clip_and_the_header_counts_them(
     facts: list[tuple[int, int, int, int, float]], share: float, tmp_path_factory: pytest.TempPathFactory

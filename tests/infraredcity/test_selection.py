@@ -102,7 +102,7 @@ def test_a_condition_that_says_nothing_is_refused(text: str, message: str) -> No
         Condition.parse(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     missing=st.sets(st.integers(0, 29)),
     window_frames=st.integers(1, 5),

@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from processes import PATIENCE_S
 
 from infraredcity import index as sample_index
 from infraredcity import shard_files
@@ -22,7 +23,7 @@ from infraredcity.shard_files import ShardFiles
 from infraredcity.shard_writer import open_shard
 
 IMAGES = [f"picture {number} ".encode() * 60 * (number + 1) for number in range(4)]
-QUICK = RemoteOptions(deadline_s=1.0, backoff_s=0.02, backoff_cap_s=0.1)
+PATIENT = RemoteOptions(deadline_s=600.0, backoff_s=0.02, backoff_cap_s=0.1)
 FAR = "memory://far/set"
 
 
@@ -127,8 +128,8 @@ def test_a_place_behind_the_shards_end_is_an_error(far: FarSet) -> None:
 def test_shards_on_another_machine_give_the_same_bytes(far: FarSet, cache: ChunkCache, cached: bool) -> None:
     with (
         ShardFiles(far.index, far.folder) as here,
-        ShardFiles(far.index, FAR, QUICK, cache if cached else None) as there,
-        ShardFiles(far.index, [far.folder, FAR], QUICK, cache if cached else None) as mixed,
+        ShardFiles(far.index, FAR, PATIENT, cache if cached else None) as there,
+        ShardFiles(far.index, [far.folder, FAR], PATIENT, cache if cached else None) as mixed,
     ):
         assert (here.is_remote, there.is_remote, mixed.is_remote) == (False, True, True)
         for row in (0, 1, 2, 3) * 2:
@@ -137,10 +138,10 @@ def test_shards_on_another_machine_give_the_same_bytes(far: FarSet, cache: Chunk
 
 
 def test_what_was_read_is_kept_whatever_the_url(far: FarSet, cache: ChunkCache) -> None:
-    with ShardFiles(far.index, FAR, QUICK, cache) as files:
+    with ShardFiles(far.index, FAR, PATIENT, cache) as files:
         assert [files.image(row) for row in range(4)] == IMAGES
     fsspec.filesystem("memory").store.clear()
-    with ShardFiles(far.index, "memory://elsewhere?token=1", QUICK, pickle.loads(pickle.dumps(cache))) as files:
+    with ShardFiles(far.index, "memory://elsewhere?token=1", PATIENT, pickle.loads(pickle.dumps(cache))) as files:
         assert [files.image(row) for row in range(4)] == IMAGES
 
 
@@ -150,7 +151,7 @@ def test_a_stale_picture_is_an_error_and_leaves_nothing_in_the_cache(
 ) -> None:
     far.put("s-1.tar", far.damaged(3))
     kept = cache if cached else None
-    with ShardFiles(far.index, FAR, QUICK, kept) as files:
+    with ShardFiles(far.index, FAR, PATIENT, kept) as files:
         expected = hashlib.sha256(IMAGES[3]).hexdigest()
         for read in (files.image, files.sample):
             with pytest.raises(
@@ -159,7 +160,7 @@ def test_a_stale_picture_is_an_error_and_leaves_nothing_in_the_cache(
                 read(3)
         assert files.image(2) == IMAGES[2]
     far.put("s-1.tar", (far.folder / "s-1.tar").read_bytes())
-    with ShardFiles(far.index, FAR, QUICK, kept) as files:
+    with ShardFiles(far.index, FAR, PATIENT, kept) as files:
         assert files.image(3) == IMAGES[3]
 
 
@@ -169,9 +170,9 @@ def test_a_wrong_chunk_in_the_cache_is_replaced(far: FarSet, cache: ChunkCache, 
     (lies / "s-1.tar").write_bytes(far.damaged(3))
     # Without hashes of pictures the lie is believed, and kept under the name of the shard's true content.
     blind = replace(far.index, sha256=np.zeros((4, 32), np.uint8))
-    with ShardFiles(blind, f"file://{lies}", QUICK, cache) as files:
+    with ShardFiles(blind, f"file://{lies}", PATIENT, cache) as files:
         assert files.image(3) != IMAGES[3]
-    with ShardFiles(far.index, FAR, QUICK, cache) as files:
+    with ShardFiles(far.index, FAR, PATIENT, cache) as files:
         assert [files.image(3), files.image(3)] == [IMAGES[3]] * 2
         assert cache.facts().dropped > 0
 
@@ -179,18 +180,18 @@ def test_a_wrong_chunk_in_the_cache_is_replaced(far: FarSet, cache: ChunkCache, 
 def test_without_a_hash_of_the_shard_another_version_has_other_chunks(far: FarSet, cache: ChunkCache) -> None:
     shards = tuple(replace(info, sha256="") for info in far.index.shards)
     index = replace(far.index, shards=shards, sha256=np.zeros((4, 32), np.uint8))
-    with ShardFiles(index, FAR, QUICK, cache) as files:
+    with ShardFiles(index, FAR, PATIENT, cache) as files:
         assert files.image(3) == IMAGES[3]
     far.put("s-1.tar", far.damaged(3))
-    with ShardFiles(index, FAR, QUICK, cache) as files:
+    with ShardFiles(index, FAR, PATIENT, cache) as files:
         assert files.image(3) not in (IMAGES[3], b"")
 
 
 def test_what_is_prefetched_is_there_when_it_is_read(far: FarSet, cache: ChunkCache) -> None:
-    with ShardFiles(far.index, FAR, QUICK, cache) as files:
+    with ShardFiles(far.index, FAR, PATIENT, cache) as files:
         files.prefetch(np.arange(4))
         files.prefetch([0, 1, 2, 3])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while files._mine().prefetcher._wanted and time.monotonic() < deadline:
             time.sleep(0.01)
         misses = cache.facts().misses
@@ -203,7 +204,7 @@ def test_what_is_prefetched_is_there_when_it_is_read(far: FarSet, cache: ChunkCa
 
 def test_prefetching_what_is_gone_says_nothing_and_reading_it_does(far: FarSet, cache: ChunkCache) -> None:
     fsspec.filesystem("memory").store.clear()
-    with ShardFiles(far.index, FAR, QUICK, cache) as files:
+    with ShardFiles(far.index, FAR, PATIENT, cache) as files:
         files.prefetch([0])
         with pytest.raises(RemoteError, match=r"s-0\.tar: no such file"):
             files.image(0)
@@ -211,13 +212,13 @@ def test_prefetching_what_is_gone_says_nothing_and_reading_it_does(far: FarSet, 
 
 def test_prefetching_local_shards_or_without_a_cache_does_nothing(far: FarSet, cache: ChunkCache) -> None:
     for locations, kept in ((far.folder, cache), (FAR, None)):
-        with ShardFiles(far.index, locations, QUICK, kept) as files:
+        with ShardFiles(far.index, locations, PATIENT, kept) as files:
             files.prefetch(range(4))
             assert files._mine().prefetcher._threads == 0
 
 
 def test_a_pickled_reader_goes_on(far: FarSet, cache: ChunkCache) -> None:
-    with ShardFiles(far.index, [far.folder, FAR], QUICK, cache) as files:
+    with ShardFiles(far.index, [far.folder, FAR], PATIENT, cache) as files:
         files.image(0)
         files.prefetch([3])
         with pickle.loads(pickle.dumps(files)) as other:
@@ -226,7 +227,7 @@ def test_a_pickled_reader_goes_on(far: FarSet, cache: ChunkCache) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_reads_and_prefetches_for_itself(far: FarSet, cache: ChunkCache) -> None:
-    files = ShardFiles(far.index, [far.folder, f"file://{far.folder}"], QUICK, cache)
+    files = ShardFiles(far.index, [far.folder, f"file://{far.folder}"], PATIENT, cache)
     files.prefetch(range(4))
     assert files.image(0) == IMAGES[0]
     files._mine().lock.acquire()  # as another thread of the parent may do at that moment
@@ -235,7 +236,7 @@ def test_a_forked_child_reads_and_prefetches_for_itself(far: FarSet, cache: Chun
     if child == 0:
         files.prefetch(range(4))
         os._exit(0 if [files.image(row) for row in range(4)] == IMAGES else 1)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
         time.sleep(0.01)
     if ended == (0, 0):

@@ -258,7 +258,7 @@ def test_a_million_tiny_members_take_little_memory_and_end_with_an_error(
     assert peak < 2_000_000
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
     keep=st.floats(0, 1),
@@ -297,7 +297,7 @@ def test_whatever_is_done_to_a_tar_reading_it_ends_with_its_samples_or_with_one_
         assert "\n" not in said
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=3000))
 def test_bytes_that_are_no_tar_are_an_error_of_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "x.tar"
@@ -339,7 +339,7 @@ def test_names_of_webdatasets_are_read_in_that_naming_alone(tmp_path: Path, what
         list(iterate(path))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     names=st.lists(st.text("aB0._-/é ", min_size=1, max_size=12), min_size=1, max_size=8, unique_by=str.lower),
     form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
@@ -466,7 +466,7 @@ def test_the_members_of_one_sample_are_read_from_its_bytes(tmp_path: Path) -> No
     assert read_members(archive_bytes(member("City.jpg"))[:1024], naming="webdataset") == {"jpg": b"data"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 255)), max_size=6),
     keep=st.integers(0, 2048),

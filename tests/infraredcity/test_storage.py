@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 
 from infraredcity.errors import OutputError, RemoteError, RemoteMissingError
 from infraredcity.places import FarPath
@@ -111,16 +112,16 @@ def test_a_holder_that_ends_is_waited_for(tmp_path: Path):
     def hold() -> None:
         with lock_folder(tmp_path):
             is_held.set()
-            may_end.wait(30)
+            may_end.wait(PATIENCE_S)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert is_held.wait(30)
+    assert is_held.wait(PATIENCE_S)
     with pytest.raises(OutputError, match="another run is writing here"), lock_folder(tmp_path, wait_s=0.3):
         raise AssertionError("two held it")
     threading.Timer(0.3, may_end.set).start()
-    with lock_folder(tmp_path, wait_s=30.0):
-        holder.join(30)
+    with lock_folder(tmp_path, wait_s=PATIENCE_S):
+        holder.join(PATIENCE_S)
         assert not holder.is_alive()
 
 
@@ -129,7 +130,7 @@ def test_a_killed_writer_frees_its_folder(tmp_path: Path) -> None:
         "import os, signal, sys; from pathlib import Path; from infraredcity.storage import lock_folder\n"
         "with lock_folder(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=PATIENCE_S)
     assert done.returncode == -9
     with lock_folder(tmp_path):
         pass

@@ -241,7 +241,7 @@ def archive(path: Path, names: list[str], form: int = tarfile.PAX_FORMAT) -> Pat
     return path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     keys=st.lists(
         st.from_regex(r"(d/|Ab|é|_|-| )?([a-z]{0,3}|0{0,2})_?[0-9]{0,20}", fullmatch=True), min_size=1, max_size=10

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 
 from infraredcity import threads
 from infraredcity.threads import in_order, num_cores
@@ -38,12 +39,12 @@ def test_the_first_error_ends_it_and_what_has_not_begun_never_does() -> None:
         if item == 2:
             raise ValueError("item 2")
         if item > 2:
-            is_told.wait(5)
+            is_told.wait(PATIENCE_S)
         return item
 
     made = in_order(make, range(1000), num_threads=2, name="test")
     assert [next(made), next(made)] == [0, 1]
-    threading.Timer(0.1, is_told.set).start()
+    threading.Timer(2.0, is_told.set).start()
     with pytest.raises(ValueError, match="item 2"):
         next(made)
     assert max(begun) <= 4

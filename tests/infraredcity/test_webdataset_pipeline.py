@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import webdataset
+from processes import PATIENCE_S
 from synthetic import barcode, picture
 from torch.utils.data import DataLoader
 
@@ -207,7 +208,7 @@ def test_shards_come_through_stdin(shards: list[str]) -> None:
         "print(json.dumps([one.keys for one in pipeline('-', batch_size=7, shuffle_buffer=0)]))"
     )
     data = Path(shards[1].removeprefix("pipe:cat ")).read_bytes()
-    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True, timeout=PATIENCE_S)
     (keys,) = json.load(io.BytesIO(done.stdout))
     assert keys == [[f"city_clear_{frame:08d}" for frame in pair] for pair in PAIRS[7:14]]
 

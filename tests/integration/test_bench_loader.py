@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import PATIENCE_S
 
 from infraredcity.images import decode, size_of
 from infraredcity.loader import WindowReader, one_pass
@@ -27,7 +28,7 @@ def test_a_quick_run_without_peers_measures_ours_and_says_what_is_missing(bench:
     out = tmp_path / "out" / "result.json"
     command = [sys.executable, TOOLS / "bench_loader.py", "--json", out, "--quick", "--samples", "256", "--work", tmp_path,
                "--peers-python", tmp_path / "none" / "python"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
 
     result = json.loads(out.read_text(encoding="utf-8"))

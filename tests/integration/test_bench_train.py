@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import PATIENCE_S
 
 from infraredcity.images import decode
 
@@ -36,7 +37,7 @@ def reference(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def run_bench(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, TOOLS / "bench_train.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_a_small_run_measures_every_variant_and_all_take_the_same_step(tmp_path: Path) -> None:

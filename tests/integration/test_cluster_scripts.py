@@ -17,6 +17,7 @@ import pytest
 import yaml
 from commands import RunCommand
 from planned import changed, tree
+from processes import PATIENCE_S
 from slurm import CLUSTER, Slurm, directives, expanded
 from synthetic import Shelf, clip_of
 
@@ -121,7 +122,7 @@ def test_rounds_start_again_what_is_outstanding_and_end(shelf: Shelf, tmp_path: 
 def test_finalize_hands_on_what_status_cannot_read(tmp_path: Path) -> None:
     slurm = Slurm(tmp_path)
     process = slurm.begin(7, ["tools/cluster/finalize.sbatch", "nothing"])
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert 'nothing/plan.jsonl: no plan; make one with "infraredcity plan"' in said
     assert slurm.calls() == []
@@ -137,12 +138,12 @@ def test_a_task_that_is_told_to_stop_ends_cleanly_and_goes_on_when_queued_again(
     words, told = ["tools/cluster/extract.sbatch", "shards/"], {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
     folder = tmp_path / "shards" / CLIP
     process = slurm.begin(7, words, **told)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while len(list((folder / "segments").glob("*.jsonl"))) < 3 and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.002)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 143, said
     assert said.endswith("Stopped; the same command goes on from here.\n")
     done = {path.name: path.stat().st_mtime_ns for path in (folder / "segments").iterdir()}
@@ -150,7 +151,7 @@ def test_a_task_that_is_told_to_stop_ends_cleanly_and_goes_on_when_queued_again(
     assert slurm.bash("infraredcity status shards").stdout == "0\n"
 
     again = slurm.begin(7, words, **told, SLURM_RESTART_COUNT="1")
-    said, _ = again.communicate(timeout=120)
+    said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0, said
     assert {
         name: (folder / "segments" / name).stat().st_mtime_ns for name in done
@@ -267,7 +268,7 @@ def submitted(tmp_path: Path, *words: str, **environment: str) -> tuple["subproc
     program.chmod(0o755)
     done = subprocess.run(
         ["bash", str(CLUSTER / "ray_job.sh"), *words], cwd=tmp_path, env=slurm.environment | environment,
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     return done, (tmp_path / "ray").read_text().splitlines()
 
@@ -290,7 +291,7 @@ def ray_program() -> str:
 
 def test_the_options_of_ray_in_the_script_exist() -> None:
     told = subprocess.run(
-        [ray_program(), "job", "submit", "--help"], capture_output=True, text=True, check=False, timeout=120
+        [ray_program(), "job", "submit", "--help"], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     text = (CLUSTER / "ray_job.sh").read_text(encoding="utf-8")
     (line,) = re.findall(r"^ +ray job submit (.*) -- \"\$@\"$", text, flags=re.MULTILINE)
@@ -305,7 +306,7 @@ def planned_and_submitted(clip: Path, folder: Path, address: str) -> list[str]:
     shards = folder / "shards"
     plan = f"plan --clip {CLIP} --video {clip} --parts 3 --frames-per-shard 8 --out {shards}".split()
     made = subprocess.run(
-        [sys.executable, "-m", "infraredcity", *plan], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "infraredcity", *plan], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert made.returncode == 0, made.stderr
     done, calls = submitted(folder, str(shards), RAY_ADDRESS=address)
@@ -314,7 +315,6 @@ def planned_and_submitted(clip: Path, folder: Path, address: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_ray_script_extracts_and_merges_on_a_cluster(shelf: Shelf, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

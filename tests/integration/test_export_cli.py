@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import RunCommand
+from processes import PATIENCE_S
 from synthetic import LITE_RECIPE
 
 from infraredcity import dataset
@@ -165,7 +166,7 @@ def test_what_was_killed_ends_with_the_same_bytes(
         return path.suffix in (".jpg", ".tar") and not path.name.startswith(".tmp-")
 
     process = start(tmp_path / "whole")
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     whole = files(tmp_path / "whole")
     out = tmp_path / "killed"
@@ -174,12 +175,12 @@ def test_what_was_killed_ends_with_the_same_bytes(
     while process.poll() is None and sum(map(is_data, out.rglob("*"))) < wanted:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     for name, data in files(out).items():
         if "/.tmp-" not in f"/{name}" and name not in ("release.json", "import.json"):
             assert data == whole[name], name
     process = start(out)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert "written" in stderr
     assert files(out) == whole

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import PATIENCE_S
 from synthetic import Shelf, barcode, write_clip
 
 from infraredcity import index as sample_index
@@ -574,7 +575,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     process = infraredcity_process(
         "extract", "--clip", CLIP, "--video", shelf.h264, "--out", tmp_path / "out", preexec_fn=limit
     )
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "Error: " in stderr
     assert "infraredcity-city_clear-000000.tar: cannot be written: file too large" in stderr

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 from synthetic import LITE_RECIPE
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -36,7 +37,7 @@ def test_a_set_whose_making_was_killed_ends_with_the_same_bytes(
         )
 
     process = start(tmp_path / "whole")
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     whole = files(tmp_path / "whole")
     out = tmp_path / "killed"
@@ -46,14 +47,14 @@ def test_a_set_whose_making_was_killed_ends_with_the_same_bytes(
     while process.poll() is None and len(list(out.rglob("*.tar"))) < wanted:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     # Whatever stands under a final name is whole; the record, begun before the first shard, says that the set is not.
     record = f"{'shards' if command == 'shard' else 'lite'}.json"
     for name, data in files(out).items():
         if "/.tmp-" not in f"/{name}" and name != record:
             assert data == whole[name], name
     process = start(out)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert "written" in stderr
     assert files(out) == whole

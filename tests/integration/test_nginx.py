@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import PATIENCE_S
 from web_server import Cutter, Nginx, serving
 
 from infraredcity import index as sample_index
@@ -23,8 +24,14 @@ from infraredcity.shard_files import ShardFiles
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
-QUICK = RemoteOptions(connect_timeout_s=1.0, read_timeout_s=1.0, deadline_s=1.2, backoff_s=0.02, backoff_cap_s=0.2)
-PATIENT = RemoteOptions(read_timeout_s=1.0, deadline_s=20.0, backoff_s=0.02, backoff_cap_s=0.2)
+QUICK = RemoteOptions(connect_timeout_s=2.5, read_timeout_s=2.5, deadline_s=2.5, backoff_s=0.02, backoff_cap_s=0.2)
+"""For what never succeeds."""
+PATIENT = RemoteOptions(
+    connect_timeout_s=60.0, read_timeout_s=60.0, deadline_s=600.0, backoff_s=0.02, backoff_cap_s=0.2
+)
+"""For what succeeds in the end, or fails at once: on a busy machine either may take a while."""
+IN_TIME_S = 60.0
+"""An error that came within this did not wait for a patient deadline, and hardly beyond a quick one."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,12 @@ def cache(tmp_path: Path) -> ChunkCache:
     return ChunkCache(tmp_path / "cache", 10_000_000, 8192)
 
 
-def error_of(call: Callable[[], object], *, within_s: float = QUICK.deadline_s + 0.5) -> str:
+def error_of(call: Callable[[], object]) -> str:
     """The line of the error of ours that `call` ends with, in time."""
     started = time.monotonic()
     with pytest.raises(InfraredCityError) as raised:
         call()
-    assert time.monotonic() - started < within_s
+    assert time.monotonic() - started < IN_TIME_S
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -92,8 +99,8 @@ def read_all(files: ShardFiles, shards: Shards, *, times: int = 1, threads: int 
 def test_the_bytes_are_those_of_the_disk(
     shards: Shards, nginx: Nginx, cache: ChunkCache, cached: bool, place: str
 ) -> None:
-    assert fetch(f"{nginx.url}{place}/{INDEX_NAME}", QUICK) == (shards.folder / INDEX_NAME).read_bytes()
-    with ShardFiles(shards.index, nginx.url + place, QUICK, cache if cached else None) as files:
+    assert fetch(f"{nginx.url}{place}/{INDEX_NAME}", PATIENT) == (shards.folder / INDEX_NAME).read_bytes()
+    with ShardFiles(shards.index, nginx.url + place, PATIENT, cache if cached else None) as files:
         files.prefetch(np.arange(30))
         read_all(files, shards)
         with ShardFiles(shards.index, shards.folder) as here:
@@ -101,7 +108,7 @@ def test_the_bytes_are_those_of_the_disk(
 
 
 def test_what_is_in_the_cache_needs_no_server(shards: Shards, nginx: Nginx, cache: ChunkCache) -> None:
-    with ShardFiles(shards.index, nginx.url, QUICK, cache) as files:
+    with ShardFiles(shards.index, nginx.url, PATIENT, cache) as files:
         read_all(files, shards)
         chunks = sum(-(-info.size_bytes // cache.chunk_bytes) for info in shards.index.shards)
         assert len(nginx.requests()) <= chunks
@@ -174,8 +181,8 @@ def test_a_server_that_is_too_slow_is_one_line_within_the_deadline(
 
 
 def test_a_server_without_ranges_is_told_at_once(shards: Shards, nginx: Nginx) -> None:
-    with ShardFiles(shards.index, f"{nginx.url}/whole", QUICK) as files:
-        said = error_of(lambda: files.image(0), within_s=0.5)
+    with ShardFiles(shards.index, f"{nginx.url}/whole", PATIENT) as files:
+        said = error_of(lambda: files.image(0))
     assert (
         "sends whole files alone, no ranges of bytes (status 200 instead of 206); copy the files to a disk here" in said
     )
@@ -187,27 +194,25 @@ def test_a_server_that_is_always_busy_is_one_line(shards: Shards, nginx: Nginx) 
 
 
 def test_a_shard_that_is_not_there_is_named(shards: Shards, nginx: Nginx) -> None:
-    with ShardFiles(shards.index, f"{nginx.url}/nowhere", QUICK) as files:
-        assert f"/nowhere/{shards.name_of(0)}: the server answered 404" in error_of(
-            lambda: files.image(0), within_s=0.5
-        )
+    with ShardFiles(shards.index, f"{nginx.url}/nowhere", PATIENT) as files:
+        assert f"/nowhere/{shards.name_of(0)}: the server answered 404" in error_of(lambda: files.image(0))
 
 
 def test_a_shorter_shard_is_refused(shards: Shards, nginx: Nginx, cache: ChunkCache) -> None:
     path = shards.folder / shards.name_of(0)
     size = path.stat().st_size
     os.truncate(path, size - 512)
-    with ShardFiles(shards.index, nginx.url, QUICK, cache) as files:
-        said = error_of(lambda: files.image(0), within_s=0.5)
+    with ShardFiles(shards.index, nginx.url, PATIENT, cache) as files:
+        said = error_of(lambda: files.image(0))
     assert f"is {size - 512} bytes, the index says {size}; copy the file there again" in said
 
 
 def test_a_shard_that_changes_between_two_reads_is_an_error(shards: Shards, nginx: Nginx) -> None:
     path = shards.folder / shards.name_of(0)
-    with ShardFiles(shards.index, nginx.url, QUICK) as files:
+    with ShardFiles(shards.index, nginx.url, PATIENT) as files:
         assert files.image(0) == shards.images[0]
         os.utime(path, (1, 1))  # nginx makes its ETag of time and size
-        assert "changed while it was read, from" in error_of(lambda: files.image(1), within_s=0.5)
+        assert "changed while it was read, from" in error_of(lambda: files.image(1))
 
 
 def test_a_shard_with_other_bytes_of_the_same_size_is_stale(shards: Shards, nginx: Nginx, cache: ChunkCache) -> None:
@@ -216,18 +221,18 @@ def test_a_shard_with_other_bytes_of_the_same_size_is_stale(shards: Shards, ngin
     content[int(shards.index.offset[0]) + 5] ^= 1
     path.write_bytes(content)
     with (
-        ShardFiles(shards.index, nginx.url, QUICK, cache) as files,
+        ShardFiles(shards.index, nginx.url, PATIENT, cache) as files,
         pytest.raises(ShardError, match="stale or damaged"),
     ):
         files.image(0)
 
 
 def test_one_connection_serves_many_reads(shards: Shards, nginx: Nginx) -> None:
-    file = RemoteFile(f"{nginx.url}/{shards.name_of(0)}", QUICK)
+    file = RemoteFile(f"{nginx.url}/{shards.name_of(0)}", PATIENT)
     data = (shards.folder / shards.name_of(0)).read_bytes()
     assert all(file.read(place, 100) == data[place : place + 100] for place in range(0, 5000, 100))
     assert (file.size_bytes, file.version[:1]) == (len(data), '"')
-    until_s = time.monotonic() + 5
+    until_s = time.monotonic() + PATIENCE_S
     while len(nginx.requests()) < 50 and time.monotonic() < until_s:  # a line is written after its answer was sent
         time.sleep(0.02)
     assert (len(nginx.requests()), len(set(nginx.requests()))) == (50, 1)

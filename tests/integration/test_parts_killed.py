@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from planned import NOT_COMPARED, changed, expanded, tree
-from processes import Start, children_of, ended, is_alive, new_worker, wait_for_end, wait_for_file
+from processes import PATIENCE_S, Start, children_of, ended, is_alive, new_worker, wait_for_end, wait_for_file
 from synthetic import H264, Shelf, clip_of, write_clip
 
 from infraredcity.catalog import CLIPS_VARIABLE
@@ -73,8 +73,8 @@ def kill(process: "subprocess.Popen[str]") -> bool:
     workers = children_of(process.pid)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert wait_for_end(workers, within_s=10) == []
+    process.communicate(timeout=PATIENCE_S)
+    assert wait_for_end(workers) == []
     return process.returncode == -signal.SIGKILL
 
 
@@ -110,7 +110,7 @@ def test_three_of_eight_parts_are_killed_and_done_again_by_what_status_prints(
         if part not in victims:
             ended(process)
     process = infraredcity_process("status", tmp_path)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, expanded(stdout)) == (3, sorted(victims)), stderr
     ended(infraredcity_process("finalize", tmp_path), 3)
     again = [infraredcity_process(*part_words(tmp_path, part, workers=0)) for part in expanded(stdout)]
@@ -180,7 +180,7 @@ def test_clocks_that_are_wrong_and_run_backwards_change_nothing(shelf: Shelf, tm
         }
         command = [sys.executable, "-m", "infraredcity", *map(str, words)]
         done = subprocess.run(
-            command, env=python, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+            command, env=python, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
         assert done.returncode == code, done.stderr
         return done.stdout
@@ -232,7 +232,7 @@ def test_parts_of_a_clip_of_real_size_are_killed_round_after_round(
             num_kills += process.poll() is None and kill(process)
             check_what_stands(out, one)
         for process in processes:
-            process.communicate(timeout=300)
+            process.communicate(timeout=PATIENCE_S)
             assert process.returncode in (0, -signal.SIGKILL)
         rounds += 1
     assert num_kills >= 3

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 
 from infraredcity.video import probe
 
@@ -14,7 +15,6 @@ SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "real_run.py"
 
 
 @pytest.mark.distributed
-@pytest.mark.timeout(580)
 @pytest.mark.skipif(
     "INFRAREDCITY_REAL_DATA" not in os.environ, reason="INFRAREDCITY_REAL_DATA names no folder of footage"
 )
@@ -23,7 +23,7 @@ def test_real_footage_goes_the_whole_way_with_every_frame_once(tmp_path: Path):
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), os.environ["INFRAREDCITY_REAL_DATA"], str(tmp_path),
          *(word for setting in settings for word in ("--set", setting))],
-        capture_output=True, text=True, check=False, timeout=560,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     facts = json.loads(ended.stdout[ended.stdout.index("\n{") : ended.stdout.rindex("\n}") + 2])

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 from synthetic import barcode
 
 from infraredcity.images import decode
@@ -27,7 +28,7 @@ for image, facts, key in pairs:
 
 def run(code: str, pattern: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code, pattern], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code, pattern], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 
 from infraredcity.video import probe
 from roma.metrics import read_metrics
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.distributed
 
 BIN = Path(sys.executable).parent
 TRAIN = Path(__file__).resolve().parents[2] / "roma" / "train.py"
@@ -20,7 +21,7 @@ SMALL = ("data.load_size_px=36", "data.crop_size_px=32", "vit.image_size=32", "l
 
 def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     ended = subprocess.run(
-        [str(BIN / words[0]), *words[1:]], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+        [str(BIN / words[0]), *words[1:]], cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert ended.returncode == 0, ended.stderr
     return ended

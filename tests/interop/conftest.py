@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from interop_sets import needs
+from processes import PATIENCE_S
 
 from infraredcity import lite
 from infraredcity.lite import Cell, Recipe
@@ -41,7 +42,7 @@ def read_with(tmp_path: Path) -> Reader:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
         done = subprocess.run(
             [sys.executable, "-c", script, *map(str, arguments)],
-            capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path, env=environment,
+            capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=tmp_path, env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("[", "{"))]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from interop_sets import needs
+from processes import PATIENCE_S
 
 FAST = """
 reader = WindowReader([sys.argv[1]], threads=1)
@@ -68,7 +69,7 @@ def on_two_ranks(body: str, folder: Path) -> tuple[list[int], list[str], list[st
         for rank in range(2)
     ]  # fmt: skip
     try:
-        outputs = [process.communicate(timeout=120) for process in ranks]
+        outputs = [process.communicate(timeout=PATIENCE_S) for process in ranks]
     finally:
         for process in ranks:
             process.kill()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from interop_sets import expected, needs
+from processes import PATIENCE_S
 
 Reader = Callable[..., list[Any]]
 READ = """
@@ -55,7 +56,7 @@ def prepared(extracted: Path, tmp_path: Path) -> Path:
         Path(sys.executable).with_name("energon"), "prepare", folder, "--non-interactive", "--no-progress", "--num-workers", "1",
         "--split-parts", "train:.*", "--sample-type", "CrudeWebdataset",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

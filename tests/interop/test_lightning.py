@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from interop_sets import needs
+from processes import PATIENCE_S
 
 SCRIPT = """
 import json, os, sys, warnings
@@ -88,7 +89,7 @@ def fit(kind: str, folder: Path, out: Path, *, stop_after: int = 0, resume: Path
         for rank in range(2)
     ]  # fmt: skip
     try:
-        complaints = [process.communicate(timeout=150)[1] for process in ranks]
+        complaints = [process.communicate(timeout=PATIENCE_S)[1] for process in ranks]
     finally:
         for process in ranks:
             process.kill()

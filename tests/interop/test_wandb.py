@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from interop_sets import needs
+from processes import PATIENCE_S
 
 from roma.metrics import read_metrics, read_speed
 from tests.roma.conftest import SMALL, write_shards
@@ -63,14 +64,14 @@ def trained(shards: Path, run: Path, steps: int) -> None:
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_DIR": "", "HOME": str(run.parent)}
     done = subprocess.run(
         [sys.executable, "-m", "roma", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-        timeout=200,
+        timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 
 def sent(path: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-c", SCAN, str(path)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", SCAN, str(path)], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

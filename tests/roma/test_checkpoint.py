@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import PATIENCE_S
 
 from roma.checkpoint import (
     Best,
@@ -163,7 +164,7 @@ def test_the_writer_keeps_what_was_there_when_it_was_asked_and_names_the_best(tm
     first = Best(by="held_out_edges", step=1, value=0.5)
 
     def wait() -> None:
-        assert may_write.wait(30)
+        assert may_write.wait(PATIENCE_S)
 
     asked = Checkpoint(step=1, config={}, networks={"g": {"w": weight}}, optimisers={}, best=first)
     writer.save(asked, lambda saved: snapshot(saved.step), before=wait)

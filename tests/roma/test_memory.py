@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+from processes import PATIENCE_S
+
 from roma.memory import keep_freed_memory
 
 MEASURE = """
@@ -26,7 +28,9 @@ print(was_set, fresh, faults())
 
 
 def test_large_blocks_are_not_fetched_from_the_kernel_again():
-    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     was_set, fresh, kept = done.stdout.split()
     if was_set == "True":  # 4 x 64 MiB in pages of 4 KiB are 65,536 faults
         assert int(kept) < int(fresh) / 4, done.stdout

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from processes import PATIENCE_S, Start
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -102,14 +103,16 @@ def test_four_steps_equal_two_and_a_stop_and_two(config: PretrainConfig, tmp_pat
         assert torch.equal(value, parts.networks["autoencoder"][key]), key
 
 
-def test_a_run_killed_with_sigkill_ends_with_the_same_bytes(domains: tuple[str, str], tmp_path: Path):
+def test_a_run_killed_with_sigkill_ends_with_the_same_bytes(
+    domains: tuple[str, str], start_process: Start, tmp_path: Path
+):
     longer = ("--set", "schedule.total_steps=20")
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
+    process = start_process(
         [sys.executable, "-m", "roma", "pretrain", *words(domains, killed, *longer)],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while len(list((killed / "checkpoints").glob("step-*.pt"))) < 2:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -373,13 +376,12 @@ def test_a_domain_without_shards_is_a_usage_error(tmp_path: Path):
 
 
 @pytest.mark.distributed
-@pytest.mark.timeout(300)
 def test_two_ranks_take_the_same_steps_as_one(domains: tuple[str, str], config: PretrainConfig, tmp_path: Path):
     pretrain(config, tmp_path / "alone", ALONE)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "roma"]
     done = subprocess.run(
         [*torchrun, "pretrain", *words(domains, tmp_path / "both")],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False,
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected, found = read_metrics(tmp_path / "alone"), read_metrics(tmp_path / "both")
