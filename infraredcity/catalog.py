@@ -28,6 +28,7 @@ Polarity = Literal["white-hot", "black-hot"]
 """Whether a picture shows heat bright or dark."""
 ColorMode = Literal["gray", "rgb"]
 """How a picture's pixels are held: one channel, or R, G, B."""
+COLOR_MODES: tuple[ColorMode, ...] = ("gray", "rgb")
 
 CLIPS_VARIABLE = "INFRAREDCITY_CLIPS"
 VIDEO_SUFFIXES = (

@@ -16,7 +16,15 @@ A caller's mistake in Python is a ValueError or TypeError instead. Messages are 
 All of them travel between processes as they are, with their attributes.
 """
 
+from collections.abc import Iterable
 from typing import Any
+
+
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """ValueError that names the choices, unless `value` is one of them."""
+    known = tuple(choices)
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
 
 
 class InfraredCityError(Exception):

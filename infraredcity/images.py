@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import simplejpeg
 
-from infraredcity.catalog import ColorMode, Polarity
-from infraredcity.errors import ImageError, MissingExtraError
+from infraredcity.catalog import COLOR_MODES, ColorMode, Polarity
+from infraredcity.errors import ImageError, MissingExtraError, check_choice
 
 ImageFormat = Literal["jpg", "png", "webp", "png16"]
 """How a still is written; "png16" is a png of 16 bits, which keeps all of a thermal camera's counts."""
@@ -203,6 +203,7 @@ def encode(picture: np.ndarray, image_format: ImageFormat, *, quality: int = 95)
         ValueError: The picture is not of the format's kind.
         ImageError: The encoder refuses the picture.
     """
+    check_choice("image_format", image_format, IMAGE_FORMATS)
     if image_format == "png16":
         if picture.dtype != np.uint16 or picture.ndim != 3 or picture.shape[2] != 1:
             raise ValueError(f"picture must be u16 [H, W, 1] for png16, got {picture.dtype} {list(picture.shape)}")
@@ -246,6 +247,7 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
         ImageError: The bytes are damaged or no picture, claim more than MAX_PIXELS, or are a png of 16 bits, half of which would
             be lost.
     """
+    check_choice("color", color, COLOR_MODES)
     size_of(data, name=name)
     if data[:2] == b"\xff\xd8":
         try:
@@ -253,7 +255,7 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
         except ValueError as error:
             raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); copy or extract it again") from error
         return np.asarray(picture)
-    if _is_deep_png(data):
+    if is_deep_png(data):
         raise ImageError(f"{name}: a png of 16 bits, which 8 cannot hold; read it with infraredcity.images.decode_deep")
     cv2 = _cv2("reading png and webp")
     flag = cv2.IMREAD_GRAYSCALE if color == "gray" else cv2.IMREAD_COLOR
@@ -306,7 +308,7 @@ def decode_small(data: bytes, side_px: int, *, name: str = "image") -> np.ndarra
         ImageError: The bytes are damaged or no picture.
     """
     if data[:2] != b"\xff\xd8":
-        return (decode_deep(data, name=name) if _is_deep_png(data) else decode(data, "gray", name=name))[:, :, 0]
+        return (decode_deep(data, name=name) if is_deep_png(data) else decode(data, "gray", name=name))[:, :, 0]
     width, height = size_of(data, name=name)
     try:
         picture = simplejpeg.decode_jpeg(data, "GRAY", min_height=min(side_px, height), min_width=min(side_px, width))
@@ -328,7 +330,7 @@ def decode_deep(data: bytes, *, name: str = "image") -> np.ndarray:
     Raises:
         ImageError: The bytes are damaged, or not a gray png of 16 bits.
     """
-    if not _is_deep_png(data):
+    if not is_deep_png(data):
         raise ImageError(f"{name}: not a png of 16 bits; read it with infraredcity.images.decode")
     size_of(data, name=name)
     cv2 = _cv2("reading png")
@@ -395,10 +397,11 @@ def decode_any(data: bytes, *, name: str = "image") -> np.ndarray:
     Raises:
         ImageError: The bytes are damaged or no picture.
     """
-    return decode_deep(data, name=name) if _is_deep_png(data) else decode(data, "rgb", name=name)
+    return decode_deep(data, name=name) if is_deep_png(data) else decode(data, "rgb", name=name)
 
 
-def _is_deep_png(data: bytes) -> bool:
+def is_deep_png(data: bytes) -> bool:
+    """Whether a still is a png of 16 bits, which `decode_deep` reads."""
     # The magic, the header's length (4) and name (4), width (4), height (4), and then the bits of a channel.
     return data[:8] == _PNG_MAGIC and data[24:25] == b"\x10"
 

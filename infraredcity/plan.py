@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from infraredcity.catalog import ColorMode
-from infraredcity.errors import VideoDecodeError
+from infraredcity.catalog import COLOR_MODES, ColorMode
+from infraredcity.errors import VideoDecodeError, check_choice
 from infraredcity.images import IMAGE_FORMATS, POLARITY_CHOICES, Box, Fit, Framing, ImageFormat, PolarityChoice
 from infraredcity.tone import TONES, ToneName
 from infraredcity.video import DECODERS, DecoderName, FrameRange
@@ -92,6 +92,8 @@ class ExtractConfig:
             raise ValueError(f"format png16 keeps all counts, so there is no tone to choose, got {self.tone}")
         if self.polarity is not None and self.polarity not in POLARITY_CHOICES:
             raise ValueError(f"polarity must be one of {', '.join(POLARITY_CHOICES)}, got {self.polarity!r}")
+        if self.color is not None:
+            check_choice("color", self.color, COLOR_MODES)
         if self.suspect not in SUSPECT_CHOICES:
             raise ValueError(f"suspect must be one of {', '.join(SUSPECT_CHOICES)}, got {self.suspect!r}")
 

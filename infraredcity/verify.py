@@ -35,7 +35,7 @@ from infraredcity.dataset import (
     sets_of,
     shard_sizes,
 )
-from infraredcity.errors import ImageError, ManifestError, MissingExtraError, ShardError
+from infraredcity.errors import ImageError, ManifestError, MissingExtraError, ShardError, check_choice
 from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, ShardInfo
 from infraredcity.manifest import COLUMNS, ClipFacts, Columns
 from infraredcity.places import FarPath, Place
@@ -151,6 +151,7 @@ def verify(
         ManifestError: There is no data set.
         RemoteError: `root` is on another machine, which could not be read in time.
     """
+    check_choice("decode", decode, DECODE_CHOICES)
     folders = folders_of(root)
     names = names_of_parts(folders)
     if not names:

@@ -20,7 +20,7 @@ import numpy as np
 
 from infraredcity import images
 from infraredcity.dataset import Part, open_dataset
-from infraredcity.errors import ImageError, ManifestError, OutputError, ShardError
+from infraredcity.errors import ImageError, ManifestError, OutputError, ShardError, check_choice
 from infraredcity.export.layout import (
     CELLS,
     DOUBLE_SIDE_PX,
@@ -159,6 +159,10 @@ def export(
         ImageError: A picture cannot be decoded, or has 16 bits, which jpg cannot hold.
         OutputError: `out` holds something else, or cannot be written.
     """
+    check_choice("pairs", pairs, PAIRS)
+    check_choice("double_format", double_format, DOUBLE_FORMATS)
+    for kind in kinds:
+        check_choice("kinds", kind, KINDS)
     parts = open_dataset(root)
     plan = _planned(parts, kinds, pairs, double_format)
     if not plan.tasks:

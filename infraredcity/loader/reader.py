@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from infraredcity.cache import ChunkCache
-from infraredcity.catalog import ColorMode
-from infraredcity.errors import ImageError, ShardError
-from infraredcity.images import decode, decode_into, size_of
+from infraredcity.catalog import COLOR_MODES, ColorMode
+from infraredcity.errors import ImageError, ShardError, check_choice
+from infraredcity.images import decode, decode_into, is_deep_png, size_of
 from infraredcity.loader.crops import Boxes, Crop, resized
 from infraredcity.loader.windows import FrameWindows
 from infraredcity.loader.workers import Buffers, Task, Workers
 from infraredcity.monitor import Tally, Work
 from infraredcity.order import MixedOrder, Order, WindowOrder, WindowTable, substitute, uniforms, window_table
-from infraredcity.remote import RemoteOptions
+from infraredcity.remote import RemoteOptions, shown
 from infraredcity.shard_files import ShardFiles
 from infraredcity.shard_reader import read_members
 from infraredcity.sources import open_sources
@@ -42,9 +42,9 @@ class WindowReader:
     """Windows of one domain by their position in the endless shuffled stream.
 
     Args:
-        sources: Tar files, glob patterns of tar files, or folders of them; also on http(s), s3, gs and whatever fsspec knows
-            (`sources.open_sources` says how). Tars without our index are indexed when they are first used. Folders and patterns of
-            plain pictures are read as they are, each picture under its file name.
+        sources: A tar file, a glob pattern of tar files or a folder of them, or several such; also on http(s), s3, gs and whatever
+            fsspec knows (`sources.open_sources` says how). Tars without our index are indexed when they are first used. Folders and
+            patterns of plain pictures are read as they are, each picture under its file name.
         window_frames: T, frames per window.
         stride: Samples from one frame of a window to the next.
         color: "gray" or "rgb": channels of the frames, whatever the files hold.
@@ -66,12 +66,13 @@ class WindowReader:
         ShardError: No shard matches, a shard is not in its folder's index, or the shards hold no window.
         ManifestError: A folder has no index, or a damaged one.
         RemoteError: A source cannot be reached.
-        ValueError: Arguments contradict each other.
+        ImageError: The shards hold pictures of 16 bits.
+        ValueError: Arguments contradict each other, or are none of the choices.
     """
 
     def __init__(
         self,
-        sources: Sequence[str | Path],
+        sources: str | Path | Sequence[str | Path],
         *,
         window_frames: int = 2,
         stride: int = 1,
@@ -90,11 +91,14 @@ class WindowReader:
     ) -> None:
         if size is not None and crop is not None:
             raise ValueError("give size or crop, not both: a crop has a size of its own")
-        if on_bad not in ("raise", "replace"):
-            raise ValueError(f"on_bad must be 'raise' or 'replace', got {on_bad!r}")
+        check_choice("color", color, COLOR_MODES)
+        check_choice("on_bad", on_bad, ("raise", "replace"))
+        sources = [sources] if isinstance(sources, str | Path) else list(sources)
+        if not sources:
+            raise ValueError("sources names nothing; name tars, folders of shards, or folders of pictures")
         if weights is not None and len(weights) != len(sources):
             raise ValueError(f"weights must be one per source, got {len(weights)} for {len(sources)} sources")
-        groups = [[source] for source in sources] if weights is not None else [list(sources)]
+        groups = [[source] for source in sources] if weights is not None else [sources]
         opened = open_sources(groups, remote=remote, cache=cache)
         self.index = opened.index
         tables, orders, first_row = [], [], 0
@@ -127,6 +131,15 @@ class WindowReader:
         self._workers = Workers(threads or num_cores())
         self._buffers = Buffers()
         self._frame_size: tuple[int, int] | None = None
+        self._named = ", ".join(shown(str(source)) for source in sources)
+        self._refuse_counts()
+
+    def __repr__(self) -> str:
+        size = "own size" if self._size is None else f"{self._size[0]}x{self._size[1]}"
+        return (
+            f"WindowReader({self._named}: {len(self.index):,} frames, {self.num_windows:,} windows of {self.table.window_frames} "
+            f"at stride {self.table.stride}, {self._color}, {size}, seed {self.seed}, {self.num_threads} threads)"
+        )
 
     @property
     def num_windows(self) -> int:
@@ -220,6 +233,22 @@ class WindowReader:
                 f"{len(self.bad)} samples cannot be read, {self._max_bad} are allowed ({listed}, ...); the last: {error}; "
                 'find them with "infraredcity verify --decode all"'
             ) from error
+
+    def _refuse_counts(self) -> None:
+        """ImageError where shards of ours hold counts of 16 bits, of which a batch of bytes would lose half."""
+        if self.index.image_format != "png" or isinstance(self.index, TarIndex):
+            return
+        _, first_rows = np.unique(self.index.clip, return_index=True)
+        for row in first_rows.tolist():
+            try:
+                is_deep = is_deep_png(self._files.image(row))
+            except ShardError:
+                continue  # whoever reads it is told
+            if is_deep:
+                raise ImageError(
+                    f"{self._named}: {self.index.key(row)} is a png of 16 bits, and a loader gives 8; extract again without "
+                    "--format png16, or read the pictures with infraredcity.images.decode_deep"
+                )
 
     def _begin(self, places: np.ndarray, windows: np.ndarray, *, in_threads: bool = True) -> "Reading":
         if self._frame_size is None:

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from infraredcity.catalog import ColorMode
-from infraredcity.errors import MissingExtraError, ShardError
+from infraredcity.catalog import COLOR_MODES, ColorMode
+from infraredcity.errors import MissingExtraError, ShardError, check_choice
 from infraredcity.images import decode
 from infraredcity.loader.crops import resized
 from infraredcity.loader.windows import FrameWindows
@@ -89,6 +89,7 @@ def pipeline(
         ShardError: While iterating: a shard cannot be opened or read, is damaged, or frames differ in size.
         ImageError: While iterating: a picture is damaged.
     """
+    check_choice("color", color, COLOR_MODES)
     shards = list(webdataset.SimpleShardList(urls).urls) if urls else []
     if min(window_frames, stride, frame_step) < 1 or shuffle_buffer < 0:
         raise ValueError(

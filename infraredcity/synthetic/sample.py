@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from infraredcity.errors import OutputError
+from infraredcity.catalog import POLARITIES
+from infraredcity.errors import OutputError, check_choice
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.storage import write_atomic
 from infraredcity.synthetic.clips import CLIPS, SyntheticClip
@@ -134,6 +135,7 @@ def write_sample(
         ValueError: An argument is out of its range.
         OutputError: The folder cannot be written, or holds clips of these names that no sample wrote.
     """
+    check_choice("polarity", polarity, POLARITIES)
     chosen = _chosen_clips(clip_ids)
     _check(width_px=width_px, height_px=height_px, num_frames=num_frames, seed=seed, fps=fps, workers=workers)
     folder = Path(folder)

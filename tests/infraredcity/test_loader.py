@@ -1,6 +1,8 @@
 import itertools
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +185,65 @@ def copied(extracted: Path, folder: Path, clip: str = "city_clear") -> Path:
         if path.is_file():
             (target / path.name).write_bytes(path.read_bytes())
     return target
+
+
+def test_one_source_may_be_given_by_itself_and_the_reader_tells_what_it_is(extracted: Path) -> None:
+    for source in (night(extracted), extracted / "city_clear", str(extracted / "city_clear")):
+        reader = WindowReader(source, color="gray", size=(32, 48), threads=3)
+        assert repr(reader) == (
+            f"WindowReader({source}: 50 frames, 49 windows of 2 at stride 1, gray, 32x48, seed 0, 3 threads)"
+        )
+        reader.close()
+    with pytest.raises(ValueError, match="weights must be one per source, got 2 for 1 sources"):
+        WindowReader(night(extracted), weights=[1, 2])
+    with pytest.raises(ValueError, match="sources names nothing; name tars"):
+        WindowReader([])
+
+
+CHOICES = {
+    "WindowReader('x', color='grey')": "color must be one of 'gray', 'rgb', got 'grey'",
+    "WindowReader('x', on_bad='skip')": "on_bad must be one of 'raise', 'replace', got 'skip'",
+    "pipeline('x.tar', batch_size=1, color='grey')": "color must be one of 'gray', 'rgb', got 'grey'",
+    "ExtractConfig(color='grey')": "color must be one of 'gray', 'rgb', got 'grey'",
+    "decode(b'', 'grey')": "color must be one of 'gray', 'rgb', got 'grey'",
+    "encode(np.zeros((8, 8, 1), np.uint8), 'bmp')": "image_format must be one of 'jpg', 'png', 'webp', 'png16', got 'bmp'",
+    "verify(Path('x'), decode='some')": "decode must be one of 'all', 'sample', 'none', got 'some'",
+    "export(Path('x'), Path('y'), pairs='all')": "pairs must be one of 'overlapping', 'disjoint', got 'all'",
+    "export(Path('x'), Path('y'), double_format='gif')": "double_format must be one of 'jpg', 'png', got 'gif'",
+    "export(Path('x'), Path('y'), kinds=['triple'])": "kinds must be one of 'single', 'double', got 'triple'",
+    "write_sample('x', polarity='red-hot')": "polarity must be one of 'white-hot', 'black-hot', got 'red-hot'",
+}
+
+
+def test_a_choice_that_is_none_names_the_choices(tmp_path: Path) -> None:
+    # In a process of its own: here every call is type-checked before its own words come.
+    script = """
+from pathlib import Path
+import numpy as np
+from infraredcity.export.release import export
+from infraredcity.images import decode, encode
+from infraredcity.loader import WindowReader
+from infraredcity.loader.webdataset import pipeline
+from infraredcity.plan import ExtractConfig
+from infraredcity.synthetic import write_sample
+from infraredcity.verify import verify
+"""
+    for call in CHOICES:
+        script += f"try:\n    {call}\nexcept ValueError as error:\n    print(error)\n"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == list(CHOICES.values())
+
+
+def test_shards_of_counts_say_what_reads_them_when_they_are_opened(shelf: Shelf, tmp_path: Path) -> None:
+    extract_clip(clip_of(shelf.deep), ExtractConfig(image_format="png16"), tmp_path)
+    message = (
+        r"city_clear_00000000 is a png of 16 bits, .*; extract again without --format png16, .*images\.decode_deep"
+    )
+    for on_bad in ("raise", "replace"):
+        with pytest.raises(ImageError, match=message):
+            WindowReader(tmp_path / "city_clear", on_bad=on_bad)  # type: ignore[arg-type]
 
 
 def test_a_pattern_that_matches_nothing_says_so(tmp_path: Path) -> None:
