@@ -232,10 +232,12 @@ def fit_clip_tone(job: ExtractJob, on_alive: Callable[[int], None] = lambda _fra
     counts = LevelCounts()
     frames = _covering(job.segments, job.config.every)
     for decoded in _decoded(job, frames, on_alive):
+        if _is_left_out(job, decoded):
+            continue
         counts.add(replace(job.config.framing, size=None).apply(decoded.picture("gray")))
     if not counts.histogram.any():
         raise VideoDecodeError(
-            f"clip {job.clip.clip_id}: no frame could be decoded, so there is nothing to fit a tone to"
+            f"clip {job.clip.clip_id}: no frame could be decoded and is kept, so there is nothing to fit a tone to"
         )
     return fit_tone(counts.histogram, job.config.tone or "percentile")
 
@@ -425,7 +427,7 @@ def _encoded(
     while True:
         with decoding():
             decoded = next(frames, None)
-        if decoded is not None and decoded.is_suspect and job.config.suspect == "drop":
+        if decoded is not None and _is_left_out(job, decoded):
             dropped.add(decoded.frame_index)
             continue
         if decoded is not None:
@@ -442,6 +444,10 @@ def _encoded(
 def _decoded(job: ExtractJob, frames: FrameRange, on_alive: Callable[[int], None]) -> Iterator[Decoded]:
     avoid = [(hang.start_frame, hang.stop_frame) for hang in job.hangs]
     return decode(job.video, frames, decoder=job.decoder, device=job.device, avoid=avoid, on_frame=on_alive)
+
+
+def _is_left_out(job: ExtractJob, decoded: Decoded) -> bool:
+    return decoded.is_suspect and job.config.suspect == "drop"
 
 
 def _covering(stretch: Sequence[Segment], every: int) -> FrameRange:
