@@ -28,6 +28,8 @@ DEFAULT_CACHE_BYTES = 10 << 30
 CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
 _LEAST_CACHE_BYTES = 100 << 20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_OF_NAME = re.compile(r"[^/=&]*\.tar(?=\?|$)", re.IGNORECASE)
+"""What follows a `?` of a pattern of names; in a query there is a `=` before anything that ends so."""
 _MAX_INDEX_BYTES = 4 << 30
 _ALL = "*.tar"
 _COMPRESSED = ("bz2", "gz", "tbz2", "tgz", "txz", "xz", "zst")
@@ -263,12 +265,16 @@ def _folders_of_data(root: Path) -> list[str]:
 
 
 def _split_url(url: str) -> tuple[str, str]:
-    """The URL of the folder, with what follows a `?`, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
-    bare, mark, query = url.partition("?")
+    """The URL of the folder, with its query, and the name (not quoted) or pattern in it; _ALL where it names no tar.
+
+    In `lite-00000?.tar?token=x` the first `?` stands for a character and the second begins the query.
+    """
+    begin = next((found.start() for found in re.finditer(r"\?", url) if not _OF_NAME.match(url, found.end())), len(url))
+    bare, query = url[:begin], url[begin:]
     folder, _, name = bare.rpartition("/")
     if ending_of(name) not in ("tar", *_COMPRESSED):
         folder, name = bare.rstrip("/"), _ALL
-    return folder + mark + query, unquote(name) if url.lower().startswith(("http://", "https://")) else name
+    return folder + query, unquote(name) if url.lower().startswith(("http://", "https://")) else name
 
 
 def _open_pictures(folder: Path, names: list[str]) -> tuple[SampleIndex, str]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -313,6 +314,22 @@ def test_frames_of_two_sizes_need_a_size(shelf: Shelf, extracted: Path, tmp_path
     assert resized.read(range(98)).frames.shape == (98, 2, 3, 32, 48)
     mixed.close()
     resized.close()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "num_samples"), [("*.tar", 50), ("*-00000?.tar", 50), ("*-00000[01].tar", 32), ("*-?????3.tar", 2)]
+)
+def test_a_pattern_means_the_same_in_a_bucket_as_on_a_disk(extracted: Path, pattern: str, num_samples: int) -> None:
+    store = fsspec.filesystem("memory")
+    for path in (extracted / "city_clear").glob("*.*"):
+        store.pipe_file(f"/patterns/city_clear/{path.name}", path.read_bytes())
+    try:
+        for folder in (str(extracted), "memory://patterns"):
+            opened = open_sources([[f"{folder}/city_clear/{pattern}"]])
+            assert len(opened.index) == num_samples
+            opened.files.close()
+    finally:
+        store.store.clear()
 
 
 def test_too_few_frames_for_a_window_are_an_error(extracted: Path) -> None:

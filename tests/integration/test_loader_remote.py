@@ -67,7 +67,15 @@ def are_the_same(some: list[FrameWindows], others: list[FrameWindows]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", [CLEAR, f"{CLEAR}/", f"{CLEAR}/*.tar", CLEAR + "/infraredcity-city_clear-{000000..000003}.tar"]
+    "name",
+    [
+        CLEAR,
+        f"{CLEAR}/",
+        f"{CLEAR}/*.tar",
+        CLEAR + "/infraredcity-city_clear-{000000..000003}.tar",
+        f"{CLEAR}/infraredcity-city_clear-00000?.tar",
+        f"{CLEAR}/infraredcity-city_clear-0000??.tar?token=a/b.tar",
+    ],
 )
 def test_batches_over_http_are_those_of_the_disk(web: Nginx, tmp_path: Path, name: str) -> None:
     local = taken(web.root / CLEAR)
