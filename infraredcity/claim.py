@@ -16,7 +16,7 @@ from infraredcity.dataset import JOB_NAME
 from infraredcity.errors import CatalogError, OutputError
 from infraredcity.images import is_inverted
 from infraredcity.places import Place
-from infraredcity.plan import ExtractConfig
+from infraredcity.plan import ExtractConfig, option_of
 from infraredcity.storage import write_atomic
 from infraredcity.tone import ToneMap
 from infraredcity.video import ClipVideo, DecoderName
@@ -223,5 +223,26 @@ def _setting(part: str, before: Any, now: Any) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted({*before, *now}):
             if before.get(name) != now.get(name):
-                return f"{name} {before.get(name)}, not {now.get(name)}"
+                if part == "config":
+                    return _option(name, before.get(name), now.get(name))
+                owner = "the clip's " if part == "facts" else ""
+                return f"{owner}{name} {before.get(name)}, not {now.get(name)}"
     return f"{part} {before}, not {now}"
+
+
+def _option(name: str, before: Any, now: Any) -> str:
+    """How a setting differs, in the words of the command line: "--quality 95, not 90"."""
+    option = option_of(name)
+    old, new = (_value(name, value) for value in (before, now))
+    if old and new:
+        return f"{option} {old}, not {new}"
+    return f"{option} {old}, now no {option}" if old else f"no {option}, now {option} {new}"
+
+
+def _value(name: str, value: Any) -> str:
+    """A setting's value as the command line takes it; empty where the option is not given."""
+    if name == "masks":
+        return f" {option_of(name)} ".join(",".join(map(str, mask)) for mask in value)
+    if isinstance(value, list):
+        return ("x" if name == "size" else ",").join(map(str, value))
+    return "" if value is None else str(value)

@@ -84,7 +84,8 @@ class ExtractConfig:
             raise ValueError(f"tone must be one of {', '.join(TONES)}, got {self.tone!r}")
         if (self.tone == "fixed") != (self.tone_range is not None):
             raise ValueError(
-                f"tone fixed needs a range of two counts and no other tone takes one, got {self.tone_range}"
+                "tone fixed goes with a range of two counts (--tone-range LOW,HIGH), and no other tone does; got tone "
+                f"{self.tone or 'not given'} and {'a range' if self.tone_range else 'no range'}"
             )
         if self.tone_range is not None and self.tone_range[0] >= self.tone_range[1]:
             raise ValueError(f"tone range must be low,high with low below high, got {self.tone_range}")
@@ -115,6 +116,12 @@ class ExtractConfig:
             raise ValueError(f"unknown extraction setting {unknown[0]!r}")
         plain: dict[str, Any] = {name: _as_tuples(value) for name, value in values.items()}
         return cls(**plain)
+
+
+def option_of(name: str) -> str:
+    """The option of the command line that says a setting of ExtractConfig."""
+    words = {"image_format": "format", "masks": "mask", "start_frame": "start", "stop_frame": "stop"}
+    return f"--{words.get(name, name.replace('_', '-'))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

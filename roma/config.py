@@ -504,7 +504,12 @@ def _differences(before: Any, now: Any, name: str) -> list[str]:
         for key in sorted({*before, *now}):
             found += _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
         return found
-    return [] if before == now else [f"{name} {before} -> {now}"]
+    return [] if before == now else [f"{name} {_as_set(before)} -> {_as_set(now)}"]
+
+
+def _as_set(value: Any) -> str:
+    """A value as --set takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

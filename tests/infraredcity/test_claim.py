@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from synthetic import Shelf, clip_of, ffmpeg
 from infraredcity import claim as claims
 from infraredcity import extract
 from infraredcity.claim import Claim, differing, differing_source
+from infraredcity.cli.extract import extract_command
 from infraredcity.errors import OutputError
 from infraredcity.places import FarPath
-from infraredcity.plan import ExtractConfig
+from infraredcity.plan import ExtractConfig, option_of
 from infraredcity.tone import ToneMap
 
 
@@ -94,10 +95,35 @@ def test_the_same_frames_at_other_times_are_another_source(shelf: Shelf, tmp_pat
         assert differing_source(before, now) == said
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"polarity": "white-hot"}, "no --polarity, now --polarity white-hot"),
+        ({"size": (48, 32)}, "no --size, now --size 48x32"),
+        ({"masks": ((1, 2, 3, 4), (5, 6, 7, 8))}, "no --mask, now --mask 1,2,3,4 --mask 5,6,7,8"),
+        ({"start_frame": 7}, "--start 0, not 7"),
+        ({"image_format": "png"}, "--format jpg, not png"),
+        ({"tone": "fixed", "tone_range": (1, 9)}, "no --tone, now --tone fixed"),
+    ],
+)
+def test_settings_that_differ_are_said_in_words_of_the_command_line(change: dict[str, Any], said: str) -> None:
+    claim = claim_of(100)
+    other = replace(claim, config=replace(claim.config, **change))
+    assert differing(claim, other, with_versions=False) == said
+    if said.startswith("no "):
+        before, _, now = said.partition(", now ")
+        assert differing(other, claim, with_versions=False) == f"{now}, now {before}"
+
+
+def test_every_setting_has_an_option_of_the_command_line() -> None:
+    options = {option for parameter in extract_command.params for option in parameter.opts}
+    assert {option_of(field.name) for field in fields(ExtractConfig)} <= options
+
+
 def test_what_two_claims_do_not_agree_on_is_said_by_name() -> None:
     claim = claim_of(100)
     other = replace(claim, config=replace(claim.config, quality=90))
-    assert differing(claim, other, with_versions=True) == "quality 95, not 90"
+    assert differing(claim, other, with_versions=True) == "--quality 95, not 90"
     assert differing(claim, replace(claim, decoder="decord"), with_versions=True) == "decoder pyav, not decord"
     newer = replace(claim, versions={"av": "2.0"})
     assert differing(claim, newer, with_versions=True) == "av 1.0, not 2.0"

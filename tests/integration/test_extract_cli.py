@@ -142,12 +142,13 @@ def test_a_lost_shard_is_written_again(shelf: Shelf, infraredcity: Run, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--every", "2"), "every 1, not 2"),
-        (("--quality", "80"), "quality 95, not 80"),
-        (("--size", "48"), r"size None, not \[48, 48\]"),
-        (("--frames-per-shard", "10"), "frames_per_shard 16, not 10"),
-        (("--to", "frames"), "to shards, not frames"),
-        (("--decoder", "decord"), "decoder auto, not decord"),
+        (("--every", "2"), "--every 1, not 2"),
+        (("--quality", "80"), "--quality 95, not 80"),
+        (("--size", "48"), "no --size, now --size 48x48"),
+        (("--frames-per-shard", "10"), "--frames-per-shard 16, not 10"),
+        (("--to", "frames"), "--to shards, not frames"),
+        (("--polarity", "invert"), "no --polarity, now --polarity invert"),
+        (("--decoder", "decord"), "--decoder auto, not decord"),
     ],
 )
 def test_other_settings_are_one_clear_error(
@@ -528,7 +529,11 @@ def test_all_with_a_clips_file_takes_the_clips_of_that_file(shelf: Shelf, infrar
             1,
             "gray16le has no colour; use --color gray or auto",
         ),
-        (("--clip", CLIP, "--video", "{deep}", "--tone", "fixed"), 2, "tone fixed needs a range of two counts"),
+        (
+            ("--clip", CLIP, "--video", "{deep}", "--tone", "fixed"),
+            2,
+            "tone fixed goes with a range of two counts (--tone-range LOW,HIGH)",
+        ),
         (("--clip", CLIP, "--video", "{deep}", "--tone-range", "9"), 2, "expected LOW,HIGH in counts, got '9'"),
         (("--clip", CLIP, "--video", "{h264}", "--mask", "1,2"), 2, "expected x,y,w,h in pixels, got '1,2'"),
         (

@@ -248,7 +248,7 @@ def test_other_settings_over_what_is_done_are_refused(shelf: Shelf, run: Command
     before = tree(tmp_path)
     ran = run.plan(tmp_path, shelf.gray, "--quality", 90)
     assert (
-        "city_clear: was extracted with quality 95, not 90; use the same, another --out, or --overwrite"
+        "city_clear: was extracted with --quality 95, not 90; use the same, another --out, or --overwrite"
         in only_line(ran)
     )
     assert changed(before, tree(tmp_path)) == []
@@ -525,7 +525,7 @@ def test_a_part_of_another_plan_is_refused(shelf: Shelf, run: Commands, tmp_path
     (tmp_path / "a/plan.jsonl").write_bytes((tmp_path / "c/plan.jsonl").read_bytes())
     line = only_line(run.part(tmp_path / "a", "--part", 1))
     assert (
-        "city_clear: belongs to other work: quality 95, not 90; use the plan that was made for it, or another --out"
+        "city_clear: belongs to other work: --quality 95, not 90; use the plan that was made for it, or another --out"
         in line
     )
     assert "was written under another plan or other settings (claim " in only_line(run.status(tmp_path / "a"))

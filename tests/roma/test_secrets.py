@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_another_password_and_with_its_own_config(server: Ngi
     assert "3 of 4 steps (from step 2)" in third.output
     changed = trained(server, run, "--infrared", far(server, "dusk"))
     assert isinstance(changed.exception, ConfigError)
-    assert f"data.infrared ['{bare(server, 'infrared')}'] -> " in str(changed.exception)
+    assert f'data.infrared ["{bare(server, "infrared")}"] -> ' in str(changed.exception)
     assert_nothing_secret(run, str(changed.exception), changed.output)
 
 
