@@ -138,5 +138,5 @@ def test_config_file_errors_name_the_file(tmp_path: Path):
 
 def test_differences_name_both_values():
     assert differences(resolved(), resolved("seed=1", "loss.gan=0.5")) == ["loss.gan 0.0 -> 0.5", "seed 0 -> 1"]
-    limited = resolved("schedule.total_steps=9", "data.flip=false", name="roma")
-    assert differences(resolved(name="roma"), limited) == ["data.flip true -> false", "schedule.total_steps null -> 9"]
+    limited = resolved("schedule.total_steps=9", "data.flip=true", name="roma")
+    assert differences(resolved(name="roma"), limited) == ["data.flip false -> true", "schedule.total_steps null -> 9"]
