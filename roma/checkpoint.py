@@ -14,6 +14,7 @@ import math
 import pickle
 import struct
 import time
+import typing
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 from infraredcity.errors import InfraredCityError
+from infraredcity.records import read_whole
 from infraredcity.storage import open_atomic, write_atomic
 from roma.errors import CheckpointError
 from roma.models import Architecture
@@ -38,6 +40,9 @@ BEST_NAME = "best.json"
 FOLDER = "checkpoints"
 _SEAL = b"roma-sha256:"
 _NUM_SEAL_BYTES = len(_SEAL) + 64
+_MAX_BYTES = 1 << 36
+_MOST_PX = 1 << 13
+"""The longest side of the frames that a translator can have been trained on."""
 _ZIP_END = b"PK\x05\x06"
 _NUM_ZIP_END_BYTES = 22
 """The end of a zip file without a comment; its last two bytes are the comment's length."""
@@ -167,14 +172,25 @@ def load(path: Path) -> Checkpoint:
     """
     values = _read(path, CHECKPOINT_FORMAT, CHECKPOINT_FORMAT_1)
     try:
-        best = values.get("best")
-        return Checkpoint(
+        best, facts = values.get("best"), values.get("data", {})
+        found = Checkpoint(
             **{name: values[name] for name in ("step", "config", "networks", "optimisers")},
-            data=values.get("data", {}),
-            best=None if best is None else Best(**best),
+            data={
+                name: {"data_hash": str(told["data_hash"]), "num_frames": int(told["num_frames"])}
+                for name, told in facts.items()
+            },
+            best=None if best is None else Best(by=str(best["by"]), step=int(best["step"]), value=float(best["value"])),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: lacks {error}; it was not written by this version of roma") from error
+    if not (
+        _is_count(found.step)
+        and found.data.keys() <= {"infrared", "visible"}
+        and _is_plain(found.config)
+        and _are_dicts(found.networks, found.optimisers)
+    ):
+        raise CheckpointError(f"{path}: its step, config, networks or data are not what roma writes; use another")
+    return found
 
 
 class CheckpointWriter:
@@ -346,7 +362,54 @@ def load_snapshot(path: Path) -> Snapshot:
     missing = [name for name in names if name not in values]
     if missing:
         raise CheckpointError(f"{path}: lacks {missing[0]!r}; train again, or fetch the snapshot anew")
+    weights = values["weights"]
+    for name, is_right, expected in (
+        ("weights", _are_weights(weights), "tensors by their names"),
+        ("width", _is_count(values["width"], least=1), "a whole number from 1"),
+        # Each block has weights of its own.
+        (
+            "num_blocks",
+            _is_count(values["num_blocks"], most=len(weights)),
+            "a whole number, at most that of the weights",
+        ),
+        ("architecture", values["architecture"] in typing.get_args(Architecture), '"resnet" or "unet"'),
+        ("size_px", _is_count(values["size_px"], least=1, most=_MOST_PX), f"a whole number from 1 to {_MOST_PX}"),
+        ("step", _is_count(values["step"]), "a whole number"),
+        ("preset", isinstance(values["preset"], str), "text"),
+        ("config", _is_plain(values["config"]), "settings as plain values"),
+    ):
+        if not is_right:
+            found = type(values[name]).__name__ if name in ("weights", "config") else ascii(values[name])[:80]
+            raise CheckpointError(f"{path}: its {name} is {found}, expected {expected}; fetch the snapshot anew")
+    size_bytes = path.stat().st_size
+    if sum(value.nbytes for value in weights.values()) > size_bytes:
+        raise CheckpointError(f"{path}: its weights are larger than its {size_bytes} bytes; fetch the snapshot anew")
     return Snapshot(**{name: values[name] for name in names})
+
+
+def _is_count(value: object, *, least: int = 0, most: int = 1 << 62) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _are_weights(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+        for name, tensor in value.items()
+    )
+
+
+def _are_dicts(*values: object) -> bool:
+    """Whether each value is a dict of dicts."""
+    return all(isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()) for value in values)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a dict that json can hold."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict)
 
 
 def _saved(run: Path) -> list[Path]:
@@ -388,12 +451,22 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
         file.write(seal)
 
 
+def _check_members(path: Path, data: bytes) -> None:
+    """Refuse what would be larger in memory than the file: torch packs nothing, and no two of its members share bytes."""
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        members = packed.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members) or (
+        sum(member.file_size for member in members) > len(data)
+    ):
+        raise CheckpointError(f"{path}: its members are packed, as roma writes none; fetch it anew")
+
+
 def _read(path: Path, *expected: str) -> dict[str, Any]:
     """The values of a file whose format is one of `expected`, the current one first."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
-        data = path.read_bytes()
+        data = read_whole(path, _MAX_BYTES)
         is_sealed = data[-_NUM_SEAL_BYTES:].startswith(_SEAL)
         if is_sealed:
             digest = hashlib.sha256(memoryview(data)[:-_NUM_SEAL_BYTES]).hexdigest()
@@ -402,7 +475,10 @@ def _read(path: Path, *expected: str) -> dict[str, Any]:
                 raise CheckpointError(
                     f"{path}: damaged: sha256 is {digest[:8]}..., the file says {told[:8]}...; copy it again, or use another"
                 )
+        _check_members(path, data)
         values = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except _DAMAGE as error:
         raise CheckpointError(
             f"{path}: damaged, or not written by roma ({type(error).__name__}); expected a file of format {expected[0]!r}"

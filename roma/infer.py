@@ -78,12 +78,35 @@ def open_translator(path: Path, device: torch.device) -> Translator:
         CheckpointError: The file is missing, damaged, a checkpoint, of another format, or its weights do not fit.
     """
     snapshot = load_snapshot(path)
+    _check_fit(path, snapshot)
     generator = build_generator(snapshot.architecture, width=snapshot.width, num_blocks=snapshot.num_blocks)
-    try:
-        generator.load_state_dict(snapshot.weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit its generator ({str(error).splitlines()[0]})") from error
+    generator.load_state_dict(snapshot.weights)
     return Translator(snapshot=snapshot, generator=generator.to(device).eval().requires_grad_(False), device=device)
+
+
+def _check_fit(path: Path, snapshot: Snapshot) -> None:
+    """CheckpointError where weights are not those of the generator that the snapshot names; nothing of its size is made for it."""
+    try:
+        with torch.device("meta"):
+            empty = build_generator(snapshot.architecture, width=snapshot.width, num_blocks=snapshot.num_blocks)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: no generator has its sizes ({reason}); fetch the snapshot anew") from error
+    expected = {name: tuple(value.shape) for name, value in empty.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in snapshot.weights.items()}
+    wrong = next((name for name in (*expected, *found) if expected.get(name) != found.get(name)), None)
+    if wrong is not None:
+        raise CheckpointError(
+            f"{path}: its weights do not fit its generator ({wrong[:80]!a} is {found.get(wrong)}, expected {expected.get(wrong)}); "
+            "fetch the snapshot anew"
+        )
+    odd = next(
+        (name for name, value in snapshot.weights.items() if not value.is_floating_point() or value.is_meta), None
+    )
+    if odd is not None:
+        raise CheckpointError(
+            f"{path}: its weights are of type {snapshot.weights[odd].dtype}, expected floats; fetch the snapshot anew"
+        )
 
 
 def translate_video(

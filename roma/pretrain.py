@@ -359,8 +359,8 @@ def _resume(trainer: Pretrainer, run: Path) -> int:
     try:
         trainer.network.load_state_dict(newest.networks["autoencoder"])
         trainer.optimiser.load_state_dict(newest.optimisers["adamw"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
         raise CheckpointError(
             f"{run}: its checkpoint does not fit the networks ({reason}); use another --out"
         ) from error

@@ -324,8 +324,8 @@ def _resume(trainer: Trainer, run: Path, facts: Mapping[str, Mapping[str, Any]])
             network.load_state_dict(newest.networks[name])
         for name, optimiser in _optimisers(trainer).items():
             optimiser.load_state_dict(newest.optimisers[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
         raise CheckpointError(
             f"{run}: its checkpoint does not fit the networks ({reason}); use another --out"
         ) from error
