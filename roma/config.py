@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from infraredcity.remote import is_remote, shown
 from roma.errors import ConfigError
+from roma.rules import check, rules_of, setting
 
 Mode = Literal["video", "image"]
 Precision = Literal["fp32", "bf16"]
@@ -31,40 +32,35 @@ class DataConfig:
     """Tar files or patterns of the infrared domain."""
     visible: tuple[str, ...] = ()
     """Tar files or patterns of the day visible domain."""
-    stride: int = 1
+    stride: int = setting(1, least=1)
     """Samples from one frame of a pair to the next."""
-    load_size_px: int = 286
+    load_size_px: int = setting(286, least=8)
     """Frames are first brought to this side length."""
-    crop_size_px: int = 256
-    """Then a square of this side is cut out, at one random place for all frames of a window. A multiple of 4."""
+    crop_size_px: int = setting(256, least=8)
+    """Then a square of this side is cut out, at one random place for all frames of a window, unless `schedule.decay_crop` says
+    otherwise. A multiple of 4."""
     flip: bool = False
     """Mirror windows at random; the paper does so in image mode only."""
-    infrared_weights: tuple[float, ...] = ()
+    infrared_weights: tuple[float, ...] = setting((), above=0)
     """How often each entry of `infrared` is read beside the others; none: as often as it has windows."""
-    visible_weights: tuple[float, ...] = ()
+    visible_weights: tuple[float, ...] = setting((), above=0)
     """The same for `visible`."""
     on_bad: Literal["raise", "replace"] = "raise"
     """What a picture that cannot be read does: stop the run, or be replaced by another window, counted and reported."""
-    max_bad: int = 100
+    max_bad: int = setting(100, least=0)
     """With "replace", how many unreadable pictures a process passes over before it stops after all."""
     held_out: tuple[str, ...] = ()
     """Tar files or patterns of infrared frames that are not trained on, for sample grids and for choosing the best checkpoint."""
 
     def __post_init__(self) -> None:
-        _require(self.stride >= 1, "data.stride", "at least 1", self.stride)
-        _require(self.max_bad >= 0, "data.max_bad", "at least 0", self.max_bad)
+        check(self, "data")
         for name, sources in (("infrared_weights", self.infrared), ("visible_weights", self.visible)):
             weights = getattr(self, name)
-            if weights and (len(weights) != len(sources) or min(weights) <= 0):
+            if weights and len(weights) != len(sources):
                 raise ConfigError(
                     f"data.{name} must be one positive weight for each of the {len(sources)} sources, got {list(weights)}"
                 )
-        _require(
-            self.crop_size_px >= 8 and self.crop_size_px % 4 == 0,
-            "data.crop_size_px",
-            "a multiple of 4, at least 8",
-            self.crop_size_px,
-        )
+        _require(self.crop_size_px % 4 == 0, "data.crop_size_px", "a multiple of 4, at least 8", self.crop_size_px)
         _require(
             self.load_size_px >= self.crop_size_px,
             "data.load_size_px",
@@ -77,20 +73,19 @@ class DataConfig:
 class GeneratorConfig:
     """The translator."""
 
-    architecture: Literal["resnet", "unet"] = "resnet"
+    architecture: Literal["resnet", "unet"] = setting("resnet", in_paper=False)
     """"unet" sharpens within minutes on a CPU. Not in the paper."""
-    width: int = 64
+    width: int = setting(64, least=1)
     """Channels of the first convolution."""
-    num_blocks: int = 9
+    num_blocks: int = setting(9, least=0)
     """Residual blocks of "resnet"; further convolutions at the smallest size of "unet"."""
-    init_gain: float = 0.02
+    init_gain: float = setting(0.02, above=0)
     """Scale of the xavier-normal initial weights."""
-    last_init_gain: float | None = None
+    last_init_gain: float | None = setting(None, above=0, in_paper=False)
     """The same for the last convolution; None takes init_gain. Not in the paper."""
 
     def __post_init__(self) -> None:
-        _require(self.width >= 1, "generator.width", "positive", self.width)
-        _require(self.num_blocks >= 0, "generator.num_blocks", "at least 0", self.num_blocks)
+        check(self, "generator")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,92 +95,86 @@ class ViTConfig:
     weights: str = ""
     """Path of a weight file or of the folder of model.safetensors, "hub" to download the published ones, "hub:NAME" for others, or
     "random"."""
-    image_size: int = 384
-    """Side to which frames are resized for it, in pixels."""
-    patch_size: int = 16
+    image_size: int = setting(384, least=1)
+    """Side to which frames are resized for it, in pixels; a multiple of `patch_size`."""
+    patch_size: int = setting(16, least=1)
     """Side of a patch in pixels."""
-    width: int = 768
-    """Width of a token."""
-    depth: int = 12
+    width: int = setting(768, least=1)
+    """Width of a token; a multiple of `num_heads`."""
+    depth: int = setting(12, least=1)
     """Blocks of the whole network."""
-    num_heads: int = 12
+    num_heads: int = setting(12, least=1)
     """Attention heads."""
-    layers: tuple[int, ...] = (1, 3, 5)
-    """0-based blocks whose outputs are compared."""
+    layers: tuple[int, ...] = setting((1, 3, 5), least=0)
+    """0-based blocks whose outputs are compared, rising."""
     num_prefix_tokens: Literal[0, 1] = 1
     """1: with a class token (AugReg). 0: without one (SigLIP)."""
     normalisation: Literal["half", "imagenet"] = "half"
     """What the weights were trained with: mean = deviation = 0.5 (AugReg, SigLIP), or ImageNet's means and deviations."""
+
+    def __post_init__(self) -> None:
+        check(self, "vit")
+        _require_multiple(self.image_size, self.patch_size, "vit.image_size", "vit.patch_size")
+        _require_multiple(self.width, self.num_heads, "vit.width", "vit.num_heads")
+        rising = bool(self.layers) and list(self.layers) == sorted(set(self.layers)) and self.layers[-1] < self.depth
+        _require(rising, "vit.layers", f"rising block numbers from 0 to {self.depth - 1}", list(self.layers))
+
+    @property
+    def grid_side(self) -> int:
+        """Patch tokens in a row, and in a column."""
+        return self.image_size // self.patch_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
     """Weights and forms of the losses; a weight of 0 leaves the term and its computation out."""
 
-    global_structure: float = 5.0
+    global_structure: float = setting(5.0, least=0, is_term=True)
     """lambda_global: similarity of whole-frame tokens."""
-    local_structure: float = 5.0
+    local_structure: float = setting(5.0, least=0, is_term=True)
     """lambda_local: similarity of window tokens."""
-    motion: float = 1.0
+    motion: float = setting(1.0, least=0, is_term=True)
     """lambda_motion: the temporal term; video mode only."""
-    gan: float = 1.0
+    gan: float = setting(1.0, least=0, is_term=True)
     """lambda_GAN: the discriminator on region tokens."""
-    num_windows: int = 64
+    num_windows: int = setting(64, least=1)
     """Window centres drawn per step, K."""
-    window: int = 7
+    window: int = setting(7, least=1)
     """Side of a window in tokens."""
-    region_sizes: tuple[int, ...] = (2, 4, 6, 8, 12)
-    """Sides of the pooled regions that the discriminator sees, in tokens."""
+    region_sizes: tuple[int, ...] = setting((2, 4, 6, 8, 12), least=1)
+    """Sides of the pooled regions that the discriminator sees, in tokens; they divide the grid of tokens."""
     reference_pooling: bool = False
     """Repeat the authors' code, whose regions are one row too tall."""
     reference_temporal: bool = False
     """Repeat the authors' code, which sums the temporal term over layers and never applies its weight."""
-    similarity: Literal["cross", "self"] = "cross"
+    similarity: Literal["cross", "self"] = setting(
+        "cross", in_paper=False, used_by=("global_structure", "local_structure")
+    )
     """"self" compares each frame's tokens among themselves. Not in the paper."""
-    centre_tokens: bool = False
+    centre_tokens: bool = setting(False, in_paper=False, used_by=("global_structure", "local_structure", "motion"))
     """Subtract each frame's mean token before comparing. Not in the paper."""
-    patch_gan: float = 0.0
+    patch_gan: float = setting(0.0, least=0, in_paper=False)
     """Weight of a convolutional discriminator on pixels. Not in the paper."""
-    detail_gan: float = 0.0
+    detail_gan: float = setting(0.0, least=0, in_paper=False)
     """Weight of such a discriminator on the luma details of translations, without their colours. Not in the paper."""
-    patch_gan_width: int = 32
+    patch_gan_width: int = setting(32, least=1)
     """Channels of the first convolution of both."""
-    colourise: float = 0.0
+    colourise: float = setting(0.0, least=0, in_paper=False)
     """Weight of giving day frames that were turned into infrared-like gray their colour back, by L1. Not in the paper."""
-    colourise_edges: float = 0.0
+    colourise_edges: float = setting(0.0, least=0, in_paper=False, used_by=("colourise",))
     """Weight, inside `colourise`, of the L1 between differences of neighbouring pixels. Not in the paper."""
-    matched_tones: float = 0.0
+    matched_tones: float = setting(0.0, least=0, most=1, in_paper=False, used_by=("colourise",))
     """Share of the frames of `colourise` whose gray follows tones learned from both domains, the others' tones being random; 0
     learns none. Not in the paper."""
-    edges: float = 0.0
+    edges: float = setting(0.0, least=0, in_paper=False)
     """Weight of borders where the infrared has them. Not in the paper."""
-    anchor: float = 0.0
+    anchor: float = setting(0.0, least=0, in_paper=False)
     """Weight of translations keeping all but their luma details as at the end of the warm-up. Not in the paper."""
-    warmup_steps: int = 0
+    warmup_steps: int = setting(0, least=0, in_paper=False)
     """First steps that train nothing but `colourise`. Not in the paper."""
 
-    @property
-    def needs_vit(self) -> bool:
-        """Whether any term looks at tokens."""
-        return bool(self.gan or self.global_structure or self.local_structure or self.motion)
-
     def __post_init__(self) -> None:
-        for name in (
-            "global_structure",
-            "local_structure",
-            "motion",
-            "gan",
-            "patch_gan",
-            "colourise",
-            "colourise_edges",
-            "edges",
-            "detail_gan",
-            "anchor",
-        ):
-            _require(getattr(self, name) >= 0, f"loss.{name}", "at least 0", getattr(self, name))
-        _require(self.num_windows >= 1, "loss.num_windows", "at least 1", self.num_windows)
-        _require(0 <= self.matched_tones <= 1, "loss.matched_tones", "in [0, 1]", self.matched_tones)
-        _require(self.warmup_steps >= 0, "loss.warmup_steps", "at least 0", self.warmup_steps)
+        check(self, "loss")
         if self.anchor and not self.warmup_steps:
             raise ConfigError("loss.anchor keeps the colours of the warm-up, so loss.warmup_steps must be above 0")
         if self.warmup_steps and not self.colourise:
@@ -196,30 +185,26 @@ class LossConfig:
 class OptimConfig:
     """Adam for generator and discriminators."""
 
-    generator_lr: float = 1e-5
+    generator_lr: float = setting(1e-5, above=0, most=1e30)
     """Step size of the generator's Adam before the schedule scales it."""
-    discriminator_lr: float = 1e-5
+    discriminator_lr: float = setting(1e-5, above=0, most=1e30)
     """Step size of the discriminators' Adam before the schedule scales it."""
-    beta1: float = 0.5
+    beta1: float = setting(0.5, least=0, below=1)
     """Adam's first decay."""
-    beta2: float = 0.999
+    beta2: float = setting(0.999, least=0, below=1)
     """Adam's second decay."""
-    ema_decay: float = 0.0
+    ema_decay: float = setting(0.0, least=0, below=1, in_paper=False)
     """Decay per step of the averaged generator that snapshots hold; 0 keeps the last weights. Not in the paper."""
-    lr_scaling: Literal["none", "sqrt", "linear"] = "none"
+    lr_scaling: Literal["none", "sqrt", "linear"] = setting("none", in_paper=False)
     """How both learning rates grow with batch_size / base_batch_size. Adam's noise asks for "sqrt" (Malladi et al. 2022, arXiv
     2205.10287). Not in the paper, whose batch is 1."""
-    base_batch_size: int = 1
+    base_batch_size: int = setting(1, least=1)
     """The batch size for which generator_lr and discriminator_lr are meant."""
-    clip_norm: float = 0.0
+    clip_norm: float = setting(0.0, least=0, in_paper=False)
     """Scale gradients down to this norm, the generator's and the discriminators' apart; 0 never does. Not in the paper."""
 
     def __post_init__(self) -> None:
-        _require(self.generator_lr > 0, "optim.generator_lr", "positive", self.generator_lr)
-        _require(self.discriminator_lr > 0, "optim.discriminator_lr", "positive", self.discriminator_lr)
-        _require(0 <= self.ema_decay < 1, "optim.ema_decay", "in [0, 1)", self.ema_decay)
-        _require(self.base_batch_size >= 1, "optim.base_batch_size", "at least 1", self.base_batch_size)
-        _require(self.clip_norm >= 0, "optim.clip_norm", "at least 0", self.clip_norm)
+        check(self, "optim")
 
     def lr_scale(self, batch_size: int) -> float:
         """What both learning rates are multiplied with at a batch size."""
@@ -231,9 +216,9 @@ class OptimConfig:
 class ComputeConfig:
     """How a step is computed. Results differ in rounding alone, so a run may go on with other values of this group."""
 
-    micro_batch: int = 0
+    micro_batch: int = setting(0, least=0)
     """Windows of a rank that are computed at once; 0 takes all of its share. Less memory, about an eighth more time."""
-    window_chunk: int | None = None
+    window_chunk: int | None = setting(None, least=0)
     """Local windows whose activations are held at once; 0 holds all. None: as many as suit a CPU's caches, all on a GPU."""
     shared_windows: bool = True
     """Compute windows that came out equal at a border once. Off in a compiled step, whose shapes are fixed."""
@@ -243,43 +228,42 @@ class ComputeConfig:
     """Let torch raise where an operation would not give the same bits again. On a CPU a run is exact without it."""
 
     def __post_init__(self) -> None:
-        _require(self.micro_batch >= 0, "compute.micro_batch", "at least 0", self.micro_batch)
-        if self.window_chunk is not None:
-            _require(self.window_chunk >= 0, "compute.window_chunk", "at least 0", self.window_chunk)
+        check(self, "compute")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
     """How long, and how the learning rate falls: constant, then linearly to zero."""
 
-    constant_epochs: int = 100
+    constant_epochs: int = setting(100, least=0)
     """Epochs at the full rate; an epoch is ceil(max windows of a domain / batch)."""
-    decay_epochs: int = 100
+    decay_epochs: int = setting(100, least=0)
     """Epochs of linear decay."""
-    total_steps: int | None = None
+    total_steps: int | None = setting(None, least=1)
     """Train so many steps instead, split between constant and decay in the same proportion."""
-    warmup_steps: int = 0
+    warmup_steps: int = setting(0, least=0, in_paper=False)
     """First steps, part of the constant ones, over which the learning rate rises linearly from near 0. Not in the paper."""
+    decay_crop: Literal["none", "random"] = setting("none", in_paper=False)
+    """What steps of the decay see: "none", whole frames brought to `data.crop_size_px`, as they are translated; "random", squares
+    as before. "random" is not in the paper."""
 
     def __post_init__(self) -> None:
-        total = self.constant_epochs + self.decay_epochs
-        _require(min(self.constant_epochs, self.decay_epochs) >= 0 and total > 0, "schedule", "some epochs", total)
-        if self.total_steps is not None:
-            _require(self.total_steps >= 1, "schedule.total_steps", "at least 1", self.total_steps)
-        _require(self.warmup_steps >= 0, "schedule.warmup_steps", "at least 0", self.warmup_steps)
+        check(self, "schedule")
+        epochs = (self.constant_epochs, self.decay_epochs)
+        _require(any(epochs), "schedule.constant_epochs and schedule.decay_epochs", "not both 0", list(epochs))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputConfig:
     """What a run writes, and how often, in steps."""
 
-    log_every: int = 50
+    log_every: int = setting(50, least=1)
     """Steps between lines of metrics.jsonl."""
-    sample_every: int = 1000
+    sample_every: int = setting(1000, least=1)
     """Steps between sample grids."""
-    checkpoint_every: int = 1000
+    checkpoint_every: int = setting(1000, least=1)
     """Steps between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = setting(2, least=1)
     """Newest checkpoints that are kept, beside the best one."""
     best_by: str = "held_out_distance"
     """The held-out number, smaller being better, by which the best checkpoint is chosen; "" keeps none."""
@@ -287,8 +271,7 @@ class OutputConfig:
     """Project of Weights & Biases that gets the numbers and grids too; "" sends nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints"):
-            _require(getattr(self, name) >= 1, f"output.{name}", "at least 1", getattr(self, name))
+        check(self, "output")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,9 +282,9 @@ class TrainConfig:
     """The preset it began from."""
     mode: Mode = "video"
     """"video" trains on pairs of neighbouring frames, "image" on single frames without the temporal term."""
-    seed: int = 0
+    seed: int = setting(0, least=0)
     """Everything random follows from it and the step."""
-    batch_size: int = 1
+    batch_size: int = setting(1, least=1)
     """Windows per step over all ranks together."""
     precision: Precision = "fp32"
     """"bf16" runs the networks under autocast; losses stay fp32."""
@@ -315,13 +298,43 @@ class TrainConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
-        _require(self.seed >= 0, "seed", "at least 0", self.seed)
+        check(self, "")
+        self._check_losses()
         side = self.data.crop_size_px
         if self.generator.architecture == "unet":
             _require(
                 side % 16 == 0 and side >= 32, "data.crop_size_px", "a multiple of 16, at least 32, for a unet", side
             )
+
+    def _check_losses(self) -> None:
+        """Refuse losses that the run's ViT or its crops cannot have, and a run without any."""
+        loss, grid, side = self.loss, self.vit.grid_side, self.data.crop_size_px
+        others = (loss.patch_gan, loss.detail_gan, loss.colourise, loss.edges, loss.anchor)
+        if not self.needs_vit and not any(others):
+            alone = ", and loss.motion is for video mode" if loss.motion else ""
+            raise ConfigError(f"all weights of losses are 0{alone}; set one of them, such as loss.global_structure=5")
+        if loss.local_structure:
+            _require(loss.window <= grid, "loss.window", f"at most the {grid} tokens of the ViT's side", loss.window)
+        if loss.gan:
+            divide = all(grid % size == 0 for size in loss.region_sizes)
+            _require(
+                divide, "loss.region_sizes", f"divisors of the {grid} tokens of the ViT's side", list(loss.region_sizes)
+            )
+        if loss.patch_gan or loss.detail_gan:
+            _require(side >= 24, "data.crop_size_px", "at least 24 for loss.patch_gan and loss.detail_gan", side)
+        if loss.anchor:
+            _require(side >= 12, "data.crop_size_px", "at least 12 for loss.anchor", side)
+
+    @property
+    def needs_vit(self) -> bool:
+        """Whether any term looks at tokens."""
+        loss = self.loss
+        return bool(loss.gan or loss.global_structure or loss.local_structure or self.has_motion)
+
+    @property
+    def has_motion(self) -> bool:
+        """Whether the temporal term is one of the losses."""
+        return bool(self.loss.motion) and self.mode == "video"
 
     @property
     def window_frames(self) -> int:
@@ -334,8 +347,9 @@ def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
 
     `roma`: the published method and hyper-parameters; flips in image mode only; needs `vit.weights`.
     `roma-multi`: the same with 16 windows a step, learning rates times 4 (the square root), a warm-up of 500 steps, bf16.
-    `tiny`: 128x128, a small generator and a small random ViT, a colourising warm-up, a discriminator on pixels, weak centred
-    self-similarity instead of the cross-similarity, higher learning rates, averaged weights.
+    `tiny`: 128x128, a small U-Net; no ViT, no cross-similarity and no discriminator on tokens, but a warm-up that gives day frames
+    their colour back, then edges kept from the infrared, a discriminator on luma details beside an anchor for all else, higher
+    learning rates, averaged weights.
 
     Raises:
         ConfigError: No preset has that name.
@@ -391,14 +405,17 @@ def resolve(
 ) -> TrainConfig:
     """The config of a run: preset, then file, then `--set key=value`.
 
-    A config file that names a preset starts from that one unless `preset_name` is given.
+    A config file that names a preset starts from that one unless `preset_name` is given. The mode shapes the preset, wherever it is
+    said: `--set mode=image` wins over `mode`, and both over the file.
 
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.
     """
     from_file = read_settings(config_file)
-    base = preset(preset_name or str(from_file.get("preset", "roma")), mode=mode or from_file.get("mode", "video"))
-    return overlaid(base, from_file, settings, config_file=config_file)
+    over = merged_settings({} if mode is None else {"mode": mode}, settings)
+    chosen = _converted(Mode, over.get("mode", from_file.get("mode", "video")), "mode")
+    base = preset(preset_name or str(from_file.get("preset", "roma")), mode=chosen)
+    return overlaid(base, from_file, over, config_file=config_file)
 
 
 def read_settings(config_file: Path | None) -> Mapping[str, Any]:
@@ -421,24 +438,36 @@ def read_settings(config_file: Path | None) -> Mapping[str, Any]:
 
 
 def overlaid(
-    base: _Config, from_file: Mapping[str, Any], settings: Sequence[str], *, config_file: Path | None
+    base: _Config, from_file: Mapping[str, Any], over: Mapping[str, Any], *, config_file: Path | None
 ) -> _Config:
-    """A preset's config under the settings of a file, and those under `--set name=value`; the preset's name stays.
+    """A preset's config under the settings of a file, and those of `merged_settings`; the preset's name stays.
 
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.
     """
     # All values are merged before any is checked, since a check may span two of them (load_size_px, crop_size_px).
-    merged = _merged({}, {name: value for name, value in from_file.items() if name != "preset"})
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or is_remote(setting):
-            raise ConfigError(f"--set {without_secrets(setting)}: expected name=value, such as optim.generator_lr=1e-4")
+    merged = _merged({name: value for name, value in from_file.items() if name != "preset"}, over)
+    return updated(base, merged, where="" if config_file is None else f"{config_file} and --set: ")
+
+
+def merged_settings(below: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Settings written as name=value in one tree, over those of another; the last of a name wins.
+
+    Raises:
+        ConfigError: One is not of that form, or names the preset, which is chosen before any setting.
+    """
+    merged = dict(below)
+    for written in settings:
+        name, equals, text = written.partition("=")
+        if not equals or is_remote(written):
+            raise ConfigError(f"--set {without_secrets(written)}: expected name=value, such as optim.generator_lr=1e-4")
+        if name.strip() == "preset":
+            raise ConfigError(f"--set {written}: a preset is chosen with --preset {text.strip()}")
         nested: Any = _parsed(text)
         for part in reversed(name.strip().split(".")):
             nested = {part: nested}
         merged = _merged(merged, nested)
-    return updated(base, merged, where="" if config_file is None else f"{config_file} and --set: ")
+    return merged
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -467,28 +496,22 @@ def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
 
 
 def departures(config: TrainConfig) -> list[str]:
-    """The settings by which a run departs from the published method in kind, not in size, as "loss.patch_gan 1.0"."""
-    paper = to_json(TrainConfig(mode=config.mode))
+    """The settings by which a run departs from the published method in kind, not in size, as "loss.patch_gan 1.0".
+
+    They are those whose field says so (`roma.rules`), and random weights of the ViT.
+    """
     now = to_json(config)
-    extras = [
-        "patch_gan",
-        "detail_gan",
-        "colourise",
-        "colourise_edges",
-        "matched_tones",
-        "edges",
-        "anchor",
-        "warmup_steps",
-    ]
-    if config.loss.needs_vit:
-        extras += ["similarity", "centre_tokens"]
-    names = [("loss", name) for name in extras]
-    names += [("generator", "architecture"), ("generator", "last_init_gain"), ("optim", "ema_decay")]
-    found = [f"{group}.{name} {now[group][name]}" for group, name in names if now[group][name] != paper[group][name]]
-    found += [f"loss.{name} 0" for name in ("global_structure", "local_structure", "gan") if not now["loss"][name]]
-    if config.mode == "video" and not config.loss.motion:
-        found.append("loss.motion 0")
-    if config.vit.weights == "random" and config.loss.needs_vit:
+    found: list[str] = []
+    for item in fields(config):
+        group = getattr(config, item.name)
+        if not is_dataclass(group):
+            continue
+        for inner, value, rule in rules_of(group):
+            is_used = not rule.used_by or any(getattr(group, name) for name in rule.used_by)
+            is_left_out = rule.is_term and not value and (inner.name != "motion" or config.mode == "video")
+            if is_left_out or (not rule.in_paper and is_used and value != inner.default):
+                found.append(f"{item.name}.{inner.name} {now[item.name][inner.name]}")
+    if config.vit.weights == "random" and config.needs_vit:
         found.append("vit.weights random")
     return found
 
@@ -571,12 +594,19 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
             return tuple(_converted(item, each, where) for each in value)
         raise ConfigError(f"{where} must be a list, got {without_secrets(value)!r}")
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{where} must be a finite number, got one of more than 308 digits") from error
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is hint:
         return value
     raise ConfigError(f"{where} must be {hint.__name__}, got {without_secrets(value)!r}")
+
+
+def _require_multiple(value: int, of: int, name: str, of_name: str) -> None:
+    _require(value % of == 0, name, f"a multiple of {of_name} {of}", value)
 
 
 def _require(holds: bool, name: str, expected: str, found: object) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -52,6 +53,11 @@ class Domains:
     infrared: WindowReader
     visible: WindowReader
 
+    def at_side(self, side_px: int) -> "Domains":
+        """The same domains, their frames whole and resized to squares of this side; closed with these."""
+        size = (side_px, side_px)
+        return Domains(infrared=self.infrared.at_size(size), visible=self.visible.at_size(size))
+
     def close(self) -> None:
         """End their threads."""
         self.infrared.close()
@@ -75,25 +81,59 @@ def open_domains(config: TrainConfig) -> Domains:
 
 
 def train_batches(
-    domains: Domains, config: TrainConfig, world: World, *, start_step: int, monitor: Monitor | None = None
+    domains: Domains,
+    config: TrainConfig,
+    world: World,
+    *,
+    start_step: int,
+    whole_from: int | None = None,
+    monitor: Monitor | None = None,
 ) -> Generator[TrainBatch, None, None]:
-    """This rank's batches from `start_step` on, without end; `monitor` writes how fast they come.
+    """Yield this rank's batches from `start_step` on, without end.
 
     For a GPU the next batch is cut and copied there while a step computes.
+
+    Args:
+        domains: From `open_domains`.
+        config: The whole run.
+        world: This process's place.
+        start_step: The first batch's step.
+        whole_from: The step from which frames come whole, at `data.crop_size_px`, and are no more cut; None cuts them for ever.
+        monitor: Writes how fast batches come.
     """
-    stream = unpaired_batches(
-        domains.infrared,
-        domains.visible,
-        batch_size=config.batch_size,
-        rank=world.rank,
-        world_size=world.world_size,
-        start_step=start_step,
-        monitor=monitor,
-    )
+    stream = _windows(domains, config, world, start_step=start_step, whole_from=whole_from, monitor=monitor)
     if world.device.type == "cuda":
         yield from _uploaded(ahead(_cut(batch, config) for batch in stream), world.device)
     for batch in stream:
         yield _to_train_batch(_cut(batch, config), world.device)
+
+
+def _windows(
+    domains: Domains,
+    config: TrainConfig,
+    world: World,
+    *,
+    start_step: int,
+    whole_from: int | None,
+    monitor: Monitor | None,
+) -> Iterator[UnpairedBatch]:
+    """Yield windows as they come out of the readers: at `data.load_size_px` up to `whole_from`, then at `data.crop_size_px`."""
+
+    def begun(readers: Domains, step: int) -> Iterator[UnpairedBatch]:
+        return unpaired_batches(
+            readers.infrared,
+            readers.visible,
+            batch_size=config.batch_size,
+            rank=world.rank,
+            world_size=world.world_size,
+            start_step=step,
+            monitor=monitor,
+        )
+
+    if whole_from is not None and start_step < whole_from:
+        yield from islice(begun(domains, start_step), whole_from - start_step)
+        start_step = whole_from
+    yield from begun(domains if whole_from is None else domains.at_side(config.data.crop_size_px), start_step)
 
 
 _Item = TypeVar("_Item")
@@ -236,7 +276,7 @@ def _to_train_batch(cut: _Cut, device: torch.device) -> TrainBatch:
 def _cropped(windows: FrameWindows, config: TrainConfig, *, domain: int) -> UInt8[Tensor, "B T C h w"]:
     """One random square, and one coin for mirroring, for all frames of a window."""
     side = config.data.crop_size_px
-    slack = config.data.load_size_px - side
+    slack = windows.frames.shape[-1] - side  # none in whole frames
     cut = []
     for frames, position in zip(windows.frames, windows.positions.tolist(), strict=True):
         draw = np.random.default_rng([config.seed, _CROP, domain, position])

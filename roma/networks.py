@@ -1,4 +1,4 @@
-"""The networks of a run: what trains, what follows, and the frozen eye, built from the config and its seed."""
+"""The networks of a run: those that train, their average and anchor, and the frozen ViT, built from the config and its seed."""
 
 import copy
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from roma.config import TrainConfig
+from roma.errors import ConfigError
 from roma.models import (
     AnyGenerator,
     PatchDiscriminator,
@@ -14,7 +15,7 @@ from roma.models import (
     VisionTransformer,
     build_generator,
 )
-from roma.models.weights import fill
+from roma.models.weights import check_named, fill
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,22 +54,30 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
     """The networks of a run with their initial weights, a function of the config and its seed.
 
     Raises:
-        WeightsError: The ViT's weights are not named, are missing or do not fit.
+        ConfigError: They are too large for the memory.
+        WeightsError: The ViT's weights are not named, are missing (also where no loss looks at them) or do not fit.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        generator = build_generator(
-            config.generator.architecture,
-            width=config.generator.width,
-            num_blocks=config.generator.num_blocks,
-            init_gain=config.generator.init_gain,
-            last_init_gain=config.generator.last_init_gain,
-        )
-        loss = config.loss
-        region = RegionDiscriminator(width=config.vit.width) if loss.gan else None
-        patch = PatchDiscriminator(width=loss.patch_gan_width) if loss.patch_gan else None
-        detail = PatchDiscriminator(width=loss.patch_gan_width) if loss.detail_gan else None
-        vit = _build_vit(config) if loss.needs_vit else None
+    check_named(config.vit.weights)
+    loss = config.loss
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            generator = build_generator(
+                config.generator.architecture,
+                width=config.generator.width,
+                num_blocks=config.generator.num_blocks,
+                init_gain=config.generator.init_gain,
+                last_init_gain=config.generator.last_init_gain,
+            )
+            region = RegionDiscriminator(width=config.vit.width) if loss.gan else None
+            patch = PatchDiscriminator(width=loss.patch_gan_width) if loss.patch_gan else None
+            detail = PatchDiscriminator(width=loss.patch_gan_width) if loss.detail_gan else None
+            vit = _build_vit(config) if config.needs_vit else None
+    except RuntimeError as error:  # torch's, where memory does not suffice
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"the networks cannot be built ({reason}); lower generator.width, loss.patch_gan_width or the sizes of vit"
+        ) from error
     averaged = copy.deepcopy(generator).requires_grad_(False) if config.optim.ema_decay else generator
     anchor = copy.deepcopy(generator).requires_grad_(False) if config.loss.anchor else None
     built = Networks(

@@ -97,32 +97,25 @@ def lr_factor(step: int, *, total_steps: int, warmup_share: float) -> float:
 
 
 def build_autoencoder(config: PretrainConfig, device: torch.device) -> MaskedAutoencoder:
-    """The networks of a run with their initial weights, a function of the config and its seed.
-
-    Raises:
-        ConfigError: Their sizes do not fit each other.
-    """
+    """Build the networks of a run with their initial weights, a function of the config and its seed."""
     shape = config.vit
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        try:
-            encoder = VisionTransformer(
-                image_size=shape.image_size,
-                patch_size=shape.patch_size,
-                width=shape.width,
-                depth=shape.depth,
-                num_heads=shape.num_heads,
-                layers=(shape.depth - 1,),
-                trainable=True,
-            )
-            network = MaskedAutoencoder(
-                encoder,
-                decoder_width=config.decoder.width,
-                decoder_depth=config.decoder.depth,
-                decoder_heads=config.decoder.num_heads,
-            )
-        except ValueError as error:
-            raise ConfigError(f"vit or decoder: {error}; change it with --set") from error
+        encoder = VisionTransformer(
+            image_size=shape.image_size,
+            patch_size=shape.patch_size,
+            width=shape.width,
+            depth=shape.depth,
+            num_heads=shape.num_heads,
+            layers=(shape.depth - 1,),
+            trainable=True,
+        )
+        network = MaskedAutoencoder(
+            encoder,
+            decoder_width=config.decoder.width,
+            decoder_depth=config.decoder.depth,
+            decoder_heads=config.decoder.num_heads,
+        )
     return network.to(device)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from roma.config import DataConfig, OutputConfig, Precision, overlaid, read_settings
+from roma.config import DataConfig, OutputConfig, Precision, merged_settings, overlaid, read_settings
 from roma.config import preset as train_preset
 from roma.errors import ConfigError
+from roma.rules import check, setting
 
 PRESETS = ("base", "tiny")
 
@@ -19,68 +20,72 @@ PRESETS = ("base", "tiny")
 class EncoderConfig:
     """The ViT that is trained, under the names that `roma train` has for it."""
 
-    image_size: int = 384
-    """Side of its pictures in pixels; equal to data.crop_size_px."""
-    patch_size: int = 16
+    image_size: int = setting(384, least=1)
+    """Side of its pictures in pixels; equal to data.crop_size_px, a multiple of `patch_size`."""
+    patch_size: int = setting(16, least=1)
     """Side of a patch in pixels."""
-    width: int = 768
-    """Width of a token, a multiple of 4."""
-    depth: int = 12
+    width: int = setting(768, least=4)
+    """Width of a token, a multiple of 4 and of `num_heads`."""
+    depth: int = setting(12, least=1)
     """Blocks; all are trained."""
-    num_heads: int = 12
+    num_heads: int = setting(12, least=1)
     """Attention heads."""
+
+    def __post_init__(self) -> None:
+        check(self, "vit")
+        if self.image_size % self.patch_size:
+            raise ConfigError(
+                f"vit.image_size must be a multiple of vit.patch_size {self.patch_size}, got {self.image_size}"
+            )
+        _check_width(self.width, self.num_heads, "vit")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderConfig:
     """What paints the masked patches, and is left behind after the training."""
 
-    width: int = 512
-    """Width of a token, a multiple of 4."""
-    depth: int = 8
+    width: int = setting(512, least=4)
+    """Width of a token, a multiple of 4 and of `num_heads`."""
+    depth: int = setting(8, least=1)
     """Blocks."""
-    num_heads: int = 16
+    num_heads: int = setting(16, least=1)
     """Attention heads."""
+
+    def __post_init__(self) -> None:
+        check(self, "decoder")
+        _check_width(self.width, self.num_heads, "decoder")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainOptimConfig:
     """AdamW; biases, norms, learned tokens and positions do not decay."""
 
-    base_lr: float = 1.5e-4
+    base_lr: float = setting(1.5e-4, above=0, most=1e30)
     """Peak step size at 256 pictures a step; it is scaled linearly with the pictures of a step."""
-    weight_decay: float = 0.05
+    weight_decay: float = setting(0.05, least=0)
     """Decay of the weights per step, times the step size."""
-    beta1: float = 0.9
+    beta1: float = setting(0.9, least=0, below=1)
     """Adam's first decay."""
-    beta2: float = 0.95
+    beta2: float = setting(0.95, least=0, below=1)
     """Adam's second decay."""
 
     def __post_init__(self) -> None:
-        if self.base_lr <= 0:
-            raise ConfigError(f"optim.base_lr must be positive, got {self.base_lr}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"optim.weight_decay must be at least 0, got {self.weight_decay}")
+        check(self, "optim")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainScheduleConfig:
     """How long, and how the step size goes: linearly up, then down half a cosine to zero."""
 
-    epochs: int = 800
+    epochs: int = setting(800, least=1)
     """Epochs; an epoch is ceil(max frames of a domain / batch)."""
-    total_steps: int | None = None
+    total_steps: int | None = setting(None, least=1)
     """Train so many steps instead."""
-    warmup_share: float = 0.05
+    warmup_share: float = setting(0.05, least=0, below=1)
     """Share of the steps in which the step size rises."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ConfigError(f"schedule.epochs must be at least 1, got {self.epochs}")
-        if self.total_steps is not None and self.total_steps < 1:
-            raise ConfigError(f"schedule.total_steps must be at least 1, got {self.total_steps}")
-        if not 0 <= self.warmup_share < 1:
-            raise ConfigError(f"schedule.warmup_share must be in [0, 1), got {self.warmup_share}")
+        check(self, "schedule")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,17 +94,17 @@ class PretrainConfig:
 
     preset: str = "base"
     """The preset it began from."""
-    seed: int = 0
+    seed: int = setting(0, least=0)
     """Everything random follows from it and the step."""
-    batch_size: int = 128
+    batch_size: int = setting(128, least=1)
     """Pictures of each domain per step over all ranks together; a step takes twice as many."""
     precision: Precision = "bf16"
     """"bf16" runs the networks under autocast; the loss stays fp32."""
-    mask_share: float = 0.75
+    mask_share: float = setting(0.75, above=0, below=1)
     """Share of a picture's patches that the encoder does not see and the decoder paints."""
     normalise_pixels: bool = False
     """Compare patches brought to mean 0 and variance 1. The paper's best, but most of every token is then one common vector."""
-    tone_jitter: float = 0.5
+    tone_jitter: float = setting(0.5, least=0, most=1)
     """Share of pictures of both domains that are turned into infrared-like gray with random tones (`roma.degrade.degrade`) before
     anything else, so that the encoder learns shapes rather than tones. 0 is the paper's way."""
     data: DataConfig = field(default_factory=lambda: DataConfig(load_size_px=429, crop_size_px=384, flip=True))
@@ -110,14 +115,7 @@ class PretrainConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be at least 0, got {self.seed}")
-        if not 0 < self.mask_share < 1:
-            raise ConfigError(f"mask_share must be in (0, 1), got {self.mask_share}")
-        if not 0 <= self.tone_jitter <= 1:
-            raise ConfigError(f"tone_jitter must be in [0, 1], got {self.tone_jitter}")
+        check(self, "")
         if self.data.held_out or self.output.best_by != OutputConfig().best_by:
             raise ConfigError(
                 "data.held_out and output.best_by are for roma train; roma pretrain keeps its last encoder"
@@ -137,6 +135,12 @@ class PretrainConfig:
     def peak_lr(self) -> float:
         """The largest step size of the run: linear in the batch, arXiv 2111.06377, appendix A.1."""
         return self.optim.base_lr * self.images_per_step / 256
+
+
+def _check_width(width: int, num_heads: int, group: str) -> None:
+    """Positions are sines in four parts, and each head has a share of the width."""
+    if width % 4 or width % num_heads:
+        raise ConfigError(f"{group}.width must be a multiple of 4 and of {group}.num_heads {num_heads}, got {width}")
 
 
 def preset(name: str) -> PretrainConfig:
@@ -175,4 +179,4 @@ def resolve(preset_name: str | None, *, config_file: Path | None, settings: Sequ
     """
     from_file = read_settings(config_file)
     base = preset(preset_name or str(from_file.get("preset", "base")))
-    return overlaid(base, from_file, settings, config_file=config_file)
+    return overlaid(base, from_file, merged_settings({}, settings), config_file=config_file)

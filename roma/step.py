@@ -234,20 +234,21 @@ class Trainer:
         """The generator's frames and all of its terms but the adversarial ones."""
         loss = self.config.loss
         source = part.source.flatten(0, 1)
-        with self._autocast():
-            inputs = [] if is_warmup else [source]
-            if loss.colourise:
-                # Neighbours show nearly the same, so one frame of each window teaches as much as all.
-                true_colours = part.target[:, 0]
-                inputs.append(
-                    degrade(
-                        true_colours,
-                        part.target_positions,
-                        seed=self.config.seed,
-                        tones=self.tones,
-                        matched_share=loss.matched_tones,
-                    )
+        inputs = [] if is_warmup else [source]
+        if loss.colourise:
+            # Neighbours show nearly the same, so one frame of each window teaches as much as all. Not under autocast: the blur in
+            # bfloat16 would leave some hundred gray levels, and the ranks of equal tones would fall into bands.
+            true_colours = part.target[:, 0]
+            inputs.append(
+                degrade(
+                    true_colours,
+                    part.target_positions,
+                    seed=self.config.seed,
+                    tones=self.tones,
+                    matched_share=loss.matched_tones,
                 )
+            )
+        with self._autocast():
             outputs: Tensor = self._generator(torch.cat(inputs).contiguous(memory_format=self._layout))
         leaf = outputs.detach().float().requires_grad_()
         fake = leaf[: 0 if is_warmup else len(source)]
@@ -279,7 +280,7 @@ class Trainer:
         if loss.local_structure:
             value = self._compare_windows(translated.part, source_start, leaf)
             translated.taken.append(_Term("structure_local", loss.local_structure, value))
-        has_motion = bool(loss.motion) and self.config.mode == "video"
+        has_motion = self.config.has_motion
         if not (loss.global_structure or has_motion or loss.gan):
             return None
         of_fake = eye.tokens(leaf)

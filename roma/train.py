@@ -22,13 +22,14 @@ import torch
 from infraredcity import streams
 from infraredcity.errors import InfraredCityError
 from infraredcity.loader import WindowReader
-from infraredcity.remote import shown, shown_in
+from infraredcity.remote import shown_in
 from infraredcity.showing import visible_lines
 from roma import data, schedule
 from roma.config import TrainConfig, resolve, to_json
 from roma.distributed import TIMEOUT_S, check_batch, joined, rank_of_environment, use_threads
 from roma.errors import RomaError
 from roma.memory import keep_freed_memory
+from roma.models.weights import check_named
 from roma.progress import ProgressLine
 from roma.step import build_networks
 from roma.stopping import Stop, parse_duration
@@ -106,6 +107,7 @@ def train_command(
     for name, patterns in (("infrared", config.data.infrared), ("visible", config.data.visible)):
         if not patterns:
             raise click.UsageError(f"--{name} names the shards of that domain; it is missing")
+    check_named(config.vit.weights)
     rank, world_size = rank_of_environment()
     check_batch(config.batch_size, world_size)
     use_threads()
@@ -167,12 +169,12 @@ def _facts(config: TrainConfig) -> Iterator[str]:
         listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         frozen = "" if networks.vit is None else f"; frozen ViT {_num_parameters(networks.vit):,}"
         yield f"trained parameters: {sum(counts.values()):,} ({listed}){frozen}"
-    if config.loss.needs_vit:
-        known = config.vit.weights in ("hub", "random") or config.vit.weights.startswith("hub:")
-        if not config.vit.weights:
-            yield "vit.weights is not set; name a weight file with --set vit.weights=PATH"
-        elif not known and not Path(config.vit.weights).exists():
-            yield f"vit.weights: {shown(config.vit.weights)}: no such file"
+    if config.needs_vit and not config.vit.weights:
+        yield "vit.weights is not set; name a weight file with --set vit.weights=PATH"
+    try:
+        check_named(config.vit.weights)
+    except RomaError as error:
+        yield str(error)
     scale = config.optim.lr_scale(config.batch_size)
     rates = config.optim.generator_lr * scale, config.optim.discriminator_lr * scale
     yield f"learning rates: generator {rates[0]:g}, discriminators {rates[1]:g}, at batch {config.batch_size}"

@@ -210,7 +210,8 @@ def _loop(run: _Run, *, first: int, until: int) -> tuple[int, bool]:
     config, trainer, output = run.config, run.trainer, run.config.output
     world, total = trainer.world, run.plan.total_steps
     monitor = Monitor(run.folder / LOADER)
-    batches = data.train_batches(run.domains, config, world, start_step=first, monitor=monitor)
+    whole_from = run.plan.constant_steps if config.schedule.decay_crop == "none" else None
+    batches = data.train_batches(run.domains, config, world, start_step=first, whole_from=whole_from, monitor=monitor)
     done, is_stopped = first, False
     with _profiled(run) as profiled:
         while done < until and not is_stopped:

@@ -1,8 +1,9 @@
 """How good the translator is in the middle of a run, on fixed infrared frames: three numbers and a grid of pictures.
 
-The frames are those of `data.held_out`, evenly spaced, at most 16. Without it they are evenly spaced frames of the training
-infrared, and then the numbers tell how far training came, not how it fares with what it never saw. Nothing here draws random
-numbers from torch or numpy's shared state, so that looking at a run does not change it.
+The frames are those of `data.held_out`, evenly spaced, at most 16, whole and at `data.crop_size_px`: the scale at which pictures
+are translated. Without it they are evenly spaced frames of the training infrared, and then the numbers tell how far training came,
+not how it fares with what it never saw. Nothing here draws random numbers from torch or numpy's shared state, so that looking at a
+run does not change it.
 """
 
 from collections.abc import Sequence
@@ -69,17 +70,17 @@ class HeldOut:
         """Whether the frames are ones that training does not see."""
         self._vit = vit
         self._device = device
+        side = config.data.crop_size_px
         if self.is_held_out:
-            side = config.data.load_size_px
             reader = WindowReader(config.data.held_out, window_frames=1, color="gray", size=(side, side))
             try:
                 infrared = _evenly_spaced(reader)
             finally:
                 reader.close()
         else:
-            infrared = _evenly_spaced(domains.infrared)
-        self._infrared: UInt8[Tensor, "N 3 H W"] = self._cut(infrared).expand(-1, 3, -1, -1)
-        self._day: UInt8[Tensor, "M 3 H W"] = self._cut(_evenly_spaced(domains.visible))
+            infrared = _evenly_spaced(domains.at_side(side).infrared)
+        self._infrared: UInt8[Tensor, "N 3 H W"] = infrared.expand(-1, 3, -1, -1)
+        self._day: UInt8[Tensor, "M 3 H W"] = _evenly_spaced(domains.at_side(side).visible)
         self._day_features: Float64[Tensor, "K D"] | None = None
         self._source_tokens: tuple[Tensor, ...] | None = None
 
@@ -137,16 +138,10 @@ class HeldOut:
             parts = [self._vit.tokens(part) for part in _in_parts(images)]
         return tuple(torch.cat(layers) for layers in zip(*parts, strict=True))
 
-    def _cut(self, frames: UInt8[Tensor, "N C H W"]) -> UInt8[Tensor, "N C h w"]:
-        """The middle, as large as training takes squares."""
-        side = self.config.data.crop_size_px
-        offset = (self.config.data.load_size_px - side) // 2
-        return frames[:, :, offset : offset + side, offset : offset + side].contiguous()
-
 
 def check_best_by(config: TrainConfig) -> None:
     """ConfigError when `output.best_by` is not among the numbers that the run has."""
-    names = (EDGES, STRUCTURE, DISTANCE) if config.loss.needs_vit else (EDGES, DISTANCE)
+    names = (EDGES, STRUCTURE, DISTANCE) if config.needs_vit else (EDGES, DISTANCE)
     by = config.output.best_by
     if by and by not in names:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Positions of the stream in, batches of pixels out: one process, a few decoding threads, memory that is used again."""
 
+import copy
 import math
 import os
 import threading
@@ -209,6 +210,17 @@ class WindowReader:
         reading = Reading(self, places[:, None], places, size=size, is_plain=True)
         reading.start(in_threads=True)
         return reading.result().frames[:, 0].contiguous()
+
+    def at_size(self, size: tuple[int, int]) -> "WindowReader":
+        """The same windows at the same positions, whole and resized to (height, width), by the same threads and files.
+
+        To close one of the two closes both. Pictures that cannot be read are in the `bad` of both; `num_replaced` is each one's.
+        """
+        other = copy.copy(self)
+        other._size = other._frame_size = size
+        other._crop = None
+        other.num_replaced = 0
+        return other
 
     def prefetch(self, windows: np.ndarray) -> None:
         """Bring what some windows need from remote shards into the cache, in the background; nothing for local files."""

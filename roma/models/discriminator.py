@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from roma.models.initialise import initialise
-
 REGION_SIZES = (2, 4, 6, 8, 12)
 """Side lengths, in tokens, of the pooled regions; each divides the 24x24 grid of a ViT-B/16 at 384 pixels."""
 
@@ -16,22 +14,21 @@ class RegionDiscriminator(nn.Module):
     """A two-layer perceptron on each region token; 1,181,184 parameters by default.
 
     Its answer is a vector as wide as the token, and the least-squares loss averages over that vector too.
-    Source: arXiv 2204.12367.
+    Source: arXiv 2204.12367. The paper does not say how the weights begin; in the authors' code they are as torch draws those of a
+    linear layer, weights and biases uniform in +-1/sqrt(D), unlike the generator's.
 
     Args:
         width: Width D of a token.
-        init_gain: Scale of the xavier-normal weights. The paper is silent; this is the generator's.
 
     Raises:
-        ValueError: The width or the gain is not positive.
+        ValueError: The width is not positive.
     """
 
-    def __init__(self, *, width: int = 768, init_gain: float = 0.02) -> None:
+    def __init__(self, *, width: int = 768) -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"the width of a token must be positive, got {width}")
         self.net = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-        initialise(self, scheme="xavier", gain=init_gain)
 
     def forward(self, regions: Float[Tensor, "B R D"]) -> Float[Tensor, "B R D"]:
         """Logits of regions as `pool_regions` makes them: 1 means real, 0 means fake."""

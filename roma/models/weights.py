@@ -83,12 +83,27 @@ def fill(vit: VisionTransformer, weights: str) -> None:
         load_from_hub(vit)
     elif source == "hub" and colon:
         load_from_hub(vit, name)
-    elif is_remote(weights):
+    elif weights != "random":
+        check_named(weights)
+        load_weights(vit, Path(weights))
+
+
+def check_named(weights: str) -> None:
+    """Refuse a path in the setting `vit.weights` where nothing lies, whether or not anything will be read from it.
+
+    Raises:
+        WeightsError: There is no such file or folder, or it is a URL.
+    """
+    if weights in ("", "hub", "random") or weights.startswith("hub:"):
+        return
+    if is_remote(weights):
         raise WeightsError(
             f"vit.weights: {shown(weights)}: is a URL, expected a file here; copy it to this machine first"
         )
-    elif weights != "random":
-        load_weights(vit, Path(weights))
+    if not Path(weights).exists():
+        raise WeightsError(
+            f"vit.weights: {shown(weights)}: no such file or folder; expected a path, hub, hub:NAME or random"
+        )
 
 
 def load_weights(vit: VisionTransformer, path: Path) -> None:

@@ -1,10 +1,17 @@
+import ast
+import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import roma.config as config_module
 from roma.config import TrainConfig, departures, differences, from_json, preset, resolve, to_json
 from roma.errors import ConfigError
+from roma.pretrain_config import resolve as resolve_pretrain
+from roma.rules import rules_of
 
 
 def resolved(*settings: str, name: str | None = "tiny", file: Path | None = None) -> TrainConfig:
@@ -39,15 +46,61 @@ def test_preset_tiny_names_each_departure():
             "optim.ema_decay"} <= named  # fmt: skip
 
 
+def test_what_says_that_it_is_not_in_the_paper_is_named_when_it_is_used_and_nothing_else():
+    """The docstring of each field, read from the source, against the mark that `departures` goes by."""
+    root = ast.parse(Path(config_module.__file__).read_text())
+    by_class = {node.name: node.body for node in root.body if isinstance(node, ast.ClassDef)}
+    said, marked = set(), set()
+    for group in ("data", "generator", "vit", "loss", "optim", "schedule"):
+        values = getattr(TrainConfig(), group)
+        for before, after in itertools.pairwise(by_class[type(values).__name__]):
+            if (
+                isinstance(before, ast.AnnAssign)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                assert isinstance(before.target, ast.Name)
+                if "not in the paper" in str(after.value.value).lower():
+                    said.add(f"{group}.{before.target.id}")
+        for item, value, rule in rules_of(values):
+            if not rule.in_paper:
+                others = {"resnet": "unet", "cross": "self", "none": "random" if group == "schedule" else "sqrt"}
+                other = (
+                    others[value] if value in others else "true" if value is False else 1 if type(value) is int else 0.5
+                )
+                base = ("loss.colourise=1", "loss.warmup_steps=1")
+                named = departures(resolved(*base, f"{group}.{item.name}={other}", name="roma"))
+                assert f"{group}.{item.name}" in {text.partition(" ")[0] for text in named}
+                marked.add(f"{group}.{item.name}")
+    assert said == marked
+    assert len(marked) == 17
+
+
+def test_presets_for_several_gpus_and_random_squares_in_the_decay_name_their_departures():
+    assert departures(preset("roma-multi")) == ["optim.lr_scaling sqrt", "schedule.warmup_steps 500"]
+    random = resolve("roma", mode=None, config_file=None, settings=["schedule.decay_crop=random", "optim.clip_norm=1"])
+    assert departures(random) == ["optim.clip_norm 1.0", "schedule.decay_crop random"]
+    assert preset("tiny").schedule.decay_crop == "none"
+
+
+def test_terms_of_the_paper_that_are_off_are_departures_and_the_temporal_one_in_video_mode_alone():
+    for mode in ("video", "image"):
+        off = resolve("roma", mode=mode, config_file=None, settings=["loss.gan=0", "loss.motion=0"])
+        assert departures(off) == [*(["loss.motion 0.0"] if mode == "video" else []), "loss.gan 0.0"]
+
+
 def test_forms_of_losses_that_are_off_are_no_departures():
     assert "loss.similarity self" not in departures(preset("tiny"))
     assert {"loss.similarity self", "vit.weights random"} <= set(departures(resolved("loss.global_structure=0.2")))
 
 
 def test_only_terms_on_tokens_need_a_vit():
-    assert preset("roma").loss.needs_vit
-    assert not resolved("loss.global_structure=0", "loss.local_structure=0", "loss.motion=0").loss.needs_vit
-    assert resolved("loss.local_structure=0.1").loss.needs_vit
+    assert preset("roma").needs_vit
+    assert not resolved("loss.global_structure=0", "loss.local_structure=0", "loss.motion=0").needs_vit
+    assert resolved("loss.local_structure=0.1").needs_vit
+    # The temporal term is one of video mode alone.
+    assert resolved("loss.motion=1").needs_vit
+    assert not resolved("loss.motion=1", "mode=image").needs_vit
 
 
 def test_image_mode_of_roma_flips_and_takes_single_frames():
@@ -55,6 +108,26 @@ def test_image_mode_of_roma_flips_and_takes_single_frames():
     assert config.data.flip
     assert config.window_frames == 1
     assert preset("roma").window_frames == 2
+
+
+@pytest.mark.parametrize("name", ["roma", "roma-multi", "tiny"])
+def test_the_mode_shapes_the_preset_wherever_it_is_said(name: str, tmp_path: Path):
+    for mode in ("image", "video"):
+        chosen = resolve(name, mode=mode, config_file=None, settings=())
+        assert chosen == preset(name, mode=mode)
+        assert resolved(f"mode={mode}", name=name) == chosen
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({"mode": mode}))
+        assert resolved(name=name, file=file) == chosen
+        file.write_text(json.dumps({"mode": "video" if mode == "image" else "image"}))
+        assert resolved(f"mode={mode}", name=name, file=file) == chosen
+        assert resolve(name, mode=mode, config_file=file, settings=()) == chosen
+    assert resolve(name, mode="video", config_file=None, settings=["mode=image"]) == preset(name, mode="image")
+
+
+def test_a_preset_is_not_chosen_by_set():
+    with pytest.raises(ConfigError, match="--set preset=tiny: a preset is chosen with --preset tiny"):
+        resolved("preset=tiny", name="roma")
 
 
 def test_preset_roma_multi_is_the_published_method_in_larger_batches():
@@ -119,12 +192,74 @@ def test_a_run_s_config_file_alone_gives_the_run_again(tmp_path: Path):
         ("data.crop_size_px=72", "data.crop_size_px must be a multiple of 16, at least 32, for a unet, got 72"),
         ("loss.colourise=0", "warmup_steps trains colourise alone"),
         ("data.flip=1", "flip must be bool, got 1"),
+        ("vit.num_heads=7", r"vit\.width must be a multiple of vit\.num_heads 7, got 128"),
+        ("vit.image_size=380", r"vit\.image_size must be a multiple of vit\.patch_size 8, got 380"),
+        ("vit.layers=[2,1]", r"vit\.layers must be rising block numbers from 0 to 2, got \[2, 1\]"),
+        ("vit.layers=[0,3]", r"vit\.layers must be rising block numbers from 0 to 2, got \[0, 3\]"),
+        ("vit.layers=[]", r"vit\.layers must be rising"),
+        ("vit.layers=[-1,0]", r"vit\.layers must hold numbers at least 0, got \[-1, 0\]"),
+        ("vit.patch_size=0", r"vit\.patch_size must be at least 1, got 0"),
+        ("generator.init_gain=0", r"generator\.init_gain must be above 0, got 0"),
+        ("generator.last_init_gain=-1", r"generator\.last_init_gain must be above 0, got -1"),
+        ("loss.region_sizes=[0]", r"loss\.region_sizes must hold numbers at least 1, got \[0\]"),
+        ("loss.colourise=NaN", r"loss\.colourise must be at least 0, got nan"),
+        ("loss.gan=Infinity", r"loss\.gan must be at least 0, got inf"),
+        ("loss.matched_tones=1.5", r"loss\.matched_tones must be in \[0, 1\], got 1.5"),
+        ("optim.beta1=2", r"optim\.beta1 must be in \[0, 1\), got 2"),
+        ("optim.beta2=1", r"optim\.beta2 must be in \[0, 1\), got 1"),
+        ("optim.generator_lr=Infinity", r"optim\.generator_lr must be in \(0, 1e\+30\], got inf"),
+        ("optim.generator_lr=NaN", r"optim\.generator_lr must be in \(0, 1e\+30\], got nan"),
+        ("data.max_bad=100000000000000000000", r"data\.max_bad must be at most 4294967295, got 1000"),
+        ("seed=18446744073709551616", r"seed must be at most 4294967295, got 18446744073709551616"),
+        ("schedule.constant_epochs=-1", r"schedule\.constant_epochs must be at least 0, got -1"),
+        ("loss.num_windows=0", r"loss\.num_windows must be at least 1, got 0"),
+        ("loss.patch_gan_width=0", r"loss\.patch_gan_width must be at least 1, got 0"),
+        (f"loss.gan=1{400 * '0'}", r"loss\.gan must be a finite number, got one of more than 308 digits"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_says_what_is_wrong(setting: str, message: str):
     with pytest.raises(ConfigError, match=message) as caught:
         resolved(setting)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("loss.region_sizes=[5]",), r"loss\.region_sizes must be divisors of the 24 tokens of the ViT's side, got \[5\]"),
+        (("loss.window=40",), r"loss\.window must be at most the 24 tokens of the ViT's side, got 40"),
+        (("schedule.constant_epochs=0", "schedule.decay_epochs=0"), r"must be not both 0, got \[0, 0\]"),
+        (("data.infrared=[\"a\", \"b\"]", "data.infrared_weights=[1, Infinity]"), r"infrared_weights must hold numbers above 0"),
+        (("loss.patch_gan=1", "data.crop_size_px=20"), r"data\.crop_size_px must be at least 24 for loss\.patch_gan"),
+        (("loss.colourise=1", "loss.warmup_steps=1", "loss.anchor=1", "data.crop_size_px=8"), r"at least 12 for loss\.anchor"),
+        (("loss.global_structure=0", "loss.local_structure=0", "loss.gan=0", "mode=image"),
+         r"all weights of losses are 0, and loss\.motion is for video mode; set one of them"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_each_other_are_one_line(settings: tuple[str, ...], message: str):
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolved(*settings, name="roma")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_no_loss_uses_need_not_fit():
+    assert resolved("loss.window=40", "loss.region_sizes=[5]", name="tiny").loss.window == 40
+
+
+@pytest.mark.parametrize("read", [resolve, resolve_pretrain])
+def test_no_setting_takes_a_number_that_is_none_or_has_no_end(read: Callable[..., Any]):
+    """Each number of both programs, one at a time."""
+    how: dict[str, Any] = {"config_file": None} | ({"mode": None} if read is resolve else {})
+    name = "tiny"
+    for group, values in to_json(read(name, settings=(), **how)).items():
+        for inner in values if isinstance(values, dict) else ():
+            for bad in ("NaN", "Infinity", "-Infinity", "-1", f"{2**40}"):
+                try:
+                    config = read(name, settings=[f"{group}.{inner}={bad}"], **how)
+                except ConfigError:
+                    continue
+                taken = getattr(getattr(config, group), inner)
+                assert isinstance(taken, str) or (isinstance(taken, float) and taken == 2**40), (group, inner, bad)
 
 
 def test_config_file_errors_name_the_file(tmp_path: Path):

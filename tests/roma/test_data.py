@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import threading
 
@@ -60,6 +61,49 @@ def test_two_ranks_get_the_halves_of_what_one_rank_gets(config: TrainConfig):
     assert torch.equal(torch.cat([half.source for half in halves]), whole.source)
     assert torch.equal(torch.cat([half.target for half in halves]), whole.target)
     assert halves[0].keys + halves[1].keys == whole.keys
+
+
+def batches_of(config: TrainConfig, *, start_step: int, whole_from: int | None, count: int) -> list[data.TrainBatch]:
+    domains = data.open_domains(config)
+    try:
+        world = World(rank=0, world_size=1, device=CPU)
+        stream = data.train_batches(domains, config, world, start_step=start_step, whole_from=whole_from)
+        taken = list(itertools.islice(stream, count))
+        stream.close()
+        return taken
+    finally:
+        domains.close()
+
+
+def test_from_the_decay_on_the_same_windows_come_whole_and_no_more_cut(config: TrainConfig):
+    wide = dataclasses.replace(config, data=dataclasses.replace(config.data, load_size_px=64, flip=False))
+    cut = batches_of(wide, start_step=0, whole_from=None, count=5)
+    found = batches_of(wide, start_step=0, whole_from=3, count=5)
+    assert [batch.step for batch in found] == [0, 1, 2, 3, 4]
+    assert [(batch.keys, batch.source_positions, batch.target_positions) for batch in found] == [
+        (batch.keys, batch.source_positions, batch.target_positions) for batch in cut
+    ]
+    for before, batch in zip(cut[:3], found[:3], strict=True):
+        assert torch.equal(before.source, batch.source)
+        assert torch.equal(before.target, batch.target)
+    domains = data.open_domains(dataclasses.replace(wide, data=dataclasses.replace(wide.data, load_size_px=32)))
+    rows_of = {domains.infrared.index.key(row): row for row in range(20)}
+    for batch in found[3:]:
+        rows = [rows_of[key] for window in batch.keys for key in window]
+        whole = data.to_unit_range(domains.infrared.read_rows(rows)).expand(-1, 3, -1, -1)
+        assert torch.equal(batch.source.flatten(0, 1), whole)
+    domains.close()
+
+
+def test_a_run_that_goes_on_in_the_decay_sees_the_same(config: TrainConfig):
+    whole = batches_of(config, start_step=0, whole_from=2, count=6)
+    for start in (1, 2, 4):
+        for first, second in zip(
+            whole[start:], batches_of(config, start_step=start, whole_from=2, count=6 - start), strict=True
+        ):
+            assert first.step == second.step
+            assert torch.equal(first.source, second.source)
+            assert torch.equal(first.target, second.target)
 
 
 def test_bytes_survive_the_unit_range():

@@ -455,6 +455,23 @@ def test_the_networks_of_the_preset_have_the_published_sizes() -> None:
     assert networks.averaged is networks.generator  # no average of weights in the paper
 
 
+def test_the_first_answer_of_the_discriminator_is_as_large_as_that_of_torch_s_own_layers() -> None:
+    """The steps above begin from weights of this file's own. Those of a run decide how fast the discriminator learns at first."""
+    settings = ["vit.weights=random"]
+    ours = build_networks(resolve("roma", mode=None, config_file=None, settings=settings), ALONE.device)
+    assert ours.region_discriminator is not None
+    draw = torch.Generator().manual_seed(1)
+    regions = torch.randn(1, 50, 768, generator=draw)
+    torch.manual_seed(2)
+    plain = [torch.nn.Linear(768, 768) for _ in range(2)]
+    with torch.no_grad():
+        expected = plain[1](F.gelu(plain[0](regions))).square().mean()
+        found = ours.region_discriminator(regions).square().mean()
+    assert float(found) == pytest.approx(float(expected), rel=0.2)
+    sizes = {name: float(value.detach().std()) for name, value in ours.region_discriminator.named_parameters()}
+    assert sizes == pytest.approx(dict.fromkeys(sizes, 1 / math.sqrt(3 * 768)), rel=0.1)
+
+
 def test_some_of_the_windows_are_equal() -> None:
     """What is tested above would say nothing of windows that are computed once, were none of them equal."""
     for step in range(len(RATES)):

@@ -6,8 +6,9 @@ import torch
 
 from roma import data
 from roma.config import TrainConfig, preset, resolve
+from roma.degrade import degrade
 from roma.distributed import World
-from roma.errors import TrainingError, WeightsError
+from roma.errors import ConfigError, TrainingError, WeightsError
 from roma.losses import structure_loss, temporal_loss
 from roma.models import pool_regions, window_indices
 from roma.step import Trainer, build_networks
@@ -112,6 +113,47 @@ def test_warm_up_trains_the_generator_on_the_visible_domain_alone(config: TrainC
     assert any(not torch.equal(a, b) for a, b in zip(weights, networks.generator.parameters(), strict=True))
     fresh = Trainer(config, build_networks(config, CPU), ALONE)
     assert float(fresh.step(other_source, lr_factor=1.0).losses["colourise"]) == float(result.losses["colourise"])
+
+
+def test_in_bfloat16_the_frames_to_colour_are_those_of_float32(config: TrainConfig):
+    config = dataclasses.replace(config, precision="bf16", data=dataclasses.replace(config.data, crop_size_px=32))
+    networks = build_networks(config, CPU)
+    inputs: list[torch.Tensor] = []
+    networks.generator.register_forward_pre_hook(lambda _module, given: inputs.append(given[0].clone()))
+    batch = batch_of(config, step=0)
+    Trainer(config, networks, ALONE).step(batch, lr_factor=1.0)
+    expected = degrade(batch.target[:, 0], batch.target_positions, seed=config.seed, matched_share=1.0)
+    assert inputs[0].dtype == torch.float32
+    torch.testing.assert_close(inputs[0], expected)
+    assert len(inputs[0][0, 0].unique()) > 900  # of 1,024 pixels; bfloat16 has some hundred levels
+
+
+def test_image_mode_without_losses_on_tokens_needs_no_vit(domains: tuple[str, str]):
+    off = ["loss.global_structure=0", "loss.local_structure=0", "loss.gan=0", "loss.patch_gan=1", "generator.width=4"]
+    config = resolve("roma", mode="image", config_file=None, settings=[*off, "data.crop_size_px=32"])
+    assert config.loss.motion == 1
+    networks = build_networks(config, CPU)
+    assert networks.vit is None
+    result = Trainer(config, networks, ALONE).step(batch_of(config, step=0), lr_factor=1.0)
+    assert set(result.losses) == {"patch_generator", "patch_discriminator", "generator_total"}
+    with pytest.raises(
+        WeightsError, match=r"vit\.weights is not set"
+    ):  # the temporal term of video mode looks at tokens
+        build_networks(dataclasses.replace(config, mode="video"), CPU)
+
+
+def test_a_weight_file_that_is_not_there_is_an_error_though_no_loss_looks_at_it(config: TrainConfig):
+    loss = dataclasses.replace(config.loss, global_structure=0.0, local_structure=0.0, motion=0.0)
+    blind = dataclasses.replace(config, loss=loss, vit=dataclasses.replace(config.vit, weights="/no/such/file"))
+    assert not blind.needs_vit
+    with pytest.raises(WeightsError, match=r"vit\.weights: /no/such/file: no such file or folder; expected a path"):
+        build_networks(blind, CPU)
+
+
+def test_networks_larger_than_memory_are_one_line(config: TrainConfig):
+    huge = dataclasses.replace(config, generator=dataclasses.replace(config.generator, width=2**31))
+    with pytest.raises(ConfigError, match=r"the networks cannot be built \(.*\); lower generator\.width"):
+        build_networks(huge, CPU)
 
 
 def test_each_critic_has_its_terms_after_the_warm_up(config: TrainConfig):

@@ -66,6 +66,18 @@ def test_four_steps_equal_two_and_a_resume_and_two(config: TrainConfig, tmp_path
             assert torch.equal(value, parts.networks[name][key]), (name, key)
 
 
+def test_the_decay_alone_is_trained_on_whole_frames(config: TrainConfig, tmp_path: Path):
+    wide = dataclasses.replace(config, data=dataclasses.replace(config.data, load_size_px=48))
+    assert wide.schedule.decay_crop == "none"
+    lines = {}
+    for crop in ("none", "random"):
+        schedule = dataclasses.replace(wide.schedule, decay_crop=crop)  # 4 of its 8 steps are constant
+        trainer.train(dataclasses.replace(wide, schedule=schedule), tmp_path / crop, ALONE)
+        lines[crop] = [line["colourise"] for line in read_metrics(tmp_path / crop)]
+    assert lines["none"][:4] == lines["random"][:4]
+    assert all(whole != cut for whole, cut in zip(lines["none"][4:], lines["random"][4:], strict=True))
+
+
 def test_a_finished_run_does_nothing(config: TrainConfig, tmp_path: Path):
     trainer.train(config, tmp_path, ALONE)
     before = (tmp_path / "snapshot.pt").stat().st_mtime_ns

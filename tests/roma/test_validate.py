@@ -75,7 +75,7 @@ def test_numbers_are_those_of_the_losses_on_the_fixed_frames(config: TrainConfig
 
     numbers = held_out.measure(darker)
     rows = [int(row) for row in np.linspace(0, 19, 16)]
-    frames = data.to_unit_range(opened.infrared.read_rows(rows)[:, :, 2:34, 2:34]).expand(-1, 3, -1, -1)
+    frames = data.to_unit_range(opened.at_side(32).infrared.read_rows(rows)).expand(-1, 3, -1, -1)
     assert list(numbers) == ["held_out_edges", "held_out_structure", "held_out_distance"]
     assert numbers["held_out_edges"] == pytest.approx(float(edge_loss(darker(frames), frames)), rel=1e-5)
     expected = structure_loss(vit.tokens(frames), vit.tokens(darker(frames)), kind="self", centre=True)
@@ -85,7 +85,7 @@ def test_numbers_are_those_of_the_losses_on_the_fixed_frames(config: TrainConfig
 def test_a_translator_that_gives_day_frames_is_nearer_than_one_that_gives_night(config: TrainConfig, opened: Domains):
     for vit in (None, vit_of(config)):
         held_out = HeldOut(config, opened, vit, CPU)
-        day = data.to_unit_range(opened.visible.read_rows(list(range(13)))[:, :, 2:34, 2:34])
+        day = data.to_unit_range(opened.at_side(32).visible.read_rows(list(range(13))))
         given: list[Tensor] = []
 
         def perfect(frames: Tensor, given: list[Tensor] = given, day: Tensor = day) -> Tensor:
@@ -117,11 +117,11 @@ def test_held_out_frames_are_those_that_were_named(config: TrainConfig, opened: 
     alone = dataclasses.replace(config, data=dataclasses.replace(config.data, infrared=named.held_out))
     reader = data.open_domains(alone)
     # 16 of 40 frames, then 4 of these: numbers 0, 5, 10, 15 of 0, 2, 5, 7, 10, 13, ...
-    frames = reader.infrared.read_rows([0, 13, 26, 39])[:, :, 2:34, 2:34].expand(-1, 3, -1, -1)
+    frames = reader.at_side(32).infrared.read_rows([0, 13, 26, 39]).expand(-1, 3, -1, -1)
     reader.close()
     assert torch.equal(shown.infrared, frames)
     assert torch.equal(shown.translated, frames)
-    assert torch.equal(shown.day, opened.visible.read_rows([0, 4, 8, 12])[:, :, 2:34, 2:34])
+    assert torch.equal(shown.day, opened.at_side(32).visible.read_rows([0, 4, 8, 12]))
     assert not HeldOut(config, opened, None, CPU).is_held_out
 
 

@@ -15,7 +15,7 @@ def test_the_region_discriminator_has_the_parameters_of_the_paper() -> None:
 
 def test_the_region_discriminator_answers_a_vector_per_region_from_that_region_alone() -> None:
     torch.manual_seed(0)
-    discriminator = RegionDiscriminator(width=6, init_gain=1.0)
+    discriminator = RegionDiscriminator(width=6)
     regions = torch.randn(2, 5, 6)
     logits = discriminator(regions)
     assert logits.shape == (2, 5, 6)
@@ -23,6 +23,16 @@ def test_the_region_discriminator_answers_a_vector_per_region_from_that_region_a
     hidden = regions[1, 3] @ first.weight.T + first.bias
     gelu = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
     torch.testing.assert_close(logits[1, 3], gelu @ second.weight.T + second.bias)
+
+
+def test_the_region_discriminator_begins_as_the_authors_one_does() -> None:
+    # Theirs is never handed to their initialisation: weights and biases uniform in +-1/sqrt(768), standard deviation .0208.
+    torch.manual_seed(0)
+    values = dict(RegionDiscriminator().named_parameters())
+    assert list(values) == ["net.0.weight", "net.0.bias", "net.2.weight", "net.2.bias"]
+    for name, value in values.items():
+        assert 0.9 / 768**0.5 < float(value.detach().abs().max()) <= 1 / 768**0.5, name
+        assert float(value.detach().std()) == pytest.approx(0.02083, rel=0.001 if value.ndim == 2 else 0.1), name
 
 
 def test_a_24x24_grid_has_785_regions() -> None:

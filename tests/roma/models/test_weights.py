@@ -354,8 +354,8 @@ def test_the_setting_may_be_a_file_a_folder_or_nothing_but_chance(tmp_path: Path
     [
         ("", r"vit.weights is not set; name a weight file with --set vit.weights=PATH, .* --preset tiny"),
         ("hub:", r"vit.weights=hub: names no repository; use hub:OWNER/NAME"),
-        ("rnadom", r"rnadom: a weight file ends in .safetensors, .npz, .pt, .pth, found 'no suffix'"),
-        ("nowhere/model.safetensors", r"nowhere/model.safetensors: no such weight file"),
+        ("rnadom", r"rnadom: no such file or folder; expected a path, hub, hub:NAME or random"),
+        ("nowhere/model.safetensors", r"nowhere/model.safetensors: no such file or folder"),
     ],
 )
 def test_a_setting_that_names_no_weights_is_one_line(weights: str, message: str) -> None:
