@@ -31,7 +31,7 @@ class Claim:
 
     Attributes:
         clip: The clip, without its files and its expected count, which may change while the work is under way.
-        config: What is written.
+        config: What is written; its device is "cpu" or "cuda", the kind that decodes, whatever was asked for.
         decoder: Which library decodes.
         tone: How counts become levels; None where there are none or they are kept.
         sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format.

@@ -14,7 +14,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -37,11 +37,18 @@ from infraredcity.shard_writer import open_shard
 from infraredcity.storage import TEMPORARY_PREFIX, remove_temporaries, write_atomic
 from infraredcity.threads import num_cores
 from infraredcity.tone import LevelCounts, ToneMap, fit_tone
-from infraredcity.video import ClipVideo, Decoded, DecoderName, FrameRange, choose_decoder, decode, open_clip
+from infraredcity.video import ClipVideo, Decoded, DecoderName, FrameRange, choose_decoder, decode, open_clip, why_not
 
 _HANGS = "hangs"
 """Folder of them: what each part looks into must not grow with the shards that lie beside it."""
-_BYTES_LIBRARIES = ("av", "numpy", "opencv-python-headless", "simplejpeg")
+_BYTES_LIBRARIES = {
+    "av": ("av",),
+    "numpy": ("numpy",),
+    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+    "simplejpeg": ("simplejpeg",),
+    "decord": ("decord", "eva-decord"),
+}
+"""Libraries that shape bytes, and the packages that each may come in."""
 _HAS_COLOR = "its pictures have colour, of which gray stills keep the luma alone; --color rgb keeps it"
 _BATCH_FRAMES = 4
 """Frames that go to an encoding thread together, since every hand-over costs a switch between threads."""
@@ -84,7 +91,7 @@ class ExtractJob:
         """What the work is bound to."""
         claim = Claim(
             clip=replace(self.clip, paths=(), expected_frames=None),
-            config=self.config,
+            config=replace(self.config, device=self.device.partition(":")[0]),
             decoder=self.decoder,
             tone=self.tone,
             sources=sources_of(self.video),
@@ -132,9 +139,10 @@ def prepare(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool = 
         MissingExtraError: A package that writing the manifest needs is missing.
     """
     manifest.check_packages()
-    job = _opened(clip, config, out / clip.clip_id)
+    folder = out / clip.clip_id
+    video = open_clip(clip.existing_paths(), kept_in=folder)
+    job = _job(clip, video, config, folder, *choose_decoder(video, config.decoder, config.device))
     job = replace(job, segments=segments(clip.clip_id, job.video.num_frames, config))
-    folder = job.folder
     # A run that finished no segment (a crop outside the picture, a device that is not there) binds nobody to its settings.
     stands = (folder / JOB_NAME).exists()
     if overwrite or (stands and not any_done(folder)):
@@ -156,9 +164,9 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
 
     Raises:
         CatalogError: The clip's file is missing.
-        VideoDecodeError: It is no video, or the decoder cannot be trusted with it.
-        OutputError: The file differs from the one that was planned, the libraries here are other ones, or the folder is bound to
-            other work.
+        VideoDecodeError: It is no video.
+        OutputError: The file differs from the one that was planned, the decoder or the device that was planned cannot be had here,
+            the libraries here are other ones, or the folder is bound to other work.
     """
     folder = out / clip.clip_id
     claimed = read_claim(folder)
@@ -169,7 +177,15 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
         raise OutputError(
             f"{folder}: belongs to other work: {told}; use the plan that was made for it, or another --out"
         )
-    job = _opened(clip, planned.config, folder)
+    video = open_clip(clip.existing_paths(), kept_in=folder)
+    for part in video.parts:
+        reason = why_not(part, planned.decoder, planned.config.device)
+        if reason is not None:
+            raise OutputError(
+                f"clip {clip.clip_id}: was planned with {planned.decoder} on device {planned.config.device}, and here {reason}; "
+                "run the part on a machine that can, or plan again with --device cpu"
+            )
+    job = _job(clip, video, planned.config, folder, planned.decoder, planned.config.device)
     there = job.video.num_frames
     other = differing_source(planned, job.claim)
     if other is not None:
@@ -184,7 +200,7 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
     job = replace(
         job, segments=segments_of_part, tone=planned.tone, identity=planned.identity, hangs=read_hangs(folder)
     )
-    if job.decoder != planned.decoder or (job.versions != planned.versions and pending(job)):
+    if job.versions != planned.versions and pending(job):
         here = differing(planned, job.claim, with_versions=True)
         raise OutputError(
             f"clip {clip.clip_id}: was planned with {here} here; other versions may give other bytes, so install the same"
@@ -193,10 +209,10 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
     return replace(job, versions=planned.versions)
 
 
-def _opened(clip: Clip, config: ExtractConfig, folder: Place) -> ExtractJob:
+def _job(
+    clip: Clip, video: ClipVideo, config: ExtractConfig, folder: Place, decoder: DecoderName, device: str
+) -> ExtractJob:
     """The job without its segments, of which a part has few."""
-    video = open_clip(clip.existing_paths(), kept_in=folder)
-    decoder, device = choose_decoder(video, config.decoder, config.device)
     job = ExtractJob(
         clip=clip,
         video=video,
@@ -205,7 +221,7 @@ def _opened(clip: Clip, config: ExtractConfig, folder: Place) -> ExtractJob:
         device=device,
         folder=folder,
         segments=(),
-        versions=versions_here(),
+        versions=versions_here(decoder),
         tone=None if config.tone_range is None else ToneMap(low=config.tone_range[0], high=config.tone_range[1]),
     )
     _check_depth(job)
@@ -662,14 +678,17 @@ def _is_done(job: ExtractJob, segment: Segment) -> bool:
     )
 
 
-def versions_here() -> dict[str, str]:
-    """The version of each library that shapes the bytes, as it is installed here."""
+def versions_here(decoder: DecoderName) -> dict[str, str]:
+    """The version of each library that shapes the bytes, as it is installed here; decord's where that decodes."""
     versions = {}
-    for name in _BYTES_LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+    for name, packages in _BYTES_LIBRARIES.items():
+        if name == "decord" and decoder != "decord":
+            continue
+        found = []
+        for package in packages:
+            with suppress(importlib.metadata.PackageNotFoundError):
+                found.append(importlib.metadata.version(package))
+        versions[name] = " and ".join(dict.fromkeys(found)) or "not installed"
     return versions
 
 

@@ -78,7 +78,8 @@ _SETTINGS = (
         "--device",
         default="cpu",
         show_default=True,
-        help="cpu, cuda:N (NVDEC through PyAV, or a decord built with CUDA), or auto for what works.",
+        help="cpu, cuda:N (NVDEC through PyAV, or a decord built with CUDA), or auto for what works, which then holds for the "
+        "whole clip, on whatever machine it goes on.",
     ),
     click.option(
         "--suspect",

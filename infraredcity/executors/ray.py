@@ -28,6 +28,7 @@ from infraredcity.markers import SegmentHead
 from infraredcity.places import FarPath, Place
 from infraredcity.plan import Segment
 from infraredcity.remote import Traffic
+from infraredcity.video import choose_decoder
 
 _MAX_SEGMENTS = 16
 """A task's segments at most: its progress is told, and its core freed for others, when all of them are done."""
@@ -211,7 +212,9 @@ def _check_node(job: ExtractJob) -> None:
             "under one name, or behind a URL"
         )
     job.clip.existing_paths()
-    here = extract.versions_here()
+    if job.device != "cpu":
+        choose_decoder(job.video, job.decoder, job.device)  # or says why not
+    here = extract.versions_here(job.decoder)
     for name, version in job.versions.items():
         if here.get(name) != version:
             raise OutputError(

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,9 +15,32 @@ from infraredcity import extract
 from infraredcity.claim import Claim, differing, differing_source
 from infraredcity.cli.extract import extract_command
 from infraredcity.errors import OutputError
+from infraredcity.extract import versions_here
 from infraredcity.places import FarPath
 from infraredcity.plan import ExtractConfig, option_of
 from infraredcity.tone import ToneMap
+
+
+@pytest.mark.parametrize(
+    ("installed", "version"),
+    [
+        (["opencv_python-4.9.0"], "4.9.0"),
+        (["opencv_contrib_python_headless-4.9.0"], "4.9.0"),
+        (["opencv_python-4.9.0", "opencv_python_headless-4.9.0"], "4.9.0"),
+        (["opencv_python-4.9.0", "opencv_python_headless-4.8.1"], "4.8.1 and 4.9.0"),
+        ([], "not installed"),
+    ],
+)
+def test_opencv_counts_whatever_package_it_comes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: list[str], version: str
+) -> None:
+    for name in (*installed, "decord-0.6.0"):
+        (tmp_path / f"{name}.dist-info").mkdir()
+        package, _, number = name.partition("-")
+        (tmp_path / f"{name}.dist-info" / "METADATA").write_text(f"Name: {package}\nVersion: {number}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert versions_here("pyav")["opencv"] == version
+    assert ("decord" in versions_here("pyav"), versions_here("decord")["decord"]) == (False, "0.6.0")
 
 
 def prepared(path: Path, out: Path) -> Claim:

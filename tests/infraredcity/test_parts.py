@@ -13,6 +13,7 @@ from synthetic import Shelf, clip_of
 
 from infraredcity import extract
 from infraredcity.catalog import Clip
+from infraredcity.claim import read as read_claim
 from infraredcity.errors import CatalogError, OutputError
 from infraredcity.executors.local import extract_clip
 from infraredcity.executors.parts import finalize, frame_core_s, make_plan, open_plan, run_part, status
@@ -218,6 +219,42 @@ def test_a_clip_that_somebody_writes_is_not_finalized(clip: Clip, tmp_path: Path
     with lock_folder(tmp_path / clip.clip_id), pytest.raises(OutputError, match="another run is writing here"):
         finalize(tmp_path)
     assert len(finalize(tmp_path)[1]) == 1
+
+
+# NVDEC decodes no gray of 16 bits: whatever machine the tests run on, this clip has the CPU alone.
+
+
+def test_auto_is_the_device_that_it_comes_to(shelf: Shelf, tmp_path: Path) -> None:
+    clip = clip_of(shelf.deep)
+    identities = set()
+    for device in ("auto", "cpu"):
+        plan = make_plan([clip], replace(CONFIG, device=device), tmp_path / device, num_parts=1)
+        assert plan[clip.clip_id].claim.config.device == "cpu"
+        identities.add(plan[clip.clip_id].claim.identity)
+        run_part(plan, 0, {}, tmp_path / device, workers=0)
+    assert len(identities) == 1
+    extract_clip(clip, replace(CONFIG, device="auto"), tmp_path / "one", workers=0)
+    assert extract_clip(clip, replace(CONFIG, device="cpu"), tmp_path / "one", workers=0).new_frames == 0
+
+
+def test_a_part_on_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    clip = clip_of(shelf.deep)
+    planned = make_plan([clip], CONFIG, tmp_path / "plan", num_parts=1)[clip.clip_id].claim
+    on_gpu = replace(planned, config=replace(planned.config, device="cuda"))
+    assert on_gpu.identity != planned.identity
+    line = "clip city_clear: was planned with pyav on device cuda, and here NVDEC does not decode gray16le; run the part on"
+    with pytest.raises(OutputError, match=line):
+        extract.join(clip, on_gpu, tmp_path / "out", [0])
+
+
+def test_going_on_with_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    clip = clip_of(shelf.deep)
+    extract_clip(clip, CONFIG, tmp_path, workers=0)
+    standing = read_claim(tmp_path / clip.clip_id)
+    assert standing is not None
+    replace(standing, config=replace(standing.config, device="cuda")).write(tmp_path / clip.clip_id)
+    with pytest.raises(OutputError, match="was extracted with device cuda, not cpu; use the same, another --out"):
+        extract_clip(clip, replace(CONFIG, device="auto"), tmp_path, workers=0)
 
 
 def test_one_finalizes_at_a_time(clip: Clip, tmp_path: Path) -> None:

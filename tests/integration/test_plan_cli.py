@@ -636,8 +636,8 @@ def test_other_versions_of_the_libraries_are_refused_by_name(
 ) -> None:
     run.plan(tmp_path, shelf.gray)
     run.parts(tmp_path, "0")
-    here = extract.versions_here()
-    monkeypatch.setattr(extract, "versions_here", lambda: {**here, "simplejpeg": "0.1"})
+    here = extract.versions_here("pyav")
+    monkeypatch.setattr(extract, "versions_here", lambda _decoder: {**here, "simplejpeg": "0.1"})
     line = only_line(run.part(tmp_path, "--part", 1))
     assert (
         f"clip city_clear: was planned with simplejpeg {here['simplejpeg']}, not 0.1 here; other versions may give other"
