@@ -19,6 +19,8 @@ All of them travel between processes as they are, with their attributes.
 from collections.abc import Iterable
 from typing import Any
 
+from infraredcity.installation import install_command
+
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """ValueError that names the choices, unless `value` is one of them."""
@@ -110,8 +112,6 @@ class MissingExtraError(InfraredCityError):
     """A package that only some commands need is not installed."""
 
     def __init__(self, package: str, *, extra: str, needed_for: str) -> None:
-        super().__init__(
-            f"{needed_for} needs {package}, which is not installed; run: pip install 'infraredcity[{extra}]'"
-        )
+        super().__init__(f"{needed_for} needs {package}, which is not installed; run: {install_command(extra)}")
         self.package = package
         self.extra = extra

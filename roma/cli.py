@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from infraredcity.installation import install_command
 from roma.errors import RomaError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _unavailable(name: str, error: ModuleNotFoundError) -> click.Command:
     def explain() -> None:
         raise error
 
-    text = f"Needs {error.name}: pip install 'infraredcity[train]'."
+    text = f"Needs {error.name}: {install_command('train')}."
     return click.Command(
         name, callback=explain, help=text, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
     )
@@ -247,9 +248,7 @@ def _run(arguments: list[str] | None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("roma", "infraredcity"):
             raise
-        click.echo(
-            f"Error: roma needs {error.name}, which is not installed; run: pip install 'infraredcity[train]'", err=True
-        )
+        click.echo(f"Error: roma needs {error.name}, which is not installed; run: {install_command('train')}", err=True)
         code = 1
     except click.ClickException as error:
         text = io.StringIO()

@@ -19,6 +19,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from infraredcity.errors import OutputError
 from infraredcity.images import encode
+from infraredcity.installation import install_command
 from infraredcity.records import parse_json
 from infraredcity.storage import write_atomic
 from roma.errors import ConfigError
@@ -122,7 +123,7 @@ def check_wandb(project: str) -> None:
         import wandb  # noqa: F401
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"output.wandb={project} needs the package {error.name}: pip install 'infraredcity[wandb]', or --set output.wandb="
+            f"output.wandb={project} needs the package {error.name}: {install_command('wandb')}, or --set output.wandb="
         ) from error
 
 

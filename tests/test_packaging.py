@@ -1,7 +1,9 @@
 """What a user installs: the wheel outside the checkout, the extras, and a bare install without any of them."""
 
 import importlib.metadata
+import json
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -83,7 +85,8 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(
     monkeypatch.chdir(tmp_path)
     ended = in_bare_install(*arguments)
     assert ended.returncode == 1
-    assert re.fullmatch(rf"Error: .*{package}.*pip install 'infraredcity\[{extra}\]'\n", ended.stderr), ended.stderr
+    command = re.escape(f"pip install -e {shlex.quote(f'{CHECKOUT}[{extra}]')}")
+    assert re.fullmatch(rf"Error: .*{package}.*{command}\n", ended.stderr), ended.stderr
 
 
 def test_wheel_carries_code_types_and_manifests_and_works_outside_the_checkout(tmp_path: Path):
@@ -102,6 +105,35 @@ def test_wheel_carries_code_types_and_manifests_and_works_outside_the_checkout(t
         "print(catalog.manifests_folder(), len(catalog.load(environment={})), len(lite.read_recipe().cells))"  # fmt: skip
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.stdout.split() == [str(site / "infraredcity" / "manifests"), "9", "8"], ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("noted", "command"),
+    [
+        (None, "pip install 'infraredcity[loader]'"),
+        ({"url": "file:///a%20b/checkout", "dir_info": {}}, "pip install '/a b/checkout[loader]'"),
+        (
+            {"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "1f2e"}},
+            "pip install 'infraredcity[loader] @ git+https://host/x.git@1f2e'",
+        ),
+        ({"url": "file:///w/x.whl", "archive_info": {}}, "pip install 'infraredcity[loader] @ file:///w/x.whl'"),
+    ],
+)
+def test_the_hint_to_install_an_extra_follows_how_the_package_was_installed(
+    noted: dict[str, object] | None, command: str, tmp_path: Path
+):
+    from hatchling.builders.wheel import WheelBuilder
+
+    wheel = next(WheelBuilder(str(CHECKOUT)).build(directory=str(tmp_path)))
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (record,) = site.glob("*.dist-info")
+    if noted is not None:
+        (record / "direct_url.json").write_text(json.dumps(noted))
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); sys.modules['torch'] = None; import infraredcity.loader"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.stderr.splitlines()[-1].endswith(f"torch, which is not installed; run: {command}")
 
 
 def test_both_modules_run_from_any_folder(tmp_path: Path):

@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import platform
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from infraredcity.cli.options import (
     where_clips_are,
 )
 from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
+from infraredcity.installation import install_command
 from infraredcity.places import Place
 
 
@@ -163,7 +165,7 @@ def _package(distribution: str, module: str, extra: str, used_for: str) -> Findi
         name = "opencv-python" if module == "cv2" and not _is_installed(distribution) else distribution
         version = importlib.metadata.version(name) if _is_installed(name) else "unknown version"
     except (ImportError, OSError) as error:
-        detail = f"for {used_for}: pip install 'infraredcity[{extra}]'"
+        detail = f"for {used_for}: {install_command(extra)}"
         if not isinstance(error, ModuleNotFoundError):
             detail = f"installed but cannot be loaded ({error}); {detail}"
         return Finding(what=distribution, ok=False, detail=detail)
@@ -200,8 +202,15 @@ def _decord_cuda() -> Finding:
     if reason is None:
         return Finding(what=what, ok=True, detail="--device cuda works")
     return Finding(
-        what=what, ok=False, detail=f"{reason}; PyPI's build has no CUDA: build decord from source with -DUSE_CUDA=ON"
+        what=what,
+        ok=False,
+        detail=f"{_without_place(reason)}; PyPI's build has no CUDA: build decord from source with -DUSE_CUDA=ON",
     )
+
+
+def _without_place(reason: str) -> str:
+    """What a C++ library says, less the time and the line of its source that it begins with."""
+    return re.sub(r"^(\[[0-9:]+\] )?\S+\.(cc|cpp|h):[0-9]+: (Check failed: )?(allow_missing )?", "", reason).strip(". ")
 
 
 def _torch_device() -> Finding:

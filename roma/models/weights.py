@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infraredcity.installation import install_command
 from infraredcity.remote import is_remote, shown
 from roma.errors import WeightsError
 from roma.models.vit import NORMALISATIONS, Normalisation, VisionTransformer
@@ -149,7 +150,7 @@ def load_from_hub(vit: VisionTransformer, name: str = DEFAULT_HUB_NAME) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise WeightsError(
-            f'{repository}: the package huggingface-hub is not installed; pip install "infraredcity[hub]", '
+            f"{repository}: the package huggingface-hub is not installed; {install_command('hub')}, "
             "or give a local weight file"
         ) from error
     try:

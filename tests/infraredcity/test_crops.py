@@ -309,5 +309,5 @@ def test_a_box_of_other_settings_is_named() -> None:
 def test_without_opencv_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     crop = ResizeCrop(load_px=9, crop_px=8)
-    with pytest.raises(MissingExtraError, match=r"needs OpenCV.*pip install 'infraredcity\[extract\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs OpenCV.*pip install -e '/.*\[extract\]'"):
         crop.apply(noise(20, 20, 3), crop.draw(uniforms(crop, 1), 20, 20)[0], np.zeros((8, 8, 3), np.uint8))

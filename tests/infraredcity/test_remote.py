@@ -169,7 +169,7 @@ def test_a_scheme_that_nobody_knows_is_an_error_at_once() -> None:
 def test_a_package_that_is_missing_is_named(package: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     remote._pool.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=rf"needs {package}, .* pip install 'infraredcity\[remote\]'"):
+    with pytest.raises(MissingExtraError, match=rf"needs {package}, .* pip install -e '/.*\[remote\]'"):
         fetch(url, PATIENT)
 
 

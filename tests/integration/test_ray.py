@@ -160,7 +160,7 @@ def test_without_a_cluster_it_is_one_line(
 
 def test_without_the_package_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"--executor ray needs ray, .* pip install 'infraredcity\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"--executor ray needs ray, .* pip install -e '/.*\[ray\]'"):
         RayExecutor(address="127.0.0.1:1")
 
 

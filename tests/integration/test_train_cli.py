@@ -423,7 +423,7 @@ def test_wandb_without_its_package_is_one_line_before_anything_starts(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    expected = r"output\.wandb=town needs the package wandb: pip install 'infraredcity\[wandb\]'"
+    expected = r"output\.wandb=town needs the package wandb: pip install -e '/.*\[wandb\]'"
     with pytest.raises(ConfigError, match=expected):
         train_command.main(words(shards, tmp_path / "run", "--set", "output.wandb=town")[1:], standalone_mode=False)
     assert not (tmp_path / "run" / "checkpoints").exists()
