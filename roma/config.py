@@ -29,9 +29,9 @@ class DataConfig:
     """What is read and how it is cut."""
 
     infrared: tuple[str, ...] = ()
-    """Tar files or patterns of the infrared domain."""
+    """Shards or folders of pictures of the infrared domain, or patterns of either."""
     visible: tuple[str, ...] = ()
-    """Tar files or patterns of the day visible domain."""
+    """The same of the day visible domain."""
     stride: int = setting(1, least=1)
     """Samples from one frame of a pair to the next."""
     load_size_px: int = setting(286, least=8)
@@ -50,7 +50,7 @@ class DataConfig:
     max_bad: int = setting(100, least=0)
     """With "replace", how many unreadable pictures a process passes over before it stops after all."""
     held_out: tuple[str, ...] = ()
-    """Tar files or patterns of infrared frames that are not trained on, for sample grids and for choosing the best checkpoint."""
+    """Shards or pictures of infrared frames that are not trained on, for sample grids and for choosing the best checkpoint."""
 
     def __post_init__(self) -> None:
         check(self, "data")

@@ -306,7 +306,10 @@ def _kind_folder(root: Path, kind: Kind | None) -> tuple[Kind, Path]:
         named = next((known for known in KINDS if KIND_FOLDERS[known].lower() == root.resolve().name.lower()), None)
         return kind or named or "single", root
     expected = " or ".join(KIND_FOLDERS[known] for known in wanted)
-    raise ManifestError(f"{root}: holds no folder {expected}, nor Traffic or Monitor; name the release's folder")
+    raise ManifestError(
+        f"{root}: holds no folder {expected}, nor Traffic or Monitor; name the release's folder "
+        "(folders of plain pictures need no import: the loader and roma train read them as they are)"
+    )
 
 
 def _child(folder: Path, name: str) -> Path | None:

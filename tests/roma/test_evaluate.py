@@ -67,6 +67,16 @@ def translator(snapshot_file: Path) -> Translator:
     return open_translator(snapshot_file, torch.device("cpu"))
 
 
+def test_a_folder_of_pictures_is_a_clip_of_the_folders_name(translator: Translator, tmp_path: Path):
+    write_video(tmp_path / "truth" / "traina.mp4", NUM_FRAMES, steps(30))
+    (tmp_path / "trainA").mkdir()
+    for index in range(NUM_FRAMES):
+        cv2.imwrite(str(tmp_path / "trainA" / f"night {index + 8}.png"), steps(0)(index))  # 10 comes behind 9
+    report = evaluate_shards(translator, (str(tmp_path / "trainA"),), tmp_path / "truth", tmp_path / "out")
+    assert (report.num_frames, report.num_without_truth) == (7, 0)
+    assert report.infrared.mae == pytest.approx(30, abs=1.5)
+
+
 def test_evaluation_of_a_video_measures_what_translate_gives(translator: Translator, tmp_path: Path):
     source = write_video(tmp_path / "in.mp4", NUM_FRAMES, steps(0))
     truth = write_video(tmp_path / "truth.mp4", NUM_FRAMES, steps(30))
