@@ -153,7 +153,7 @@ def load_newest(run: Path) -> Checkpoint | None:
         CheckpointError: There are checkpoints, and none can be read.
     """
     damaged: list[str] = []
-    for path in reversed(_saved(run)):
+    for path in reversed(saved(run)):
         try:
             return load(path)
         except CheckpointError as error:
@@ -412,13 +412,14 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def _saved(run: Path) -> list[Path]:
+def saved(run: Path) -> list[Path]:
+    """The checkpoints of a run, the oldest first."""
     return sorted((run / FOLDER).glob("step-*.pt"))
 
 
 def _drop_old(run: Path, *, keep: int, best: Best | None) -> None:
     kept = None if best is None else path_of(run, best.step)
-    for old in _saved(run)[:-keep]:
+    for old in saved(run)[:-keep]:
         if old != kept:
             old.unlink(missing_ok=True)
 

@@ -150,7 +150,8 @@ def evaluate_command(
     if as_json:
         click.echo(json.dumps(asdict(report) | {"targets": [asdict(target) for target in targets]}, indent=1))
     else:
-        _print_table(score_rows(report), "<>>>>>>>")
+        rows = score_rows(report)
+        _print_table(rows, "<" + ">" * (len(rows[0]) - 1))
         click.echo()
         _print_table(target_rows(targets), "<<>><")
     for sentence in left_out(report):

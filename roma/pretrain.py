@@ -35,6 +35,7 @@ from roma.models.masked_autoencoder import MaskedAutoencoder, draw_masks, masked
 from roma.pretrain_config import PretrainConfig
 from roma.progress import Clock, StepReport
 from roma.schedule import steps_per_epoch
+from roma.step import load_optimiser
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +49,18 @@ _MASK, _TONE = 1, 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainResult:
-    """How a call of `pretrain` ended: steps done when it began and when it ended, and where the backbone lies."""
+    """How a call of `pretrain` ended."""
 
     first_step: int
+    """Steps done when it began."""
     last_step: int
+    """Steps done when it ended."""
     total_steps: int
+    """Steps of the whole run."""
+    until_step: int
+    """Steps at which this call meant to end."""
     backbone: Path
+    """Where the encoder lies."""
 
 
 def pretrain(
@@ -263,7 +270,13 @@ def _pretrain(
             logger.warning("%d unreadable pictures were replaced: %s", len(bad), ", ".join(sorted(bad)))
     finally:
         domains.close()
-    return PretrainResult(first_step=done, last_step=max(done, stop), total_steps=total, backbone=run / BACKBONE_NAME)
+    return PretrainResult(
+        first_step=done,
+        last_step=max(done, stop),
+        total_steps=total,
+        until_step=stop,
+        backbone=run / BACKBONE_NAME,
+    )
 
 
 def _loop(
@@ -294,7 +307,7 @@ def _loop(
             losses = dict(zip(result, means, strict=True))
             if log is not None:
                 log.write({"step": done, **losses, "lr": config.peak_lr * factor})
-            report = clock.report(done, total, losses, images_per_step=config.images_per_step)
+            report = clock.report(done, stop, losses, images_per_step=config.images_per_step)
             if log is not None:
                 log.write_speed(done, report.speed())
             if on_report is not None:
@@ -330,7 +343,7 @@ def _check_same_run(config: PretrainConfig, domains: Domains, run: Path) -> None
         except ConfigError as error:
             raise ConfigError(f"{error}; this is no run of this roma pretrain, so use another --out") from error
         changed = differences(before, config)
-        if changed:
+        if changed and checkpoint.saved(run):  # without a checkpoint it begins anew in any case
             raise ConfigError(
                 f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out"
             )
@@ -351,7 +364,7 @@ def _resume(trainer: Pretrainer, run: Path) -> int:
         return 0
     try:
         trainer.network.load_state_dict(newest.networks["autoencoder"])
-        trainer.optimiser.load_state_dict(newest.optimisers["adamw"])
+        load_optimiser(trainer.optimiser, newest.optimisers["adamw"])
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(

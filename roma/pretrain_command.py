@@ -11,7 +11,7 @@ from roma.distributed import check_batch, joined, rank_of_environment, use_threa
 from roma.memory import keep_freed_memory
 from roma.pretrain import pretrain
 from roma.pretrain_config import PRESETS, resolve
-from roma.progress import ProgressLine
+from roma.progress import ProgressLine, steps_text
 
 
 @click.command("pretrain")
@@ -71,7 +71,5 @@ def pretrain_command(
         result = pretrain(config, out, world, max_steps=max_steps, on_report=line.report if world.is_leader else None)
         line.close()
         if world.is_leader:
-            state = "nothing to do" if result.first_step == result.last_step else f"from step {result.first_step}"
-            click.echo(
-                f"{out}: {result.last_step} of {result.total_steps} steps ({state}), {result.backbone}", err=True
-            )
+            done = steps_text(result.first_step, result.last_step, until=result.until_step, total=result.total_steps)
+            click.echo(f"{out}: {done}, {result.backbone}", err=True)

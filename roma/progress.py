@@ -22,17 +22,17 @@ class StepReport:
 
     Attributes:
         step: Steps done.
-        total_steps: Steps of the whole run.
+        until_step: Steps at which this call means to end.
         losses: Mean over ranks of this step's terms.
         images_per_s: Pictures per second over all ranks since the last report: frames of one domain in training, pictures of both
             in pretraining.
         wait_share: Share of that time spent waiting for data on this rank.
         memory_mib: Most memory of this process so far: of the GPU by tensors, or without one all that is resident.
-        eta_s: Seconds to the end at this speed.
+        eta_s: Seconds to that end at this speed.
     """
 
     step: int
-    total_steps: int
+    until_step: int
     losses: dict[str, float]
     images_per_s: float
     wait_share: float
@@ -61,18 +61,18 @@ class Clock:
         self._waited_s += time.monotonic() - begun
         self._steps += 1
 
-    def report(self, done: int, total: int, losses: dict[str, float], *, images_per_step: int) -> StepReport:
+    def report(self, done: int, until: int, losses: dict[str, float], *, images_per_step: int) -> StepReport:
         """What happened since the last report."""
         now = time.monotonic()
         elapsed_s = max(now - self._begun, 1e-9)
         report = StepReport(
             step=done,
-            total_steps=total,
+            until_step=until,
             losses=losses,
             images_per_s=self._steps * images_per_step / elapsed_s,
             wait_share=self._waited_s / elapsed_s,
             memory_mib=peak_memory_mib(self._device),
-            eta_s=(total - done) * elapsed_s / max(self._steps, 1),
+            eta_s=(until - done) * elapsed_s / max(self._steps, 1),
         )
         self._begun, self._waited_s, self._steps = now, 0.0, 0
         return report
@@ -103,11 +103,11 @@ class ProgressLine:
         else:
             self._draw(report.step)
 
-    def step(self, done: int, total: int) -> None:
+    def step(self, done: int, until: int) -> None:
         """Count a step; terminals see it twice a second at most."""
         if self._is_terminal and time.monotonic() - self._drawn_s >= _REDRAW_S:
             if self._last is None:
-                self._draw_text(f"step {done}/{total}")
+                self._draw_text(f"step {done}/{until}")
             else:
                 self._draw(done)
 
@@ -141,9 +141,17 @@ def line_of(report: StepReport, *, step: int, eta_s: float) -> str:
     """A report in words; what a narrow terminal cuts off stands last."""
     losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items() if name not in _LOSSES_LEFT_OUT)
     return (
-        f"step {step}/{report.total_steps}  {clock_text(eta_s)} left  {report.images_per_s:.1f} images/s  "
+        f"step {step}/{report.until_step}  {clock_text(eta_s)} left  {report.images_per_s:.1f} images/s  "
         f"wait {report.wait_share:.0%}  {report.memory_mib / 1024:.1f} GiB  {losses}"
     )
+
+
+def steps_text(first: int, last: int, *, until: int, total: int) -> str:
+    """Say how far a call came, of the steps at which it meant to end: "100 of 100 steps (from step 0; the schedule has 1600)"."""
+    state = "nothing to do" if first == last else f"from step {first}"
+    if until < total:
+        state += f"; the schedule has {total}"
+    return f"{last} of {max(until, last)} steps ({state})"
 
 
 def clock_text(seconds: float) -> str:

@@ -44,7 +44,7 @@ from roma.models import VisionTransformer, pool_regions, window_indices
 from roma.models.vit import ViTStart
 from roma.networks import Networks, build_networks
 
-__all__ = ["Networks", "StepResult", "Trainer", "build_networks"]
+__all__ = ["Networks", "StepResult", "Trainer", "build_networks", "load_optimiser"]
 
 _CHUNK_WINDOWS = 32
 """Windows of single images whose activations are held at once on a CPU, some 300 MB of them; larger chunks are slower there."""
@@ -470,6 +470,28 @@ class Trainer:
                 if wanted and isinstance(module, nn.parallel.DistributedDataParallel):
                     stack.enter_context(module.no_sync())
             yield
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a checkpoint's optimiser as this device computes: its kernel, and moments that lie in memory as the weights do.
+
+    torch takes both from the checkpoint instead, and a fused kernel goes through weights and moments in the order of their memory:
+    of a run on a GPU, whose weights are channels-last, each weight on a CPU would get another one's moments.
+
+    Raises:
+        ValueError: The state is of other parameters.
+    """
+    here = optimiser.param_groups
+    how = ("fused", "foreach", "capturable", "differentiable")
+    groups = [
+        saved | {name: group[name] for name in how if name in group}
+        for saved, group in zip(state["param_groups"], here, strict=True)
+    ]
+    optimiser.load_state_dict(state | {"param_groups": groups})
+    for parameter, moments in optimiser.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
 
 
 class _Eye:

@@ -30,7 +30,7 @@ from roma.distributed import TIMEOUT_S, check_batch, joined, rank_of_environment
 from roma.errors import RomaError
 from roma.memory import keep_freed_memory
 from roma.models.weights import check_named
-from roma.progress import ProgressLine
+from roma.progress import ProgressLine, steps_text
 from roma.step import build_networks
 from roma.stopping import Stop, parse_duration
 from roma.trainer import LOADER, LOGS, UNREADABLE_NAME, Listeners, RunResult, train
@@ -123,7 +123,7 @@ def train_command(
         world = stack.enter_context(joined(device, timeout_s=timeout_s))
         result = train(config, out, world, max_steps=max_steps, stop=stop, listeners=listeners)
         line.close()
-        logger.info("%d of %d steps done%s", result.last_step, result.total_steps, _why(result, stop))
+        logger.info("%d of %d steps done%s", result.last_step, result.until_step, _why(result, stop))
     if rank == 0:
         _tell(out, result, stop)
     if result.stop_signal is not None:
@@ -133,8 +133,8 @@ def train_command(
 
 def _tell(out: Path, result: RunResult, stop: Stop) -> None:
     """How it ended, on stderr."""
-    state = "nothing to do" if result.first_step == result.last_step else f"from step {result.first_step}"
-    click.echo(f"{out}: {result.last_step} of {result.total_steps} steps ({state}), {result.snapshot}", err=True)
+    done = steps_text(result.first_step, result.last_step, until=result.until_step, total=result.total_steps)
+    click.echo(f"{out}: {done}, {result.snapshot}", err=True)
     if result.best is not None:
         click.echo(f"best: step {result.best.step}, {result.best.by} {result.best.value:.5g}", err=True)
     if result.num_unreadable:

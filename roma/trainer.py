@@ -28,7 +28,7 @@ from roma.errors import CheckpointError, ConfigError
 from roma.metrics import MetricsLog, check_wandb, grid_of, save_picture
 from roma.progress import Clock, StepReport
 from roma.schedule import Schedule
-from roma.step import StepResult, Trainer, build_networks
+from roma.step import StepResult, Trainer, build_networks, load_optimiser
 from roma.stopping import Stop
 from roma.validate import HeldOut, check_best_by
 
@@ -55,7 +55,7 @@ class Listeners:
     on_report: Callable[[StepReport], None] | None = None
     """Log steps."""
     on_step: Callable[[int, int], None] | None = None
-    """Every step: steps done, steps of the whole run."""
+    """Every step: steps done, steps at which this call means to end."""
     on_profile: Callable[[str], None] | None = None
     """A table of the operators that took most time; asking for it turns the profiler on."""
 
@@ -68,6 +68,7 @@ class RunResult:
         first_step: Steps done when it began.
         last_step: Steps done when it ended.
         total_steps: Steps of the whole run.
+        until_step: Steps at which this call meant to end: `max_steps` or all of them.
         snapshot: Where the snapshot lies.
         is_stopped: Whether some rank's signal or time limit ended it.
         stop_signal: The first signal that any rank got, the same on all; None without one.
@@ -78,6 +79,7 @@ class RunResult:
     first_step: int
     last_step: int
     total_steps: int
+    until_step: int
     snapshot: Path
     is_stopped: bool = False
     stop_signal: signal.Signals | None = None
@@ -134,6 +136,8 @@ class _Run:
     trainer: Trainer
     domains: Domains
     plan: Schedule
+    until: int
+    """Steps at which this call means to end."""
     folder: Path
     data: dict[str, dict[str, Any]]
     stop: Stop
@@ -166,14 +170,15 @@ def _train(
         done = 0 if newest is None else newest.step
         _check_agreement(world, done, facts)  # and nobody may write before everybody has read
         logger.info(
-            "rank %d of %d on %s, host %s, process %d, torch %s: %d of %d steps done",
-            world.rank, world.world_size, world.device, platform.node(), os.getpid(), torch.__version__, done,
+            "rank %d of %d on %s, host %s, process %d, torch %s: %d of %d steps done, the schedule has %d",
+            world.rank, world.world_size, world.device, platform.node(), os.getpid(), torch.__version__, done, until,
             plan.total_steps,
         )  # fmt: skip
         going = _Run(
             trainer=trainer,
             domains=domains,
             plan=plan,
+            until=until,
             folder=run,
             data=facts,
             stop=stop,
@@ -187,7 +192,7 @@ def _train(
             last, is_stopped = done, False
         else:
             with _opened(going, newest):
-                last, is_stopped = _loop(going, first=done, until=until)
+                last, is_stopped = _loop(going, first=done)
         heard = world.texts("" if stop.signal is None else str(int(stop.signal)))
         signals = [signal.Signals(int(number)) for number in heard if number]
         unreadable = _gather_unreadable(going)
@@ -197,6 +202,7 @@ def _train(
         first_step=done,
         last_step=last,
         total_steps=plan.total_steps,
+        until_step=until,
         snapshot=run / checkpoint.SNAPSHOT_NAME,
         is_stopped=is_stopped,
         stop_signal=signals[0] if signals and is_stopped else None,
@@ -205,10 +211,10 @@ def _train(
     )
 
 
-def _loop(run: _Run, *, first: int, until: int) -> tuple[int, bool]:
+def _loop(run: _Run, *, first: int) -> tuple[int, bool]:
     """Take steps; returns how many are done, and whether a signal or a time limit ended it."""
     config, trainer, output = run.config, run.trainer, run.config.output
-    world, total = trainer.world, run.plan.total_steps
+    world, total, until = trainer.world, run.plan.total_steps, run.until
     monitor = Monitor(run.folder / LOADER)
     whole_from = run.plan.constant_steps if config.schedule.decay_crop == "none" else None
     batches = data.train_batches(run.domains, config, world, start_step=first, whole_from=whole_from, monitor=monitor)
@@ -228,7 +234,7 @@ def _loop(run: _Run, *, first: int, until: int) -> tuple[int, bool]:
             )
             profiled()
             if run.told.on_step is not None:
-                run.told.on_step(done, total)
+                run.told.on_step(done, until)
             numbers: dict[str, float] = {}
             if is_log_step or done == until:
                 losses = _mean_losses(result, batch, run)
@@ -299,7 +305,7 @@ def _check_same_run(config: TrainConfig, run: Path) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: damaged ({error}); use another --out") from error
     changed = [change for change in differences(before, config) if not _may_change(change.partition(" ")[0])]
-    if changed:
+    if changed and checkpoint.saved(run):  # without a checkpoint it begins anew in any case
         raise ConfigError(f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out")
 
 
@@ -324,7 +330,7 @@ def _resume(trainer: Trainer, run: Path, facts: Mapping[str, Mapping[str, Any]])
         for name, network in trainer.networks.trained().items():
             network.load_state_dict(newest.networks[name])
         for name, optimiser in _optimisers(trainer).items():
-            optimiser.load_state_dict(newest.optimisers[name])
+            load_optimiser(optimiser, newest.optimisers[name])
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
@@ -370,7 +376,7 @@ def _mean_losses(result: StepResult, batch: TrainBatch, run: _Run) -> dict[str, 
 
 def _report(run: _Run, done: int, losses: dict[str, float]) -> None:
     images = run.config.batch_size * run.config.window_frames
-    report = run.clock.report(done, run.plan.total_steps, losses, images_per_step=images)
+    report = run.clock.report(done, run.until, losses, images_per_step=images)
     if run.log is not None:
         run.log.write_speed(done, report.speed())
     if run.told.on_report is not None:

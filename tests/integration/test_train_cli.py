@@ -298,7 +298,7 @@ def test_a_terminal_gets_one_line_that_fits_and_is_rewritten():
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     losses = {"colourise": 0.25, "edges": 0.5, "generator_total": 0.75, "detail_discriminator": 0.125}
     report = StepReport(
-        step=50, total_steps=1600, losses=losses, images_per_s=12.34, wait_share=0.031, memory_mib=1536.0, eta_s=3723.4
+        step=50, until_step=1600, losses=losses, images_per_s=12.34, wait_share=0.031, memory_mib=1536.0, eta_s=3723.4
     )
     with os.fdopen(theirs, "w") as stream:
         line = ProgressLine(stream)
@@ -320,13 +320,44 @@ def test_without_a_terminal_each_log_step_is_a_line_and_quiet_leaves_only_the_en
     ended = invoked(words(shards, tmp_path / "run", "--max-steps", "2"))
     assert ended.exit_code == 0, ended.output
     lines = ended.stderr.splitlines()
-    pattern = rf"step 1/{TOTAL}  \d:\d\d:\d\d left  \d+\.\d images/s  wait \d+%  \d\.\d GiB  colourise \d\.\d\d\d"
+    pattern = r"step 1/2  \d:\d\d:\d\d left  \d+\.\d images/s  wait \d+%  \d\.\d GiB  colourise \d\.\d\d\d"
     assert re.fullmatch(pattern, lines[0])
-    end = f"{tmp_path}/run: 2 of {TOTAL} steps (from step 0), {tmp_path}/run/snapshot.pt"
+    end = f"{tmp_path}/run: 2 of 2 steps (from step 0; the schedule has {TOTAL}), {tmp_path}/run/snapshot.pt"
     assert lines[2:] == [end]
+    assert re.match(r"step 2/2  0:00:00 left", lines[1])
+    assert "2 of 2 steps done" in (tmp_path / "run" / "logs" / "rank-000.log").read_text()
     assert ended.stdout == ""
     quiet = invoked(words(shards, tmp_path / "run", "--max-steps", "3", "--quiet"))
-    assert quiet.stderr == end.replace("2 of", "3 of").replace("step 0", "step 2") + "\n"
+    assert quiet.stderr == end.replace("2 of 2", "3 of 3").replace("step 0", "step 2") + "\n"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "vit.num_heads=7",
+        "loss.window=40",
+        "optim.generator_lr=Infinity",
+        "vit.layers=[5,3]",
+        "vit.weights=/no/such/file",
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_line_and_leaves_nothing(setting: str, shards: Path, tmp_path: Path):
+    told = finished(words(shards, tmp_path / "run", "--set", setting), code=1)
+    assert len(told.splitlines()) == 1
+    assert told.startswith(f"Error: {setting.partition('=')[0]}") or "vit.width must be" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_no_checkpoint_yet_takes_corrected_settings(shards: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    wild = words(shards, run, "--set", "optim.generator_lr=1e30")
+    told = finished(wild, code=1)
+    assert "no checkpoint holds this step; lower the learning rates" in told
+    assert (run / "config.json").exists()
+    assert "3 of 3 steps (from step 0" in finished(words(shards, run, "--max-steps", "3"))
+    assert [line["step"] for line in read_metrics(run)] == [1, 2, 3]
+    refused = finished(wild, code=1)
+    assert "begun with other settings: optim.generator_lr 0.001 -> 1e+30" in refused
 
 
 def test_dry_run_says_what_a_run_would_be_and_writes_nothing(shards: Path, tmp_path: Path):

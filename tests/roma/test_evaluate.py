@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from fractions import Fraction
@@ -16,6 +17,7 @@ from roma.errors import EvaluationError
 from roma.evaluate import REPORT_NAME, evaluate_shards, evaluate_video, read_report
 from roma.infer import Translator, open_translator
 from roma.models import Generator
+from roma.report import MEASURES
 from roma.video_out import open_video
 
 SIDE = 16
@@ -243,3 +245,27 @@ def test_the_command_prints_all_methods_and_targets(snapshot_file: Path, domains
     assert "reinhard and mean_day were left out: they need day frames (--visible)." in short.stderr
     assert "The warping error was left out: it needs flows (--flow)." in short.stderr
     assert "mean_day" not in short.stdout
+
+
+def test_the_table_has_a_column_for_every_measure_however_many(
+    snapshot_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    more = (*MEASURES, *(dataclasses.replace(MEASURES[0], heading=f"again {number}") for number in range(2)))
+    monkeypatch.setattr("roma.report.MEASURES", more)
+    source = write_video(tmp_path / "in.mp4", 2, steps(0))
+    words = [
+        "evaluate",
+        str(snapshot_file),
+        "--video",
+        str(source),
+        "--truth",
+        str(source),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    heading, translated, *_ = (
+        CliRunner().invoke(cli, [*words, "--device", "cpu"], catch_exceptions=False).stdout.splitlines()
+    )
+    assert heading.endswith("warping  again 0  again 1")
+    assert len(heading) == len(translated)
+    assert translated.split()[1] == translated.split()[-1]

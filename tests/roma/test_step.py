@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from roma.distributed import World
 from roma.errors import ConfigError, TrainingError, WeightsError
 from roma.losses import structure_loss, temporal_loss
 from roma.models import pool_regions, window_indices
-from roma.step import Trainer, build_networks
+from roma.step import Trainer, build_networks, load_optimiser
 
 CPU = torch.device("cpu")
 ALONE = World(rank=0, world_size=1, device=CPU)
@@ -154,6 +155,48 @@ def test_networks_larger_than_memory_are_one_line(config: TrainConfig):
     huge = dataclasses.replace(config, generator=dataclasses.replace(config.generator, width=2**31))
     with pytest.raises(ConfigError, match=r"the networks cannot be built \(.*\); lower generator\.width"):
         build_networks(huge, CPU)
+
+
+def trainer_as_on_a_gpu(config: TrainConfig) -> Trainer:
+    """Channels-last weights and a fused Adam, of which torch has a kernel for the CPU too."""
+    trainer = Trainer(config, build_networks(config, CPU), ALONE)
+    trainer.networks.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = trainer.networks.generator.parameters()
+    trainer.generator_optimiser = torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999), fused=True)
+    return trainer
+
+
+@pytest.mark.parametrize("from_gpu", [True, False])
+def test_a_checkpoint_goes_on_with_the_right_moments_on_another_kind_of_device(config: TrainConfig, from_gpu: bool):
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, ema_decay=0.0))
+
+    def plain(config: TrainConfig) -> Trainer:
+        return Trainer(config, build_networks(config, CPU), ALONE)
+
+    make_first, make_second = (trainer_as_on_a_gpu, plain) if from_gpu else (plain, trainer_as_on_a_gpu)
+    first = make_first(config)
+    for step in range(2):
+        first.step(batch_of(config, step=step, seed=step), lr_factor=1.0)
+    file = io.BytesIO()
+    torch.save((first.networks.generator.state_dict(), first.generator_optimiser.state_dict()), file)
+    file.seek(0)
+    weights, state = torch.load(file, weights_only=True)
+    second = make_second(config)
+    second.networks.generator.load_state_dict(weights)
+    load_optimiser(second.generator_optimiser, state)
+    assert second.generator_optimiser.param_groups[0]["fused"] == (None if from_gpu else True)
+    for parameter, moments in second.generator_optimiser.state.items():
+        assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
+    before = [value.detach().clone() for value in first.networks.generator.parameters()]
+    draw = torch.Generator().manual_seed(5)
+    gradients = [torch.randn(value.shape, generator=draw) * 1e-3 for value in before]
+    for trainer in (first, second):
+        for parameter, gradient in zip(trainer.networks.generator.parameters(), gradients, strict=True):
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        trainer.generator_optimiser.step()
+    pairs = zip(before, first.networks.generator.parameters(), second.networks.generator.parameters(), strict=True)
+    for old, one, other in pairs:
+        assert (one - other).norm() <= 1e-4 * (one - old).norm()
 
 
 def test_each_critic_has_its_terms_after_the_warm_up(config: TrainConfig):
