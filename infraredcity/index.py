@@ -305,7 +305,8 @@ def concatenate(indexes: Sequence[SampleIndex], *, same_names: bool = False) -> 
         for clip_id, step in zip(index.clips, index.frame_steps, strict=True):
             if clips.setdefault(clip_id, step) != step:
                 raise ManifestError(f"clip {clip_id} was extracted with --every {clips[clip_id]} and {step}; keep one")
-        clip_numbers = np.array([list(clips).index(clip_id) for clip_id in index.clips], np.int32)
+        numbers = {clip_id: number for number, clip_id in enumerate(clips)}
+        clip_numbers = np.array([numbers[clip_id] for clip_id in index.clips], np.int32)
         first_shard = len(shards)
         for info in index.shards:
             if info.name in names and not same_names:

@@ -1078,25 +1078,23 @@ def _old_gaps(folder: Path) -> list[dict[str, Any]] | None:
 def _gaps(part: _Part, lost: dict[str, set[int]]) -> list[dict[str, Any]]:
     """gaps.json with the frames that are not there and that it does not name yet; those that extraction had are added to `lost`."""
     gaps: list[dict[str, Any]] = []
-    left_out = _left_out(part.path)
+    left_out, old_gaps = _left_out(part.path), _old_gaps(part.path) or []
     for number, clip_id in enumerate(part.index.clips):
         facts = part.clips[clip_id]
         step = facts.frame_step
         asked = range(facts.clip_frames)[facts.extraction.get("start_frame", 0) : facts.extraction.get("stop_frame")]
-        there = {*part.index.frame_index[part.index.clip == number].tolist()}
-        for gap in _old_gaps(part.path) or []:
+        missing = {*asked[::step]} - {*part.index.frame_index[part.index.clip == number].tolist()}
+        for gap in old_gaps:
             frames = range(gap["first_frame"], gap["last_frame"] + 1, step)
             is_true = (
                 (gap["clip"], gap["num_frames"]) == (clip_id, len(frames))
                 and frames.stop <= facts.clip_frames
-                and {*frames} <= {*asked[::step]} - there
+                and missing.issuperset(frames)
             )
             if is_true:
                 gaps.append(gap)
-                there |= {*frames}
-        for frame in asked[::step]:
-            if frame in there:
-                continue
+                missing.difference_update(frames)
+        for frame in sorted(missing):
             is_lost = frame not in left_out
             if is_lost:
                 lost.setdefault(clip_id, set()).add(frame)

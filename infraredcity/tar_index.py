@@ -191,10 +191,15 @@ def picture_suffix(suffixes: Sequence[str], *, where: str) -> str | None:
 
 def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames: Sequence[_Frames]) -> TarIndex:
     lengths = [len(one.rows) for one in frames]
-    clips = list(dict.fromkeys(one.clip for one in frames))
-    clip = np.repeat([clips.index(one.clip) for one in frames], lengths).astype(np.int32)
+    called: dict[str | int, str] = {}
+    for one in frames:
+        called.setdefault(one.clip, one.called)
+    numbers = {name: number for number, name in enumerate(called)}
+    clip = np.repeat([numbers[one.clip] for one in frames], lengths).astype(np.int32)
     frame_index = np.concatenate([one.frame_index for one in frames])
-    steps = [most_frequent(np.diff(frame_index[clip == number])) for number in range(len(clips))]
+    by_clip = np.argsort(clip, kind="stable")
+    bounds = np.searchsorted(clip[by_clip], np.arange(len(called) + 1)).tolist()
+    steps = [most_frequent(np.diff(frame_index[by_clip[start:stop]])) for start, stop in itertools.pairwise(bounds)]
     breaks = np.concatenate([one.breaks for one in frames])
     follows = (np.diff(clip) == 0) & (np.diff(frame_index) == np.array(steps)[clip][1:]) & ~breaks[1:]
 
@@ -203,7 +208,7 @@ def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames
 
     suffixes = np.bincount(column("picture"), minlength=len(PICTURE_SUFFIXES))
     return TarIndex(
-        clips=clip_ids([next(one.called for one in frames if one.clip == name) for name in clips]),
+        clips=clip_ids(called.values()),
         frame_steps=tuple(steps),
         shards=tuple(
             ShardInfo(name=tar.name, num_samples=length, size_bytes=_size_bytes(tar), sha256="")
@@ -254,7 +259,7 @@ def most_frequent(differences: np.ndarray) -> int:
 
 def clip_ids(called: Iterable[str]) -> tuple[str, ...]:
     """Valid and different clip ids that look like the given texts."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     times: Counter[str] = Counter()
     for text in called:
         stem = re.sub("[^a-z0-9_-]", "_", text.lower()).strip("_-")[:50] or "clip"
@@ -264,7 +269,7 @@ def clip_ids(called: Iterable[str]) -> tuple[str, ...]:
             if clip_id not in found:
                 break
         assert is_clip_id(clip_id)
-        found.append(clip_id)
+        found[clip_id] = None
     return tuple(found)
 
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from processes import PATIENCE_S
 from synthetic import Shelf, clip_of, write_clip
+from synthetic import sample_index as made_up
 
 from infraredcity import index as sample_index
 from infraredcity import lite, manifest
@@ -23,7 +25,7 @@ from infraredcity.executors.local import extract_clip
 from infraredcity.index import REPEAT, SUSPECT
 from infraredcity.lite import Cell, Recipe
 from infraredcity.plan import ExtractConfig
-from infraredcity.repair import RepairReport, repair
+from infraredcity.repair import RepairReport, _gaps, _Part, repair
 from infraredcity.shard_writer import open_shard
 from infraredcity.storage import lock_folder
 from infraredcity.verify import verify
@@ -748,3 +750,29 @@ def test_a_marker_or_manifest_that_names_another_place_is_not_believed(clip: Pat
     assert {*files(clip)} == names
     assert open_part(clip).index.keys() == [f"city_clear_{frame:08d}" for frame in range(50)]
     assert {info.name for info in open_part(clip).index.shards} == {path.name for path in clip.glob("*.tar")}
+
+
+def seconds_for_gaps(folder: Path, num_gaps: int) -> float:
+    """Seconds of this process to see that so many named gaps of a long clip are those that are there."""
+    num_frames, (facts,) = 50_000, manifest.read_clips(folder).values()
+    lost = [number * (num_frames // num_gaps) for number in range(num_gaps)]
+    named = [
+        {"clip": "city_clear", "first_frame": frame, "last_frame": frame, "num_frames": 1, "reason": "no picture"}
+        for frame in lost
+    ]
+    (folder / "gaps.json").write_text(json.dumps(named))
+    part = _Part(
+        path=folder,
+        name=".",
+        index=made_up(num_frames, missing=lost),
+        clips={"city_clear": replace(facts, clip_frames=num_frames)},
+        split="all",
+    )
+    began = time.process_time()
+    assert _gaps(part, {}) == named
+    return time.process_time() - began
+
+
+def test_the_time_for_gaps_does_not_grow_with_frames_times_gaps(clip: Path) -> None:
+    few = min(seconds_for_gaps(clip, 10) for _ in range(3))
+    assert seconds_for_gaps(clip, 500) < 5 * few  # 50 times as long where each gap looks at all frames

@@ -6,6 +6,7 @@ import lzma
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import barcode, picture
 
+from infraredcity import tar_index as module
 from infraredcity.catalog import is_clip_id
 from infraredcity.errors import ShardError
 from infraredcity.images import decode, encode
@@ -239,6 +241,26 @@ def archive(path: Path, names: list[str], form: int = tarfile.PAX_FORMAT) -> Pat
             info.size = len(name.encode())
             tar.addfile(info, io.BytesIO(name.encode()))
     return path
+
+
+def seconds_to_join(num_tars: int) -> float:
+    """Seconds of this process for the index of so many tars, each of which is a clip of its own, once they were walked."""
+    columns = {name: np.array([0, 5120]) for name in ("start", "offset", "size", "span", "picture")}
+    contents = module._Contents(
+        own_keys=np.array([b"first", b"second"]), num_without_picture=0, num_refused=0, first_refused="", **columns
+    )
+    data = bytes(10_240)
+    tars = [Elsewhere(f"{number:06d}.tar", data, "") for number in range(num_tars)]
+    frames = [module._frames(place, tar.name.removesuffix(".tar"), contents) for place, tar in enumerate(tars)]
+    began = time.process_time()
+    index = module._joined(tars, [contents] * num_tars, frames)
+    assert (len(index), len(index.clips), index.frame_steps[-1]) == (2 * num_tars, num_tars, 1)
+    return time.process_time() - began
+
+
+def test_the_time_for_many_tars_grows_as_their_number_does() -> None:
+    few = min(seconds_to_join(1000) for _ in range(3))
+    assert seconds_to_join(20_000) < 20 * 3 * few  # 400 times as long where each looks at all
 
 
 @settings(max_examples=60)
