@@ -17,7 +17,7 @@ from infraredcity import index as sample_index
 from infraredcity import manifest
 from infraredcity.errors import OutputError
 from infraredcity.manifest import is_inside
-from infraredcity.places import Place, sizes_in
+from infraredcity.places import Place, is_below, sizes_in
 from infraredcity.storage import TEMPORARY_PREFIX, write_atomic
 
 
@@ -97,6 +97,15 @@ class Making:
             if isinstance(self.out, Path):
                 _remove_empty(self.out / folder, below=self.out)
         return None
+
+
+def check_apart(out: Place, source: Place) -> None:
+    """OutputError where a set would be written into what it is made from, whose samples would be counted twice from then on."""
+    if is_below(out, source):
+        is_same = is_below(source, out)
+        raise OutputError(
+            f"{out}: {'is' if is_same else f'lies in {source},'} where the samples come from; use another --out"
+        )
 
 
 def _clear(folder: Place) -> None:

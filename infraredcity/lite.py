@@ -18,7 +18,7 @@ from infraredcity import index as sample_index
 from infraredcity import manifest, shards, similarity
 from infraredcity.catalog import check_clip_id, manifests_folder, read_toml
 from infraredcity.dataset import Part, rows_hash, write_manifest, write_part
-from infraredcity.derived import Making
+from infraredcity.derived import Making, check_apart
 from infraredcity.errors import CatalogError, OutputError, RecipeError
 from infraredcity.index import SampleIndex
 from infraredcity.manifest import ClipFacts
@@ -294,12 +294,13 @@ def build(
     Raises:
         RecipeError: Clips are missing or too short; the message lists every shortfall.
         ManifestError, ShardError: A clip's folder is incomplete or damaged.
-        OutputError: `out` holds another Lite set, or cannot be written.
+        OutputError: `out` holds another Lite set, lies in `source`, or cannot be written.
     """
     if scale != "auto" and not 0 < scale <= 1:
         raise ValueError(f"scale must be in (0, 1] or auto, got {scale}")
     if not recipe.cells:
         raise RecipeError(f"recipe {recipe.name} has no cells")
+    check_apart(out, source)
     indexes, facts = _read_clips(source, recipe)
     factor = find_scale(indexes, recipe) if scale == "auto" else scale
     scaled = recipe.scaled(factor) if factor != 1.0 else recipe

@@ -254,6 +254,18 @@ def is_far(location: Place) -> bool:
     return isinstance(location, FarPath)
 
 
+def is_below(path: Place, folder: Place) -> bool:
+    """Whether a place is a folder or lies anywhere in it, links on a disk followed."""
+    if isinstance(path, Path) and isinstance(folder, Path):
+        return path.resolve().is_relative_to(folder.resolve())
+    if isinstance(path, Path) or isinstance(folder, Path):
+        return False
+    with suppress(ValueError):
+        path.relative_to(folder)
+        return True
+    return False
+
+
 def size_of(path: Place) -> int | None:
     """The bytes of a file; None where there is none."""
     try:

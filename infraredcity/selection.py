@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from infraredcity import manifest, shards
 from infraredcity.dataset import Part, rows_hash, write_manifest
-from infraredcity.derived import Making
+from infraredcity.derived import Making, check_apart
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.manifest import COLUMN_KINDS, COLUMNS, Columns
 from infraredcity.places import Place
@@ -217,16 +218,18 @@ def write(
     Raises:
         ManifestError: Nothing was chosen.
         ShardError: A sample in the source is not what its index says.
-        OutputError: `out` holds another data set, is the source, or cannot be written.
+        OutputError: `out` holds another data set, is the source or lies in it, or cannot be written.
     """
     if samples_per_shard < 1:
         raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
     if not chosen:
         raise ManifestError("nothing was chosen, so there is nothing to write; ask for less")
     for each in chosen:
-        target = (out / each.part.name).resolve()
-        if target == each.part.path.resolve():
-            raise OutputError(f"{target}: is where the samples come from; use another --out")
+        root = each.part.path
+        for _ in PurePosixPath(each.part.name).parts:
+            root = root.parent
+        check_apart(out, root)
+        check_apart(out / each.part.name, each.part.path)
     making = Making(
         out=out,
         record_name=REPORT_NAME,

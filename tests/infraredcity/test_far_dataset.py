@@ -134,6 +134,8 @@ def test_a_selection_from_and_to_afar_is_that_of_the_disk(
     assert contents(store / "chosen") == expected
     with pytest.raises(OutputError, match=r"is where the samples come from; use another --out"):
         written(far, far)
+    with pytest.raises(OutputError, match=r"sub/set: lies in .*, where the samples come from; use another --out"):
+        written(far, far / "sub" / "set")
 
 
 def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, far: FarPath) -> None:

@@ -203,6 +203,9 @@ def test_other_sets_are_not_overwritten_unasked(lite_set: Path, tmp_path: Path) 
     assert [part.name for part in open_dataset(tmp_path / "out")] == ["city/infrared-test"]
     with pytest.raises(OutputError, match="is where the samples come from; use another --out"):
         write(choose(parts), lite_set, samples_per_shard=7, overwrite=True)
+    (tmp_path / "link").symlink_to(lite_set / "city")
+    with pytest.raises(OutputError, match=r"link: lies in .*, where the samples come from; use another --out"):
+        write(choose(parts), tmp_path / "link", samples_per_shard=7)
     with pytest.raises(ManifestError, match="nothing was chosen"):
         write([], tmp_path / "none", samples_per_shard=7)
 

@@ -64,6 +64,21 @@ def test_resharding_keeps_samples_and_hash(extracted: Path, infraredcity: RunCom
         (("shard", "{data}", "--out", "{tmp}/x", "--where", "clip=nobody"), 1, "Error: nothing was chosen"),
         (("shard", "{data}", "--out", "{data}"), 1, "Error: .*is where the samples come from"),
         (
+            ("reshard", "{data}/city_clear", "--out", "{data}/city_clear/sub", "--samples-per-shard", "7"),
+            1,
+            "Error: .*city_clear/sub: lies in .*city_clear, where the samples come from; use another --out",
+        ),
+        (
+            ("reshard", "{data}", "--out", "{data}/small", "--samples-per-shard", "7"),
+            1,
+            "Error: .*/small: lies in .*, where the samples come from; use another --out",
+        ),
+        (
+            ("make-lite", "--from", "{data}", "--out", "{data}/a/lite", "--scale", "auto"),
+            1,
+            "Error: .*/a/lite: lies in .*, where the samples come from; use another --out",
+        ),
+        (
             ("shard", "{data}", "--out", "{tmp}/x", "--selection", "a.csv", "--window", "2"),
             2,
             "--selection says what is",
