@@ -118,7 +118,7 @@ def translate_video(
     native: bool = False,
     on_frames: Callable[[int, int], None] | None = None,
 ) -> TranslateReport:
-    """Translate a video to an mp4 of the same size (rounded to even) and frame count, with its times counted from 0.
+    """Translate a video to an mp4 of the same size (rounded to even), rotation and frame count, with its times counted from 0.
 
     Args:
         translator: From `open_translator`.
@@ -142,7 +142,7 @@ def translate_video(
     width, height = max(2, info.width_px // 2 * 2), max(2, info.height_px // 2 * 2)
     side = translator.snapshot.size_px
     working = translator.working_size(info.width_px, info.height_px) if native else (side, side)
-    columns = 2 if side_by_side else 1
+    columns, rows = (1, 1) if not side_by_side else (2, 1) if _turns(info.rotation_deg) % 2 == 0 else (1, 2)
     written = 0
     batches = _read_levels(clip, video.FrameRange(start_frame=0, stop_frame=clip.num_frames), color="gray")
     first = next(batches, None)  # before anything is written
@@ -151,7 +151,12 @@ def translate_video(
     times, time_base = _mp4_times(clip)
     start = int(times[first.frame_indices[0]])
     with open_video(
-        out, width_px=width * columns, height_px=height, time_base=time_base, fps=info.nominal_fps or 25.0
+        out,
+        width_px=width * columns,
+        height_px=height * rows,
+        time_base=time_base,
+        fps=info.nominal_fps or 25.0,
+        rotation_deg=info.rotation_deg,
     ) as writer:
         for batch in chain([first], batches):
             for place in range(0, len(batch.data), BATCH_FRAMES):
@@ -161,7 +166,7 @@ def translate_video(
                     shown = resize(picture, width, height)
                     if side_by_side:
                         gray = resize(frames[number], width, height)
-                        shown = np.concatenate([np.repeat(gray, 3, axis=2), shown], axis=1)
+                        shown = _beside(np.repeat(gray, 3, axis=2), shown, rotation_deg=info.rotation_deg)
                     writer.add(shown, int(times[batch.frame_indices[place + number]]) - start)
                     written += 1
                 if on_frames is not None:
@@ -171,9 +176,24 @@ def translate_video(
         out=str(out),
         num_frames=written,
         width_px=width * columns,
-        height_px=height,
+        height_px=height * rows,
         num_missing=clip.num_frames - written,
     )
+
+
+def _turns(rotation_deg: int) -> int:
+    """By how many quarters players turn a picture counter-clockwise: 0 to 3."""
+    return round(rotation_deg / 90) % 4
+
+
+def _beside(
+    left: UInt8[np.ndarray, "H W 3"], right: UInt8[np.ndarray, "H W 3"], *, rotation_deg: int
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """Put two pictures together so that a player that turns the whole shows them beside each other."""
+    turns = _turns(rotation_deg)
+    pair = (left, right) if turns in (0, 1) else (right, left)
+    joined: np.ndarray = np.concatenate(pair, axis=1 if turns % 2 == 0 else 0)
+    return joined
 
 
 def rising_times(pts: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:

@@ -50,7 +50,15 @@ def longest_pause_s(time_base: Fraction) -> float:
 
 @contextmanager
 def open_video(
-    path: Path, *, width_px: int, height_px: int, time_base: Fraction, fps: float, crf: int = 18
+    path: Path,
+    *,
+    width_px: int,
+    height_px: int,
+    time_base: Fraction,
+    fps: float,
+    crf: int = 18,
+    rotation_deg: int = 0,
+    pixel_aspect: Fraction = Fraction(1),
 ) -> Iterator[VideoWriter]:
     """An mp4 that appears under `path` when the block ends well, and not at all when it does not.
 
@@ -61,6 +69,8 @@ def open_video(
         time_base: Seconds per unit of pts.
         fps: Nominal rate, for players; the times of frames are their pts.
         crf: x264's quality, lower is better.
+        rotation_deg: By how much players turn the pictures, counter-clockwise.
+        pixel_aspect: How much wider than high a pixel is shown.
 
     Raises:
         EvaluationError: The folder cannot be written, or the encoder is missing.
@@ -77,6 +87,9 @@ def open_video(
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1_000_000) or Fraction(25))
             stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
             stream.time_base = time_base
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
+            if rotation_deg:
+                stream.set_display_rotation(rotation_deg)
             stream.codec_context.time_base = time_base
             # Without B-frames no frame is shown before it is decoded, so no edit list shifts the times.
             stream.options = {"crf": str(crf), "preset": "veryfast", "bf": "0", "threads": "1"}

@@ -1,9 +1,11 @@
 import dataclasses
 import itertools
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import av  # noqa: TID251 - files as no writer of ours makes them
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,48 @@ def timed_video(path: Path, pts: list[int], *, pixel_format: str = "gray") -> Pa
                 packet.pts = packet.dts = time
                 container.mux(packet)
     return path
+
+
+def shown_by_ffmpeg(path: Path) -> np.ndarray:
+    """The first picture as a player shows it, u8 [H, W, 3]."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        height, width = (frame.height, frame.width) if frame.rotation % 180 == 0 else (frame.width, frame.height)
+    words = ["-v", "error", "-i", str(path), "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *words], capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.uint8).reshape(height, width, 3)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_rotation_is_kept_and_the_input_is_shown_to_the_left(translator: Translator, tmp_path: Path, rotation: int):
+    stored = np.full((32, 48, 3), 30, np.uint8)
+    stored[:8, :12] = 220  # one corner
+    source = tmp_path / "in.mp4"
+    sizes = {"width_px": 48, "height_px": 32, "time_base": Fraction(1, 25), "fps": 25.0, "crf": 1}
+    with open_video(source, **sizes, rotation_deg=rotation) as writer:  # type: ignore[arg-type]
+        writer.add(stored, 0)
+    assert abs(probe(source).rotation_deg) == abs(rotation)
+    translate_video(translator, source, tmp_path / "out.mp4")
+    after = probe(tmp_path / "out.mp4")
+    assert (after.rotation_deg, after.width_px, after.height_px) == (probe(source).rotation_deg, 48, 32)
+    before = shown_by_ffmpeg(source)
+    # Turning the stored picture by hand, counter-clockwise, gives what the player shows.
+    assert np.abs(before.astype(int) - np.rot90(stored, rotation // 90)).mean() < 3
+    assert shown_by_ffmpeg(tmp_path / "out.mp4").shape == before.shape
+    translate_video(translator, source, tmp_path / "both.mp4", side_by_side=True)
+    both = shown_by_ffmpeg(tmp_path / "both.mp4")
+    assert both.shape == (before.shape[0], 2 * before.shape[1], 3)
+    assert np.abs(both[:, : before.shape[1]].astype(int) - before).mean() < 4
+
+
+def test_the_writer_keeps_the_shape_of_pixels(tmp_path: Path):
+    wide = Fraction(16, 11)
+    with open_video(
+        tmp_path / "x.mp4", width_px=48, height_px=32, time_base=Fraction(1, 25), fps=25.0, pixel_aspect=wide
+    ) as writer:
+        writer.add(np.zeros((32, 48, 3), np.uint8), 0)
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == wide
 
 
 def test_equal_times_move_to_the_next_free_units():
