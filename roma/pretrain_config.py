@@ -37,6 +37,11 @@ class EncoderConfig:
             raise ConfigError(
                 f"vit.image_size must be a multiple of vit.patch_size {self.patch_size}, got {self.image_size}"
             )
+        if self.image_size == self.patch_size:
+            raise ConfigError(
+                f"vit.patch_size must be at most half of vit.image_size, since patches are painted from others, "
+                f"got {self.patch_size} of {self.image_size}"
+            )
         _check_width(self.width, self.num_heads, "vit")
 
 

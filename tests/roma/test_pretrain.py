@@ -346,6 +346,7 @@ def test_settings_that_cannot_be_used_say_so(setting: str, message: str):
         ("vit.num_heads=3", r"vit\.width must be a multiple of 4 and of vit\.num_heads 3, got 128"),
         ("decoder.num_heads=5", r"decoder\.width must be a multiple of 4 and of decoder\.num_heads 5, got 64"),
         ("decoder.width=66", r"decoder\.width must be a multiple of 4 and of decoder\.num_heads 4, got 66"),
+        ("vit.patch_size=128", r"vit\.patch_size must be at most half of vit\.image_size, .*, got 128 of 128"),
         ("vit.patch_size=7", r"vit\.image_size must be a multiple of vit\.patch_size 7, got 128"),
     ],
 )
