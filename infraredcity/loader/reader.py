@@ -247,19 +247,24 @@ class WindowReader:
             ) from error
 
     def _refuse_counts(self) -> None:
-        """ImageError where shards of ours hold counts of 16 bits, of which a batch of bytes would lose half."""
-        if self.index.image_format != "png" or isinstance(self.index, TarIndex):
+        """ImageError where pictures hold counts of 16 bits, of which a batch of bytes would lose half.
+
+        Of shards of ours the first picture of each clip tells, since a clip has one format; of others the first of all.
+        """
+        is_foreign = isinstance(self.index, TarIndex)
+        if (self._files.is_remote or self._on_bad == "replace") if is_foreign else self.index.image_format != "png":
             return
         _, first_rows = np.unique(self.index.clip, return_index=True)
-        for row in first_rows.tolist():
+        for row in [0] if is_foreign else first_rows.tolist():
             try:
                 is_deep = is_deep_png(self._files.image(row))
             except ShardError:
                 continue  # whoever reads it is told
             if is_deep:
+                remedy = "make pictures of 8 bits" if is_foreign else "extract again without --format png16"
                 raise ImageError(
-                    f"{self._named}: {self.index.key(row)} is a png of 16 bits, and a loader gives 8; extract again without "
-                    "--format png16, or read the pictures with infraredcity.images.decode_deep"
+                    f"{self._named}: {self.index.key(row)} is a png of 16 bits, and a loader gives 8; {remedy}, or read the "
+                    "pictures with infraredcity.images.decode_deep"
                 )
 
     def _begin(self, places: np.ndarray, windows: np.ndarray, *, in_threads: bool = True) -> "Reading":

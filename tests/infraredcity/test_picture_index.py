@@ -176,6 +176,14 @@ def test_a_folder_of_something_else_says_what_it_holds(
     assert "\n" not in str(caught.value)
 
 
+def test_pictures_of_16_bits_say_what_reads_them_when_they_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "counts.png").write_bytes(encode(np.full((8, 8, 1), 25_000, np.uint16), "png16"))
+    with pytest.raises(
+        ImageError, match=r"counts\.png is a png of 16 bits, .*; make pictures of 8 bits, .*decode_deep"
+    ):
+        WindowReader(tmp_path, window_frames=1)
+
+
 def test_folders_that_a_pattern_matches_are_folders(extracted: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         fill(tmp_path / "sets" / name, ["1.jpg", "2.jpg"])
