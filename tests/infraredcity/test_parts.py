@@ -253,7 +253,7 @@ def test_going_on_with_another_kind_of_device_is_refused(shelf: Shelf, tmp_path:
     standing = read_claim(tmp_path / clip.clip_id)
     assert standing is not None
     replace(standing, config=replace(standing.config, device="cuda")).write(tmp_path / clip.clip_id)
-    with pytest.raises(OutputError, match="was extracted with device cuda, not cpu; use the same, another --out"):
+    with pytest.raises(OutputError, match="was extracted with --device cuda, not cpu; use the same, another --out"):
         extract_clip(clip, replace(CONFIG, device="auto"), tmp_path, workers=0)
 
 
