@@ -13,12 +13,12 @@ Each of them may be a URL (https://, s3://, gs://, ...): such a clip is read whe
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from infraredcity import records
 from infraredcity.errors import CatalogError, RemoteError
 from infraredcity.places import FarPath, Place, place, sizes_in
 from infraredcity.remote import is_remote, shown
@@ -191,14 +191,14 @@ def published_counts() -> dict[str, Any]:
 def read_toml(path: Place) -> dict[str, Any]:
     """Parse a TOML file; CatalogError names the file, and the line where it is not TOML. RemoteError where it cannot be reached."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return records.read_toml(path)
     except FileNotFoundError as error:
         raise CatalogError(f"{path}: no such file") from error
     except RemoteError:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise CatalogError(f"{path}: not valid TOML: {error}") from error
 
 

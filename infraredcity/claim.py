@@ -17,6 +17,7 @@ from infraredcity.errors import CatalogError, OutputError
 from infraredcity.images import is_inverted
 from infraredcity.places import Place
 from infraredcity.plan import ExtractConfig, option_of
+from infraredcity.records import read_json
 from infraredcity.storage import write_atomic
 from infraredcity.tone import ToneMap
 from infraredcity.video import ClipVideo, DecoderName
@@ -151,7 +152,7 @@ def read(folder: Place) -> Claim | None:
     """
     path = folder / JOB_NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

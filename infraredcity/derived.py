@@ -18,6 +18,7 @@ from infraredcity import manifest
 from infraredcity.errors import OutputError
 from infraredcity.manifest import is_inside
 from infraredcity.places import Place, is_below, sizes_in
+from infraredcity.records import read_json
 from infraredcity.storage import TEMPORARY_PREFIX, write_atomic
 
 
@@ -69,7 +70,7 @@ class Making:
         stale = {*self.folders}
         if path.exists():
             try:
-                record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                record: dict[str, Any] = read_json(path)
                 report = None if record["report"] is None else dict(record["report"])
                 same = record["inputs_hash"] == self.inputs_hash
                 stale |= {str(folder) for folder in record["folders"] if folder == "." or is_inside(str(folder))}

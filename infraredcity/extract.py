@@ -33,6 +33,7 @@ from infraredcity.markers import SegmentHead, SegmentRows
 from infraredcity.merge import ExtractReport, Hang, difference, gaps_of, merge
 from infraredcity.places import FarPath, Place, size_of, sizes_in
 from infraredcity.plan import ExtractConfig, Segment, segment_of, segments
+from infraredcity.records import read_json
 from infraredcity.shard_writer import open_shard
 from infraredcity.storage import TEMPORARY_PREFIX, remove_temporaries, write_atomic
 from infraredcity.threads import num_cores
@@ -316,7 +317,7 @@ def read_hangs(folder: Place) -> tuple[Hang, ...]:
         if name.startswith(TEMPORARY_PREFIX):
             continue
         try:
-            hangs.append(Hang(**json.loads(path.read_text(encoding="utf-8"))))
+            hangs.append(Hang(**read_json(path)))
         except (OSError, ValueError, TypeError) as error:
             raise OutputError(f"{path}: damaged ({error}); delete it, then run the same command again") from error
     return tuple(hangs)

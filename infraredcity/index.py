@@ -7,8 +7,8 @@ only the index with its sizes and hashes says what belongs to the data set. It n
 import hashlib
 import io
 import json
+import os
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,7 +19,8 @@ import numpy as np
 from infraredcity.catalog import is_clip_id
 from infraredcity.errors import ManifestError
 from infraredcity.places import FarPath, Place
-from infraredcity.storage import NPZ_DAMAGE, open_atomic
+from infraredcity.records import opened, parse_json
+from infraredcity.storage import NPZ_DAMAGE, open_atomic, read_npz
 
 INDEX_NAME = "index.npz"
 FORMAT = "infraredcity-index-4"
@@ -37,6 +38,9 @@ _ENTRY_COLUMNS = {name: np.int64 for name in ("frame_index", "pts", "offset", "s
 }  # fmt: skip
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
 _KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
+MAX_MEMBER_BYTES = 256 * 1024 * 1024
+"""No still is larger; a header that claims more is damaged or hostile. Also the most that one sample may hold."""
+MAX_FRAME_STEP = 1 << 31
 SUSPECT, REPEAT, FROZEN = 1, 2, 4
 """Bits of `mark`: follows damage; the same picture as the sample before; hardly another one than the sample before."""
 
@@ -359,8 +363,8 @@ def load_with_hash(folder: Place) -> tuple[SampleIndex, str]:
     try:
         if isinstance(path, FarPath):
             return loads(path.read_bytes(), name=str(path))
-        with path.open("rb") as file:
-            return _read(file, path.stat().st_size, str(path))
+        with opened(path) as file:
+            return _read(file, os.fstat(file.fileno()).st_size, str(path))
     except FileNotFoundError as error:
         raise ManifestError(
             f"{path}: no index; finish extraction or make-lite there, or name a folder that has one"
@@ -385,53 +389,56 @@ def loads(data: bytes, *, name: str) -> tuple[SampleIndex, str]:
 def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> tuple[SampleIndex, str]:
     """The index in a file, and its stored hash."""
     try:
-        _check_archive(file, size_bytes)
-        with np.load(file, allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            if header["format"] != FORMAT:
-                raise ManifestError(
-                    f"{name}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
-                )
-            columns = {name: arrays[name] for name in _ARRAYS}
-            _check_columns(columns, header)
-            index = SampleIndex(
-                clips=tuple(header["clips"]),
-                frame_steps=tuple(header["frame_steps"]),
-                image_format=header["image_format"],
-                shards=tuple(
-                    ShardInfo(name=name, num_samples=count, size_bytes=size, sha256=sha256)
-                    for name, count, size, sha256 in header["shards"]
-                ),
-                **columns,
+        arrays = read_npz(file, size_bytes)
+        header = parse_json(arrays["header"].tobytes())
+        if header["format"] != FORMAT:
+            raise ManifestError(
+                f"{name}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
             )
-            return index, str(header["rows_hash"])
+        columns = {name: arrays[name] for name in _ARRAYS}
+        _check_header(header)
+        _check_columns(columns, header)
+        index = SampleIndex(
+            clips=tuple(header["clips"]),
+            frame_steps=tuple(header["frame_steps"]),
+            image_format=header["image_format"],
+            shards=tuple(
+                ShardInfo(name=name, num_samples=count, size_bytes=size, sha256=sha256)
+                for name, count, size, sha256 in header["shards"]
+            ),
+            **columns,
+        )
+        return index, str(header["rows_hash"])
     except NPZ_DAMAGE as error:
         raise ManifestError(f"{name}: damaged or not an index ({error}); build it again") from error
 
 
-def _check_archive(file: io.BufferedReader | io.BytesIO, size_bytes: int) -> None:
-    """ValueError for an npz that unpacks to more than it is: ours are stored, so a compressed one is a stranger's."""
-    with zipfile.ZipFile(file) as archive:
-        claimed = sum(entry.file_size for entry in archive.infolist())
-    if claimed > size_bytes:
-        raise ValueError(f"unpacks to {claimed} bytes, more than the file has")
-    file.seek(0)
+def _check_header(header: dict[str, Any]) -> None:
+    """ValueError for names that would lead out of the folder, and for numbers that no index of ours has."""
+    for clip_id in header["clips"]:
+        if not is_clip_id(clip_id):
+            raise ValueError(f"clip id {clip_id!r}")
+    for step in header["frame_steps"]:
+        if type(step) is not int or not 0 < step <= MAX_FRAME_STEP:
+            raise ValueError(f"frame step {step!r:.80}")
+    for name, count, size_bytes, sha256 in header["shards"]:
+        if not is_shard_name(name):
+            raise ValueError(f"shard name {name!r}")
+        if any(type(number) is not int or not 0 <= number < 1 << 62 for number in (count, size_bytes)):
+            raise ValueError(f"{count!r:.80} samples and {size_bytes!r:.80} bytes of shard {name}")
+        if not isinstance(sha256, str):
+            raise ValueError(f"sha256 of shard {name}")
+    if re.fullmatch("[a-z0-9]{1,8}", header["image_format"]) is None:
+        raise ValueError(f"image format {header['image_format']!r}")
 
 
 def _check_columns(columns: dict[str, np.ndarray], header: dict[str, Any]) -> None:
-    """ValueError for columns that no index of ours has, and for names that would lead out of the folder."""
+    """ValueError for columns that no index of ours has, and for samples that do not lie in their shards."""
     for name, column in columns.items():
         expected = (_KINDS[name], (32,) if name == "sha256" else ())
         if (column.dtype.kind, column.shape[1:]) != expected:
             raise ValueError(f"column {name} is {column.dtype} {list(column.shape)}")
-    for clip_id in header["clips"]:
-        if not is_clip_id(clip_id):
-            raise ValueError(f"clip id {clip_id!r}")
-    shard_names = [row[0] for row in header["shards"]]
-    for shard_name in shard_names:
-        if not is_shard_name(shard_name):
-            raise ValueError(f"shard name {shard_name!r}")
-    for numbering, of in (("clip", header["clips"]), ("shard", shard_names)):
+    for numbering, of in (("clip", header["clips"]), ("shard", header["shards"])):
         numbers = columns[numbering]
         if len(numbers) and not (int(numbers.min()) >= 0 and int(numbers.max()) < len(of)):
             raise ValueError(f"column {numbering} numbers what is not there")
@@ -440,8 +447,16 @@ def _check_columns(columns: dict[str, np.ndarray], header: dict[str, Any]) -> No
             raise ValueError(f"column {positive} has a negative number")
     if len(columns["mark"]) and int(columns["mark"].max()) > SUSPECT + REPEAT + FROZEN:
         raise ValueError(f"mark {int(columns['mark'].max())}")
-    if re.fullmatch("[a-z0-9]{1,8}", header["image_format"]) is None:
-        raise ValueError(f"image format {header['image_format']!r}")
+    sizes = columns["size"].astype(np.int64)
+    if len(sizes) and int(sizes.max()) > MAX_MEMBER_BYTES:
+        raise ValueError(f"a picture of {int(sizes.max())} bytes")
+    shard_bytes = np.array([size_bytes for _, _, size_bytes, _ in header["shards"]], np.int64)[columns["shard"]]
+    outside = np.flatnonzero((columns["offset"] > shard_bytes - sizes) | (columns["span"] > shard_bytes))
+    if len(outside):
+        row = int(outside[0])
+        raise ValueError(f"the sample of row {row} lies outside of the {int(shard_bytes[row])} bytes of its shard")
+    if len(columns["frame_index"]) and int(columns["frame_index"].max()) >= 10**18:
+        raise ValueError(f"frame index {int(columns['frame_index'].max())}")
 
 
 def run_ids(

@@ -16,6 +16,7 @@ import numpy as np
 from infraredcity.errors import ManifestError, MissingExtraError
 from infraredcity.index import BLOCK_BYTES, BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.places import Place
+from infraredcity.records import opened, read_json
 from infraredcity.storage import open_atomic, write_atomic
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def read_unchecked(folder: Place) -> tuple[dict[str, ClipFacts], str]:
     """
     path = folder / CLIPS_NAME
     try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
+        payload = read_json(path)
     except FileNotFoundError as error:
         raise ManifestError(f"{path}: no such file; finish extraction there first") from error
     except (OSError, ValueError) as error:
@@ -292,7 +293,7 @@ def is_inside(name: str) -> bool:
 
 
 def _csv_blocks(path: Place) -> Iterator[Columns]:
-    with io.TextIOWrapper(path.open("rb"), encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(opened(path), encoding="utf-8", newline="") as file:
         reader = csv.reader(file, strict=True)
         header = next(reader, [])
         _check_header(header)
@@ -315,7 +316,7 @@ def _parsed(name: str, values: Sequence[str]) -> list[Any]:
 
 def _parquet_blocks(path: Place) -> Iterator[Columns]:
     _, parquet = _pyarrow()
-    with path.open("rb") as source, parquet.ParquetFile(source) as file:
+    with opened(path) as source, parquet.ParquetFile(source) as file:
         _check_header(file.schema_arrow.names)
         for batch in file.iter_batches(BLOCK_ROWS, columns=COLUMNS):
             rows: Columns = {name: batch.column(name).to_pylist() for name in COLUMNS}
@@ -494,7 +495,7 @@ def idx_bytes(image_format: str, samples: Sequence[tuple[str, int, int, int]]) -
 
 def json_sizes_of(folder: Place, index: SampleIndex, number: int, rows: np.ndarray) -> np.ndarray:
     """i64 [n], bytes of the json members of some rows of one shard, from their tar headers; -1 where no header stands."""
-    with (folder / index.shards[number].name).open("rb") as shard:
+    with opened(folder / index.shards[number].name) as shard:
         sizes = []
         for offset, size in zip(index.offset[rows].tolist(), index.size[rows].tolist(), strict=True):
             shard.seek(_json_offset(offset, size) - BLOCK_BYTES)

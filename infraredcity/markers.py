@@ -23,6 +23,7 @@ from infraredcity.images import suffix_of
 from infraredcity.index import ShardInfo, key_of
 from infraredcity.places import FarPath, Place, folder_listing, is_far
 from infraredcity.plan import ExtractConfig, segment_of
+from infraredcity.records import MAX_SIDECAR_BYTES, opened, parse_json, read_whole
 from infraredcity.remote import UNKNOWN_BYTES
 from infraredcity.storage import write_atomic
 
@@ -163,7 +164,7 @@ def read(path: Place, size_bytes: int = UNKNOWN_BYTES) -> tuple[SegmentHead, Seg
     try:
         if isinstance(path, FarPath) and size_bytes != UNKNOWN_BYTES:
             return from_bytes(path.read_start(size_bytes), name=str(path))
-        return from_bytes(path.read_bytes(), name=str(path))
+        return from_bytes(read_whole(path, MAX_SIDECAR_BYTES), name=str(path))
     except OSError as error:
         raise _not_done(str(path), error) from error
 
@@ -176,7 +177,7 @@ def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
     """
     try:
         first, second = data.splitlines()
-        payload = json.loads(second)
+        payload = parse_json(second)
         columns: dict[str, list[int]] = {column: payload[column] for column in _COLUMNS}
         rows = SegmentRows(
             **columns,
@@ -213,7 +214,7 @@ def read_head(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead:
                 size_bytes = path.stat().st_size
             data = path.read_start(min(size_bytes, _HEAD_BYTES))
         else:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 data = file.read(_HEAD_BYTES)
                 size_bytes = os.fstat(file.fileno()).st_size
         return _head(data.partition(b"\n")[0], str(path), size_bytes)
@@ -317,7 +318,7 @@ def _head_or_none(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead |
 
 def _head(line: bytes, name: str, size_bytes: int) -> SegmentHead:
     """The head that a marker's first line is; ValueError where it is not that of the file `name` of `size_bytes`."""
-    told = json.loads(line)
+    told = parse_json(line)
     if told["format"] != FORMAT:
         raise ValueError(f"format is {told['format']!r}, not {FORMAT!r}")
     if number_of(name.rpartition("/")[2]) != told["number"]:

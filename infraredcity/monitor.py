@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from infraredcity.errors import ManifestError, OutputError
+from infraredcity.records import read_json
 from infraredcity.storage import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def read(folder: Path) -> list[tuple[float, LoaderFacts]]:
     found = []
     for path in sorted(folder.glob("rank-*.json")):
         try:
-            record = json.loads(path.read_bytes())
+            record = read_json(path)
             if record.pop("format") != FORMAT:
                 raise ValueError("another format")
             found.append((float(record.pop("written")), LoaderFacts(**record)))

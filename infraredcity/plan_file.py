@@ -19,6 +19,7 @@ from infraredcity.claim import Claim
 from infraredcity.errors import OutputError
 from infraredcity.places import Place
 from infraredcity.plan import count_frames, count_segments, segment_of
+from infraredcity.records import MAX_RECORD_BYTES, opened, parse_json
 from infraredcity.storage import open_atomic
 
 PLAN_NAME = "plan.jsonl"
@@ -236,8 +237,8 @@ def write(plan: Plan, path: Place) -> None:
 def check_segments(path: Place) -> None:
     """OutputError where the lines of segments are not those that the first line speaks of."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        told = json.loads(file.readline())["segments_sha256"]
+    with opened(path) as file:
+        told = parse_json(file.readline(MAX_RECORD_BYTES))["segments_sha256"]
         while data := file.read(_READ_BYTES):
             digest.update(data)
     if digest.hexdigest() != told:
@@ -255,8 +256,8 @@ def read(path: Place) -> Plan:
         RemoteError: `path` is far and cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return _parsed(file.readline(), str(path))
+        with opened(path) as file:
+            return _parsed(file.readline(MAX_RECORD_BYTES), str(path))
     except FileNotFoundError as error:
         raise OutputError(f'{path}: no plan; make one with "infraredcity plan"') from error
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -312,7 +313,7 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _parsed(header: bytes, name: str) -> Plan:
-    told = json.loads(header)
+    told = parse_json(header)
     if told["format"] != FORMAT:
         raise ValueError(f"format is {told['format']!r}, this version reads {FORMAT!r}")
     plan = Plan(

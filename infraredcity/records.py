@@ -5,22 +5,35 @@ these are errors here like those of a file that is missing or damaged: an OSErro
 """
 
 import errno
+import io
 import json
 import os
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from infraredcity.places import FarPath, Place
 
 MAX_RECORD_BYTES = 64 << 20
 """The longest json or TOML file that is read; what it says takes some twenty times its bytes in memory at most."""
+MAX_SIDECAR_BYTES = 1 << 30
+"""The longest file of another kind that is read whole."""
 _TOO_DEEP = "nested too deeply"
 
 
-def open_plain(path: Path, *, follow_links: bool = True) -> BinaryIO:
-    """A file of this disk for reading, known to be a plain one, and without waiting for whoever fills a pipe.
+def opened(path: Place) -> io.BufferedReader:
+    """A file for reading bytes; one of this disk is known to be a plain one.
+
+    Raises:
+        OSError: It cannot be opened, or is no plain file.
+        RemoteError: The same of a far one.
+    """
+    return path.open("rb") if isinstance(path, FarPath) else open(plain_descriptor(path), "rb")
+
+
+def plain_descriptor(path: Path, *, follow_links: bool = True) -> int:
+    """A file of this disk for reading, known to be a plain one; nothing is waited for, as one would for who fills a pipe.
 
     Raises:
         OSError: It cannot be opened, or is a folder, a pipe, a socket, a device or, unless links are followed, a link.
@@ -32,7 +45,7 @@ def open_plain(path: Path, *, follow_links: bool = True) -> BinaryIO:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "a pipe, a socket or a device, no plain file", str(path))
-        return open(number, "rb")  # noqa: PTH123 -- pathlib opens no numbers
+        return number
     except BaseException:
         os.close(number)
         raise
@@ -47,7 +60,7 @@ def read_whole(path: Place, max_bytes: int, *, follow_links: bool = True) -> byt
     """
     if isinstance(path, FarPath):
         return path.read_bytes(max_bytes)
-    with open_plain(path, follow_links=follow_links) as file:
+    with open(plain_descriptor(path, follow_links=follow_links), "rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         if size_bytes > max_bytes:
             raise OSError(errno.EFBIG, f"holds {size_bytes} bytes, expected at most {max_bytes}", str(path))

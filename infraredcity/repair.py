@@ -48,6 +48,7 @@ from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, IndexEntry,
 from infraredcity.manifest import ClipFacts, Columns
 from infraredcity.markers import SegmentHead, SegmentRows
 from infraredcity.progress import OnProgress, Progress
+from infraredcity.records import MAX_RECORD_BYTES, MAX_SIDECAR_BYTES, opened, parse_json, read_json, read_whole
 from infraredcity.shard_reader import Refused, Sample, iterate
 from infraredcity.shard_writer import ShardWriter, open_shard
 from infraredcity.storage import (
@@ -448,7 +449,7 @@ def _known_of_one(clip_id: str, entries: Sequence[_Entry], frame_step: int) -> d
 def _job_of(folder: Path) -> dict[str, Any]:
     """What extract.json says, where it says what it should."""
     try:
-        job = json.loads((folder / JOB_NAME).read_text(encoding="utf-8"))
+        job = read_json(folder / JOB_NAME)
         if isinstance(job["config"]["every"], int) and isinstance(job["clip"], str) and isinstance(job["facts"], dict):
             int(sum(source["num_frames"] for source in job["sources"]))
             return dict(job)
@@ -472,7 +473,7 @@ def _walk(path: Path) -> _Tar:
     except ShardError:
         is_clean = False
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size_bytes = os.fstat(file.fileno()).st_size
     except OSError:  # a part of it cannot be read
@@ -575,14 +576,14 @@ def _told(seen: _Seen) -> dict[str, Any] | None:
     """What the json of a sample says; None where it cannot be read, lacks a fact, or does not agree with the sample's key."""
     try:
         clip_id, frame_index = parse_key(seen.key)
-        told = json.loads(seen.facts)
+        told = parse_json(seen.facts)
         Fraction(told["time_base"])
         is_good = (
             (told["clip"], told["frame_index"]) == (clip_id, frame_index)
             and all(type(told[name]) is int for name in ("frame_index", "pts", "width", "height"))
             and all(type(told[name]) is str for name in _FACT_NAMES)
         )
-    except (ValueError, KeyError, TypeError, RecursionError, ZeroDivisionError):
+    except (ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
     return dict(told) if is_good else None
 
@@ -869,7 +870,7 @@ def _at_old_place(folder: Path, each: _Known, old: Mapping[str, tuple[str, int, 
     now = folder / name
     for path in (state.moved.get(now, now), *sorted(folder.glob(f"{name}{DAMAGED_SUFFIX}*"))):
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 file.seek(offset)
                 data = file.read(size)
         except OSError:
@@ -883,7 +884,7 @@ def _at_old_place(folder: Path, each: _Known, old: Mapping[str, tuple[str, int, 
 
 
 def _bytes_at(path: Path, seen: _Seen) -> bytes:
-    with path.open("rb") as file:
+    with opened(path) as file:
         file.seek(seen.offset)
         return file.read(seen.size)
 
@@ -1033,10 +1034,10 @@ def _wrong_files(root: Path, part: _Part, state: _State) -> list[str]:
         except ManifestError:
             wrong.append(name)
     try:
-        if (part.path / manifest.WIDS_NAME).read_bytes() != manifest.wids_bytes(
+        if read_whole(part.path / manifest.WIDS_NAME, MAX_RECORD_BYTES) != manifest.wids_bytes(
             part.index, name=reader_name(root, part.name)
         ):
-            said = json.loads((part.path / manifest.WIDS_NAME).read_bytes())
+            said = read_json(part.path / manifest.WIDS_NAME)
             if said != json.loads(manifest.wids_bytes(part.index, name=str(said["name"]))):
                 wrong.append(manifest.WIDS_NAME)
     except (OSError, ValueError, KeyError, TypeError):
@@ -1048,7 +1049,9 @@ def _wrong_files(root: Path, part: _Part, state: _State) -> list[str]:
             continue
         try:
             json_sizes = manifest.json_sizes_of(part.path, part.index, number, of_shard)
-            if path.read_bytes() != manifest.dali_bytes(part.path, part.index, number, of_shard, json_sizes):
+            if read_whole(path, MAX_SIDECAR_BYTES) != manifest.dali_bytes(
+                part.path, part.index, number, of_shard, json_sizes
+            ):
                 wrong.append(path.name)
         except (OSError, ManifestError):
             wrong.append(path.name)
@@ -1064,7 +1067,7 @@ def _same(one: SampleIndex, other: SampleIndex) -> bool:
 
 def _old_gaps(folder: Path) -> list[dict[str, Any]] | None:
     try:
-        gaps = json.loads((folder / GAPS_NAME).read_text(encoding="utf-8"))
+        gaps = read_json(folder / GAPS_NAME)
         numbers = ("first_frame", "last_frame", "num_frames")
         if all(
             {"clip", "reason", *numbers} == set(gap) and all(type(gap[name]) is int for name in numbers) for gap in gaps
@@ -1166,7 +1169,7 @@ def _repair_record(path: Path, whole: Columns, state: _State) -> None:
     """The hash in a set's record, where the set still has all its samples."""
     again = "make the set again with --overwrite"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         report = record["report"]
         if report is None:
             state.unsolved.append(f"{path}: the set is not finished; run the same command again")

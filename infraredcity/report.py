@@ -7,7 +7,6 @@ becomes a named problem and is left out.
 """
 
 import importlib.metadata
-import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from infraredcity.index import FROZEN, REPEAT, SUSPECT, SampleIndex, parse_key, 
 from infraredcity.manifest import ClipFacts
 from infraredcity.merge import Gap
 from infraredcity.progress import OnProgress, Progress
+from infraredcity.records import read_json
 from infraredcity.report_facts import (
     MARKS,
     Break,
@@ -272,7 +272,7 @@ def _kind(root: places.Place, parts: Sequence[Part], reader: FrameReader) -> tup
     path = root / lite.REPORT_NAME
     if path.is_file():
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))["report"]
+            told = read_json(path)["report"]
             made = (
                 f"recipe {told['recipe']}, scale {float(told['scale']):g}, guard of {int(told['guard_frames'])} frames"
             )
@@ -295,7 +295,7 @@ def _gaps(parts: Sequence[Part], reader: FrameReader) -> list[Gap]:
         if not path.is_file():
             continue
         try:
-            found += [_gap(value) for value in json.loads(path.read_text(encoding="utf-8"))]
+            found += [_gap(value) for value in read_json(path)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reader.add_problem(f"{path}: damaged ({error}); extract the clip again")
     return found
@@ -644,7 +644,7 @@ def _leakage(
 def _leakage_on_record(root: places.Place, manifest_hash: str) -> tuple[similarity.Leakage, ...] | None:
     """What make-lite found when it made the set, if the set still has the very same pictures; None otherwise."""
     try:
-        told = json.loads((root / lite.REPORT_NAME).read_text(encoding="utf-8"))["report"]
+        told = read_json(root / lite.REPORT_NAME)["report"]
         if told["manifest_hash"] != manifest_hash:
             return None
         return tuple(similarity.Leakage(**each) for each in told["leakage"])

@@ -17,6 +17,7 @@ from infraredcity.cache import CacheFacts, ChunkCache, OpenFile, OpenFiles
 from infraredcity.errors import InfraredCityError, ShardError
 from infraredcity.index import SampleIndex, ShardInfo
 from infraredcity.places import FarPath, Place, is_far, place
+from infraredcity.records import plain_descriptor
 from infraredcity.remote import RemoteFile, RemoteOptions, is_remote, shown
 from infraredcity.threads import in_order
 
@@ -318,7 +319,7 @@ class _LocalShard:
 
     def _open(self) -> OpenFile:
         try:
-            file = OpenFile(os.open(self.path, os.O_RDONLY))
+            file = OpenFile(plain_descriptor(self.path))
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise _TooManyOpenError(

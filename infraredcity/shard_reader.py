@@ -10,9 +10,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 from infraredcity.errors import ShardError
 from infraredcity.index import BLOCK_BYTES
+from infraredcity.index import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES
+from infraredcity.records import opened
 
-MAX_MEMBER_BYTES = 256 * 1024 * 1024
-"""No still is larger; a header that claims more is damaged or hostile. Also the most that one sample may hold."""
 MAX_MEMBERS = 1_000_000
 """No shard of a thousand samples comes near it; a tar of more is made to keep a reader busy."""
 MAX_SAMPLE_MEMBERS = 64
@@ -227,7 +227,7 @@ def _opened(tar: Path | TarSource) -> Iterator[tuple[str, _Read, int]]:
         yield tar.name, _ReadAhead(tar).read, tar.size_bytes
         return
     try:
-        with tar.open("rb", buffering=0) as file:
+        with opened(tar) as file:
             handle = file.fileno()
             yield str(tar), lambda offset, size: os.pread(handle, size, offset), os.fstat(handle).st_size
     except FileNotFoundError as error:

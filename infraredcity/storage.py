@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import filecmp
+import io
+import math
 import os
 import secrets
 import socket
@@ -16,15 +18,44 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from infraredcity.errors import OutputError, RemoteError
 from infraredcity.places import FarPath, Place
 from infraredcity.remote import TEMPORARY_PREFIX as TEMPORARY_PREFIX
 
 NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
-              zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
+              MemoryError, zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
 """What zipfile, numpy and json raise over bytes that are not what was written."""
 _HOST_END = 16
 """So many letters of the host's name stand in a temporary one; its end tells pods and nodes apart."""
+
+
+def read_npz(file: io.BufferedReader | io.BytesIO, size_bytes: int) -> dict[str, np.ndarray]:
+    """The arrays of an npz file of `size_bytes`, in the memory that the file has on the disk.
+
+    Raises:
+        ValueError: It unpacks to more, as none of ours does, or the header of an array claims more than there is.
+        Exception: One of NPZ_DAMAGE, over bytes that are no npz.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(file) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > size_bytes:
+            raise ValueError(f"unpacks to {claimed} bytes, more than the file has")
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read_header = (
+                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read_header(stream)
+                if math.prod(shape) * dtype.itemsize > member.file_size:
+                    raise ValueError(f"{name} claims {math.prod(shape)} values, more than it has")
+            with archive.open(member) as stream:
+                arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    return arrays
 
 
 def temporary_beside(path: Path) -> Path:

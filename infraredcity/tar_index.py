@@ -15,14 +15,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from infraredcity.catalog import is_clip_id
 from infraredcity.errors import OutputError, ShardError
 from infraredcity.index import BLOCK_BYTES, SampleIndex, ShardInfo, no_duplicates
+from infraredcity.records import opened, parse_json
 from infraredcity.shard_reader import Member, Refused, TarSource, kept_members, members
-from infraredcity.storage import NPZ_DAMAGE, write_atomic
+from infraredcity.storage import NPZ_DAMAGE, read_npz, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -385,17 +387,18 @@ def _keep(kept: Path, contents: _Contents) -> None:
 def _kept(kept: Path, size_bytes: int) -> _Contents | None:
     """What the cache keeps of a tar of so many bytes; None where it keeps nothing, or something damaged."""
     try:
-        with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            columns = {name: arrays[name] for name in _COLUMNS}
-            is_sound = (
-                header.pop("format") == _FORMAT
-                and all(column.dtype.kind == _COLUMNS[name] and column.ndim == 1 for name, column in columns.items())
-                and len({len(column) for column in columns.values()}) == 1
-                and all((columns[name] >= 0).all() for name in ("start", "offset", "size", "span"))
-                and bool((columns["offset"] - BLOCK_BYTES + columns["span"] <= size_bytes).all())
-                and bool((columns["picture"] < len(PICTURE_SUFFIXES)).all())
-            )
-            return _Contents(**header, **columns) if is_sound else None
+        with opened(kept) as file:
+            arrays = read_npz(file, kept.stat().st_size)
+        header = parse_json(arrays["header"].tobytes())
+        columns: dict[str, Any] = {name: arrays[name] for name in _COLUMNS}
+        is_sound = (
+            header.pop("format") == _FORMAT
+            and all(column.dtype.kind == _COLUMNS[name] and column.ndim == 1 for name, column in columns.items())
+            and len({len(column) for column in columns.values()}) == 1
+            and all((columns[name] >= 0).all() for name in ("start", "offset", "size", "span"))
+            and bool((columns["offset"] - BLOCK_BYTES + columns["span"] <= size_bytes).all())
+            and bool((columns["picture"] < len(PICTURE_SUFFIXES)).all())
+        )
+        return _Contents(**header, **columns) if is_sound else None
     except NPZ_DAMAGE:
         return None

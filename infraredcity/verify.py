@@ -40,7 +40,8 @@ from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, ShardInfo
 from infraredcity.manifest import COLUMNS, ClipFacts, Columns
 from infraredcity.places import FarPath, Place
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.shard_reader import Refused, Sample, iterate
+from infraredcity.records import MAX_SIDECAR_BYTES, opened, parse_json, read_json, read_whole
+from infraredcity.shard_reader import MAX_MEMBER_BYTES, Refused, Sample, iterate
 from infraredcity.storage import TEMPORARY_PREFIX
 from infraredcity.threads import in_order, threads_for
 
@@ -269,7 +270,7 @@ def _check_files(
             )
 
     def read(name: str) -> bytes:
-        return (folder / name).read_bytes()
+        return read_whole(folder / name, MAX_MEMBER_BYTES)
 
     to_read = {} if is_quick else expected
     pictures = in_order(read, to_read, num_threads=threads_for(folder), name="verify")
@@ -459,7 +460,7 @@ def _streamed(path: Place) -> Iterator[_Stream]:
         file = path.file()
         yield _Stream(str(path), file.size_bytes, file.read)
         return
-    with path.open("rb", buffering=0) as local:
+    with opened(path) as local:
         handle = local.fileno()
         yield _Stream(str(path), os.fstat(handle).st_size, lambda offset, size: os.pread(handle, size, offset))
 
@@ -561,8 +562,8 @@ def _sample_problems(part: Part, row: int, sample: Sample, *, decode: bool) -> I
 
 def _json_problems(key: str, told: bytes, expected: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     try:
-        said = json.loads(told)
-    except (ValueError, RecursionError):
+        said = parse_json(told)
+    except ValueError:
         yield key, "json", f"the json of {key} cannot be read"
         return
     if not isinstance(said, dict):
@@ -664,7 +665,7 @@ def _check_coverage(folder: Place, facts: ClipFacts, frames: np.ndarray, found: 
         return
     step = facts.frame_step
     try:
-        gaps = json.loads(path.read_text(encoding="utf-8"))
+        gaps = read_json(path)
         of_clip = [gap for gap in gaps if gap["clip"] == facts.clip_id]
         in_gaps = [range(int(gap["first_frame"]), int(gap["last_frame"]) + 1, step) for gap in of_clip]
         if [len(gap_frames) for gap_frames in in_gaps] != [gap["num_frames"] for gap in of_clip]:
@@ -699,7 +700,7 @@ def _check_coverage(folder: Place, facts: ClipFacts, frames: np.ndarray, found: 
 def _check_wids(part: Part, found: _Found) -> None:
     path = part.path / manifest.WIDS_NAME
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = read_json(path)
         expected = json.loads(manifest.wids_bytes(part.index, name=str(said["name"])))
         if said != expected:
             found(manifest.WIDS_NAME, "sidecar", f'{path}: does not list these shards; run "infraredcity repair"')
@@ -711,7 +712,7 @@ def _dali_problems(part: Part, number: int, rows: np.ndarray, json_sizes: np.nda
     """What is wrong with the `.idx` of a shard that is there."""
     path = (part.path / part.index.shards[number].name).with_suffix(".idx")
     try:
-        if path.read_bytes() != manifest.dali_bytes(part.path, part.index, number, rows, json_sizes):
+        if read_whole(path, MAX_SIDECAR_BYTES) != manifest.dali_bytes(part.path, part.index, number, rows, json_sizes):
             yield path.name, "sidecar", f'{path}: is not that of its shard; run "infraredcity repair"'
     except FileNotFoundError:
         yield path.name, "sidecar", f'{path}: is not there; run "infraredcity repair"'
@@ -837,7 +838,7 @@ def _below(name: str, place: str) -> str:
 
 def _check_record(path: Place, place: str, parts: Sequence[Part], hash_of_all: str | None, found: _Found) -> None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         report = record["report"]
         folders = {str(folder) for folder in record["folders"]}
     except (OSError, ValueError, KeyError, TypeError) as error:

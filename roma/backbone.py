@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from infraredcity.records import parse_json
 from infraredcity.storage import write_atomic
 from roma.errors import WeightsError
 
@@ -88,7 +89,7 @@ def backbone_facts(path: Path) -> BackboneFacts:
     try:
         infrared, visible = (
             DomainFacts(
-                shards=tuple(json.loads(values[f"{name}_shards"])),
+                shards=tuple(parse_json(values[f"{name}_shards"])),
                 num_frames=int(values[f"{name}_num_frames"]),
                 rows_sha256=values[f"{name}_rows_sha256"],
             )
@@ -99,9 +100,9 @@ def backbone_facts(path: Path) -> BackboneFacts:
             visible=visible,
             step=int(values["step"]),
             seed=int(values["seed"]),
-            config=json.loads(values["config"]),
+            config=parse_json(values["config"]),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise WeightsError(
             f"{path}: its metadata is incomplete ({type(error).__name__}: {error}); make it anew with roma pretrain"
         ) from error

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from infraredcity.errors import InfraredCityError
-from infraredcity.records import read_whole
+from infraredcity.records import read_json, read_whole
 from infraredcity.storage import open_atomic, write_atomic
 from roma.errors import CheckpointError
 from roma.models import Architecture
@@ -306,7 +306,7 @@ def complete(run: Path, newest: Checkpoint, snapshot_of: Callable[[Checkpoint], 
 def read_best(run: Path) -> Best | None:
     """What best.json of a run names; None where it is missing or damaged."""
     try:
-        values = json.loads((run / BEST_NAME).read_bytes())
+        values = read_json(run / BEST_NAME)
         return Best(by=str(values["by"]), step=int(values["step"]), value=float(values["value"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from infraredcity.records import parse_json, read_json
 from infraredcity.remote import is_remote, shown
 from roma.errors import ConfigError
 from roma.rules import check, rules_of, setting
@@ -427,7 +428,7 @@ def read_settings(config_file: Path | None) -> Mapping[str, Any]:
     if config_file is None:
         return {}
     try:
-        from_file = json.loads(config_file.read_text(encoding="utf-8"))
+        from_file = read_json(config_file)
     except FileNotFoundError as error:
         raise ConfigError(f"{config_file}: no such file") from error
     except (OSError, ValueError) as error:
@@ -546,7 +547,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from infraredcity.records import read_whole
+from infraredcity.shard_reader import MAX_MEMBER_BYTES
 from roma.errors import EvaluationError
 
 
@@ -35,7 +37,7 @@ def read_flow(path: Path) -> Flow:
         EvaluationError: The file is missing, damaged or of another encoding.
     """
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = np.frombuffer(read_whole(path, MAX_MEMBER_BYTES), np.uint8)
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
     picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None

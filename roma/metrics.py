@@ -20,7 +20,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from infraredcity.errors import OutputError
 from infraredcity.images import encode
 from infraredcity.installation import install_command
-from infraredcity.records import parse_json
+from infraredcity.records import MAX_SIDECAR_BYTES, parse_json, read_json, read_whole
 from infraredcity.storage import write_atomic
 from roma.errors import ConfigError
 
@@ -134,7 +134,7 @@ def _open_wandb(run: Path, project: str, config: Mapping[str, Any]) -> Any:
 
     path = run / WANDB_NAME
     try:
-        known = json.loads(path.read_bytes())
+        known = read_json(path)
         number = str(known["id"]) if known["project"] == project else None
     except FileNotFoundError:
         number = None
@@ -167,7 +167,7 @@ def _lines(path: Path) -> list[tuple[bytes, dict[str, float | int]]]:
     if not path.exists():
         return []
     found = []
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for number, raw in enumerate(read_whole(path, MAX_SIDECAR_BYTES).splitlines(keepends=True), start=1):
         if not raw.endswith(b"\n"):
             continue
         try:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from infraredcity.records import read_json
 from infraredcity.storage import lock_folder, write_atomic
 from roma import checkpoint, data
 from roma.backbone import BACKBONE_NAME, BackboneFacts, DomainFacts, backbone_facts, save_backbone
@@ -337,7 +338,7 @@ def _check_same_run(config: PretrainConfig, domains: Domains, run: Path) -> None
     path = run / CONFIG_NAME
     if path.exists():
         try:
-            before = updated(PretrainConfig(), json.loads(path.read_text(encoding="utf-8")), where=f"{path}: ")
+            before = updated(PretrainConfig(), read_json(path), where=f"{path}: ")
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: damaged ({error}); use another --out") from error
         except ConfigError as error:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from infraredcity.loader import Monitor
+from infraredcity.records import read_json
 from infraredcity.storage import lock_folder, publish, remove_temporaries, temporary_beside, write_atomic
 from roma import checkpoint, data, schedule
 from roma.checkpoint import Best, Checkpoint, CheckpointWriter, Snapshot
@@ -301,7 +302,7 @@ def _check_same_run(config: TrainConfig, run: Path) -> None:
     if not path.exists():
         return
     try:
-        before = from_json(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+        before = from_json(read_json(path), where=str(path))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: damaged ({error}); use another --out") from error
     changed = [change for change in differences(before, config) if not _may_change(change.partition(" ")[0])]
@@ -461,7 +462,7 @@ def _gather_unreadable(run: _Run) -> dict[str, str]:
     path = run.folder / LOADER / UNREADABLE_NAME
     if world.is_leader and (found or path.exists()):
         if path.exists():
-            found = json.loads(path.read_bytes()) | found
+            found = read_json(path) | found
         write_atomic(path, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
     return found
 

@@ -262,7 +262,12 @@ def sample_index(
         clips=(clip_id,),
         frame_steps=(frame_step,),
         shards=tuple(
-            ShardInfo(name=f"made-up-{clip_id}-{number:06d}.tar", num_samples=int(size), size_bytes=1, sha256="0" * 64)
+            ShardInfo(
+                name=f"made-up-{clip_id}-{number:06d}.tar",
+                num_samples=int(size),
+                size_bytes=2048 * count + 1024,
+                sha256="0" * 64,
+            )
             for number, size in enumerate(np.bincount(shard))
         ),
         image_format="jpg",

@@ -11,6 +11,7 @@ from infraredcity import manifest
 from infraredcity.dataset import Part, rows_of
 from infraredcity.errors import ManifestError
 from infraredcity.manifest import Columns
+from infraredcity.records import opened
 
 _VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 
@@ -107,5 +108,5 @@ def _check_manifest(folder: Path, rows: Columns) -> None:
 
 def sha256_of(path: Path) -> str:
     """The hash of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from infraredcity.dataset import Part, open_dataset
 from infraredcity.errors import OutputError
 from infraredcity.export.about import About, checked_rows, sha256_of
 from infraredcity.manifest import COLUMN_KINDS, COLUMNS
+from infraredcity.records import read_json
 from infraredcity.storage import write_atomic
 
 FILE_NAME = "croissant.json"
@@ -150,7 +151,7 @@ def write(root: Path, about: About, *, output: Path | None = None, overwrite: bo
 
 def _is_description(path: Path) -> bool:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and str(found.get("conformsTo", "")).startswith("http://mlcommons.org/croissant/")

@@ -14,7 +14,6 @@ The layout carries less than a data set: no times, no clips, and numbers only in
 """
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from infraredcity.index import IndexEntry, SampleIndex, ShardInfo, parse_key
 from infraredcity.manifest import ClipFacts
 from infraredcity.plan import shard_name
 from infraredcity.progress import OnProgress, Progress
+from infraredcity.records import read_json
 from infraredcity.shard_writer import open_shard
 from infraredcity.storage import lock_folder
 from infraredcity.threads import num_cores
@@ -333,7 +333,7 @@ def _clip_notes(root: Path, base: Path) -> dict[str, _ClipNote]:
     if path is None:
         return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         if record["format"] != RECORD_FORMAT:
             raise ValueError(f"format {record['format']!r}")
         return {clip_id: _clip_note(clip_id, told) for clip_id, told in record["clips"].items()}

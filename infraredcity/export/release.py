@@ -34,6 +34,7 @@ from infraredcity.export.layout import (
 from infraredcity.index import SampleIndex
 from infraredcity.manifest import ClipFacts, is_inside
 from infraredcity.progress import OnProgress, Progress
+from infraredcity.records import read_json
 from infraredcity.shard_files import ShardFiles
 from infraredcity.storage import (
     fsync_folder,
@@ -354,7 +355,7 @@ class _Record:
                 )
             return _Standing()
         try:
-            record = json.loads(self.path.read_text(encoding="utf-8"))
+            record = read_json(self.path)
             report = None if record["report"] is None else dict(record["report"])
             same = record["format"] == RECORD_FORMAT and record["inputs_hash"] == self.inputs_hash
             files = _listed(record["files"])

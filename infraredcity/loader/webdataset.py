@@ -14,7 +14,6 @@ List of shards, split over ranks and workers, opening of URLs and shuffling are 
 `shard_reader`, since webdataset takes a tar that was cut at a block's border for a good, shorter one.
 """
 
-import json
 import logging
 import random
 import sys
@@ -32,6 +31,7 @@ from infraredcity.errors import MissingExtraError, ShardError, check_choice
 from infraredcity.images import decode
 from infraredcity.loader.crops import resized
 from infraredcity.loader.windows import FrameWindows
+from infraredcity.records import parse_json
 from infraredcity.shard_reader import Refused, Sample, iterate
 from infraredcity.tar_index import PICTURE_SUFFIXES, numbered, picture_suffix
 
@@ -255,8 +255,8 @@ def _told(url: str, sample: Sample) -> tuple[str, int] | None:
     if "json" not in sample.members:
         return None
     try:
-        told = json.loads(sample.members["json"])
-    except (ValueError, RecursionError) as error:
+        told = parse_json(sample.members["json"])
+    except ValueError as error:
         raise ShardError(f"{url}: the json of sample {sample.key!a} is none ({error}); rebuild the shard") from error
     if isinstance(told, dict) and isinstance(told.get("clip"), str) and type(told.get("frame_index")) is int:
         return told["clip"], told["frame_index"]

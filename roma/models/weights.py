@@ -1,6 +1,5 @@
 """Pretrained weights of the frozen ViT: from a local file, or from the Hugging Face hub when the machine is online."""
 
-import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from infraredcity.installation import install_command
+from infraredcity.records import opened, parse_json, read_json
 from infraredcity.remote import is_remote, shown
+from infraredcity.storage import read_npz
 from roma.errors import WeightsError
 from roma.models.vit import NORMALISATIONS, Normalisation, VisionTransformer
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_HUB_NAME = "vit_base_patch16_384.augreg_in21k_ft_in1k"
 """The paper's backbone under its present name; Apache-2.0."""
 
+_MOST_PACKED = 8
 _HUB_FILE, _HUB_CONFIG = "model.safetensors", "config.json"
 _HEAD = re.compile(r"(head|head_dist|pre_logits|fc_norm|attn_pool)\.")
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -243,8 +244,10 @@ def _read_safetensors(path: Path) -> tuple[object, Mapping[str, str]]:
 
 
 def _read_npz(path: Path) -> tuple[object, Mapping[str, str]]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: torch.from_numpy(archive[key]) for key in archive.files}, {}
+    with opened(path) as file:
+        # Numbers that were trained hardly pack; what unpacks to more than this is made to fill the memory.
+        arrays = read_npz(file, _MOST_PACKED * path.stat().st_size)
+    return {key: torch.from_numpy(array) for key, array in arrays.items()}, {}
 
 
 def _read_torch(path: Path) -> tuple[object, Mapping[str, str]]:
@@ -255,7 +258,7 @@ def _claims_of_config(config: Path, path: Path) -> _Claims:
     """What a timm config.json says: its facts lie under `pretrained_cfg`, or at the top. Any other config.json says nothing."""
     where = f"{config.name} beside it"
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = read_json(config)
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"{path}: {where} cannot be read as JSON ({_first_line(error)}); download it again, or remove it"
@@ -274,7 +277,7 @@ def _claims_of_metadata(metadata: Mapping[str, str], path: Path) -> _Claims:
     where = "its metadata"
     if metadata.get("format", "").startswith(_BACKBONE_FORMAT):
         try:
-            sizes = json.loads(metadata["config"])["vit"]
+            sizes = parse_json(metadata["config"])["vit"]
             side, num_heads = int(sizes["image_size"]), int(sizes["num_heads"])
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(
@@ -293,7 +296,7 @@ def _claims_of_metadata(metadata: Mapping[str, str], path: Path) -> _Claims:
         if key not in metadata:
             continue
         try:
-            value: object = json.loads(metadata[key])
+            value: object = parse_json(metadata[key])
         except ValueError:
             value = metadata[key] if key == "architecture" else re.split(r"[\s,]+", metadata[key].strip("()[] "))
         if key != "pretrained_cfg":

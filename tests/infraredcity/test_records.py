@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infraredcity.records import MAX_RECORD_BYTES, open_plain, parse_json, read_json, read_toml, read_whole
+from infraredcity.records import MAX_RECORD_BYTES, parse_json, plain_descriptor, read_json, read_toml, read_whole
 
 DEEP = "[" * 200_000
 
@@ -31,7 +31,7 @@ def test_a_link_is_not_followed_where_it_is_asked(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     with pytest.raises(OSError, match="symbolic link"):
-        open_plain(tmp_path / "link", follow_links=False)
+        plain_descriptor(tmp_path / "link", follow_links=False)
 
 
 @pytest.mark.timeout(20)

@@ -124,12 +124,18 @@ def test_a_tar_cut_at_a_block_boundary_is_found(clip: Path, num_kept: int) -> No
 
 
 def test_a_tar_cut_and_closed_again_is_found(clip: Path) -> None:
-    # What a writer that ended early leaves: a good, shorter tar, and an index that vouches for it.
+    # What a writer that ended early leaves: a good tar of fewer samples, and an index that vouches for it.
     index = sample_index.load(clip)
     path = clip / SHARD
-    path.write_bytes(path.read_bytes()[: int(index.offset[30]) - 512] + bytes(1024))
+    data, cut = path.read_bytes(), int(index.offset[30]) - 512
+    path.write_bytes(data[:cut] + bytes(len(data) - cut))
     vouch(clip)
     assert ("missing-sample", "city_clear_00000030") in problems(verify(clip))
+    path.write_bytes(data[:cut] + bytes(1024))
+    vouch(clip)
+    (finding,) = verify(clip).findings
+    assert (finding.problem, finding.where) == ("index", "index.npz")
+    assert "the sample of row 30 lies outside of the" in finding.message
 
 
 def test_a_missing_shard_is_found(clip: Path) -> None:
