@@ -22,7 +22,7 @@ from infraredcity.storage import write_atomic
 from infraredcity.tone import ToneMap
 from infraredcity.video import ClipVideo, DecoderName
 
-FORMAT = "infraredcity-extract-3"
+FORMAT = "infraredcity-extract-4"
 _FACTS = ("scene", "weather", "modality", "time_of_day", "polarity")
 
 
@@ -35,7 +35,8 @@ class Claim:
         config: What is written; its device is "cpu" or "cuda", the kind that decodes, whatever was asked for.
         decoder: Which library decodes.
         tone: How counts become levels; None where there are none or they are kept.
-        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format.
+        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format, the numbers of its streams that
+            were read, and what players do to its pictures: rotation_deg, pixel_aspect ("16:11"), hdr ("PQ", "HLG" or "").
         versions: Version of each library that shapes the bytes.
         time_base: Seconds per unit of pts, as "1/15360".
         nominal_fps: Frames per second that the first file states.
@@ -44,6 +45,7 @@ class Claim:
         break_frames: Frames before which something is lost, see `ClipVideo.break_frames`.
         is_deep: Whether the clip holds counts of more than 8 bits.
         suspect: What the scan found wrong with the files.
+        notes: What is good to know of them, see `ClipVideo.notes`.
     """
 
     clip: Clip
@@ -59,6 +61,7 @@ class Claim:
     break_frames: tuple[int, ...]
     is_deep: bool
     suspect: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def color(self) -> ColorMode:
@@ -99,6 +102,7 @@ class Claim:
                 "break_frames": list(self.break_frames),
                 "is_deep": self.is_deep,
                 "suspect": list(self.suspect),
+                "notes": list(self.notes),
             },
         }
 
@@ -139,6 +143,7 @@ def from_json(values: Mapping[str, Any], *, where: str) -> Claim:
             break_frames=tuple(video["break_frames"]),
             is_deep=video["is_deep"],
             suspect=tuple(video["suspect"]),
+            notes=tuple(video["notes"]),
         )
     except (KeyError, TypeError, ValueError, CatalogError) as error:
         raise OutputError(f"{where}: damaged ({error}); start anew with --overwrite") from error
@@ -172,6 +177,10 @@ def sources_of(video: ClipVideo) -> tuple[dict[str, Any], ...]:
             "num_frames": part.num_frames,
             "codec": part.codec,
             "pixel_format": part.pixel_format,
+            "streams": list(part.streams),
+            "rotation_deg": part.rotation_deg,
+            "pixel_aspect": f"{part.pixel_aspect.numerator}:{part.pixel_aspect.denominator}",
+            "hdr": part.hdr,
         }
         for part in video.parts
     )

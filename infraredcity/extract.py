@@ -104,6 +104,7 @@ class ExtractJob:
             break_frames=self.video.break_frames,
             is_deep=self.is_deep,
             suspect=self.video.suspect,
+            notes=self.video.notes,
         )
         if claim.color == "gray" and not self.is_deep and any(part.has_color for part in self.video.parts):
             return replace(claim, suspect=(*claim.suspect, _HAS_COLOR))
@@ -141,7 +142,7 @@ def prepare(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool = 
     """
     manifest.check_packages()
     folder = out / clip.clip_id
-    video = open_clip(clip.existing_paths(), kept_in=folder)
+    video = open_clip(clip.existing_paths(), kept_in=folder, stream=config.stream)
     job = _job(clip, video, config, folder, *choose_decoder(video, config.decoder, config.device))
     job = replace(job, segments=segments(clip.clip_id, job.video.num_frames, config))
     # A run that finished no segment (a crop outside the picture, a device that is not there) binds nobody to its settings.
@@ -178,7 +179,7 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
         raise OutputError(
             f"{folder}: belongs to other work: {told}; use the plan that was made for it, or another --out"
         )
-    video = open_clip(clip.existing_paths(), kept_in=folder)
+    video = open_clip(clip.existing_paths(), kept_in=folder, stream=planned.config.stream)
     for part in video.parts:
         reason = why_not(part, planned.decoder, planned.config.device)
         if reason is not None:

@@ -60,10 +60,12 @@ class ClipFacts:
         nominal_fps: Frames per second that the container states.
         frame_step: Clip frames from one sample to the next.
         clip_frames: Frames of the whole clip.
-        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format.
+        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format, streams, rotation_deg,
+            pixel_aspect, hdr; see `claim.sources_of`.
         extraction: The ExtractConfig as plain values.
         versions: Version of each library that shaped the bytes.
         suspect: What makes the clip less than trustworthy.
+        notes: What else is good to know of its files: other streams, rotation, pixel aspect, joined recordings.
         num_suspect: Samples that follow damage.
         num_repeats: Samples that show the same picture as the one before.
         num_frozen: Samples that hardly differ from the one before, as a thermal camera's shutter makes them.
@@ -84,6 +86,7 @@ class ClipFacts:
     extraction: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     suspect: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     num_suspect: int = 0
     num_repeats: int = 0
     num_frozen: int = 0

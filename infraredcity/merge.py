@@ -80,6 +80,7 @@ class ExtractReport:
         clip_frames: What the clip's files hold.
         decoder: Which library decoded.
         suspect: What the scan found wrong with the files.
+        notes: What else is good to know of them.
         picture_sizes: The sizes of the samples, the most frequent first.
     """
 
@@ -98,6 +99,7 @@ class ExtractReport:
     clip_frames: int
     decoder: str
     suspect: tuple[str, ...]
+    notes: tuple[str, ...]
     picture_sizes: tuple[PictureSize, ...]
 
     @property
@@ -159,6 +161,7 @@ def merge(
         clip_frames=claim.num_frames,
         decoder=claim.decoder,
         suspect=tuple(facts.suspect),
+        notes=tuple(facts.notes),
         picture_sizes=tuple(
             PictureSize(width=width, height=height, num_frames=count)
             for (width, height), count in index.picture_sizes().items()
@@ -318,6 +321,7 @@ def _facts(claim: Claim, index: SampleIndex) -> manifest.ClipFacts:
         extraction=claim.config.to_json(),
         versions=dict(claim.versions),
         suspect=list(claim.suspect),
+        notes=list(claim.notes),
         num_suspect=int(np.count_nonzero(index.mark & SUSPECT)),
         num_repeats=int(np.count_nonzero(index.mark & REPEAT)),
         num_frozen=int(np.count_nonzero(index.mark & FROZEN)),

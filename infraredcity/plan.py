@@ -55,6 +55,8 @@ class ExtractConfig:
     """Take each n-th frame."""
     frames_per_shard: int = 1000
     """Samples in a full shard; also the unit in which a killed run goes on."""
+    stream: int | None = None
+    """Number of the video stream to take; None takes the best one."""
     decoder: DecoderName = "auto"
     """Which library decodes."""
     device: str = "cpu"
@@ -75,6 +77,8 @@ class ExtractConfig:
             raise ValueError(f"stop must be above start {self.start_frame}, got {self.stop_frame}")
         if self.frames_per_shard < 1:
             raise ValueError(f"frames-per-shard must be at least 1, got {self.frames_per_shard}")
+        if self.stream is not None and self.stream < 0:
+            raise ValueError(f"stream must not be negative, got {self.stream}")
         if self.decoder not in DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {self.decoder!r}")
         if self.device not in ("cpu", "auto") and self.device.partition(":")[0] != "cuda":

@@ -71,12 +71,13 @@ def _trouble(clip: Clip) -> str | None:
 
 @click.command("probe")
 @click.argument("file", type=FILE_OR_URL)
+@click.option("--stream", type=click.IntRange(0), help="Number of the video stream to look at.")
 @json_option
-def probe_command(file: Place, as_json: bool) -> None:
+def probe_command(file: Place, stream: int | None, as_json: bool) -> None:
     """Say what FILE, here or behind a URL, holds, which decoder it gets, and why not the other one."""
     from infraredcity import video
 
-    info = video.probe(file)
+    info = video.probe(file, stream=stream)
     facts = {
         "file": str(file),
         "num_frames": info.num_frames,
@@ -90,11 +91,19 @@ def probe_command(file: Place, as_json: bool) -> None:
         "num_keyframes": len(info.keyframes),
         "time_base": str(info.time_base),
         "first_pts": int(info.pts[0]) if info.num_frames else None,
+        "streams": list(info.streams),
+        "other_streams": list(info.other_streams),
         "rotation_deg": info.rotation_deg,
+        "pixel_aspect": f"{info.pixel_aspect.numerator}:{info.pixel_aspect.denominator}",
+        "hdr": info.hdr,
+        "counted_by": "decoding" if info.counted_by else "packets",
+        "counted_by_reason": info.counted_by,
         "num_hidden": info.num_hidden,
         "size_bytes": info.size_bytes,
         "packets_sha256": info.packets_sha256,
+        "num_silent": info.num_silent,
         "suspect": list(info.suspect),
+        "notes": list(info.notes),
         "num_suspect": int((info.suspect_ranges[:, 1] - info.suspect_ranges[:, 0]).sum()),
         "has_color": info.has_color,
         "needs_tone": info.is_deep,
@@ -116,8 +125,14 @@ def probe_command(file: Place, as_json: bool) -> None:
     )
     click.echo(f"decoder: {facts['decoder']} ({facts['decoder_reason']})")
     click.echo(f"decord: {facts['decord_reason']}")
+    if info.is_deep:
+        click.echo(
+            "counts: more than 8 bits without colour; --tone says how they become levels, --format png16 keeps them"
+        )
     for phrase in info.suspect:
         click.echo(f"suspect: {phrase}")
+    for phrase in info.notes:
+        click.echo(f"note: {phrase}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -269,4 +269,6 @@ def report_line(report: ExtractReport) -> str:
         line += f"\n{report.clip}: tone: counts {report.tone.low} to {report.tone.high} are levels 0 to 255"
     for phrase in report.suspect:
         line += f"\n{report.clip}: suspect: {phrase}"
+    for phrase in report.notes:
+        line += f"\n{report.clip}: note: {phrase}"
     return line

@@ -73,6 +73,7 @@ _SETTINGS = (
     click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame to take."),
     click.option("--stop", type=click.IntRange(1), help="First frame not to take."),
     click.option("--frames-per-shard", type=click.IntRange(1), default=1000, show_default=True),
+    click.option("--stream", type=click.IntRange(0), help="Number of the video stream to take, as probe names it."),
     click.option("--decoder", type=click.Choice(DECODERS), default="auto", show_default=True),
     click.option(
         "--device",
@@ -90,7 +91,7 @@ _SETTINGS = (
     ),
 )
 SETTING_NAMES = ("to", "image_format", "quality", "size", "fit", "crop", "masks", "tone", "tone_range", "polarity", "color",
-                 "every", "start", "stop", "frames_per_shard", "decoder", "device", "suspect")  # fmt: skip
+                 "every", "start", "stop", "frames_per_shard", "stream", "decoder", "device", "suspect")  # fmt: skip
 """The parameters that `extraction_settings` adds."""
 
 

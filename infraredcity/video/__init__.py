@@ -78,42 +78,53 @@ class ClipVideo:
         return start + inside
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is good to know before frames are used, each phrase behind its file's name; see `VideoInfo.notes`."""
+        return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.notes)
+
+    @property
     def suspect(self) -> tuple[str, ...]:
         """What makes the clip less than trustworthy, each phrase behind its file's name."""
         return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.suspect)
 
 
-def probe(path: Place, *, kept_in: Place | None = None) -> VideoInfo:
-    """Facts about one video file, by demuxing it once; VideoDecodeError when it is none.
+def probe(path: Place, *, kept_in: Place | None = None, stream: int | None = None) -> VideoInfo:
+    """Find out the facts about one video file, by demuxing it once and, where packets alone do not tell its frames, decoding it.
 
     Args:
         path: The file, here or behind a URL.
         kept_in: Folder where the scan is kept for the next time, and taken from if the file is still the same.
+        stream: Number of the stream to take, in place of the best one; see `scan.scan`.
+
+    Raises:
+        VideoDecodeError: It is no video, or has no such stream.
+        RemoteError: It is far and cannot be read.
     """
-    from infraredcity.video import pyav
+    from infraredcity.video import scan
 
     if kept_in is None:
-        return pyav.scan(path)
+        return scan.scan(path, stream=stream)
     identity = scan_cache.identify(path)
-    info = scan_cache.load(kept_in, path, identity)
+    info = scan_cache.load(kept_in, path, identity, stream=stream)
     if info is None:
-        info = pyav.scan(path)
-        scan_cache.save(kept_in, info, identity)
+        info = scan.scan(path, stream=stream)
+        scan_cache.save(kept_in, info, identity, stream=stream)
     return info
 
 
-def open_clip(paths: Sequence[Place], *, kept_in: Place | None = None) -> ClipVideo:
+def open_clip(paths: Sequence[Place], *, kept_in: Place | None = None, stream: int | None = None) -> ClipVideo:
     """Probe every chunk of a clip and number their frames through.
 
     Args:
         paths: The clip's files, in order, here or behind URLs.
         kept_in: See `probe`.
+        stream: See `probe`.
 
     Raises:
         VideoDecodeError: A file is no video, holds no frame, or shows pictures of another size than the first one.
         RemoteError: A far file cannot be read.
     """
-    parts = tuple(probe(path, kept_in=kept_in) for path in paths)
+    parts = tuple(probe(path, kept_in=kept_in, stream=stream) for path in paths)
     first = parts[0]
     times: list[np.ndarray] = []
     starts: list[int] = []

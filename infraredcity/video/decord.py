@@ -31,19 +31,21 @@ def why_not(info: VideoInfo, device: str) -> str | None:
         return f"decord loses frames of {info.container} without saying so"
     if info.suspect:
         return f"decord does not tell damage, and here {info.suspect[0]}"
-    if info.num_video_streams > 1:
-        return f"decord may show another one of its {info.num_video_streams} video streams"
+    if info.other_streams or len(info.streams) > 1:
+        return "decord may show another one of its video streams"
     if (info.width_px % 2 or info.height_px % 2) and "444" not in info.pixel_format:
         return f"decord blurs colours of the odd size {info.width_px}x{info.height_px}"
     if info.num_hidden:
         return f"an edit list hides {info.num_hidden} packets, which decord shows"
     if not info.is_timed:
         return "packets lack times, so decord's frames cannot be checked"
+    if info.counted_by:
+        return f"decord takes packets for frames, and here {info.counted_by}"
     if info.container == "avi" and info.has_reordering:
         return "decord mixes up AVI frames that are stored out of order"
     if info.rotation_deg:
         return f"decord turns the picture by {info.rotation_deg} degrees; extraction keeps it as stored"
-    if info.pixel_format.startswith("gray") or "10" in info.pixel_format or "12" in info.pixel_format:
+    if info.is_deep or info.pixel_format.startswith("gray") or "10" in info.pixel_format or "12" in info.pixel_format:
         return f"decord cuts {info.pixel_format} to 8 bits without saying so"
     return None
 

@@ -12,7 +12,8 @@ from infraredcity.places import Place
 
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 OnFrame = Callable[[int], None]
-DEEP_GRAY = ("gray9", "gray10", "gray12", "gray14", "gray16")
+NO_TIME = np.iinfo(np.int64).min
+"""Stands in `VideoInfo.packet_pts` for a packet without a time."""
 MAX_REORDER_FRAMES = 16
 """The most that H.264 and HEVC allow."""
 BATCH_FRAMES = 8
@@ -21,67 +22,85 @@ BATCH_FRAMES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VideoInfo:
-    """One video file's facts, from demuxing it once without decoding.
-
-    Attributes:
-        path: The file, here or behind a URL.
-        num_frames: Packets that will be shown; decoding confirms it.
-        pts: i64 [num_frames], presentation times in units of `time_base`, ascending; a frame's index is its place here.
-        time_base: Seconds per unit of pts.
-        keyframes: i64 [K], frame indices of key frames, ascending.
-        nominal_fps: The rate the container states, in frames per second.
-        height_px: Height of the decoded picture, before any rotation that metadata asks for.
-        width_px: Width of it.
-        pixel_format: FFmpeg's name of the decoded format, such as "yuv420p".
-        codec: FFmpeg's name of the codec, such as "h264".
-        container: FFmpeg's name of the container, such as "mov,mp4,m4a,3gp,3g2,mj2".
-        rotation_deg: Rotation that a player would apply; we keep the stored picture.
-        num_hidden: Packets that an edit list hides; they are decoded and not shown.
-        num_video_streams: Video streams in the file; the first one is meant.
-        delay_frames: Packets that the decoder takes in before it shows a first frame.
-        is_timed: Whether every packet has a pts of its own. If not, frames are counted from the start instead.
-        decode_order: i64 [num_frames], frame index of each packet in the order of the file; not ascending where there are B-frames.
-        suspect_ranges: i64 [S, 2], first frame and the one behind the last of each stretch that the packets alone make suspect.
-        time_jumps: i64 [J], frames before which time jumps in a file of constant rate: others were dropped before it was written.
-        has_color: Whether the first picture has chroma that is not neutral.
-        size_bytes: Size of the file.
-        packets_sha256: Hash over the bytes of the video packets: the same for the same pictures in a remuxed file.
-        suspect: What makes the file less than trustworthy, one phrase each; empty for a clean one.
-    """
+    """One video file's facts: from demuxing it, and where packets alone cannot tell its frames, from decoding it once as well."""
 
     path: Place
+    """The file, here or behind a URL."""
     num_frames: int
+    """Frames that a decoder shows, and those that damage keeps it from showing."""
     pts: np.ndarray
+    """i64 [num_frames], presentation times in units of `time_base`, ascending; a frame's index is its place here."""
     time_base: Fraction
+    """Seconds per unit of pts."""
     keyframes: np.ndarray
+    """i64 [K], frame indices of key frames, ascending."""
     nominal_fps: float
+    """The rate the container states, in frames per second."""
     height_px: int
+    """Height of the decoded picture, before any rotation that metadata asks for."""
     width_px: int
+    """Width of it."""
     pixel_format: str
+    """FFmpeg's name of the decoded format, such as "yuv420p"."""
     codec: str
+    """FFmpeg's name of the codec, such as "h264"."""
     container: str
+    """FFmpeg's name of the container, such as "mov,mp4,m4a,3gp,3g2,mj2"."""
     rotation_deg: int
+    """Rotation that a player would apply, counter-clockwise; we keep the stored picture."""
+    pixel_aspect: Fraction
+    """Width of a pixel through its height, as a player would show it; 1 where the file does not say. We keep the stored pixels."""
+    hdr: str
+    """"PQ" or "HLG" where levels follow such a curve of high dynamic range; "" elsewhere. We keep the stored levels."""
     num_hidden: int
-    num_video_streams: int
+    """Packets that an edit list hides; they are decoded and not shown."""
+    num_silent: int
+    """Packets that show no picture of their own, such as VP8's alternate references and second fields."""
+    num_headless: int
+    """Packets at the beginning that lean on a key frame before the file's beginning, and so cannot be shown."""
+    streams: tuple[int, ...]
+    """Numbers of the streams that hold the video: one, or several where it goes on in another one in the middle of the file."""
+    other_streams: tuple[str, ...]
+    """The other video streams of the file, a phrase each, such as "stream 0: mjpeg 96x64, a cover picture or thumbnail"."""
     delay_frames: int
+    """Packets that the decoder takes in before it shows a first frame."""
+    counted_by: str
+    """Why the file was decoded once to count its frames; "" where its packets alone tell them."""
     is_timed: bool
+    """Whether every frame has a time of its own in the file, and its clock runs once from start to end."""
+    can_seek: bool
+    """Whether a decoder that starts in the middle has all it needs; a palette, say, comes with the first packet alone."""
     decode_order: np.ndarray
+    """i64 [num_frames], frame index of each packet that shows one, in the order of the file; ascending but for B-frames."""
+    frame_packets: np.ndarray
+    """i64 [num_frames], number of that packet among all packets of `streams`; beside `decode_order`."""
+    packet_pts: np.ndarray
+    """i64 [num_packets], time of each packet as the file has it; `NO_TIME` where it has none."""
     suspect_ranges: np.ndarray
+    """i64 [S, 2], first frame and the one behind the last of each stretch that is suspect before a session of decoding begins."""
     time_jumps: np.ndarray
+    """i64 [J], frames before which time jumps, the clock restarts or the stream changes: a recording begins, or frames are lost."""
+    recordings: tuple[int, ...]
+    """Those of them at which another recording begins: files were joined, so the clock restarts or the stream changes."""
+    pauses: tuple[int, ...]
+    """Those of them before which the camera paused, or left pictures out, without a loss on which other frames lean."""
     has_color: bool
+    """Whether a picture has chroma that is not neutral, of those looked at all over the file."""
+    is_deep: bool
+    """Whether its luma are counts: more than 8 bits, and no picture that was looked at has colour; as thermal cameras write."""
     size_bytes: int
+    """Size of the file."""
+    whole_packets: tuple[int, ...]
+    """Packets that the demuxer calls corrupt only because another recording begins there."""
     packets_sha256: str
+    """Hash over the bytes of the video packets: the same for the same pictures in a remuxed file."""
     suspect: tuple[str, ...]
+    """What makes the file less than trustworthy, one phrase each; empty for a clean one."""
 
     @property
     def is_seekable(self) -> bool:
         """Whether a segment may start by a seek; everything else is read from its start (MPEG-PS even tells other times then)."""
-        return self.is_timed and self.container in _SEEKABLE
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether it is gray video of more than 8 bits, as thermal cameras write counts."""
-        return self.pixel_format.startswith(DEEP_GRAY)
+        return self.is_timed and self.can_seek and self.container in _SEEKABLE
 
     @property
     def has_reordering(self) -> bool:
@@ -95,6 +114,34 @@ class VideoInfo:
             return reorder_of(self.decode_order)
         return MAX_REORDER_FRAMES if self.delay_frames else 0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not wrong with the file and yet good to know before its frames are used, a phrase each."""
+        found = []
+        if self.counted_by:
+            found.append(f"decoded once to count its frames: {self.counted_by}")
+        if self.num_silent:
+            found.append(f"{self.num_silent} of {len(self.packet_pts)} packets show no picture of their own")
+        if self.num_headless:
+            found.append(
+                f"its first {self.num_headless} packets lean on a key frame that is not in the file, and show nothing"
+            )
+        if self.recordings:
+            found.append(f"another recording begins at frame {_some(self.recordings)}; no window spans that")
+        if self.pauses:
+            found.append(f"a pause without lost frames before frame {_some(self.pauses)}; no window spans that")
+        if self.rotation_deg:
+            found.append(f"rotation: players turn its pictures by {self.rotation_deg} degrees; they are kept as stored")
+        if self.pixel_aspect != 1:
+            aspect = f"{self.pixel_aspect.numerator}:{self.pixel_aspect.denominator}"
+            found.append(f"pixel aspect: players show its pixels {aspect} wide; they are kept as stored")
+        if self.hdr:
+            found.append(f"high dynamic range: its levels follow {self.hdr}; they are kept as stored, which looks flat")
+        if len(self.streams) > 1:
+            found.append(f"its video goes on in another stream: {_some(self.streams)} are read one behind the other")
+        found += [f"not read: {other}; --stream takes it" for other in self.other_streams]
+        return tuple(found)
+
     def next_key(self, frame_index: int) -> int:
         """The first key frame at or after a frame; num_frames when none follows."""
         place = int(np.searchsorted(self.keyframes, frame_index))
@@ -107,6 +154,11 @@ class VideoInfo:
             return 0.0
         shown = float((int(self.pts[-1]) - int(self.pts[0])) * self.time_base)
         return shown + (1.0 / self.nominal_fps if self.nominal_fps > 0 else 0.0)
+
+
+def _some(numbers: Sequence[int]) -> str:
+    """The first few of some numbers, for people."""
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
 
 
 def reorder_of(decode_order: np.ndarray) -> int:

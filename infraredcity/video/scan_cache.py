@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +20,16 @@ from infraredcity.places import FarPath, Place
 from infraredcity.storage import NPZ_DAMAGE, write_atomic
 from infraredcity.video.frames import VideoInfo
 
-FORMAT = "infraredcity-scan-2"
+FORMAT = "infraredcity-scan-3"
 SAMPLE_BLOCKS = 16
 SAMPLE_BLOCK_BYTES = 64 * 1024
 _PREFIX = "scan-"
 _NAME_END = 50
 """So many letters of a clip's name stand in that of its scan, of up to 4 bytes each: a file system takes 255 bytes."""
-_ARRAYS = ("pts", "keyframes", "decode_order", "suspect_ranges", "time_jumps")
-_PLAIN = tuple(item.name for item in fields(VideoInfo) if item.name not in (*_ARRAYS, "path", "time_base", "suspect"))
+_ARRAYS = ("pts", "keyframes", "decode_order", "frame_packets", "packet_pts", "suspect_ranges", "time_jumps")
+_FRACTIONS = ("time_base", "pixel_aspect")
+_TUPLES = ("streams", "other_streams", "recordings", "pauses", "whole_packets", "suspect")
+_PLAIN = tuple(item.name for item in fields(VideoInfo) if item.name not in (*_ARRAYS, *_FRACTIONS, *_TUPLES, "path"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,23 +100,24 @@ def _sampled(read: Callable[[int, int], bytes], size_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def load(folder: Place, path: Place, identity: Identity) -> VideoInfo | None:
+def load(folder: Place, path: Place, identity: Identity, *, stream: int | None = None) -> VideoInfo | None:
     """The kept scan of a file, or None where there is none that counts.
 
     Args:
         folder: Where scans are kept.
         path: The file.
         identity: What `identify` says of it.
+        stream: The stream that was asked for, see `scan.scan`.
 
     Raises:
         RemoteError: `folder` is far, and cannot be reached.
     """
-    kept = _read(folder / _name_of(identity), path)
+    kept = _read(folder / _name_of(identity, stream), path)
     return kept[1] if kept is not None and kept[0] == identity else None
 
 
-def save(folder: Place, info: VideoInfo, identity: Identity) -> None:
-    """Keep the scan of a file in `folder`, under what the file was before it was scanned.
+def save(folder: Place, info: VideoInfo, identity: Identity, *, stream: int | None = None) -> None:
+    """Keep the scan of a file in `folder`, under what the file was before it was scanned, and the stream that was asked for.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
@@ -123,8 +127,8 @@ def save(folder: Place, info: VideoInfo, identity: Identity) -> None:
     header |= {
         "format": FORMAT,
         "file": asdict(identity),
-        "time_base": str(info.time_base),
-        "suspect": list(info.suspect),
+        **{name: str(getattr(info, name)) for name in _FRACTIONS},
+        **{name: list(getattr(info, name)) for name in _TUPLES},
     }
     buffer = io.BytesIO()
     np.savez(
@@ -132,7 +136,7 @@ def save(folder: Place, info: VideoInfo, identity: Identity) -> None:
         header=np.frombuffer(json.dumps(header).encode(), np.uint8),
         **{name: getattr(info, name) for name in _ARRAYS},
     )
-    write_atomic(folder / _name_of(identity), buffer.getvalue())
+    write_atomic(folder / _name_of(identity, stream), buffer.getvalue())
 
 
 def _read(kept: Place, path: Place) -> tuple[Identity, VideoInfo] | None:
@@ -142,13 +146,11 @@ def _read(kept: Place, path: Place) -> tuple[Identity, VideoInfo] | None:
             header = json.loads(arrays["header"].tobytes())
             if header["format"] != FORMAT:
                 return None
-            info = VideoInfo(
-                path=path,
-                time_base=Fraction(header["time_base"]),
-                suspect=tuple(header["suspect"]),
-                **{name: header[name] for name in _PLAIN},
-                **{name: arrays[name] for name in _ARRAYS},
-            )
+            values: dict[str, Any] = {name: header[name] for name in _PLAIN}
+            values |= {name: Fraction(header[name]) for name in _FRACTIONS}
+            values |= {name: tuple(header[name]) for name in _TUPLES}
+            values |= {name: arrays[name] for name in _ARRAYS}
+            info = VideoInfo(path=path, **values)
             return Identity(**header["file"]), info
     except FileNotFoundError:
         return None
@@ -158,7 +160,7 @@ def _read(kept: Place, path: Place) -> tuple[Identity, VideoInfo] | None:
         return None
 
 
-def _name_of(identity: Identity) -> str:
-    known = json.dumps([identity.place, identity.size_bytes, identity.state]).encode()
+def _name_of(identity: Identity, stream: int | None) -> str:
+    known = json.dumps([identity.place, identity.size_bytes, identity.state, stream]).encode()
     name = identity.name[-_NAME_END:].replace("/", "_")  # a far file's name may hold a slash, written as %2F
     return f"{_PREFIX}{hashlib.sha256(known).hexdigest()[:16]}-{name}.npz"

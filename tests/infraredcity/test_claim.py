@@ -168,8 +168,8 @@ def test_what_two_claims_do_not_agree_on_is_said_by_name() -> None:
         (lambda text: text.replace('"quality"', '"kwality"'), r"damaged \(unknown extraction setting 'kwality'\)"),
         (lambda text: text.replace('"video"', '"vide0"'), r"damaged \('video'\); start anew with --overwrite"),
         (
-            lambda text: text.replace("infraredcity-extract-3", "infraredcity-extract-2"),
-            r"was extracted with format infraredcity-extract-2, this version writes infraredcity-extract-3; use the same version",
+            lambda text: text.replace("infraredcity-extract-4", "infraredcity-extract-2"),
+            r"was extracted with format infraredcity-extract-2, this version writes infraredcity-extract-4; use the same version",
         ),
     ],
 )

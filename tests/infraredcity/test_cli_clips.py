@@ -75,6 +75,7 @@ def test_probe_as_json_gives_reasons_and_doubts(shelf: Shelf, infraredcity: Run)
         "the demuxer met damaged bytes: Invalid NAL unit size (52 > 26).",
         "the file's index lists 50 frames, 21 are there",
         "1 packets are marked corrupt",
+        "1 packets cannot be decoded",
         "time jumps before frame 20 (1 lost): frames were dropped before the file was written",
     ]
     assert (

@@ -50,7 +50,8 @@ def clips(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clip(folder / "noise.mp4", range(100), *options, width=320, height=240, make=noise)
     ffmpeg("-i", folder / "noise.mp4", "-c", "copy", "-movflags", "+faststart", folder / "fast_noise.mp4")
     for suffix in ("mkv", "avi", "ts"):
-        ffmpeg("-i", folder / "noise.mp4", "-c", "copy", folder / f"noise.{suffix}")
+        headers = ("-bsf:v", "dump_extra") if suffix == "ts" else ()  # a transport stream has no place for them but its packets
+        ffmpeg("-i", folder / "noise.mp4", "-c", "copy", *headers, folder / f"noise.{suffix}")
     return folder
 
 
@@ -237,7 +238,7 @@ def test_a_clip_that_is_taken_away_while_it_is_read_is_an_error(memory: FarPath,
     [
         ("empty", "empty.mp4: .*(the file is empty|ends before byte 1)"),
         ("text", "letter.mp4: not a video that can be opened"),
-        ("headless", "headless.mp4: not a video that can be opened"),
+        ("headless", r"headless.mp4: its table of contents \(moov\) is missing"),
         ("sound", "sound.mp4: holds no video stream"),
     ],
 )
