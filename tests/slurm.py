@@ -6,10 +6,11 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import PATIENCE_S
+from processes import PATIENCE_S, started
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "tools" / "cluster"
@@ -79,16 +80,16 @@ class Slurm:
             check=False, timeout=PATIENCE_S,
         )  # fmt: skip
 
-    def begin(self, job: int, words: list[str], **environment: str) -> "subprocess.Popen[str]":
+    def begin(self, job: int, words: list[str], **environment: str) -> "AbstractContextManager[subprocess.Popen[str]]":
         """A batch script with its arguments, as the process that SLURM starts and sends signals to."""
         script = self.folder / words[0]
         given = {
             "SLURM_JOB_ID": str(job),
             "SLURM_CPUS_PER_TASK": str(self._cpus or directives(script)["cpus-per-task"]),
         }
-        return subprocess.Popen(
-            ["bash", str(script), *words[1:]], cwd=self.folder, env=self.environment | given | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        return started(
+            ["bash", script, *words[1:]], cwd=self.folder, env=self.environment | given | environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def calls(self) -> list[list[str]]:
@@ -110,7 +111,7 @@ class Slurm:
             plain = [word for word in words if not word.startswith("--")]
             for number in expanded(options["array"]) if "array" in options else [None]:
                 told = {} if number is None else {"SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(number)}
-                process = self.begin(job, plain, **told)
-                said, _ = process.communicate(timeout=PATIENCE_S)
+                with self.begin(job, plain, **told) as process:
+                    said, _ = process.communicate(timeout=PATIENCE_S)
                 ran.append(Task(job, number, process.returncode, said))
         return ran

@@ -1,6 +1,7 @@
 """What holds for the house as a whole."""
 
 import importlib
+import re
 import subprocess
 import sys
 from inspect import ismodule
@@ -46,6 +47,23 @@ def test_the_loader_needs_torch_numpy_and_a_jpeg_codec_alone(tmp_path: Path) -> 
 def test_the_help_of_the_command_loads_no_heavy_library(tmp_path: Path) -> None:
     statement = "from infraredcity.cli import cli"
     assert modules_after(statement, tmp_path) & (HEAVY - {"click"}) == set()
+
+
+def test_processes_of_tests_end_with_them() -> None:
+    """They are started by `processes.started` or by a stand-in that kills and awaits them itself, never by a test."""
+    stand_ins = {"processes.py", "ray_cluster.py", "s3_server.py", "web_server.py", "cluster.py", Path(__file__).name}
+    starters = {path for path in Path(__file__).parent.rglob("*.py") if "subprocess.Popen(" in path.read_text("utf-8")}
+    # Two tests end a whole network namespace or torchrun's workers with the process; those of interop need no helper of ours.
+    expected = {"test_launch.py", "test_two_nodes.py", "test_accelerate.py", "test_lightning.py"}
+    assert {path.name for path in starters} - stand_ins == expected
+
+
+def test_nobody_waits_for_a_process_for_less_than_the_patience_of_all() -> None:
+    short = re.compile(
+        r"\b(communicate|wait|run)\([^()]*\btimeout=\d|^ *(capture_output|check)=.*\btimeout=\d", re.MULTILINE
+    )
+    found = {path.name for path in Path(__file__).parent.rglob("*.py") if short.search(path.read_text("utf-8"))}
+    assert found - {Path(__file__).name} == {"test_compiled_step.py"}  # which is run as a script, without our helpers
 
 
 def commands(group: click.Group) -> list[click.Command]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 import yaml
-from processes import PATIENCE_S
+from processes import PATIENCE_S, Start
 
 from roma.train import main as train_main
 from roma.train import train_command
@@ -116,7 +116,8 @@ def test_the_train_options_of_the_kubernetes_recipe_are_accepted(
 class Slurm:
     """Stand-ins for srun, scontrol and squeue, which write down how they were called."""
 
-    def __init__(self, folder: Path, srun: str) -> None:
+    def __init__(self, folder: Path, start_process: Start, srun: str) -> None:
+        self.start_process = start_process
         self.calls = folder / "calls"
         self.programs = folder / "programs"
         self.programs.mkdir()
@@ -135,10 +136,12 @@ class Slurm:
             "PATH": f"{self.programs}:{os.environ['PATH']}", "SLURM_JOB_ID": "55", "SLURM_NNODES": "2",
             "SLURM_JOB_NODELIST": "node-[7-8]", "SLURM_JOB_END_TIME": str(int(time.time()) + seconds_left),
         }  # fmt: skip
-        return subprocess.Popen(
-            ["bash", str(LAUNCH / "slurm.sbatch"), *options], env=given | environment, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        return self.start_process(
+            ["bash", LAUNCH / "slurm.sbatch", *options],
+            env=given | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def called(self, program: str) -> list[str]:
         return [
@@ -146,8 +149,8 @@ class Slurm:
         ]
 
 
-def test_slurm_passes_options_and_the_time_that_is_left(tmp_path: Path) -> None:
-    slurm = Slurm(tmp_path, "exit 0")
+def test_slurm_passes_options_and_the_time_that_is_left(start_process: Start, tmp_path: Path) -> None:
+    slurm = Slurm(tmp_path, start_process, "exit 0")
     job = slurm.start("--preset", "tiny", "--out", "runs/a b", seconds_left=1000, SPARE_S="100", PROCESSES="4")
     _, said = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 0, said
@@ -161,17 +164,18 @@ def test_slurm_passes_options_and_the_time_that_is_left(tmp_path: Path) -> None:
     assert slurm.called("scontrol") == ["show hostnames node-[7-8]"]  # a run that is done is not queued again
 
 
-def test_slurm_queues_again_what_ran_out_of_time(tmp_path: Path) -> None:
-    slurm = Slurm(tmp_path, "sleep 3; exit 0")
-    job = slurm.start("--out", "run", seconds_left=102, SPARE_S="100")
+def test_slurm_queues_again_what_ran_out_of_time(start_process: Start, tmp_path: Path) -> None:
+    slurm = Slurm(tmp_path, start_process, "sleep 7; exit 0")
+    job = slurm.start("--out", "run", seconds_left=106, SPARE_S="100")
     _, said = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 0, said
     assert slurm.called("scontrol")[-1] == "requeue 55"
 
 
-def test_slurm_hands_on_sigterm_and_queues_again(tmp_path: Path) -> None:
+def test_slurm_hands_on_sigterm_and_queues_again(start_process: Start, tmp_path: Path) -> None:
     slurm = Slurm(
         tmp_path,
+        start_process,
         f"trap 'echo told >>{tmp_path}/calls; exit 143' TERM; touch {tmp_path}/runs; sleep 60 >/dev/null 2>&1 & wait",
     )
     job = slurm.start("--out", "run")
@@ -183,16 +187,16 @@ def test_slurm_hands_on_sigterm_and_queues_again(tmp_path: Path) -> None:
     assert slurm.called("scontrol")[-1] == "requeue 55"
 
 
-def test_slurm_leaves_a_run_that_fails_at_once(tmp_path: Path) -> None:
-    slurm = Slurm(tmp_path, "exit 1")
+def test_slurm_leaves_a_run_that_fails_at_once(start_process: Start, tmp_path: Path) -> None:
+    slurm = Slurm(tmp_path, start_process, "exit 1")
     job = slurm.start("--out", "run")
     job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1
     assert slurm.called("scontrol") == ["show hostnames node-[7-8]"]
 
 
-def test_slurm_queues_again_after_a_machine_was_lost_but_not_for_ever(tmp_path: Path) -> None:
-    slurm = Slurm(tmp_path, "exit 1")
+def test_slurm_queues_again_after_a_machine_was_lost_but_not_for_ever(start_process: Start, tmp_path: Path) -> None:
+    slurm = Slurm(tmp_path, start_process, "exit 1")
     job = slurm.start("--out", "run", MIN_RUN_S="0")
     job.communicate(timeout=PATIENCE_S)
     assert slurm.called("scontrol")[-1] == "requeue 55"
@@ -203,8 +207,8 @@ def test_slurm_queues_again_after_a_machine_was_lost_but_not_for_ever(tmp_path: 
     assert said == "Error: queued again 200 times and still not done\n"
 
 
-def test_slurm_says_when_the_time_is_too_short(tmp_path: Path) -> None:
-    job = Slurm(tmp_path, "exit 0").start("--out", "run", seconds_left=200)
+def test_slurm_says_when_the_time_is_too_short(start_process: Start, tmp_path: Path) -> None:
+    job = Slurm(tmp_path, start_process, "exit 0").start("--out", "run", seconds_left=200)
     _, said = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1
     assert said == "Error: --time leaves no time beside SPARE_S=300 s; raise one or lower the other\n"

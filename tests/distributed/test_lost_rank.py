@@ -7,13 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cluster import train_words
-from processes import PATIENCE_S
+from processes import PATIENCE_S, Start
 
 from roma.distributed import BEAT_S
 from roma.metrics import METRICS_NAME
@@ -40,7 +39,7 @@ class Ranks:
 
 
 @pytest.fixture
-def ranks(shards: Path, tmp_path: Path) -> Iterator[Ranks]:
+def ranks(shards: Path, start_process: Start, tmp_path: Path) -> Ranks:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,20 +52,15 @@ def ranks(shards: Path, tmp_path: Path) -> Iterator[Ranks]:
         **{name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "GLOO"))},
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    started = Ranks(
+    return Ranks(
         tmp_path / "run",
         [
-            subprocess.Popen(
-                words, env=environment | {"RANK": str(rank)}, cwd=tmp_path, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, text=True,
+            start_process(
+                words, env=environment | {"RANK": str(rank)}, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
             for rank in range(2)
         ],
     )  # fmt: skip
-    yield started
-    for process in started.processes:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from processes import PATIENCE_S
 from synthetic import Shelf, barcode, clip_of
 
 from infraredcity import index as sample_index
@@ -232,7 +233,7 @@ from infraredcity.verify import verify
     for call in CHOICES:
         script += f"try:\n    {call}\nexcept ValueError as error:\n    print(error)\n"
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == list(CHOICES.values())
 

@@ -3,7 +3,6 @@ import pickle
 import random
 import re
 import resource
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import fsspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from processes import PATIENCE_S
+from processes import PATIENCE_S, Start
 from web_server import Nginx, serving
 
 from infraredcity import remote
@@ -289,18 +288,16 @@ while True:
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_a_folder_is_listed_whole_while_somebody_writes_into_it(tmp_path: Path, scheme: str) -> None:
+def test_a_folder_is_listed_whole_while_somebody_writes_into_it(
+    start_process: Start, tmp_path: Path, scheme: str
+) -> None:
     names = [f"{number:04d}.tar" for number in range(500)]
     for name in names:
         (tmp_path / name).write_bytes(b"1")
-    writer = subprocess.Popen([sys.executable, "-c", RENAMING, str(tmp_path)])
-    try:
-        while not (tmp_path / "last.tar").exists():
-            assert writer.poll() is None
-        listings = [sizes_in(place(f"{scheme}{tmp_path}")) for _ in range(200)]
-    finally:
-        writer.kill()
-        writer.wait()
+    writer = start_process([sys.executable, "-c", RENAMING, tmp_path])
+    while not (tmp_path / "last.tar").exists():
+        assert writer.poll() is None
+    listings = [sizes_in(place(f"{scheme}{tmp_path}")) for _ in range(200)]
     assert {tuple(sorted(name for name in listing if name in names)) for listing in listings} == {tuple(names)}
 
 

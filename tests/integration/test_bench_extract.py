@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import PATIENCE_S, started
 
 from infraredcity.video import probe
 
@@ -76,13 +77,13 @@ def test_the_summary_is_one_line(bench: Any) -> None:
 def test_stopping_it_leaves_no_outputs(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, TOOLS / "bench_extract.py", "--json", tmp_path / "result.json", "--work", tmp_path,
                "--scale", "0.003"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "warm up" in line:
                 process.send_signal(number)
                 break
-        rest = process.stderr.read()
+        _, rest = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, rest) == (code, "bench_extract.py: stopped\n")
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
     assert not (tmp_path / "result.json").exists()

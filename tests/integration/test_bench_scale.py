@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import PATIENCE_S, started
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 COMMAND = [sys.executable, TOOLS / "bench_scale.py", "--segments", "300", "--parts", "20", "--more-frames", "0"]
@@ -62,12 +63,12 @@ def test_a_command_that_says_something_else_ends_the_benchmark(bench: Any) -> No
 
 def test_stopping_it_leaves_no_files(tmp_path: Path) -> None:
     more = ["--json", tmp_path / "result.json", "--folder", tmp_path]
-    with subprocess.Popen([*COMMAND, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started([*COMMAND, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.endswith("what the parts leave\n"):
                 process.send_signal(signal.SIGTERM)
                 break
-        rest = process.stderr.read()
+        _, rest = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, rest) == (143, "bench_scale.py: stopped\n")
     assert list(tmp_path.iterdir()) == []

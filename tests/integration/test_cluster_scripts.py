@@ -17,7 +17,7 @@ import pytest
 import yaml
 from commands import RunCommand
 from planned import changed, tree
-from processes import PATIENCE_S
+from processes import PATIENCE_S, started
 from slurm import CLUSTER, Slurm, directives, expanded
 from synthetic import Shelf, clip_of
 
@@ -121,8 +121,8 @@ def test_rounds_start_again_what_is_outstanding_and_end(shelf: Shelf, tmp_path: 
 
 def test_finalize_hands_on_what_status_cannot_read(tmp_path: Path) -> None:
     slurm = Slurm(tmp_path)
-    process = slurm.begin(7, ["tools/cluster/finalize.sbatch", "nothing"])
-    said, _ = process.communicate(timeout=PATIENCE_S)
+    with slurm.begin(7, ["tools/cluster/finalize.sbatch", "nothing"]) as process:
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert 'nothing/plan.jsonl: no plan; make one with "infraredcity plan"' in said
     assert slurm.calls() == []
@@ -137,21 +137,21 @@ def test_a_task_that_is_told_to_stop_ends_cleanly_and_goes_on_when_queued_again(
     assert planned.returncode == 0, planned.stderr
     words, told = ["tools/cluster/extract.sbatch", "shards/"], {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
     folder = tmp_path / "shards" / CLIP
-    process = slurm.begin(7, words, **told)
-    deadline = time.monotonic() + PATIENCE_S
-    while len(list((folder / "segments").glob("*.jsonl"))) < 3 and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=PATIENCE_S)
+    with slurm.begin(7, words, **told) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while len(list((folder / "segments").glob("*.jsonl"))) < 3 and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 143, said
     assert said.endswith("Stopped; the same command goes on from here.\n")
     done = {path.name: path.stat().st_mtime_ns for path in (folder / "segments").iterdir()}
     assert 3 <= len(done) < 30
     assert slurm.bash("infraredcity status shards").stdout == "0\n"
 
-    again = slurm.begin(7, words, **told, SLURM_RESTART_COUNT="1")
-    said, _ = again.communicate(timeout=PATIENCE_S)
+    with slurm.begin(7, words, **told, SLURM_RESTART_COUNT="1") as again:
+        said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0, said
     assert {
         name: (folder / "segments" / name).stat().st_mtime_ns for name in done
@@ -331,13 +331,14 @@ def test_the_ray_script_extracts_and_merges_on_a_cluster(shelf: Shelf, tmp_path:
             "--object-store-memory=80000000",
             f"--temp-dir={short}",
         ]
-        with subprocess.Popen([ray_program(), *words], env=environment, stdout=subprocess.PIPE, text=True) as head:
+        with started([ray_program(), *words], env=environment, stdout=subprocess.PIPE) as head:
             try:
                 assert head.stdout is not None
                 assert any("block forever" in line for line in head.stdout)
                 calls = planned_and_submitted(shelf.gray, tmp_path, f"127.0.0.1:{port}")
             finally:
                 head.terminate()
+                head.wait(timeout=PATIENCE_S)
     assert calls == ["job submit --runtime-env-json {}"] * 2
     extract_clip(clip_of(shelf.gray, CLIP), ExtractConfig(frames_per_shard=8), tmp_path / "one", workers=0)
     assert changed(tree(tmp_path / "shards"), tree(tmp_path / "one")) == []

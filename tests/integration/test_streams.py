@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 from synthetic import Shelf
-
-pytestmark = pytest.mark.timeout(300)
 
 INFRAREDCITY = f"{sys.executable} -m infraredcity"
 ROMA = f"{sys.executable} -m roma"
@@ -18,7 +17,7 @@ ROMA = f"{sys.executable} -m roma"
 def shell(line: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["bash", "-c", line], cwd=folder, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, text=True,
-        capture_output=True, check=False, timeout=200,
+        capture_output=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
 
 

@@ -226,7 +226,7 @@ def test_sigterm_and_ctrl_c_save_the_running_step_and_the_rest_is_the_same(
     assert_same_run(run, whole)
 
 
-def test_a_second_sigterm_ends_a_process_at_once_though_it_does_not_come_back_from_its_step(start_process: Start):
+def test_a_second_sigterm_ends_a_process_at_once_though_it_does_not_come_back_from_its_step():
     script = (
         "import hashlib, sys, time\n"
         "from roma import stopping\n"
@@ -238,7 +238,7 @@ def test_a_second_sigterm_ends_a_process_at_once_though_it_does_not_come_back_fr
         "    hashlib.pbkdf2_hmac('sha256', b'x', b'x', 10**9)\n"  # minutes inside one call of C
     )
     command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with started(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)

@@ -73,6 +73,7 @@ def on_two_ranks(body: str, folder: Path) -> tuple[list[int], list[str], list[st
     finally:
         for process in ranks:
             process.kill()
+            process.communicate()
     return [process.returncode for process in ranks], [out for out, _ in outputs], [err for _, err in outputs]
 
 

@@ -93,6 +93,7 @@ def fit(kind: str, folder: Path, out: Path, *, stop_after: int = 0, resume: Path
     finally:
         for process in ranks:
             process.kill()
+            process.communicate()
     assert [process.returncode for process in ranks] == [0, 0], "\n".join(complaints)[-5000:]
     return [json.loads(Path(f"{out}.rank-{rank}").read_text()) for rank in range(2)]
 
