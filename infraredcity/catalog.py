@@ -151,7 +151,9 @@ class Catalog:
     def __getitem__(self, clip_id: str) -> Clip:
         """The clip of that id; CatalogError names the known ones when there is none."""
         if clip_id not in self.clips:
-            raise CatalogError(f"unknown clip {clip_id!r}; the catalogue has {', '.join(self.clips)}")
+            raise CatalogError(
+                f"unknown clip {clip_id!r}; the catalogue has {', '.join(self.clips)}; your own stand in the file of --clips"
+            )
         return self.clips[clip_id]
 
     def __iter__(self) -> Iterator[Clip]:

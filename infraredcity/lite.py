@@ -189,7 +189,10 @@ def of_scenes(recipe: Recipe, scenes: Sequence[str]) -> Recipe:
     known = {cell.scene for cell in recipe.cells}
     for scene in scenes:
         if scene not in known:
-            raise RecipeError(f"recipe {recipe.name} has no scene {scene!r}; it has {', '.join(sorted(known))}")
+            raise RecipeError(
+                f"recipe {recipe.name} has no scene {scene!r}; it has {', '.join(sorted(known))}; scenes of your own stand in a "
+                "recipe of your own, --recipe"
+            )
     return replace(recipe, cells=tuple(cell for cell in recipe.cells if cell.scene in scenes))
 
 

@@ -187,7 +187,8 @@ def test_a_clip_shows_heat_bright_unless_its_table_says_otherwise(tmp_path: Path
 
 def test_an_unknown_clip_lists_the_known_ones() -> None:
     with pytest.raises(
-        CatalogError, match=r"unknown clip 'town'; the catalogue has city_clear, city_overcast, .*night_vis"
+        CatalogError,
+        match=r"unknown clip 'town'; the catalogue has city_clear, .*night_visible; your own stand in the file of --clips$",
     ):
         load(environment={})["town"]
 

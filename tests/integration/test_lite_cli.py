@@ -61,7 +61,11 @@ def test_auto_finds_a_scale(infraredcity: Run, extracted: Path, recipe: Path, tm
     [
         ((), 1, "Error: recipe mine does not fit: city_clear test: 800 frames need 100 unbroken runs of 8"),
         (("--scale", "0.001"), 1, "at scale 0.001 are less than one window of 2"),
-        (("--scene", "village"), 1, "Error: recipe mine has no scene 'village'; it has city"),
+        (
+            ("--scene", "village"),
+            1,
+            "Error: recipe mine has no scene 'village'; it has city; scenes of your own stand in a recipe of your own, --recipe",
+        ),
         (("--scale", "2"), 2, "must be in (0, 1], got 2"),
         (("--scale", "small"), 2, "expected a number or auto, got 'small'"),
         (("--recipe", "gone.toml"), 1, "Error: gone.toml: no such file"),
