@@ -118,7 +118,7 @@ def translate_video(
     native: bool = False,
     on_frames: Callable[[int, int], None] | None = None,
 ) -> TranslateReport:
-    """Translate a video to an mp4 of the same size (rounded to even), rotation and frame count, with its times counted from 0.
+    """Translate a video to an mp4 of the same size (rounded to even), shape as shown and frame count, its times counted from 0.
 
     Args:
         translator: From `open_translator`.
@@ -157,6 +157,7 @@ def translate_video(
         time_base=time_base,
         fps=info.nominal_fps or 25.0,
         rotation_deg=info.rotation_deg,
+        pixel_aspect=info.pixel_aspect,
     ) as writer:
         for batch in chain([first], batches):
             for place in range(0, len(batch.data), BATCH_FRAMES):

@@ -50,7 +50,9 @@ def clips(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clip(folder / "noise.mp4", range(100), *options, width=320, height=240, make=noise)
     ffmpeg("-i", folder / "noise.mp4", "-c", "copy", "-movflags", "+faststart", folder / "fast_noise.mp4")
     for suffix in ("mkv", "avi", "ts"):
-        headers = ("-bsf:v", "dump_extra") if suffix == "ts" else ()  # a transport stream has no place for them but its packets
+        headers = (
+            ("-bsf:v", "dump_extra") if suffix == "ts" else ()
+        )  # a transport stream has no place for them but its packets
         ffmpeg("-i", folder / "noise.mp4", "-c", "copy", *headers, folder / f"noise.{suffix}")
     return folder
 

@@ -14,7 +14,7 @@ from infraredcity.errors import VideoDecodeError
 from infraredcity.video import FrameRange, open_clip, probe, read_frames
 from roma.checkpoint import Snapshot, save_snapshot
 from roma.errors import CheckpointError, EvaluationError
-from roma.infer import Translator, _mp4_times, open_translator, rising_times, translate_video
+from roma.infer import Translator, _mp4_times, _read_levels, open_translator, rising_times, translate_video
 from roma.models import Generator, UNetGenerator
 from roma.video_out import open_video
 
@@ -110,14 +110,16 @@ def test_rotation_is_kept_and_the_input_is_shown_to_the_left(translator: Transla
     assert np.abs(both[:, : before.shape[1]].astype(int) - before).mean() < 4
 
 
-def test_the_writer_keeps_the_shape_of_pixels(tmp_path: Path):
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_the_shape_of_pixels_is_kept(translator: Translator, tmp_path: Path, side_by_side: bool):
     wide = Fraction(16, 11)
-    with open_video(
-        tmp_path / "x.mp4", width_px=48, height_px=32, time_base=Fraction(1, 25), fps=25.0, pixel_aspect=wide
-    ) as writer:
+    sizes = {"width_px": 48, "height_px": 32, "time_base": Fraction(1, 25), "fps": 25.0, "pixel_aspect": wide}
+    with open_video(tmp_path / "in.mp4", **sizes) as writer:  # type: ignore[arg-type]
         writer.add(np.zeros((32, 48, 3), np.uint8), 0)
-    with av.open(str(tmp_path / "x.mp4")) as container:
-        assert container.streams.video[0].sample_aspect_ratio == wide
+    translate_video(translator, tmp_path / "in.mp4", tmp_path / "out.mp4", side_by_side=side_by_side)
+    for name in ("in.mp4", "out.mp4"):
+        with av.open(str(tmp_path / name)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == wide
 
 
 def test_equal_times_move_to_the_next_free_units():
@@ -183,14 +185,10 @@ def test_counts_of_16_bits_are_refused_before_anything_is_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "snapshot.pt"]
 
 
-def test_pictures_of_16_bits_are_refused_whatever_the_file_is_called_deep_by(
-    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    source = timed_video(tmp_path / "in.mkv", [0, 40], pixel_format="gray16le")
-    monkeypatch.setattr("infraredcity.video.frames.VideoInfo.is_deep", False)
+def test_pictures_of_16_bits_are_refused_where_they_come_out_of_the_decoder_too(tmp_path: Path):
+    clip = open_clip([timed_video(tmp_path / "in.mkv", [0, 40], pixel_format="gray16le")])
     with pytest.raises(EvaluationError, match=r"in\.mkv: holds counts \(uint16\)"):
-        translate_video(translator, source, tmp_path / "new" / "out.mp4")
-    assert not (tmp_path / "new").exists()
+        next(_read_levels(clip, FrameRange(start_frame=0, stop_frame=2), color="gray"))
 
 
 def test_a_colon_in_the_name_of_the_output_is_no_protocol(
