@@ -10,6 +10,7 @@ import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,9 @@ def _sizes(folder: Path) -> dict[str, int]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_picture(entry.name):
-                    if entry.is_file():
-                        sizes[entry.name] = entry.stat().st_size
+                    with suppress(FileNotFoundError):  # gone since it was listed
+                        if entry.is_file():
+                            sizes[entry.name] = entry.stat().st_size
                 elif ending_of(entry.name) in OTHER_PICTURES:
                     others[ending_of(entry.name)] += 1
     except OSError as error:

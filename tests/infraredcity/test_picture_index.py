@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from synthetic import barcode, picture
 from infraredcity.errors import ImageError, ShardError
 from infraredcity.images import encode
 from infraredcity.loader import WindowReader, batches, one_pass
+from infraredcity.picture_index import index_pictures
 from infraredcity.sources import open_sources
 from infraredcity.tar_index import CACHE_VARIABLE
 
@@ -212,3 +215,27 @@ def test_frames_that_extract_wrote_as_files_are_read(extracted: Path, tmp_path: 
     assert windows(reader) == [(names[0], names[1]), (names[1], names[2]), (names[3], names[4])]
     assert np.array_equal(reader.index.frame_index, np.arange(5))
     reader.close()
+
+
+RENAMING = """
+import sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+while True:
+    (folder / "unfinished.jpg").write_bytes(b"12")
+    (folder / "unfinished.jpg").rename(folder / "last.jpg")
+"""
+
+
+def test_a_folder_into_which_somebody_writes_can_be_read(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number:04d}.jpg").write_bytes(b"1")
+    writer = subprocess.Popen([sys.executable, "-c", RENAMING, str(tmp_path)])
+    try:
+        while not (tmp_path / "last.jpg").exists():
+            assert writer.poll() is None
+        for _ in range(100):
+            assert len(index_pictures(tmp_path)) >= 300
+    finally:
+        writer.kill()
+        writer.wait()
