@@ -4,6 +4,7 @@ Pixels are u8, or u16 for the counts of a thermal camera. JPEG goes through libj
 OpenCV. All functions release the GIL in their heavy part.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,6 +31,16 @@ _FILL_RADIUS_PX = 3
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_PIXELS = 1 << 26
 """No still is larger (8192x8192); a file that claims more is damaged or hostile, and its pixels would fill the memory."""
+
+MAX_SCANS = 32
+"""Encoders write up to 12 of a progressive jpg. Each goes over all pixels, in .1 s of 8000x8000, though it may have six bytes."""
+_JPG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+"""What is no byte of a picture and no mark between its rows. Source: ITU-T T.81, section B.1.1."""
+_MAX_MARKERS = 4096
+_STARTS_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_START_OF_SCAN = 0xDA
+_WITHOUT_LENGTH = frozenset({0xD8, 0x01})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +261,7 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
     check_choice("color", color, COLOR_MODES)
     size_of(data, name=name)
     if data[:2] == b"\xff\xd8":
+        _check_scans(data, name)
         try:
             picture = simplejpeg.decode_jpeg(data, "GRAY" if color == "gray" else "RGB")
         except ValueError as error:
@@ -286,6 +298,7 @@ def decode_into(data: bytes, out: np.ndarray, *, name: str = "image") -> tuple[i
     if data[:2] != b"\xff\xd8":
         out[:] = decode(data, color, name=name)
         return height, width
+    _check_scans(data, name)
     try:
         simplejpeg.decode_jpeg(data, "GRAY" if color == "gray" else "RGB", buffer=out)
     except ValueError as error:
@@ -310,6 +323,7 @@ def decode_small(data: bytes, side_px: int, *, name: str = "image") -> np.ndarra
     if data[:2] != b"\xff\xd8":
         return (decode_deep(data, name=name) if is_deep_png(data) else decode(data, "gray", name=name))[:, :, 0]
     width, height = size_of(data, name=name)
+    _check_scans(data, name)
     try:
         picture = simplejpeg.decode_jpeg(data, "GRAY", min_height=min(side_px, height), min_width=min(side_px, width))
     except ValueError as error:
@@ -370,6 +384,28 @@ def size_of(data: bytes, *, name: str = "image") -> tuple[int, int]:
             f"{name}: claims {width}x{height} pixels, more than {MAX_PIXELS:,}; remove it, no frame is that large"
         )
     return width, height
+
+
+def _check_scans(data: bytes, name: str) -> None:
+    """ImageError for a jpg of more than MAX_SCANS scans, which libjpeg would go through one by one."""
+    place = num_scans = 0
+    is_progressive, components = False, b""
+    for _ in range(_MAX_MARKERS):
+        marker = _JPG_MARKER.search(data, place)
+        if marker is None or marker[0] == b"\xff\xd9":
+            return
+        code, place = marker[0][1], marker.end()
+        if code in _STARTS_OF_FRAME:
+            is_progressive, components = code in _PROGRESSIVE, data[place + 7 : place + 8]
+        elif code == _START_OF_SCAN:
+            num_scans += 1
+            if not is_progressive and data[place + 2 : place + 3] == components:
+                return  # all that libjpeg reads is in this one
+            if num_scans > MAX_SCANS:
+                break
+        if code not in _WITHOUT_LENGTH:
+            place += int.from_bytes(data[place : place + 2], "big")
+    raise ImageError(f"{name}: a jpg of more than {MAX_SCANS} scans, as no encoder writes; remove it")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -43,6 +43,8 @@ from infraredcity.remote import (
 
 _CHUNK_BYTES = 1024 * 1024
 _KEPT_CHUNKS = 8
+_MAX_DEPTH = 32
+"""So deep is a far folder walked; a web server can show folders without end."""
 _MAX_WHOLE_BYTES = 1 << 40
 _ASKED_AT_ONCE = 16
 
@@ -317,14 +319,22 @@ def walk(root: Place) -> Iterator[tuple[Place, list[str], list[str]]]:
         for folder, folders, files in os.walk(root):
             yield Path(folder), folders, files
         return
+    yield from _walk_afar(root, 0)
+
+
+def _walk_afar(folder: FarPath, depth: int) -> Iterator[tuple[Place, list[str], list[str]]]:
+    if depth > _MAX_DEPTH:
+        raise RemoteError(
+            f"{folder}: lies more than {_MAX_DEPTH} folders deep, perhaps without end; name a folder below"
+        )
     try:
-        found = folder_listing(root)
+        found = folder_listing(folder)
     except FileNotFoundError:
         return
     folders = sorted(name for name, size in found.items() if size is None)
-    yield root, folders, sorted(name for name, size in found.items() if size is not None)
+    yield folder, folders, sorted(name for name, size in found.items() if size is not None)
     for name in folders:
-        yield from walk(root / name)
+        yield from _walk_afar(folder / name, depth + 1)
 
 
 class FarReader(io.RawIOBase):

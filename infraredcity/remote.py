@@ -40,6 +40,7 @@ TEMPORARY_PREFIX = ".tmp-"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
 _LOGIN_PART = re.compile(r"(?<=:)//(?:[^/?#@\[]*:(?!\d*(?:[/?#]|$)).*|[^/?#]*)@", re.DOTALL)
 """`//user:password@`, also where the password holds a slash or an @; what stands before a mere port is left."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _PIECE_BYTES = 256 * 1024
 _MAX_PAGE_BYTES = 256 * 1024 * 1024
@@ -348,7 +349,13 @@ def listing(url: str, options: RemoteOptions | None = None) -> dict[str, int | N
         MissingExtraError: The package for this scheme is not installed.
     """
     options = options or RemoteOptions()
-    return _until_deadline(url, options, _source(url).listed, allowance_s=options.listing_s)
+    found = _until_deadline(url, options, _source(url).listed, allowance_s=options.listing_s)
+    for name in found:
+        if name in ("", ".", "..") or "/" in name or _CONTROL.search(name):
+            raise RemoteError(
+                f"{shown(url)}: lists {name[:80]!a}, which is no name of a file; do not use what lies there"
+            )
+    return found
 
 
 def send(url: str, data: bytes, options: RemoteOptions | None = None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from processes import PATIENCE_S
 
 from infraredcity.cli import cli
@@ -71,6 +72,17 @@ def commands(group: click.Group) -> list[click.Command]:
     for command in group.commands.values():
         found += commands(command) if isinstance(command, click.Group) else [command]
     return found
+
+
+def test_the_workflow_may_read_alone_and_names_what_it_runs_by_commit() -> None:
+    text = (Path(__file__).resolve().parents[1] / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("permissions" not in job for job in workflow["jobs"].values())
+    used = re.findall(r"uses: (.*)", text)
+    assert len(used) >= 4
+    for action in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action), action
 
 
 def test_every_command_has_help() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ DEFAULT_HUB_NAME = "vit_base_patch16_384.augreg_in21k_ft_in1k"
 """The paper's backbone under its present name; Apache-2.0."""
 
 _MOST_PACKED = 8
+"""Numbers that were trained hardly pack; what unpacks to more than so many times its file is made to fill the memory."""
 _HUB_FILE, _HUB_CONFIG = "model.safetensors", "config.json"
 _HEAD = re.compile(r"(head|head_dist|pre_logits|fc_norm|attn_pool)\.")
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -245,12 +247,16 @@ def _read_safetensors(path: Path) -> tuple[object, Mapping[str, str]]:
 
 def _read_npz(path: Path) -> tuple[object, Mapping[str, str]]:
     with opened(path) as file:
-        # Numbers that were trained hardly pack; what unpacks to more than this is made to fill the memory.
         arrays = read_npz(file, _MOST_PACKED * path.stat().st_size)
     return {key: torch.from_numpy(array) for key, array in arrays.items()}, {}
 
 
 def _read_torch(path: Path) -> tuple[object, Mapping[str, str]]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            claimed = sum(member.file_size for member in packed.infolist())
+        if claimed > _MOST_PACKED * path.stat().st_size:
+            raise ValueError(f"unpacks to {claimed} bytes, more than {_MOST_PACKED} times the file")
     return torch.load(path, map_location="cpu", weights_only=True), {}
 
 

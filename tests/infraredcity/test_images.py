@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from infraredcity.errors import ImageError
 from infraredcity.images import (
     IMAGE_FORMATS,
+    MAX_SCANS,
     POLARITY_CHOICES,
     Framing,
     ImageFormat,
     decode,
     decode_deep,
+    decode_into,
     decode_small,
     encode,
     fill_masks,
@@ -413,3 +415,57 @@ def test_a_small_copy_is_gray_whatever_the_file_holds() -> None:
         assert decode_small(encode(picture, image_format), 8).ndim == 2  # type: ignore[arg-type]
     deep = np.arange(12, dtype=np.uint16).reshape(3, 4, 1) * 5000
     assert (decode_small(encode(deep, "png16"), 2) == deep[:, :, 0]).all()
+
+
+def with_scans(data: bytes, count: int) -> bytes:
+    """A progressive jpg whose last scan stands there so often again."""
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * count + data[-2:]
+
+
+def progressive(side_px: int) -> bytes:
+    draw = np.random.default_rng(0)
+    picture = draw.integers(0, 256, (side_px, side_px, 3), np.uint8)
+    return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1])
+
+
+def test_a_jpg_of_ever_more_scans_is_refused_before_it_is_decoded() -> None:
+    data = progressive(64)
+    assert data.count(b"\xff\xda") == 10
+    assert decode(data, "rgb").shape == (64, 64, 3)
+    bomb = with_scans(data, MAX_SCANS - 9)
+    out = np.zeros((64, 64, 1), np.uint8)
+    for read in (
+        lambda: decode(bomb, "gray", name="a.jpg"),
+        lambda: decode_small(bomb, 8, name="a.jpg"),
+        lambda: decode_into(bomb, out, name="a.jpg"),
+    ):
+        with pytest.raises(ImageError, match=r"a\.jpg: a jpg of more than 32 scans, as no encoder writes; remove it"):
+            read()
+    with pytest.raises(ImageError, match="damaged jpg"):  # as many scans as allowed, but not in a right order
+        decode(with_scans(data, MAX_SCANS - 10), "gray")
+
+
+def test_a_scan_for_each_colour_over_and_over_is_refused_too() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = bytes(cv2.imencode(".jpg", picture)[1])
+    assert data.count(b"\xff\xda") == 1
+    start = data.index(b"\xff\xda")
+    one_colour = b"\xff\xda\0\x08\1\1\0\0\x3f\0\0"
+    with pytest.raises(ImageError, match="as no encoder writes"):
+        decode(data[:start] + one_colour * 40 + data[start:], "gray")
+
+
+def test_bytes_like_a_scan_in_a_thumbnail_or_behind_the_end_are_none() -> None:
+    data = progressive(64)
+    comment = b"\xff\xda" * 100
+    behind = data + comment
+    inside = data[:2] + b"\xff\xe1" + (2 + len(comment)).to_bytes(2, "big") + comment + data[2:]
+    for padded in (behind, inside):
+        assert np.array_equal(decode(padded, "rgb"), decode(data, "rgb"))
+
+
+def test_a_jpg_of_ever_more_marks_is_not_walked_through() -> None:
+    data = progressive(64)
+    with pytest.raises(ImageError, match="as no encoder writes"):
+        decode(data[:2] + b"\xff\xfe\0\2" * 5000 + data[2:], "gray")

@@ -7,9 +7,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
+from threading import Thread
 
 import fsspec
 import pytest
@@ -522,6 +525,49 @@ def test_links_that_lead_elsewhere_are_no_files_of_a_folder(web: Nginx) -> None:
     (web.root / "sub" / "index.html").write_text(page.replace("{url}", web.url))
     found = remote.listing(f"{web.url.replace('//', '//me:pw@')}/sub?token=1")
     assert found == {"a.tar": UNKNOWN_BYTES, "b b.tar": UNKNOWN_BYTES, "c": None, "d.tar": UNKNOWN_BYTES}
+
+
+@contextmanager
+def page_for_everything(links: str) -> Iterator[FarPath]:
+    """A folder of a web server that answers each request with the same links."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(links)))
+            self.end_headers()
+            self.wfile.write(links.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield FarPath(f"http://127.0.0.1:{server.server_port}/links", PATIENT)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("name", ["%2e%2e", "%2E", "a%00b", "a%0Ab", "a%1b%5b2J", "a%7f"])
+def test_a_listing_with_names_that_no_file_can_have_is_an_error(name: str) -> None:
+    with page_for_everything(f'<a href="/links/{name}/">x</a>') as folder:
+        with pytest.raises(RemoteError, match=r"/links: lists '.*', which is no name of a file") as caught:
+            list(folder.iterdir())
+        assert str(caught.value).isprintable()
+        with pytest.raises(RemoteError):
+            list(walk(folder))
+
+
+@pytest.mark.timeout(100)
+def test_folders_without_end_are_an_error() -> None:
+    with (
+        page_for_everything('<a href="a/">a</a>') as folder,
+        pytest.raises(RemoteError, match=r"/links(/a){33}: lies more than 32 folders deep, perhaps without end"),
+    ):
+        list(walk(folder))
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])

@@ -2,6 +2,7 @@ import json
 import logging
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,37 @@ def test_an_augreg_file_without_a_key_names_it(tmp_path: Path) -> None:
         WeightsError, match=r"augreg.npz: key 'Transformer/encoderblock_1/LayerNorm_2/scale' is missing"
     ):
         load_weights(small(), tmp_path / "augreg.npz")
+
+
+def test_arrays_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    np.savez_compressed(
+        tmp_path / "packed.npz", **augreg_file(np.random.default_rng(0)), more=np.zeros(1 << 26, np.float32)
+    )
+    with pytest.raises(
+        WeightsError, match=r"packed\.npz: cannot be read as \.npz \(unpacks to 2\d{8} bytes, more than"
+    ):
+        load_weights(small(), tmp_path / "packed.npz")
+    np.savez(tmp_path / "whole.npz", **augreg_file(np.random.default_rng(0)), more=np.zeros(8, np.float32))
+    with zipfile.ZipFile(tmp_path / "whole.npz") as old, zipfile.ZipFile(tmp_path / "lying.npz", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "more.npy":
+                data = data.replace(b"(8,), }" + b" " * 20, b"(80000000000000,), }" + b" " * 7)
+                assert b"80000000000000" in data
+            new.writestr(name, data)
+    with pytest.raises(WeightsError, match=r"lying\.npz: cannot be read as \.npz \(more claims 80000000000000 values"):
+        load_weights(small(), tmp_path / "lying.npz")
+    torch.save({"more": torch.zeros(1 << 26)}, tmp_path / "whole.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pt") as old,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(
+        WeightsError, match=r"packed\.pt: cannot be read as \.pt \(unpacks to 2\d{8} bytes, more than 8 times"
+    ):
+        load_weights(small(), tmp_path / "packed.pt")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
