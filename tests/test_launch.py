@@ -221,6 +221,34 @@ def test_ssh_says_which_variable_it_needs() -> None:
     assert "set HOSTS to the machines that train" in done.stderr
 
 
+def test_ssh_keeps_the_number_of_its_process_where_nobody_else_can_put_one(tmp_path: Path) -> None:
+    # Stands for ssh and for the python of a host: the command runs here, and says where the number of its process lies.
+    (tmp_path / "ssh").write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+    (tmp_path / "python").write_text(
+        '#!/bin/sh\ncase "$1" in -c) echo 127.0.0.1;; -m) stat -c "%n %a" "$(dirname "$TMPDIR"/*/pid)" >>"$FOLDERS"; '
+        "[ $(wc -l <$FOLDERS) -gt 1 ];; *) exec sleep 30;; esac\n"
+    )
+    for name in ("ssh", "python"):
+        (tmp_path / name).chmod(0o755)
+    folders = tmp_path / "folders"
+    given = {
+        "HOSTS": "node-a", "ADDRESS": "127.0.0.1", "FOLDER": str(tmp_path), "PYTHON": str(tmp_path / "python"), "RETRY_S": "0",
+        "SSH": str(tmp_path / "ssh"), "FOLDERS": str(folders), "TMPDIR": str(tmp_path / "tmp"), "PATH": os.environ["PATH"],
+    }  # fmt: skip
+    (tmp_path / "tmp").mkdir()
+    done = subprocess.run(
+        ["bash", str(LAUNCH / "ssh.sh"), "--out", "run"], env=given, capture_output=True, text=True, check=False,
+        timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = folders.read_text().splitlines()
+    assert first == second  # what a broken connection left is found again
+    name, mode = first.split()
+    assert Path(name).is_relative_to(tmp_path / "tmp")
+    assert mode == "700"
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 @pytest.mark.distributed
 @pytest.mark.slow
 @pytest.mark.skipif(skip_reason() != "", reason=skip_reason())

@@ -26,12 +26,23 @@ nodes=$num_hosts
 [ "$MIN_HOSTS" -eq "$num_hosts" ] || nodes="$MIN_HOSTS:$num_hosts"
 train=$(printf '%q ' roma/train.py "$@")
 
+state=$(mktemp -d)    # here: for each host the folder that is its own there, and whether the run is to stop
+stopping=$state/.stopping
+
+# A new folder on a host, or the one from before; nobody else there can know its name, or put into it the number of a process to kill.
+claim_folder() {
+    local host=$1 before=''
+    [ ! -e "$state/$host" ] || before=$(<"$state/$host")
+    $SSH "$host" "{ [ -n '$before' ] && [ -O '$before' ] && echo '$before'; } || mktemp -d" | tail -n 1 >"$state/$host.new" &&
+        mv "$state/$host.new" "$state/$host"
+}
+
 # What a host runs, in this order: end what an earlier, broken connection left; find the address that faces this machine; train.
 # The number of the process is kept, so that it can be told to stop: a signal to ssh here would not reach it.
 remote() {
     cat <<END
 cd $(printf '%q' "$FOLDER") || exit 1
-kept=/tmp/$run_id.$1.pid
+kept=$2/pid
 old=\$(cat "\$kept" 2>/dev/null) && grep -q "$run_id" "/proc/\$old/cmdline" 2>/dev/null && {
     kill -TERM "\$old"
     for _ in \$(seq 60); do kill -0 "\$old" 2>/dev/null || break; sleep 1; done
@@ -53,7 +64,7 @@ train_on() {
     local host=$1 code
     for ((start = 1; start <= MAX_STARTS; start++)); do
         code=0
-        $SSH "$host" "$(remote "$host")" || code=$?
+        { claim_folder "$host" && $SSH "$host" "$(remote "$host" "$(<"$state/$host")")"; } || code=$?
         if [ "$code" -eq 0 ] || [ -e "$stopping" ]; then
             return "$code"
         fi
@@ -63,17 +74,16 @@ train_on() {
     return "$code"
 }
 
-stopping=$(mktemp -u)
 stop() {
     touch "$stopping"
     for host in $HOSTS; do
-        $SSH "$host" "kill -TERM \$(cat /tmp/$run_id.$host.pid)" || true
+        [ ! -e "$state/$host" ] || $SSH "$host" "kill -TERM \$(cat $(<"$state/$host")/pid)" || true
     done
 }
 
 "$PYTHON" tools/rendezvous.py --port "$PORT" &
 store=$!
-trap 'kill "$store" 2>/dev/null; rm -f "$stopping"' EXIT
+trap 'kill "$store" 2>/dev/null; rm -rf "$state"' EXIT
 trap stop INT TERM
 declare -A loops
 for host in $HOSTS; do
@@ -90,5 +100,8 @@ for host in $HOSTS; do
         wait "${loops[$host]}" || code=$?
     done
     [ "$code" -eq 0 ] || { echo "$host: ended with exit code $code" >&2; worst=$code; }
+done
+for host in $HOSTS; do
+    [ ! -e "$state/$host" ] || $SSH "$host" "rm -rf '$(<"$state/$host")'" || true
 done
 exit "$worst"
