@@ -89,7 +89,7 @@ def test_a_run_goes_on_with_another_password_and_with_its_own_config(server: Ngi
     words = ["--config", str(run / "config.json"), "--out", str(run), "--device", "cpu", "--max-steps", "3"]
     third = CliRunner().invoke(train.train_command, words)
     assert third.exit_code == 0, third.output
-    assert "3 of 3 steps (from step 2)" in third.output
+    assert "3 of 3 steps (from step 2; the schedule has 4)" in third.output
     changed = trained(server, run, "--infrared", far(server, "dusk"))
     assert isinstance(changed.exception, ConfigError)
     assert f'data.infrared ["{bare(server, "infrared")}"] -> ' in str(changed.exception)
