@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import started
 from synthetic import barcode, picture
 
 from infraredcity.errors import ImageError, ShardError
@@ -230,12 +230,8 @@ while True:
 def test_a_folder_into_which_somebody_writes_can_be_read(tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / f"{number:04d}.jpg").write_bytes(b"1")
-    writer = subprocess.Popen([sys.executable, "-c", RENAMING, str(tmp_path)])
-    try:
+    with started([sys.executable, "-c", RENAMING, tmp_path]) as writer:
         while not (tmp_path / "last.jpg").exists():
             assert writer.poll() is None
         for _ in range(100):
             assert len(index_pictures(tmp_path)) >= 300
-    finally:
-        writer.kill()
-        writer.wait()

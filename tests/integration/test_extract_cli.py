@@ -436,6 +436,7 @@ def test_json_is_all_that_stands_on_stdout(shelf: Shelf, infraredcity: Run, tmp_
         "tone": None,
         "suspect": ["its pictures have colour, of which gray stills keep the luma alone; --color rgb keeps it"],
         "picture_sizes": [{"width": 96, "height": 64, "num_frames": 50}],
+        "notes": [],
         "status": "done",
     }
     assert (day["clip"], day["num_frames"]) == ("city_day", 1)
