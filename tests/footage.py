@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import av  # noqa: TID251  # the test writes packets that no encoder at hand writes
 import numpy as np
 from synthetic import FPS, GOP, H264, HEIGHT, WIDTH, ffmpeg, write_clip
 
@@ -23,6 +24,7 @@ _HEVC_CLOSED = (*_HEVC, "-x265-params", f"{_X265}:open-gop=0")
 _HEVC_OPEN = (*_HEVC, "-x265-params", f"{_X265}:open-gop=1")
 _MPEG4 = ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2", "-g", str(GOP), "-threads", "1")
 _MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2", "-g", str(GOP), "-threads", "1", "-flags", "+ildct+ilme")
+_VP8 = ("-c:v", "libvpx", "-auto-alt-ref", "1", "-lag-in-frames", "16", "-b:v", "400k", "-g", "30", "-threads", "1")
 _MJPEG = ("-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj420p", "-threads", "1")
 _FFV1 = ("-c:v", "ffv1", "-level", "3", "-g", "1", "-threads", "1")
 _DEEP = ("-pix_fmt", "yuv420p10le")
@@ -154,6 +156,41 @@ def _without_packets(path: Path) -> None:
     whole.unlink()
 
 
+def _with_hidden_references(path: Path) -> None:
+    """VP8 as libvpx writes it by default in two passes: alternate reference frames, packets that are never shown."""
+    log = path.with_name(f"{path.stem}_pass")
+    for number in ("1", "2"):
+        write_clip(path, range(NUM_FRAMES), *_VP8, "-pass", number, "-passlogfile", str(log))
+    log.with_name(f"{log.name}-0.log").unlink()
+
+
+def _with_not_coded(path: Path) -> None:
+    """MPEG-4 in which each tenth packet is followed by one that says "as before", as recorders write while nothing moves."""
+    whole = write_clip(path.with_name(f"whole_{path.name}"), range(NUM_FRAMES), *_MPEG4, "-bf", "0")
+    # ISO 14496-2, 6.2.5: start code, a predicted picture, no second passed, marker, time in 1/25 s (5 bits), marker, not coded.
+    not_coded = bytes.fromhex("000001b6") + int("0101000011001111", 2).to_bytes(2, "big")
+    with av.open(str(whole)) as source, av.open(str(path), "w") as copy:
+        stream = source.streams.video[0]
+        out = copy.add_stream_from_template(stream)
+        for number, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
+            empty = av.Packet(not_coded)
+            empty.time_base = packet.time_base
+            empty.pts = empty.dts = packet.pts + 1
+            for each in (packet, *([empty] if number % 10 == 5 else [])):
+                each.stream = out
+                copy.mux(each)
+    whole.unlink()
+
+
+def _begun_in_a_group(path: Path) -> None:
+    """A transport stream whose first packets lean on a key frame that was recorded before it."""
+    whole = write_clip(path.with_name(f"whole_{path.name}"), range(NUM_FRAMES), *H264)
+    data = whole.read_bytes()
+    start = len(data) // 188 // 10 * 188
+    path.write_bytes(data[start:])
+    whole.unlink()
+
+
 def _families() -> Iterator[Footage]:
     """H.264 and HEVC, closed and open groups of pictures, in the three containers."""
     kinds = {"h264": H264, "h264_open_gop": _H264_OPEN, "hevc": _HEVC_CLOSED, "hevc_open_gop": _HEVC_OPEN}
@@ -267,6 +304,23 @@ FOOTAGE: tuple[Footage, ...] = (
     Footage(name="two_sizes_h264_mp4", suffix=".mp4", write=_two_sizes(*H264, container="ts")),
     Footage(name="two_sizes_mjpeg_mkv", suffix=".mkv", write=_two_sizes(*_MJPEG, container="mjpeg")),
     Footage(name="gif", suffix=".gif", write=_coded("-c:v", "gif")),
+    Footage(name="vp8_hidden_references_webm", suffix=".webm", write=_with_hidden_references),
+    Footage(
+        name="vp9_webm", suffix=".webm", write=_coded("-c:v", "libvpx-vp9", "-b:v", "400k", "-g", "30", "-threads", "1")
+    ),
+    Footage(name="not_coded_mpeg4_mkv", suffix=".mkv", write=_with_not_coded),
+    Footage(
+        name="intra_refresh_mp4", suffix=".mp4", write=_coded(*H264, "-bf", "0", "-x264-params", "intra-refresh=1")
+    ),
+    Footage(name="begun_in_a_group_ts", suffix=".ts", write=_begun_in_a_group, shown=tuple(range(GOP, NUM_FRAMES))),
+    Footage(name="wmv2_wmv", suffix=".wmv", write=_coded("-c:v", "wmv2", "-q:v", "2", "-g", str(GOP))),
+    Footage(name="theora_ogv", suffix=".ogv", write=_coded("-c:v", "libtheora", "-q:v", "9", "-g", str(GOP))),
+    Footage(
+        name="av1_mkv", suffix=".mkv", write=_coded("-c:v", "libaom-av1", "-cpu-used", "8", "-crf", "20", "-g", "30")
+    ),
+    Footage(
+        name="counts_in_colour_format_mp4", suffix=".mp4", write=_coded(*H264, "-vf", "hue=s=0", *_DEEP), is_deep=True
+    ),
     Footage(name="one_frame_mp4", suffix=".mp4", write=_coded(*H264, frames=[7]), shown=(7,)),
     Footage(name="one_frame_mkv", suffix=".mkv", write=_coded(*_HEVC_CLOSED, frames=[7]), shown=(7,)),
     Footage(name="one_frame_ts", suffix=".ts", write=_coded(*H264, frames=[7]), shown=(7,)),

@@ -17,13 +17,23 @@ from infraredcity.catalog import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.places import Place
 from infraredcity.video import scan_cache
-from infraredcity.video.frames import BatchBuilder, Decoded, Decoder, FrameBatch, FrameRange, OnFrame, VideoInfo
+from infraredcity.video.frames import (
+    NO_TIME,
+    BatchBuilder,
+    Decoded,
+    Decoder,
+    FrameBatch,
+    FrameRange,
+    OnFrame,
+    VideoInfo,
+)
 
 DecoderName = Literal["auto", "pyav", "decord"]
 DECODERS: tuple[DecoderName, ...] = ("auto", "pyav", "decord")
 
 __all__ = [
     "DECODERS",
+    "NO_TIME",
     "ClipVideo",
     "ColorMode",
     "Decoded",

@@ -125,16 +125,20 @@ def opened(path: Place, hwaccel: HWAccel | None = None) -> Iterator[OpenVideo]:
         yield OpenVideo(path, container, _pictures_of(path, container), size_bytes, far)
 
 
-def decoder_of(stream: "VideoStream") -> Any:
-    """Ready a stream's decoder to carry packets' numbers to their frames, in one thread; call it before the first packet.
+def decoder_of(stream: "VideoStream", *, is_heard: bool = False) -> Any:
+    """Ready a stream's decoder to carry packets' numbers to their frames; call it before the first packet.
 
     FFmpeg's frame threads lose good frames around damage. The threads of a library such as dav1d would let go of the numbers, for
-    which they need the interpreter, while it waits for them.
+    which they need the interpreter, while it waits for them; and what threads complain of does not come into the log of this one.
+
+    Args:
+        stream: The stream.
+        is_heard: Whether `ffmpeg_log` is to hold all that the decoder says, so it gets no threads of its own.
     """
     stream.thread_type = "SLICE"
     codec = stream.codec_context
     codec.copy_opaque = True
-    if codec.name.startswith("lib"):
+    if is_heard or codec.name.startswith("lib"):
         codec.thread_count = 1
     return codec
 
@@ -147,13 +151,18 @@ def other_streams(container: "InputContainer", taken: Sequence[int]) -> tuple[st
 
 
 @contextmanager
-def ffmpeg_log(level: int = av.logging.ERROR) -> Iterator[list[tuple[int, str, str]]]:
-    """Collect FFmpeg's messages (level, who, text) of this thread while the block runs, of errors or down to another level."""
+def ffmpeg_log(level: int = av.logging.ERROR, *, of_all_threads: bool = False) -> Iterator[list[tuple[int, str, str]]]:
+    """Collect FFmpeg's messages (level, who, text) while the block runs, of errors or down to another level.
+
+    Args:
+        level: The least grave one.
+        of_all_threads: Whether those of other threads are meant as well; they would be printed otherwise.
+    """
     before, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(level)
     av.logging.set_skip_repeated(False)
     try:
-        with av.logging.Capture(local=True) as log:
+        with av.logging.Capture(local=not of_all_threads) as log:
             yield log
     finally:
         av.logging.set_skip_repeated(skips)

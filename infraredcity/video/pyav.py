@@ -24,13 +24,14 @@ import numpy as np
 
 from infraredcity.catalog import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
-from infraredcity.video.container import decoder_of, opened, reason_of
+from infraredcity.video.container import decoder_of, ffmpeg_log, opened, reason_of
 from infraredcity.video.frames import NO_TIME, Damage, FrameRange, OnFrame, VideoInfo
 from infraredcity.video.scan import scan
 
 try:
     import av
     import av.filter
+    import av.logging
     from av.codec.hwaccel import HWAccel, hwdevices_available
     from av.video.reformatter import ColorRange
 except ModuleNotFoundError as error:
@@ -42,6 +43,8 @@ __all__ = ["PyavFrame", "cuda_error", "decode", "key_frame_sizes", "scan", "why_
 # the target itself; 12 frames earlier it never was in 80 seeks over every container but MPEG-TS, which is read from the start.
 _SEEK_MARGIN_FRAMES = 12
 _MAX_UNKNOWN_FRAMES = 8
+_SAY_IT_IN_THEIR_LOG = ("mjpeg", "hevc")
+"""Codecs whose decoders tell damage in warnings alone; where they have threads, some are not heard."""
 # Formats whose first plane is 8-bit luma.
 _LUMA_FIRST = frozenset(
     ["gray", "nv12", "nv21"]
@@ -158,8 +161,8 @@ class _Reader:
     ) -> None:
         self._info = info
         self._wanted = wanted
-        # A frame on which no other leans need not be decoded where only each n-th is asked for and nothing is known to be damaged.
-        self._is_sparse = wanted.step > 1 and info.is_timed and not info.suspect
+        # Where each n-th frame is asked for and nothing is in doubt, those on which no other leans need not be decoded.
+        self._is_sparse = wanted.step > 1 and info.is_timed and not info.counted_by and not info.suspect
         self._hwaccel = None if device == "cpu" else _hwaccel(_device_index(device))
         self._avoid = sorted(avoid)
         self._on_frame = on_frame
@@ -293,10 +296,12 @@ class _Reader:
                 if entrance is None:
                     return
             packets = file.packets_in_turn()
-            codec = decoder_of(file.streams[0])
+            is_heard = info.codec in _SAY_IT_IN_THEIR_LOG
+            codec = decoder_of(file.streams[0], is_heard=is_heard)
             # A seek that the container cannot do leaves the reader somewhere; then only times tell where that is.
             packet_number = -1 if target is None else None
             num_shown: Counter[int] = Counter()
+            before = -1
             num_unknown = 0
             is_inside = entrance is None
             is_readable = True
@@ -319,18 +324,29 @@ class _Reader:
                 if self._is_sparse:
                     codec.skip_frame = "DEFAULT" if number < 0 or number in self._wanted else "NONREF"
                 decoded: list[Any] = []
+                log: list[Any] = []
                 try:
                     if packet is not None and packet.stream.codec_context is not codec:  # the video goes on in this one
                         decoded += codec.decode(None)
-                        codec = decoder_of(packet.stream)
-                    decoded += codec.decode(packet if is_readable else None)
+                        codec = decoder_of(packet.stream, is_heard=is_heard)
+                    if is_heard:
+                        with ffmpeg_log(av.logging.WARNING, of_all_threads=True) as log:
+                            decoded += codec.decode(packet if is_readable else None)
+                    else:
+                        decoded += codec.decode(packet if is_readable else None)
                 except av.EOFError:  # flushed before
                     return
                 except av.FFmpegError:
                     # Its frame stays missing, and whoever asked for it names it as a gap. Where the scan decoded the file, a packet
                     # without a frame is one that leans on what stands before the file's beginning: nothing is missing.
+                    # What makes a packet undecodable may have begun in the one before, whose picture need not show it.
                     if number >= 0 or not info.counted_by:
+                        if before >= 0:
+                            yield before, None
                         yield number, None
+                if number >= 0 and any(who == info.codec for _, who, _ in log):
+                    yield number, None
+                before = number
                 for frame in decoded:
                     (shown_by,) = frame.opaque or (-1,)
                     frames = self._frames_of_packet.get(shown_by, [])

@@ -8,19 +8,25 @@ decoded from start to end: then frames are what the decoder shows, in its order.
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 
-from infraredcity.errors import VideoDecodeError
+from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.places import Place
 from infraredcity.video.container import OpenVideo, decoder_of, ffmpeg_log, opened, other_streams, reason_of
 from infraredcity.video.frames import MAX_REORDER_FRAMES, NO_TIME, Damage, VideoInfo, reorder_of
+
+try:
+    import av
+    import av.logging
+except ModuleNotFoundError as error:
+    raise MissingExtraError("PyAV", extra="extract", needed_for="reading video") from error
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -43,6 +49,8 @@ _DROP_UNSAID = frozenset(["mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4"])
 _HEAD_PACKETS = 64
 _NUM_LOOKS = 16
 _LOOK_EACH_FRAMES = 25
+_HOLE = re.compile(rb"\0{8}\0*[^\0\1]")
+_HOLE_OR_END = re.compile(rb"\0{8}\0*([^\0\1]|\Z)")
 _KNOW_THEIR_REFERENCES = frozenset(["h264", "hevc"])
 _MISSING_REFERENCES = ("Frame num gap", "Could not find ref with POC")
 """What FFmpeg's decoders of these two say when they miss a picture, the first at debug level alone."""
@@ -105,6 +113,11 @@ def _described(
         for row, number in enumerate(table.packet_numbers.tolist())
         if packets[number].is_corrupt and number not in table.whole_packets
     ]
+    wiped = [
+        int(frame)
+        for frame, number in zip(table.decode_order.tolist(), table.packet_numbers.tolist(), strict=True)
+        if packets[number].is_wiped
+    ]
     firsts = np.cumsum([0, *(len(each.packets) for each in streams)]).tolist()
     said = {
         first + number: text for each, first in zip(streams, firsts, strict=False) for number, text in each.complaints
@@ -133,14 +146,17 @@ def _described(
     if num_listed > num_there:
         rest = "" if lost_from is None else f"; frames from {lost_from} on may stand under too small a number"
         suspect.append(f"the file's index lists {num_listed} frames, {num_there} are there{rest}")
+    if wiped:
+        suspect.append(f"{len(wiped)} packets hold zeros that no encoder writes")
     if corrupt:
         suspect.append(f"{len(corrupt)} packets are marked corrupt")
-    if table.num_headless:
-        suspect.append(
-            f"its first {table.num_headless} packets lean on a key frame that is not in the file, and show nothing"
-        )
     if table.num_lost:
         suspect.append(f"{table.num_lost} packets cannot be decoded")
+    if table.contradicted is not None:
+        first, stop = table.contradicted
+        suspect.append(
+            f"the times of frames {first} to {stop - 1} contradict the order in which the decoder shows them"
+        )
     if jumps:
         where = ", ".join(f"{frame} ({lost} lost)" for frame, lost in jumps[:5]) + (", ..." if jumps[5:] else "")
         suspect.append(f"time jumps before frame {where}: frames were dropped before the file was written")
@@ -179,7 +195,9 @@ def _described(
             complaints,
             lost_from,
             lost=table.lost,
+            wiped=wiped,
             joins=table.joins,
+            contradicted=table.contradicted,
             has_complaints=complaint is not None,
             slack=0 if table.is_timed or not delay else MAX_REORDER_FRAMES,
             num_ahead=_frames_within(table, stream, _READ_AHEAD_S) if complaint_ahead is not None else 0,
@@ -208,6 +226,7 @@ class _Packet:
     pos: int | None
     size: int
     has_palette: bool
+    is_wiped: bool
 
 
 @dataclass(slots=True)
@@ -270,7 +289,7 @@ class _Packets:
     next_look: float = 0.0
 
     def __post_init__(self) -> None:
-        decoder_of(self.stream)
+        decoder_of(self.stream, is_heard=True)
 
     def add(self, packet: Any) -> None:
         """Take the stream's next packet."""
@@ -284,6 +303,7 @@ class _Packets:
                 packet.pos,
                 packet.size,
                 packet.has_sidedata("palette"),
+                _is_wiped(packet, self.stream.codec_context.name),
             )
         )
         self.digest.update(packet)
@@ -420,6 +440,8 @@ def _doubt(
         return "its video goes on in another stream"
     if codec not in _ONE_PACKET_A_FRAME:
         return f"a packet of {codec} need not be a frame"
+    if container.format.name == "mpeg" and codec in _KNOW_THEIR_REFERENCES:
+        return f"MPEG-PS has one time for several frames of {codec}"
     if any(packet.pts is None for packet in shown):
         return "some of its packets have no time"
     if len({packet.pts for packet in shown}) < len(shown):
@@ -454,6 +476,7 @@ class _Table:
         joins: Frames at which another recording begins.
         lost: Frames whose packet cannot be decoded.
         whole_packets: See `VideoInfo`.
+        contradicted: Half-open stretch of frames among which times go back where the decoder goes on; None where they never do.
         num_silent: Packets that show nothing, without being hidden or damaged.
         num_headless: Those of them at the beginning that lean on a key frame before it.
     """
@@ -467,6 +490,7 @@ class _Table:
     joins: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
     whole_packets: tuple[int, ...] = ()
+    contradicted: tuple[int, int] | None = None
     num_silent: int = 0
     num_headless: int = 0
 
@@ -511,6 +535,7 @@ def _decoded(
     failed: set[int] = set()
     num_fed = 0
     with ffmpeg_log() as log, opened(path) as whole:
+        are_shared = whole.container.format.name == "mpeg"
         for number, frames, has_failed in _decode_in_order(whole.chosen([each.stream.index for each in streams]), log):
             if has_failed:
                 failed.add(number)
@@ -538,7 +563,13 @@ def _decoded(
         shown.insert(_place_of_lost(shown, packets, number), _Shown(number, packets[number].pts, None, False, True))
     firsts = np.cumsum([len(each.packets) for each in streams]).tolist()[:-1]
     return _table_of(
-        shown, packets, firsts, failed=failed, num_silent=len(without) - len(lost), num_headless=len(headless)
+        shown,
+        packets,
+        firsts,
+        are_shared=are_shared,
+        failed=failed,
+        num_silent=len(without) - len(lost),
+        num_headless=len(headless),
     )
 
 
@@ -572,7 +603,7 @@ def _decode_in_order(file: OpenVideo, log: list[Any]) -> Iterator[tuple[int, lis
             return
         if current is None or packet.stream_index != current.index:
             current = packet.stream
-            decoder_of(current)
+            decoder_of(current, is_heard=True)
         number += 1
         packet.opaque = (number,)
         num_complaints = len(log)
@@ -607,17 +638,21 @@ def _table_of(
     packets: Sequence[_Packet],
     firsts: Sequence[int],
     *,
+    are_shared: bool,
     failed: set[int],
     num_silent: int,
     num_headless: int,
 ) -> _Table:
-    """Put what decoding showed on one axis of time; at the packets `firsts` the video goes on in another stream."""
+    """Put what decoding showed on one axis of time.
+
+    At the packets `firsts` the video goes on in another stream. `are_shared`: the container has one time for several frames.
+    """
     has_pts = any(each.pts is not None for each in shown)
     # Where packets have no presentation times (AVI), a frame has the decoding time of the packet that releases it.
     # Source: FFmpeg's best_effort_timestamp, which ffmpeg itself uses.
     known = [each.pts if has_pts else each.dts for each in shown]
     starts = _starts_of_recordings(shown, known, firsts)
-    times, are_true = _on_one_axis(known, starts)
+    times, are_true = _on_one_axis(known, starts, are_shared=are_shared)
     if not are_true:
         times = np.arange(len(shown), dtype=np.int64)
     order = np.argsort(times, kind="stable")  # damage may show frames in a wrong order; the rest ascends already
@@ -626,6 +661,8 @@ def _table_of(
     frame_of = np.empty(len(shown), np.int64)
     frame_of[order] = np.arange(len(shown))
     is_key = np.array([shown[row].is_key for row in order.tolist()], bool)
+    back = np.flatnonzero(np.diff(times) < 0)
+    contradicted = [*frame_of[back].tolist(), *frame_of[back + 1].tolist()]
     is_timed = has_pts and all(each.pts is not None for each in shown) and len(starts) <= 1
     # Where two recordings meet, the demuxer takes a packet that ends or begins there for a broken one; the decoder knows better.
     meeting = {shown[start].packet + near for start in starts[1:] for near in _MEETING}
@@ -641,6 +678,7 @@ def _table_of(
         whole_packets=tuple(
             sorted(number for number in meeting - failed if number >= 0 and packets[number].is_corrupt)
         ),
+        contradicted=(min(contradicted), max(contradicted) + 1) if contradicted else None,
         num_silent=num_silent,
         num_headless=num_headless,
     )
@@ -683,7 +721,7 @@ def _usual_step(known: Sequence[int | None]) -> int:
     return max(1, round(float(np.median(np.diff(times) / np.diff(rows)))))
 
 
-def _on_one_axis(known: Sequence[int | None], starts: Sequence[int]) -> tuple[np.ndarray, bool]:
+def _on_one_axis(known: Sequence[int | None], starts: Sequence[int], *, are_shared: bool) -> tuple[np.ndarray, bool]:
     """i64 [N], times in which every recording goes on where the one before it ends; whether any of them is the file's own.
 
     A frame without a time follows the one before it by the usual step, and where that leaves no room, at an equal share of it. So
@@ -694,7 +732,7 @@ def _on_one_axis(known: Sequence[int | None], starts: Sequence[int]) -> tuple[np
     bounds = [*starts, len(known)]
     end: int | None = None
     for start, stop in pairwise(bounds):
-        part = _filled(known[start:stop], step)
+        part = _filled(known[start:stop], step, are_shared=are_shared)
         if end is not None and len(part) and part.min() <= end:
             part = part - part.min() + end + step
         times[start:stop] = part
@@ -702,11 +740,11 @@ def _on_one_axis(known: Sequence[int | None], starts: Sequence[int]) -> tuple[np
     return times, any(time is not None for time in known)
 
 
-def _filled(known: Sequence[int | None], step: int) -> np.ndarray:
+def _filled(known: Sequence[int | None], step: int, *, are_shared: bool) -> np.ndarray:
     rows = [row for row, time in enumerate(known) if time is not None]
     if not rows:
         return np.arange(len(known), dtype=np.int64) * step
-    if len(rows) == len(known):
+    if len(rows) == len(known) and not are_shared:
         return np.array(known, np.int64)
     times = np.zeros(len(known), np.int64)
     times[rows] = _straightened(np.array(rows), np.array([known[row] for row in rows], np.int64), step)
@@ -723,7 +761,7 @@ def _filled(known: Sequence[int | None], step: int) -> np.ndarray:
 
 
 def _straightened(rows: np.ndarray, times: np.ndarray, step: int) -> np.ndarray:
-    """i64 [N], times of frames among which others have none, without those that the demuxer gave to a neighbour.
+    """i64 [N], the times of frames without those that the demuxer gave to a neighbour.
 
     MPEG-PS has one time for several frames, and FFmpeg now and then gives it to the frame before. Such a frame is off by about one
     step where those around it are not; a lost frame or a pause moves all that follow.
@@ -813,6 +851,19 @@ def _lost_packets(
     return len(entries), len(places)
 
 
+def _is_wiped(packet: Any, codec: str) -> bool:
+    """Whether a packet holds more zeros in a row than its codec ever writes: a hole in the file.
+
+    H.264 and HEVC allow two inside a NAL unit (7.4.1.1, emulation prevention), and where start codes stand before the units any
+    number behind one; eight are asked for, since one real file has four. VP8 and VP9 allow any, and have never shown 64.
+    """
+    if codec in _KNOW_THEIR_REFERENCES:
+        has_start_codes = bytes(memoryview(packet)[:3]) in (b"\0\0\0", b"\0\0\1")
+        hole = _HOLE.search(packet) if has_start_codes else _HOLE_OR_END.search(packet)
+        return hole is not None
+    return codec in ("vp8", "vp9") and bytes(64) in bytes(packet)
+
+
 def _suspect_ranges(
     decode_order: np.ndarray,
     keyframes: np.ndarray,
@@ -822,7 +873,9 @@ def _suspect_ranges(
     lost_from: int | None,
     *,
     lost: Sequence[int],
+    wiped: Sequence[int],
     joins: Sequence[int],
+    contradicted: tuple[int, int] | None,
     has_complaints: bool,
     slack: int,
     num_ahead: int,
@@ -841,14 +894,21 @@ def _suspect_ranges(
         for neighbour in decode_order[max(0, packet - 1) : packet + 1].tolist():
             damage.add(neighbour)
     if lost_from is not None:
+        damage.add(int(decode_order[min(max(0, lost_from - 1), len(decode_order) - 1)]))
         damage.mark(max(0, int(decode_order[lost_from:].min(initial=lost_from)) - slack), len(decode_order))
     for frame in corrupt:
         # And what is missing may have been the beginning of the next.
         packet = int(np.flatnonzero(decode_order == frame)[0])
         for neighbour in decode_order[max(0, packet - 1) : packet + 2].tolist():
             damage.add(neighbour)
-    for frame in lost:
+    row_of = np.argsort(decode_order)
+    for frame in lost:  # what made the packet undecodable may have begun in the one before
+        for neighbour in decode_order[max(0, row_of[frame] - 1) : row_of[frame] + 1].tolist():
+            damage.add(neighbour)
+    for frame in wiped:
         damage.add(frame)
+    if contradicted is not None:
+        damage.mark(*contradicted)
     is_key = np.isin(np.arange(len(decode_order)), keyframes)
     for frame in joins:
         if not is_key[frame]:

@@ -17,7 +17,7 @@ from infraredcity.video import ClipVideo, FrameRange
 SHOWN = [footage.name for footage in FOOTAGE if footage.shown]
 EMPTY = [footage.name for footage in FOOTAGE if not footage.shown]
 RGB_LEVELS = 2  # swscale of PyAV, of decord and of ffmpeg may be of different versions
-DEEP_BITS = {"gray10le": 10, "gray16le": 16}
+DEEP_BITS = {"gray10le": 10, "gray16le": 16, "yuv420p10le": 10}
 # The scan may doubt these: a frame's time is missing, is there twice or jumps, or two files were written one behind the other.
 DOUBTFUL = {
     "equal_times_mkv",
@@ -137,7 +137,7 @@ def test_colours_are_within_two_levels_of_the_judges(folder: Path, name: str) ->
     clip = video.open_clip([path])
     frames = list(video.decode(clip, whole(clip), decoder="pyav"))
     if clip.parts[0].is_deep:  # counts, not colours
-        assert all(frame.picture("rgb").astype("<u2").tobytes() == frame.planes() for frame in frames)
+        assert all(frame.planes().startswith(frame.picture("rgb").astype("<u2").tobytes()) for frame in frames)
         return
     assert (
         levels_apart(np.concatenate([frame.picture("rgb").ravel() for frame in frames]), judged_rgb(path)) <= RGB_LEVELS
@@ -241,7 +241,7 @@ def test_of_a_real_damaged_file_no_frame_is_lost_and_what_is_not_suspect_is_the_
 
 
 def test_a_real_file_cut_before_its_table_of_contents_is_refused_by_us_and_by_the_judge(oddities: Path) -> None:
-    with pytest.raises(VideoDecodeError, match="not a video that can be opened"):
+    with pytest.raises(VideoDecodeError, match=r"its table of contents \(moov\) is missing"):
         video.open_clip([oddities / HEADLESS])
     with pytest.raises(AssertionError, match="moov atom not found"):
         judged_planes(oddities / HEADLESS)
