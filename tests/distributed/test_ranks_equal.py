@@ -25,6 +25,7 @@ STEPS = 4
 EVERY_TERM = (
     "data.load_size_px=72",
     "data.crop_size_px=64",
+    "seed=1",  # with some others rounding crosses a kink of the patch critics at once, and norms part by up to 0.006 from then on
     "loss.gan=0.3",
     "loss.warmup_steps=1",
     "optim.generator_lr=1e-5",  # of the paper; Adam turns rounding of gradients near zero into steps of the full rate
