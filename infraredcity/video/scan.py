@@ -46,9 +46,11 @@ _NOT_CODED_BYTES = 16
 """An MPEG-4 picture that says "as before" has about eight bytes (ISO 14496-2, 6.2.5: vop_coded is 0)."""
 _DROP_UNSAID = frozenset(["mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4"])
 """Codecs whose decoders drop what makes no sense to them (a zeroed packet) without a word."""
-_HEAD_PACKETS = 64
+_HEAD_PACKETS = 32
 _NUM_LOOKS = 16
 _LOOK_EACH_FRAMES = 25
+_LOOK_EACH_OF_HEAD = 4
+_GLANCE_PX = 160
 _HOLE = re.compile(rb"\0{8}\0*[^\0\1]")
 _HOLE_OR_END = re.compile(rb"\0{8}\0*([^\0\1]|\Z)")
 _KNOW_THEIR_REFERENCES = frozenset(["h264", "hevc"])
@@ -358,7 +360,8 @@ class _Packets:
         try:
             shown: list[Any] = list(self.stream.codec_context.decode(packet))
             for frame in shown:
-                self.looks.add(frame)
+                if len(self.shown_by_head) % _LOOK_EACH_OF_HEAD == 0:
+                    self.looks.add(frame)
                 self.shown_by_head.extend(frame.opaque or ())
         except av.FFmpegError:  # damage, which decoding will meet again and mark
             pass
@@ -777,9 +780,16 @@ def _has_color(frame: Any) -> bool:
     """Whether a picture has chroma that is not neutral, in more than a hundredth of its places."""
     if frame.format.name.startswith("gray"):
         return False
-    chroma = frame.reformat(format="yuv444p", threads=1).planes[1:]
-    spread = [np.abs(np.frombuffer(memoryview(plane), np.uint8).astype(np.int16) - _NEUTRAL_CHROMA) for plane in chroma]
+    width, height = min(frame.width, _GLANCE_PX), min(frame.height, _GLANCE_PX)
+    glance = frame.reformat(width, height, format="yuv444p", interpolation="POINT", threads=1)
+    spread = [
+        np.abs(plane[:height, :width].astype(np.int16) - _NEUTRAL_CHROMA) for plane in map(_lines, glance.planes[1:])
+    ]
     return any(float(np.mean(each > _CHROMA_SLACK)) > 0.01 for each in spread)
+
+
+def _lines(plane: Any) -> np.ndarray:
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
 
 
 def _time_jumps(pts: np.ndarray) -> list[tuple[int, int]]:
