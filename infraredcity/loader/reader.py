@@ -22,7 +22,7 @@ from infraredcity.loader.windows import FrameWindows
 from infraredcity.loader.workers import Buffers, Task, Workers
 from infraredcity.monitor import Tally, Work
 from infraredcity.order import MixedOrder, Order, WindowOrder, WindowTable, substitute, uniforms, window_table
-from infraredcity.remote import RemoteOptions, shown
+from infraredcity.remote import RemoteOptions, is_remote, shown
 from infraredcity.shard_files import ShardFiles
 from infraredcity.shard_reader import read_members
 from infraredcity.sources import open_sources
@@ -107,7 +107,7 @@ class WindowReader:
             table = window_table(part.index, window_frames=window_frames, stride=stride)
             if table.num_windows == 0:
                 raise ShardError(
-                    f"{', '.join(map(str, group))}: {len(part.index)} samples hold no window of {window_frames} frames "
+                    f"{_named(group)}: {len(part.index)} samples hold no window of {window_frames} frames "
                     f"at stride {stride}; take fewer frames (of stills 1, which is roma's --mode image) or longer runs"
                 )
             orders.append(WindowOrder(num_windows=table.num_windows, seed=seed, data_hash=part.data_hash))
@@ -132,7 +132,7 @@ class WindowReader:
         self._workers = Workers(threads or num_cores())
         self._buffers = Buffers()
         self._frame_size: tuple[int, int] | None = None
-        self._named = ", ".join(shown(str(source)) for source in sources)
+        self._named = _named(sources)
         self._refuse_counts()
 
     def __repr__(self) -> str:
@@ -587,6 +587,11 @@ class Reading:
 
 
 _local = threading.local()
+
+
+def _named(sources: Sequence[str | Path]) -> str:
+    """Sources for messages, URLs without credentials; the `?` of a pattern on this disk stays."""
+    return ", ".join(shown(text) if is_remote(text) else text for text in map(str, sources))
 
 
 def _scratch(shape: tuple[int, ...]) -> np.ndarray:

@@ -32,6 +32,7 @@ from infraredcity.images import decode
 from infraredcity.loader.crops import resized
 from infraredcity.loader.windows import FrameWindows
 from infraredcity.records import parse_json
+from infraredcity.remote import shown_in
 from infraredcity.shard_reader import Refused, Sample, iterate
 from infraredcity.tar_index import PICTURE_SUFFIXES, numbered, picture_suffix
 
@@ -184,11 +185,12 @@ class WindowStream(IterableDataset[FrameWindows]):
     def _windows(self, shards: Iterable[Mapping[str, str]]) -> Iterator[tuple[_Frame, ...]]:
         for shard in shards:
             url = shard["url"]
+            name = self._name(url)
             refused: list[Refused] = []
             run: deque[_Frame] = deque(maxlen=self._span)
             place = num_windows = num_without_picture = 0
-            for place, sample in enumerate(_samples(url, refused), start=1):
-                frame = _frame_of(url, sample, place * self._frame_step)
+            for place, sample in enumerate(_samples(url, name, refused), start=1):
+                frame = _frame_of(name, sample, place * self._frame_step)
                 if frame is None:
                     num_without_picture += 1
                     continue
@@ -202,7 +204,7 @@ class WindowStream(IterableDataset[FrameWindows]):
                 logger.warning(
                     "%s: %d windows from %d samples; left out %d samples without a picture (%s) and %d members that are no plain "
                     "files of a sample; where too few windows come, check frame_step (%d)",
-                    url,
+                    name,
                     num_windows,
                     place,
                     num_without_picture,
@@ -210,6 +212,16 @@ class WindowStream(IterableDataset[FrameWindows]):
                     len(refused),
                     self._frame_step,
                 )
+
+    def _name(self, url: str) -> str:
+        """A shard's name for messages, without what may be secret: of a command its first word, and which of the shards it is."""
+        if not url.startswith("pipe:"):
+            return shown_in(url)
+        word, is_setting, _ = (
+            url.removeprefix("pipe:").strip().partition(" ")[0].partition("=")
+        )  # as in `TOKEN=... curl`
+        rest = "=..." if is_setting else " ..."
+        return f"pipe:{shown_in(word)}{rest} (shard {self._shards.index(url) + 1} of {len(self._shards)})"
 
     def _batches(self, windows: Iterable[tuple[_Frame, ...]]) -> Iterator[FrameWindows]:
         batch: list[tuple[_Frame, ...]] = []
@@ -241,30 +253,30 @@ class WindowStream(IterableDataset[FrameWindows]):
         return torch.from_numpy(picture if fits or self._size is None else resized(picture, self._size))
 
 
-def _frame_of(url: str, sample: Sample, place: int) -> _Frame | None:
+def _frame_of(name: str, sample: Sample, place: int) -> _Frame | None:
     """The picture of a sample, and which frame of which clip it is; None where it has none."""
-    suffix = picture_suffix(list(sample.members), where=f"{url}: sample {sample.key[:80]!a}")
+    suffix = picture_suffix(list(sample.members), where=f"{name}: sample {sample.key[:80]!a}")
     if suffix is None:
         return None
-    clip, frame_index = _told(url, sample) or numbered(sample.key) or (None, place)
+    clip, frame_index = _told(name, sample) or numbered(sample.key) or (None, place)
     return _Frame(key=sample.key, clip=clip, frame_index=frame_index, data=sample.members[suffix])
 
 
-def _told(url: str, sample: Sample) -> tuple[str, int] | None:
+def _told(name: str, sample: Sample) -> tuple[str, int] | None:
     """Clip and frame index that a json member like ours says; None where there is none that does."""
     if "json" not in sample.members:
         return None
     try:
         told = parse_json(sample.members["json"])
     except ValueError as error:
-        raise ShardError(f"{url}: the json of sample {sample.key!a} is none ({error}); rebuild the shard") from error
+        raise ShardError(f"{name}: the json of sample {sample.key!a} is none ({error}); rebuild the shard") from error
     if isinstance(told, dict) and isinstance(told.get("clip"), str) and type(told.get("frame_index")) is int:
         return told["clip"], told["frame_index"]
     return None
 
 
-def _samples(url: str, refused: list[Refused]) -> Iterator[Sample]:
-    stream = _Stream(url)
+def _samples(url: str, name: str, refused: list[Refused]) -> Iterator[Sample]:
+    stream = _Stream(url, name)
     try:
         yield from iterate(stream, naming="webdataset", on_refused=refused.append)
         stream.finish()
@@ -278,16 +290,17 @@ class _Stream:
     size_bytes = sys.maxsize
     version = ""
 
-    def __init__(self, url: str) -> None:
-        self.name = url
+    def __init__(self, url: str, name: str) -> None:
+        self.name = name
         self._place = 0
         self._is_over = False
         try:
             self._stream = webdataset.gopen(url)
         except (OSError, ValueError) as error:
+            # Not "from error", here and below: a traceback would show what it says, the whole command or URL.
             raise ShardError(
-                f"{url}: cannot be opened ({error}); check the URL, and the command if it is a pipe"
-            ) from error
+                f"{name}: cannot be opened ({shown_in(str(error))}); check the URL, and the command if it is a pipe"
+            ) from None
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes from a place that was not passed yet, fewer where the stream ends."""
@@ -315,8 +328,10 @@ class _Stream:
                 self._is_over = True
                 self._stream.close()  # which raises when a command failed
         except (OSError, ValueError) as error:
+            status = getattr(self._stream, "status", None)  # of a command, which the error quotes whole
+            reason = f"exit {status}" if status else shown_in(str(error))
             raise ShardError(
-                f"{self.name}: cannot be read ({error}); check the URL, and the command if it is a pipe"
-            ) from error
+                f"{self.name}: cannot be read ({reason}); check the URL, and the command if it is a pipe"
+            ) from None
         self._place += len(data)
         return data

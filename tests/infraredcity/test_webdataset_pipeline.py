@@ -2,9 +2,11 @@ import io
 import itertools
 import json
 import logging
+import re
 import shlex
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -141,7 +143,7 @@ def test_no_window_spans_a_gap_another_clip_or_a_sample_without_a_picture(
         sample("two", 9),
     )
     assert shown(list(pipeline([pipe(path)], batch_size=99, shuffle_buffer=0))) == [[0, 1], [4, 5], [6, 7], [8, 9]]
-    assert "x.tar: 4 windows from 11 samples; left out 1 samples without a picture" in caplog.text
+    assert "pipe:cat ... (shard 1 of 1): 4 windows from 11 samples; left out 1 samples without a picture" in caplog.text
 
 
 def test_frames_that_lie_further_apart_are_neighbours_at_their_own_step(
@@ -160,15 +162,15 @@ def test_a_tar_that_is_cut_at_a_blocks_border_is_an_error_not_a_shorter_shard(tm
     cut = tmp_path / "cut.tar"
     for size in range(0, len(data.rstrip(b"\0")), 512):
         cut.write_bytes(data[:size])
-        for url in (pipe(cut), str(cut)):
-            with pytest.raises(ShardError, match=r"cut\.tar: [^\n]*copy the shard again$"):
+        for url, name in ((pipe(cut), r"pipe:cat \.\.\. \(shard 1 of 1\)"), (str(cut), r"cut\.tar")):
+            with pytest.raises(ShardError, match=rf"{name}: [^\n]*copy the shard again$"):
                 list(pipeline([url], batch_size=2))
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("pipe:false", "pipe:false: cannot be read"),
+        ("pipe:false", r"pipe:false \.\.\. \(shard 1 of 1\): cannot be read \(exit 1\)"),
         ("pipe:cat {good}; exit 3", "exit 3"),
         ("{folder}/gone.tar", r"gone\.tar: cannot be opened"),
         ("nothing://x.tar", r"nothing://x\.tar: cannot be opened"),
@@ -182,10 +184,36 @@ def test_what_cannot_be_read_is_an_error_of_one_line(shards: list[str], tmp_path
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("pipe:TOKEN=SECRET sh -c 'exit 3'", r"pipe:TOKEN=\.\.\. \(shard 1 of 1\): cannot be read \(exit 3\)"),
+        ("pipe:cat {good} # ?token=SECRET", r"pipe:cat \.\.\. \(shard 1 of 1\)"),
+        ("pipe:cat {no_json} # SECRET", r"pipe:cat \.\.\. \(shard 1 of 1\): the json of sample"),
+        ("pipe:cat {two} # SECRET", r"pipe:cat \.\.\. \(shard 1 of 1\): sample 'a' has 2 pictures"),
+        ("nothing://user:SECRET@x/y.tar?token=SECRET", r"nothing://x/y\.tar: cannot be opened"),
+    ],
+)
+def test_no_message_shows_a_password_of_a_url_or_what_a_command_is_given(
+    shards: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, url: str, name: str
+) -> None:
+    no_json = write(tmp_path / "no_json.tar", {"__key__": "a", "jpg": JPGS[0], "json": b"{"})
+    two = write(tmp_path / "two.tar", {"__key__": "a", "left.jpg": JPGS[0], "right.jpg": JPGS[0]})
+    url = url.format(good=shards[0].removeprefix("pipe:cat "), no_json=no_json, two=two)
+    said = ""
+    try:
+        list(pipeline([url], batch_size=1, window_frames=9))  # of eight frames, which is worth a warning
+    except ShardError:
+        said = traceback.format_exc()
+    said += caplog.text
+    assert re.search(name, said)
+    assert "SECRET" not in said
+
+
 def test_damaged_members_are_errors_that_name_their_sample(tmp_path: Path) -> None:
     good = {"__key__": "a_0", "jpg": JPGS[0]}
     bad_json = write(tmp_path / "x.tar", good, {"__key__": "a_1", "jpg": JPGS[1], "json": b"{"})
-    with pytest.raises(ShardError, match=r"x\.tar: the json of sample 'a_1' is none .*; rebuild the shard"):
+    with pytest.raises(ShardError, match=r"pipe:cat .*: the json of sample 'a_1' is none .*; rebuild the shard"):
         list(pipeline([pipe(bad_json)], batch_size=1))
     bad_jpg = write(tmp_path / "y.tar", good, {"__key__": "a_1", "jpg": JPGS[1][:200]})
     with pytest.raises(ImageError, match="a_1: "):

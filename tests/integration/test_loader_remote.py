@@ -305,3 +305,10 @@ def test_barcodes_come_through_as_they_are_on_the_disk(web: Nginx, tmp_path: Pat
     for batch in taken(f"{web.url}/{DAY}", 7, cache=cache_in(tmp_path / "cache"), remote=PATIENT):
         shown = [[barcode(frame.permute(1, 2, 0).numpy()) for frame in window] for window in batch.frames]
         assert shown == [[int(key[-8:]) for key in keys] for keys in batch.keys]
+
+
+def test_a_far_source_without_windows_is_named_without_its_credentials(web: Nginx, tmp_path: Path) -> None:
+    source = f"{web.url.replace('//', '//user:SECRET@')}/{CLEAR}?token=SECRET"
+    with pytest.raises(ShardError, match=f"^{web.url}/{CLEAR}: 50 samples hold no window of 99 frames") as caught:
+        WindowReader([source], window_frames=99, cache=cache_in(tmp_path / "cache"), remote=PATIENT)
+    assert "SECRET" not in str(caught.value)
