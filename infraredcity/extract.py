@@ -180,19 +180,23 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
             f"{folder}: belongs to other work: {told}; use the plan that was made for it, or another --out"
         )
     video = open_clip(clip.existing_paths(), kept_in=folder, stream=planned.config.stream)
+    here = replace(
+        planned, sources=sources_of(video), time_base=str(video.time_base), frames_sha256=frames_sha256(video)
+    )
+    other = differing_source(planned, here)
+    if other is not None:  # before anything is said of the decoder: what it can do depends on the file
+        names = ", ".join(str(path) for path in clip.paths)
+        raise OutputError(f"clip {clip.clip_id}: {names} here is not what was planned but {other}; copy the clip again")
     for part in video.parts:
         reason = why_not(part, planned.decoder, planned.config.device)
         if reason is not None:
+            remedy = "--device cpu" if planned.decoder == "pyav" else "--decoder pyav"
             raise OutputError(
                 f"clip {clip.clip_id}: was planned with {planned.decoder} on device {planned.config.device}, and here {reason}; "
-                "run the part on a machine that can, or plan again with --device cpu"
+                f"run the part on a machine that can, or plan again with {remedy}"
             )
     job = _job(clip, video, planned.config, folder, planned.decoder, planned.config.device)
     there = job.video.num_frames
-    other = differing_source(planned, job.claim)
-    if other is not None:
-        names = ", ".join(str(path) for path in clip.paths)
-        raise OutputError(f"clip {clip.clip_id}: {names} here is not what was planned but {other}; copy the clip again")
     if there != planned.num_frames:
         raise OutputError(
             f"clip {clip.clip_id}: the scan finds {there} frames here, the plan {planned.num_frames}; "
@@ -203,9 +207,9 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
         job, segments=segments_of_part, tone=planned.tone, identity=planned.identity, hangs=read_hangs(folder)
     )
     if job.versions != planned.versions and pending(job):
-        here = differing(planned, job.claim, with_versions=True)
+        versions = differing(planned, job.claim, with_versions=True)
         raise OutputError(
-            f"clip {clip.clip_id}: was planned with {here} here; other versions may give other bytes, so install the same"
+            f"clip {clip.clip_id}: was planned with {versions} here; other versions may give other bytes, so install the same"
         )
     (folder / MARKERS).mkdir(parents=True, exist_ok=True)
     return replace(job, versions=planned.versions)

@@ -22,7 +22,7 @@ from infraredcity.places import FarPath, Place
 from infraredcity.plan import DEADLINE_S, ExtractConfig, Segment
 from infraredcity.plan_file import PLAN_NAME
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.storage import lock_folder, temporary_prefix
+from infraredcity.storage import is_locked, lock_folder, temporary_prefix
 from infraredcity.tone import ToneMap
 
 _MAX_DEATHS = 3
@@ -81,7 +81,10 @@ def extract_clip(
     folder = out / clip.clip_id
     _check_unplanned(out)
     with lock_folder(folder):
-        _check_unplanned(out)  # whoever plans holds the lock until the plan stands
+        # Whoever plans holds `out` until the plan stands, and takes this lock too: what is so now is so until it is free. In the
+        # other order a plan could come to stand between the two looks.
+        _check_not_being_planned(out)
+        _check_unplanned(out)
         # The first worker loads its libraries on one core while this process scans the clip on another.
         is_new = overwrite or not (folder / "clips.json").exists()
         crew = _Crew([Worker()] if workers > 0 and executor is None and is_new else [])
@@ -117,6 +120,13 @@ def _check_unplanned(out: Place) -> None:
     if (out / PLAN_NAME).exists():
         raise OutputError(
             f"{out}: holds a plan, whose parts may be under way; extract with --plan {out / PLAN_NAME}, or choose another --out"
+        )
+
+
+def _check_not_being_planned(out: Place) -> None:
+    if is_locked(out):
+        raise OutputError(
+            f"{out}: is being planned (or repaired as a whole); wait for that run to end, or choose another --out"
         )
 
 

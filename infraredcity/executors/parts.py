@@ -5,7 +5,6 @@ other part. Two that do the same segment write the same bytes, so a part may run
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from infraredcity import extract, markers, plan_file
@@ -120,26 +119,12 @@ def make_plan(
     Raises:
         InfraredCityError: As `extract.prepare`; OutputError when there are fewer segments than parts.
     """
-    with ExitStack() as locks:
-        locks.enter_context(lock_folder(out))
+    with lock_folder(out):  # until the plan stands, which extraction without one respects
         planned: list[PlannedClip] = []
         for number, clip in enumerate(clips):
             if on_progress is not None:
                 on_progress(Progress(what="clips scanned", done=number, total=len(clips)))
-            locks.enter_context(
-                lock_folder(out / clip.clip_id)
-            )  # until the plan stands, which extraction without one respects
-            job = extract.claim(fit_tone(extract.prepare(clip, config, out, overwrite=overwrite)))
-            standing = read_claim(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
-            assert standing is not None
-            planned.append(
-                PlannedClip(
-                    claim=standing,
-                    locations=tuple(_location(path) for path in clip.paths),
-                    expected_frames=clip.expected_frames,
-                    estimate=_estimate(job),
-                )
-            )
+            planned.append(_planned(clip, config, out, overwrite=overwrite))
         if on_progress is not None:
             on_progress(Progress(what="clips scanned", done=len(clips), total=len(clips)))
         try:
@@ -150,6 +135,20 @@ def make_plan(
             ) from error
         plan_file.write(plan, out / PLAN_NAME)
         return plan
+
+
+def _planned(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool) -> PlannedClip:
+    """Bind a clip's folder. Its lock tells of an extraction without a plan that is under way; the one of `out` lets none begin."""
+    with lock_folder(out / clip.clip_id):
+        job = extract.claim(fit_tone(extract.prepare(clip, config, out, overwrite=overwrite)))
+        standing = read_claim(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
+        assert standing is not None
+        return PlannedClip(
+            claim=standing,
+            locations=tuple(_location(path) for path in clip.paths),
+            expected_frames=clip.expected_frames,
+            estimate=_estimate(job),
+        )
 
 
 def _location(path: Place) -> str:

@@ -1,5 +1,6 @@
 """Parts through Python: who writes at the same time as others, and what becomes of those that are late."""
 
+import resource
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -213,6 +214,40 @@ def test_planning_beside_an_extraction_without_a_plan_is_refused(clip: Clip, tmp
     assert (report.num_frames, report.gaps, (tmp_path / "plan.jsonl").exists()) == (50, (), False)
 
 
+@pytest.mark.parametrize(
+    "num_scanned", [0, 1]
+)  # the clip is still to be planned, or is, and its own lock is free again
+def test_an_extraction_without_a_plan_beside_planning_is_refused(clip: Clip, tmp_path: Path, num_scanned: int) -> None:
+    def extract_too(progress: Progress) -> None:
+        if progress.done == num_scanned:
+            with pytest.raises(
+                OutputError, match=r"is being planned .*; wait for that run to end, or choose another --out"
+            ):
+                extract_clip(clip, replace(CONFIG, quality=80), tmp_path, workers=0)
+
+    plan = make_plan([clip, replace(clip, clip_id="city_day")], CONFIG, tmp_path, num_parts=2, on_progress=extract_too)
+    assert run_part(plan, None, {}, tmp_path, workers=0).num_frames == 100
+
+
+def test_a_clip_that_is_planned_again_refuses_an_extraction_at_once(clip: Clip, tmp_path: Path) -> None:
+    make_plan([clip], CONFIG, tmp_path, num_parts=1)
+    with lock_folder(tmp_path), pytest.raises(OutputError, match=r"holds a plan, .* extract with --plan"):
+        extract_clip(clip, CONFIG, tmp_path, workers=0)
+
+
+def test_a_plan_of_more_clips_than_files_may_be_open(clip: Clip, tmp_path: Path) -> None:
+    clips = [replace(clip, clip_id=f"clip_{number:02d}") for number in range(30)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 20, hard)
+    )
+    try:
+        plan = make_plan(clips, CONFIG, tmp_path, num_parts=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(plan.clips) == 30
+
+
 def test_a_clip_that_somebody_writes_is_not_finalized(clip: Clip, tmp_path: Path) -> None:
     plan = make_plan([clip], CONFIG, tmp_path, num_parts=1)
     run_part(plan, 0, {}, tmp_path, workers=0)
@@ -243,8 +278,25 @@ def test_a_part_on_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Pat
     on_gpu = replace(planned, config=replace(planned.config, device="cuda"))
     assert on_gpu.identity != planned.identity
     line = "clip city_clear: was planned with pyav on device cuda, and here NVDEC does not decode gray16le; run the part on"
-    with pytest.raises(OutputError, match=line):
+    with pytest.raises(OutputError, match=f"{line} a machine that can, or plan again with --device cpu"):
         extract.join(clip, on_gpu, tmp_path / "out", [0])
+
+
+def test_a_part_on_another_file_hears_of_the_file_before_the_decoder(shelf: Shelf, tmp_path: Path) -> None:
+    planned = make_plan([clip_of(shelf.gray)], CONFIG, tmp_path / "plan", num_parts=1)["city_clear"].claim
+    on_gpu = replace(planned, config=replace(planned.config, device="cuda"))
+    with pytest.raises(OutputError, match=r"is not what was planned but another .* copy the clip again"):
+        extract.join(clip_of(shelf.deep), on_gpu, tmp_path / "out", [0])
+
+
+def test_a_part_that_decord_cannot_do_is_to_be_planned_for_pyav(shelf: Shelf, tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    clip = clip_of(shelf.deep)
+    planned = make_plan([clip], CONFIG, tmp_path / "plan", num_parts=1)[clip.clip_id].claim
+    with pytest.raises(
+        OutputError, match=r"was planned with decord on device cpu, .*; run .*, or plan again with --decoder pyav"
+    ):
+        extract.join(clip, replace(planned, decoder="decord"), tmp_path / "out", [0])
 
 
 def test_going_on_with_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Path) -> None:
