@@ -23,6 +23,7 @@ from infraredcity.cli.options import (
 from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
 from infraredcity.installation import install_command
 from infraredcity.places import Place
+from infraredcity.showing import visible
 
 
 @click.command("clips")
@@ -52,7 +53,8 @@ def clips_command(clips_dir: Place | None, clips_file: Place | None, as_json: bo
     click.echo(f"{'clip':18} {'scene':9} {'weather':9} {'modality':9} {'time':6} file")
     for trouble, clip in zip(troubles, catalogue, strict=True):
         file = (", ".join(map(str, clip.paths)) or "-") + (f"  ({trouble})" if clip.paths and trouble else "")
-        click.echo(f"{clip.clip_id:18} {clip.scene:9} {clip.weather:9} {clip.modality:9} {clip.time_of_day:6} {file}")
+        line = f"{clip.clip_id:18} {clip.scene:9} {clip.weather:9} {clip.modality:9} {clip.time_of_day:6} {file}"
+        click.echo(visible(line))
     found = sum(bool(row["found"]) for row in rows)
     total = published_counts()["frames"]["total"]
     click.echo(f"{found} of {len(rows)} clips found; the nine of the release hold {total:,} frames", err=True)
@@ -116,23 +118,20 @@ def probe_command(file: Place, stream: int | None, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    click.echo(
+    lines = [
         f"{file}: {info.num_frames:,} frames, {info.duration_s:.2f} s at {info.nominal_fps:.3f} fps, "
-        f"{info.width_px}x{info.height_px} {info.pixel_format}, {info.codec}, {format_bytes(info.size_bytes)}"
-    )
-    click.echo(
-        f"key frames: {len(info.keyframes)}; hidden by an edit list: {info.num_hidden}; rotation: {info.rotation_deg}"
-    )
-    click.echo(f"decoder: {facts['decoder']} ({facts['decoder_reason']})")
-    click.echo(f"decord: {facts['decord_reason']}")
+        f"{info.width_px}x{info.height_px} {info.pixel_format}, {info.codec}, {format_bytes(info.size_bytes)}",
+        f"key frames: {len(info.keyframes)}; hidden by an edit list: {info.num_hidden}; rotation: {info.rotation_deg}",
+        f"decoder: {facts['decoder']} ({facts['decoder_reason']})",
+        f"decord: {facts['decord_reason']}",
+    ]
     if info.is_deep:
-        click.echo(
+        lines.append(
             "counts: more than 8 bits without colour; --tone says how they become levels, --format png16 keeps them"
         )
-    for phrase in info.suspect:
-        click.echo(f"suspect: {phrase}")
-    for phrase in info.notes:
-        click.echo(f"note: {phrase}")
+    lines += [f"suspect: {phrase}" for phrase in info.suspect]
+    lines += [f"note: {phrase}" for phrase in info.notes]
+    click.echo("\n".join(map(visible, lines)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

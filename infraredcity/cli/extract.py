@@ -24,10 +24,11 @@ from infraredcity.cli.options import (
     traffic_told,
 )
 from infraredcity.cli.settings import SETTING_NAMES, chosen_clips, config_of, extraction_settings, which_clips
-from infraredcity.errors import InfraredCityError, OutputError
+from infraredcity.errors import InfraredCityError, OutputError, RemoteError
 from infraredcity.merge import ExtractReport
 from infraredcity.places import Place
 from infraredcity.plan import DEADLINE_S
+from infraredcity.showing import visible_lines
 
 if TYPE_CHECKING:
     from infraredcity.executors.local import Executor
@@ -122,15 +123,15 @@ def extract_command(
                 overwrite=overwrite, on_progress=progress,
             )  # fmt: skip
         except InfraredCityError as error:
-            click.echo(f"Error: {error}", err=True)
-            status = "partial" if error.is_resumable else "error"
+            click.echo(f"Error: {visible_lines(str(error))}", err=True)
+            status = _status_behind(error)
             rows.append({"clip": clip.clip_id, "status": status, "error": str(error)})
             if isinstance(error, OutputError) and error.errno in _SAME_FOR_ALL:
                 rows += [{"clip": each.clip_id, "status": "not tried"} for each in clips[number + 1 :]]
                 break
             continue
         rows.append({**asdict(report), "status": status_of(report)})
-        click.echo(report_line(report), err=True)
+        click.echo(visible_lines(report_line(report)), err=True)
     undone = [f"{row['clip']} ({row['status']})" for row in rows if row["status"] not in _EXIT_CODES]
     if undone and len(clips) > 1:
         click.echo(f"{len(undone)} of {len(clips)} clips are not done: {', '.join(undone)}", err=True)
@@ -222,12 +223,19 @@ _SEVERITY = (0, 5, 4)
 
 def exit_code(statuses: list[str]) -> int:
     """What the command ends with, by what became of each clip: 0, 1, 3, 4 or 5."""
-    is_begun = "partial" in statuses or ("not tried" in statuses and not _EXIT_CODES.keys().isdisjoint(statuses))
-    if is_begun:
+    if "partial" in statuses:
         return 3
     if not _EXIT_CODES.keys() >= {*statuses}:
         return 1
     return max((_EXIT_CODES[status] for status in statuses), key=_SEVERITY.index)
+
+
+def _status_behind(error: InfraredCityError) -> str:
+    """What became of a clip that ended with an error: "partial" where the same command goes on, else "error"."""
+    if isinstance(error, OutputError) and error.errno in _SAME_FOR_ALL:
+        return "error" if error.errno == errno.EROFS else "partial"  # room is made in the end, a disk stays read-only
+    is_passing = isinstance(error, RemoteError) and not error.is_missing
+    return "partial" if is_passing or error.is_resumable else "error"
 
 
 def status_of(report: ExtractReport) -> str:

@@ -19,6 +19,7 @@ from infraredcity.cli.options import (
 from infraredcity.cli.settings import chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.places import Place
 from infraredcity.plan_file import PLAN_NAME, Plan
+from infraredcity.showing import visible_lines
 
 _PARTIAL = 3
 
@@ -54,6 +55,11 @@ def plan_command(
     from infraredcity.executors.parts import make_plan
 
     config = config_of(settings)
+    if config.device.startswith("cuda:") and config.device != "cuda:0":
+        raise click.UsageError(
+            f"--device {config.device} is a GPU of one machine, and a plan is for all; say --device cuda, and choose the GPU with "
+            "CUDA_VISIBLE_DEVICES where the part runs"
+        )
     clips = chosen_clips(clip_ids, all_clips, clips_dir, clips_file, video)
     plan = make_plan(clips, config, out, num_parts=num_parts, overwrite=overwrite, on_progress=ProgressLine())
     tell_traffic()
@@ -177,7 +183,7 @@ def finalize_command(folder: Place, as_json: bool) -> None:
             err=True,
         )
     for report in reports:
-        click.echo(report_line(report), err=True)
+        click.echo(visible_lines(report_line(report)), err=True)
     tell_traffic()
     rows = [{**asdict(report), "status": status_of(report)} for report in reports]
     if as_json:

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 import pytest
 from processes import PATIENCE_S
 from synthetic import Shelf, barcode, write_clip
+from web_server import Cutter, serving
 
 from infraredcity import index as sample_index
-from infraredcity import manifest
+from infraredcity import manifest, remote
 from infraredcity.images import decode
 from infraredcity.shard_reader import iterate
 from infraredcity.storage import lock_folder
@@ -357,10 +359,85 @@ def test_a_full_disk_ends_the_command_and_names_all_clips_that_are_not_done(
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", full_in_the_second_folder)
         ran = infraredcity(*command, "--json")
-    assert [row["status"] for row in ran.json["reports"]] == ["done", "error", "not tried"]
-    assert "2 of 3 clips are not done: city_overcast (error), highway_clear (not tried)" in ran.stderr
-    assert ran.code == 3  # with room again, the same command goes on
+    status, code = (
+        ("error", 1) if number == errno.EROFS else ("partial", 3)
+    )  # with room again, the same command goes on
+    assert [row["status"] for row in ran.json["reports"]] == ["done", status, "not tried"]
+    assert f"2 of 3 clips are not done: city_overcast ({status}), highway_clear (not tried)" in ran.stderr
+    assert ran.code == code
     assert infraredcity(*command).code == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 3), (errno.EDQUOT, 3), (errno.EROFS, 1)])
+def test_a_disk_that_is_full_at_the_first_clip_is_partial_too(
+    shelf: Shelf, infraredcity: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    ran = infraredcity("extract", "--clip", CLIP, "--video", shelf.h264, "--out", tmp_path / "out", "--workers", 0)
+    assert ran.code == code
+    assert f"cannot be written: {os.strerror(number).lower()}" in ran.stderr
+
+
+def test_a_machine_that_goes_away_is_partial_and_the_same_command_goes_on(
+    shelf: Shelf, infraredcity: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RemoteOptions", partial(remote.RemoteOptions, deadline_s=0.5))
+    mine = tmp_path / "my.toml"
+    command = (
+        "extract",
+        "--clip",
+        CLIP,
+        "--clip",
+        THREE[1],
+        "--clips",
+        mine,
+        "--out",
+        tmp_path / "out",
+        "--workers",
+        0,
+    )
+    with serving(shelf.h264.parent, tmp_path / "nginx") as web:
+        cutter = Cutter(upstream=web.port, cut_after=1000, cuts_left=1_000_000)
+        clips = ((CLIP, cutter.port), (THREE[1], web.port))
+        lines = [f'[clips.{clip_id}]\npath = "http://127.0.0.1:{port}/{shelf.h264.name}"\n' for clip_id, port in clips]
+        mine.write_text("".join(lines))
+        ran = infraredcity(*command, "--json")
+        assert ([row["status"] for row in ran.json["reports"]], ran.code) == (["partial", "done"], 3)
+        assert "gave up after" in ran.stderr
+        cutter.cuts_left = 0
+        monkeypatch.undo()
+        assert infraredcity(*command).code == 0
+        cutter.close()
+
+
+def test_what_strangers_named_reaches_the_terminal_as_escapes(shelf: Shelf, infraredcity: Run, tmp_path: Path) -> None:
+    odd = tmp_path / "gpj.\u202e\x1b[2Jexe.mp4"
+    shutil.copy(shelf.corrupted, odd)
+    mine = tmp_path / "my.toml"
+    mine.write_text(f"[clips.{CLIP}]\npath = {json.dumps(str(odd))}\n")
+    text = tmp_path / "no\x1b[2Jvideo\u202e.mp4"
+    text.write_text("no video")
+    escaped = r"gpj.\u202e\x1b[2Jexe.mp4"
+    for ran, told in (
+        (infraredcity("probe", odd), f"{escaped}: 40 frames"),
+        (infraredcity("clips", "--clips", mine), escaped),
+        (
+            infraredcity("extract", "--clip", CLIP, "--video", text, "--out", tmp_path / "a"),
+            r"no\x1b[2Jvideo\u202e.mp4: not a",
+        ),
+        (
+            infraredcity("extract", "--clip", CLIP, "--clips", mine, "--out", tmp_path / "b"),
+            f"suspect: {escaped}: 2 packets",
+        ),
+        (infraredcity("plan", "--clip", CLIP, "--clips", mine, "--out", tmp_path / "c", "--parts", 1), "plan.jsonl"),
+        (infraredcity("extract", "--plan", tmp_path / "c" / "plan.jsonl", "--part", 0), "part 0 of 1"),
+        (infraredcity("finalize", tmp_path / "c"), f"suspect: {escaped}: 2 packets"),
+    ):
+        assert told in ran.stdout + ran.stderr
+        assert not {"\u202e", "\x1b"} & set(ran.stdout + ran.stderr)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

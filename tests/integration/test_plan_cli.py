@@ -702,3 +702,12 @@ def test_far_output_of_parts_and_of_one_process_is_the_same_as_near(
     assert changed(one, tree(memory)) == []
     (memory / CLIP / f"infraredcity-{CLIP}-000004.tar").write_whole(b"cut")
     assert run.status(memory).stdout == "1\n"
+
+
+def test_a_plan_names_no_gpu_of_one_machine(shelf: Shelf, infraredcity: RunCommand, tmp_path: Path) -> None:
+    command = ("plan", "--clip", "city_clear", "--video", shelf.h264, "--parts", 1, "--out", tmp_path / "set")
+    ran = infraredcity(*command, "--device", "cuda:1")
+    assert ran.code == 2
+    assert "--device cuda:1 is a GPU of one machine" in ran.stderr
+    assert "choose the GPU with CUDA_VISIBLE_DEVICES where the part runs" in ran.stderr
+    assert not (tmp_path / "set").exists()
