@@ -101,11 +101,15 @@ class Making:
 
 
 def check_apart(out: Place, source: Place) -> None:
-    """OutputError where a set would be written into what it is made from, whose samples would be counted twice from then on."""
+    """OutputError where a set would be written into what it is made from, or around it: its samples would then count twice."""
     if is_below(out, source):
         is_same = is_below(source, out)
         raise OutputError(
             f"{out}: {'is' if is_same else f'lies in {source},'} where the samples come from; use another --out"
+        )
+    if is_below(source, out):
+        raise OutputError(
+            f"{out}: holds {source}, where the samples come from; use another --out, such as a folder beside that"
         )
 
 

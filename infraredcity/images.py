@@ -387,7 +387,7 @@ def size_of(data: bytes, *, name: str = "image") -> tuple[int, int]:
 
 
 def _check_scans(data: bytes, name: str) -> None:
-    """ImageError for a jpg of more than MAX_SCANS scans, which libjpeg would go through one by one."""
+    """ImageError for a jpg of more than MAX_SCANS scans, which libjpeg would go through one by one, or _MAX_MARKERS markers."""
     place = num_scans = 0
     is_progressive, components = False, b""
     for _ in range(_MAX_MARKERS):
@@ -402,10 +402,10 @@ def _check_scans(data: bytes, name: str) -> None:
             if not is_progressive and data[place + 2 : place + 3] == components:
                 return  # all that libjpeg reads is in this one
             if num_scans > MAX_SCANS:
-                break
+                raise ImageError(f"{name}: a jpg of more than {MAX_SCANS} scans, as no encoder writes; remove it")
         if code not in _WITHOUT_LENGTH:
             place += int.from_bytes(data[place : place + 2], "big")
-    raise ImageError(f"{name}: a jpg of more than {MAX_SCANS} scans, as no encoder writes; remove it")
+    raise ImageError(f"{name}: a jpg of more than {_MAX_MARKERS:,} markers, as no encoder writes; remove it")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -40,6 +40,8 @@ _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
 _KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
 """No still is larger; a header that claims more is damaged or hostile. Also the most that one sample may hold."""
+MAX_INDEX_BYTES = 4 << 30
+"""A far index is read whole; none of ours is larger, and a wrong file or a hostile server may have no end."""
 MAX_FRAME_STEP = 1 << 31
 SUSPECT, REPEAT, FROZEN = 1, 2, 4
 """Bits of `mark`: follows damage; the same picture as the sample before; hardly another one than the sample before."""
@@ -362,7 +364,7 @@ def load_with_hash(folder: Place) -> tuple[SampleIndex, str]:
     path = folder / INDEX_NAME
     try:
         if isinstance(path, FarPath):
-            return loads(path.read_bytes(), name=str(path))
+            return loads(path.read_bytes(MAX_INDEX_BYTES), name=str(path))
         with opened(path) as file:
             return _read(file, os.fstat(file.fileno()).st_size, str(path))
     except FileNotFoundError as error:
@@ -393,7 +395,8 @@ def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> t
         header = parse_json(arrays["header"].tobytes())
         if header["format"] != FORMAT:
             raise ManifestError(
-                f"{name}: format is {header['format']!r}, this version reads {FORMAT!r}; build it again"
+                f"{name}: format is {header['format']!r}, this version reads {FORMAT!r}; make the data set anew "
+                "(`infraredcity extract --overwrite`, or `make-lite --overwrite` of a Lite set)"
             )
         columns = {name: arrays[name] for name in _ARRAYS}
         _check_header(header)

@@ -67,14 +67,14 @@ def read_whole(path: Place, max_bytes: int, *, follow_links: bool = True) -> byt
         return file.read(size_bytes) if size_bytes else b""
 
 
-def read_json(path: Place) -> Any:
+def read_json(path: Place, max_bytes: int = MAX_RECORD_BYTES) -> Any:
     """What a json file says.
 
     Raises:
-        OSError: It cannot be read, is no plain file, or is larger than MAX_RECORD_BYTES.
+        OSError: It cannot be read, is no plain file, or is larger than `max_bytes`.
         ValueError: It is no json, or nested too deeply.
     """
-    return parse_json(read_whole(path, MAX_RECORD_BYTES))
+    return parse_json(read_whole(path, max_bytes))
 
 
 def parse_json(text: str | bytes) -> Any:

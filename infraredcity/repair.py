@@ -48,7 +48,7 @@ from infraredcity.index import BLOCK_BYTES, FROZEN, REPEAT, SUSPECT, IndexEntry,
 from infraredcity.manifest import ClipFacts, Columns
 from infraredcity.markers import SegmentHead, SegmentRows
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.records import MAX_RECORD_BYTES, MAX_SIDECAR_BYTES, opened, parse_json, read_json, read_whole
+from infraredcity.records import MAX_SIDECAR_BYTES, opened, parse_json, read_json, read_whole
 from infraredcity.shard_reader import Refused, Sample, iterate
 from infraredcity.shard_writer import ShardWriter, open_shard
 from infraredcity.storage import (
@@ -1034,10 +1034,10 @@ def _wrong_files(root: Path, part: _Part, state: _State) -> list[str]:
         except ManifestError:
             wrong.append(name)
     try:
-        if read_whole(part.path / manifest.WIDS_NAME, MAX_RECORD_BYTES) != manifest.wids_bytes(
+        if read_whole(part.path / manifest.WIDS_NAME, MAX_SIDECAR_BYTES) != manifest.wids_bytes(
             part.index, name=reader_name(root, part.name)
         ):
-            said = read_json(part.path / manifest.WIDS_NAME)
+            said = read_json(part.path / manifest.WIDS_NAME, MAX_SIDECAR_BYTES)
             if said != json.loads(manifest.wids_bytes(part.index, name=str(said["name"]))):
                 wrong.append(manifest.WIDS_NAME)
     except (OSError, ValueError, KeyError, TypeError):

@@ -30,7 +30,6 @@ _LEAST_CACHE_BYTES = 100 << 20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _OF_NAME = re.compile(r"[^/=&]*\.tar(?=\?|$)", re.IGNORECASE)
 """What follows a `?` of a pattern of names; in a query there is a `=` before anything that ends so."""
-_MAX_INDEX_BYTES = 4 << 30
 _ALL = "*.tar"
 _COMPRESSED = ("bz2", "gz", "tbz2", "tgz", "txz", "xz", "zst")
 _MOST_LISTED = 4
@@ -319,7 +318,7 @@ def _open_far(folder: str, patterns: list[str], options: RemoteOptions) -> tuple
     """As `_open_folder`, over a network."""
     place = join(folder, sample_index.INDEX_NAME)
     try:
-        data = fetch(place, options, max_bytes=_MAX_INDEX_BYTES)
+        data = fetch(place, options, max_bytes=sample_index.MAX_INDEX_BYTES)
     except RemoteError as error:
         if not error.is_missing:
             raise

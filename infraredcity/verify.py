@@ -700,7 +700,7 @@ def _check_coverage(folder: Place, facts: ClipFacts, frames: np.ndarray, found: 
 def _check_wids(part: Part, found: _Found) -> None:
     path = part.path / manifest.WIDS_NAME
     try:
-        said = read_json(path)
+        said = read_json(path, MAX_SIDECAR_BYTES)  # of a million shards 100 MB
         expected = json.loads(manifest.wids_bytes(part.index, name=str(said["name"])))
         if said != expected:
             found(manifest.WIDS_NAME, "sidecar", f'{path}: does not list these shards; run "infraredcity repair"')

@@ -3,6 +3,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import sample_index
 
 from infraredcity import index as module
-from infraredcity.errors import ManifestError
+from infraredcity.errors import ManifestError, RemoteError
 from infraredcity.index import (
     FROZEN,
     INDEX_NAME,
@@ -25,6 +26,7 @@ from infraredcity.index import (
     run_ids,
     save,
 )
+from infraredcity.places import FarPath
 
 COLUMNS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256", "dup_of")
 
@@ -82,10 +84,26 @@ def test_an_index_of_another_format_is_refused(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as other_version:
         other_version.setattr(module, "FORMAT", "infraredcity-index-7")
         save(sample_index(3), tmp_path)
-    with pytest.raises(
-        ManifestError, match="format is 'infraredcity-index-7', this version reads 'infraredcity-index-4'"
-    ):
+    line = (
+        "format is 'infraredcity-index-7', this version reads 'infraredcity-index-4'; make the data set anew "
+        r"\(`infraredcity extract --overwrite`, or `make-lite --overwrite` of a Lite set\)"
+    )
+    with pytest.raises(ManifestError, match=line):
         load(tmp_path)
+
+
+def test_a_far_index_beyond_all_bounds_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = FarPath("memory://indexes/set")
+    try:
+        save(sample_index(3), folder)
+        size_bytes = (folder / INDEX_NAME).stat().st_size
+        monkeypatch.setattr(module, "MAX_INDEX_BYTES", size_bytes)
+        assert len(load(folder)) == 3
+        monkeypatch.setattr(module, "MAX_INDEX_BYTES", size_bytes - 1)
+        with pytest.raises(RemoteError, match=rf"index\.npz: is {size_bytes} bytes, expected at most {size_bytes - 1}"):
+            load(folder)
+    finally:
+        fsspec.filesystem("memory").store.clear()
 
 
 def test_an_index_without_a_column_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from infraredcity.executors.local import extract_clip
 from infraredcity.index import REPEAT, SUSPECT
 from infraredcity.lite import Cell, Recipe
 from infraredcity.plan import ExtractConfig
+from infraredcity.records import MAX_RECORD_BYTES
 from infraredcity.repair import RepairReport, _gaps, _Part, repair
 from infraredcity.shard_writer import open_shard
 from infraredcity.storage import lock_folder
@@ -776,3 +777,9 @@ def seconds_for_gaps(folder: Path, num_gaps: int) -> float:
 def test_the_time_for_gaps_does_not_grow_with_frames_times_gaps(clip: Path) -> None:
     few = min(seconds_for_gaps(clip, 10) for _ in range(3))
     assert seconds_for_gaps(clip, 500) < 5 * few  # 50 times as long where each gap looks at all frames
+
+
+def test_the_list_of_a_million_shards_is_left_as_it_is(clip: Path) -> None:
+    path = clip / "index.json"
+    path.write_text(path.read_text() + " " * MAX_RECORD_BYTES)  # as long as such a list, and the same json
+    assert said(repair(clip)) == []

@@ -18,6 +18,7 @@ from infraredcity.executors.local import extract_clip
 from infraredcity.index import SampleIndex
 from infraredcity.lite import Cell, Recipe
 from infraredcity.plan import ExtractConfig
+from infraredcity.records import MAX_RECORD_BYTES
 from infraredcity.selection import choose
 from infraredcity.selection import write as write_selection
 from infraredcity.shard_writer import open_shard
@@ -606,3 +607,9 @@ def test_a_selection_has_no_published_counts(extracted: Path, tmp_path: Path) ->
     report = verify(tmp_path, published=True)
     assert problems(report) == {("published", ".")}
     assert "holds neither extracted clips nor a Lite set" in report.findings[0].message
+
+
+def test_the_list_of_a_million_shards_is_read(clip: Path) -> None:
+    path = clip / "index.json"
+    path.write_text(path.read_text() + " " * MAX_RECORD_BYTES)  # as long as such a list, and the same json
+    assert problems(verify(clip)) == set()

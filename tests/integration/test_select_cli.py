@@ -74,6 +74,16 @@ def test_resharding_keeps_samples_and_hash(extracted: Path, infraredcity: RunCom
             "Error: .*/small: lies in .*, where the samples come from; use another --out",
         ),
         (
+            ("reshard", "{data}/city_clear", "--out", "{data}", "--samples-per-shard", "7"),
+            1,
+            "Error: .*: holds .*/city_clear, where the samples come from; use another --out",
+        ),
+        (
+            ("make-lite", "--from", "{data}", "--out", "{data}/..", "--scale", "auto"),
+            1,
+            "Error: .*: holds .*, where the samples come from; use another --out",
+        ),
+        (
             ("make-lite", "--from", "{data}", "--out", "{data}/a/lite", "--scale", "auto"),
             1,
             "Error: .*/a/lite: lies in .*, where the samples come from; use another --out",
