@@ -172,12 +172,16 @@ def _with_not_coded(path: Path) -> None:
     with av.open(str(whole)) as source, av.open(str(path), "w") as copy:
         stream = source.streams.video[0]
         out = copy.add_stream_from_template(stream)
+        num_written = 0
         for number, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
             empty = av.Packet(not_coded)
             empty.time_base = packet.time_base
             empty.pts = empty.dts = packet.pts + 1
             for each in (packet, *([empty] if number % 10 == 5 else [])):
                 each.stream = out
+                if path.suffix == ".avi":  # which counts packets
+                    each.time_base, each.pts, each.dts = Fraction(1, FPS), num_written, num_written
+                num_written += 1
                 copy.mux(each)
     whole.unlink()
 
@@ -309,6 +313,11 @@ FOOTAGE: tuple[Footage, ...] = (
         name="vp9_webm", suffix=".webm", write=_coded("-c:v", "libvpx-vp9", "-b:v", "400k", "-g", "30", "-threads", "1")
     ),
     Footage(name="not_coded_mpeg4_mkv", suffix=".mkv", write=_with_not_coded),
+    Footage(name="not_coded_mpeg4_avi", suffix=".avi", write=_with_not_coded),
+    Footage(name="gray_rgb48_mov", suffix=".mov", write=_coded("-c:v", "png", "-vf", "hue=s=0", "-pix_fmt", "rgb48be")),
+    Footage(
+        name="gray_alpha16_mov", suffix=".mov", write=_coded("-c:v", "png", "-vf", "hue=s=0", "-pix_fmt", "ya16be")
+    ),
     Footage(
         name="intra_refresh_mp4", suffix=".mp4", write=_coded(*H264, "-bf", "0", "-x264-params", "intra-refresh=1")
     ),

@@ -4,6 +4,7 @@ Playlists (HLS, DASH), session descriptions (SDP) and lists of files (ffconcat) 
 also under a name such as x.mp4. They are not on the list of formats; a near file may open nothing but itself, a far one nothing.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +38,8 @@ _FORMATS = (
     "psd_pipe,qdraw_pipe,qoi_pipe,sgi_pipe,sunrast_pipe,svg_pipe,tiff_pipe,vbn_pipe,webp_pipe,xbm_pipe,xpm_pipe,xwd_pipe"
 )
 """FFmpeg's names of containers of moving pictures, and of single ones that are not searched for by a pattern of names."""
+# The level is that of the whole process: what other threads say meanwhile goes to Python's logging, which would print it.
+logging.getLogger("libav").setLevel(logging.CRITICAL)
 _NOT_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _HEAD_BYTES = 16
 _MOV_BOXES = (b"ftyp", b"mdat", b"free", b"wide", b"skip")
@@ -144,25 +147,20 @@ def decoder_of(stream: "VideoStream", *, is_heard: bool = False) -> Any:
 
 
 def other_streams(container: "InputContainer", taken: Sequence[int]) -> tuple[str, ...]:
-    """One phrase for each video stream that is not taken, such as "stream 1: h264 1920x1080"."""
+    """Describe each video stream that is not taken, such as "stream 1: h264 640x512; --stream 1 takes it"."""
     return tuple(
         f"stream {each.index}: {_described(each)}" for each in container.streams.video if each.index not in taken
     )
 
 
 @contextmanager
-def ffmpeg_log(level: int = av.logging.ERROR, *, of_all_threads: bool = False) -> Iterator[list[tuple[int, str, str]]]:
-    """Collect FFmpeg's messages (level, who, text) while the block runs, of errors or down to another level.
-
-    Args:
-        level: The least grave one.
-        of_all_threads: Whether those of other threads are meant as well; they would be printed otherwise.
-    """
+def ffmpeg_log(level: int = av.logging.ERROR) -> Iterator[list[tuple[int, str, str]]]:
+    """Collect FFmpeg's messages (level, who, text) of this thread while the block runs, of errors or down to another level."""
     before, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(level)
     av.logging.set_skip_repeated(False)
     try:
-        with av.logging.Capture(local=not of_all_threads) as log:
+        with av.logging.Capture(local=True) as log:
             yield log
     finally:
         av.logging.set_skip_repeated(skips)
@@ -217,8 +215,10 @@ def _described(stream: Any) -> str:
     codec = _codec_of(stream)
     if codec is None:
         return "a codec that FFmpeg does not know"
-    kind = ", a cover picture or thumbnail" if stream.disposition & _NOT_PICTURES else ""
-    return f"{codec.name} {codec.width}x{codec.height}{kind}"
+    is_still = bool(stream.disposition & _NOT_PICTURES)
+    return f"{codec.name} {codec.width}x{codec.height}" + (
+        ", a cover picture or thumbnail" if is_still else f"; --stream {stream.index} takes it"
+    )
 
 
 def _unknown_codec(path: Place) -> str:

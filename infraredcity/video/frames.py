@@ -61,7 +61,7 @@ class VideoInfo:
     streams: tuple[int, ...]
     """Numbers of the streams that hold the video: one, or several where it goes on in another one in the middle of the file."""
     other_streams: tuple[str, ...]
-    """The other video streams of the file, a phrase each, such as "stream 0: mjpeg 96x64, a cover picture or thumbnail"."""
+    """The other video streams of the file, a phrase each, such as "stream 1: h264 640x512; --stream 1 takes it"."""
     delay_frames: int
     """Packets that the decoder takes in before it shows a first frame."""
     counted_by: str
@@ -139,7 +139,7 @@ class VideoInfo:
             found.append(f"high dynamic range: its levels follow {self.hdr}; they are kept as stored, which looks flat")
         if len(self.streams) > 1:
             found.append(f"its video goes on in another stream: {_some(self.streams)} are read one behind the other")
-        found += [f"not read: {other}; --stream takes it" for other in self.other_streams]
+        found += [f"not read: {other}" for other in self.other_streams]
         return tuple(found)
 
     def next_key(self, frame_index: int) -> int:

@@ -45,6 +45,8 @@ _SEEK_MARGIN_FRAMES = 12
 _MAX_UNKNOWN_FRAMES = 8
 _SAY_IT_IN_THEIR_LOG = ("mjpeg", "hevc")
 """Codecs whose decoders tell damage in warnings alone; where they have threads, some are not heard."""
+_DAMAGE_IN_LOG = ("overread", "error y=", "error count", "mjpeg_decode_dc", "Skipping invalid undecodable NALU")
+"""These warnings; others come of whole files too, such as "EOI missing" of cameras that leave it out."""
 # Formats whose first plane is 8-bit luma.
 _LUMA_FIRST = frozenset(
     ["gray", "nv12", "nv21"]
@@ -324,13 +326,14 @@ class _Reader:
                 if self._is_sparse:
                     codec.skip_frame = "DEFAULT" if number < 0 or number in self._wanted else "NONREF"
                 decoded: list[Any] = []
+                if packet is not None and packet.stream.codec_context is not codec:  # the video goes on in this one
+                    with suppress(av.FFmpegError):
+                        decoded += codec.decode(None)
+                    codec = decoder_of(packet.stream, is_heard=is_heard)
                 log: list[Any] = []
                 try:
-                    if packet is not None and packet.stream.codec_context is not codec:  # the video goes on in this one
-                        decoded += codec.decode(None)
-                        codec = decoder_of(packet.stream, is_heard=is_heard)
                     if is_heard:
-                        with ffmpeg_log(av.logging.WARNING, of_all_threads=True) as log:
+                        with ffmpeg_log(av.logging.WARNING) as log:
                             decoded += codec.decode(packet if is_readable else None)
                     else:
                         decoded += codec.decode(packet if is_readable else None)
@@ -344,7 +347,7 @@ class _Reader:
                         if before >= 0:
                             yield before, None
                         yield number, None
-                if number >= 0 and any(who == info.codec for _, who, _ in log):
+                if number >= 0 and any(text.startswith(_DAMAGE_IN_LOG) for _, _, text in log):
                     yield number, None
                 before = number
                 for frame in decoded:

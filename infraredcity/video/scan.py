@@ -51,8 +51,8 @@ _NUM_LOOKS = 16
 _LOOK_EACH_FRAMES = 25
 _LOOK_EACH_OF_HEAD = 4
 _GLANCE_PX = 160
-_HOLE = re.compile(rb"\0{8}\0*[^\0\1]")
-_HOLE_OR_END = re.compile(rb"\0{8}\0*([^\0\1]|\Z)")
+_HOLE = re.compile(rb"(?<!\0)\0{8,}[^\0\1]")
+_HOLE_OR_END = re.compile(rb"(?<!\0)\0{8,}([^\0\1]|\Z)")
 _KNOW_THEIR_REFERENCES = frozenset(["h264", "hevc"])
 _MISSING_REFERENCES = ("Frame num gap", "Could not find ref with POC")
 """What FFmpeg's decoders of these two say when they miss a picture, the first at debug level alone."""
@@ -81,10 +81,18 @@ def scan(path: Place, *, stream: int | None = None) -> VideoInfo:
     """
     # Behind bytes that make no sense the demuxer goes on with whatever looks like a packet, and says so in its log alone.
     with ffmpeg_log() as log, opened(path) as file:
-        complaint = log[0][2].strip() if log else None
+        complaint = next((text.strip() for text in _of_video(file, log)), None)
         by_stream, failure = _demuxed(file, log)
         taken = _taken(path, file, by_stream, stream)
         return _described(path, file, by_stream, taken, failure=failure, complaint_ahead=complaint)
+
+
+def _of_video(file: OpenVideo, log: Sequence[Any]) -> list[str]:
+    """What is said in FFmpeg's log, but for what decoders of sound say when FFmpeg looks at their first packets."""
+    sound = {
+        stream.codec_context.name for stream in file.container.streams.audio if getattr(stream, "codec_context", None)
+    }
+    return [text for _, who, text in log if who not in sound]
 
 
 def _described(
@@ -134,10 +142,12 @@ def _described(
     jumps = [(frame, lost) for frame, lost in jumps if frame not in table.joins]
     pauses = _pauses(path, streams, table, [frame for frame, _ in jumps], file.container.format.name)
     jumps = [(frame, lost) for frame, lost in jumps if frame not in pauses]
-    positions = [packets[number].pos for number in table.packet_numbers.tolist()]
+    positions = [packet.pos for packet in packets]
     num_listed, lost_from = (0, None)
     if len(taken) == 1:
         num_listed, lost_from = _lost_packets(file.container, stream, positions, has_complaints=complaint is not None)
+    if lost_from is not None:
+        lost_from = int(place_in_table[min(lost_from, len(packets))])
     delay = streams[0].delay
     num_there = len(packets)
     suspect = []
@@ -240,6 +250,7 @@ class _Looks:
     has_color: bool = False
     is_interlaced: bool = False
     bits: int = 0
+    has_luma_alone: bool = True
     rotation_deg: int = 0
     transfer: int = 0
 
@@ -250,13 +261,15 @@ class _Looks:
             self.transfer = int(frame.color_trc)
         self.num_looked += 1
         self.is_interlaced |= frame.interlaced_frame
-        self.bits = max(self.bits, *(component.bits for component in frame.format.components))
+        first = [component for component in frame.format.components if component.plane == 0]
+        self.bits = max(self.bits, first[0].bits)
+        self.has_luma_alone = self.has_luma_alone and len(first) == 1 and first[0].bits <= 16
         self.has_color = self.has_color or _has_color(frame)
 
     @property
     def is_deep(self) -> bool:
-        """Whether pictures are counts of more than 8 bits."""
-        return self.bits > 8 and not self.has_color
+        """Whether pictures are counts of more than 8 bits, in a plane of their own."""
+        return self.bits > 8 and self.has_luma_alone and not self.has_color
 
     @classmethod
     def of_all(cls, several: "Sequence[_Looks]") -> "_Looks":
@@ -268,6 +281,7 @@ class _Looks:
             has_color=any(each.has_color for each in several) or first.num_looked == 0,
             is_interlaced=any(each.is_interlaced for each in several),
             bits=max(each.bits for each in several),
+            has_luma_alone=all(each.has_luma_alone for each in several),
             rotation_deg=first.rotation_deg,
             transfer=first.transfer,
         )
@@ -305,7 +319,7 @@ class _Packets:
                 packet.pos,
                 packet.size,
                 packet.has_sidedata("palette"),
-                _is_wiped(packet, self.stream.codec_context.name),
+                _is_wiped(packet, self.stream.codec_context),
             )
         )
         self.digest.update(packet)
@@ -331,10 +345,10 @@ class _Packets:
         """Where in the file the last packet stands."""
         return max((packet.pos for packet in self.packets if packet.pos is not None), default=0)
 
-    def complain(self, log: Sequence[Any]) -> None:
+    def complain(self, complaints: Sequence[str]) -> None:
         """Remember that the demuxer complained of what stands before the next packet, if it did."""
-        if log:
-            self.complaints.append((len(self.packets), log[0][2].strip()))
+        if complaints:
+            self.complaints.append((len(self.packets), complaints[0].strip()))
 
     def end_head(self) -> None:
         """Take what the decoder still holds of the first packets."""
@@ -392,12 +406,12 @@ def _demuxed(file: OpenVideo, log: list[Any]) -> tuple[dict[int, _Packets], str 
     try:
         for packet in file.packets():
             latest = by_stream[packet.stream_index]
-            latest.complain(log)
+            latest.complain(_of_video(file, log))
             latest.add(packet)
             del log[:]  # what a decoder says, not the demuxer
     except av.FFmpegError as error:
         failure = reason_of(error)
-    latest.complain(log)  # of what stood behind the last packet that could be found
+    latest.complain(_of_video(file, log))  # of what stood behind the last packet that could be found
     for each in by_stream.values():
         each.end_head()
     return by_stream, failure
@@ -407,14 +421,15 @@ def _taken(path: Place, file: OpenVideo, by_stream: dict[int, _Packets], asked: 
     """Numbers of the streams to read, in the order in which they begin."""
     if asked is not None:
         if asked not in by_stream:
-            there = ", ".join(other_streams(file.container, ()))
-            raise VideoDecodeError(f"{path}: has no stream {asked} that can be decoded; there are {there}")
+            there = ", ".join(map(str, by_stream))
+            raise VideoDecodeError(f"{path}: has no video stream {asked} that can be decoded; there is {there}")
         return (asked,)
     most = max(len(each.packets) for each in by_stream.values())
     first = next(each for each in by_stream.values() if 2 * len(each.packets) >= most)
     chain = [first]
     # A program that is given another PID goes on as another stream of the same kind, which begins where the first one ends.
-    alike = [each for each in by_stream.values() if each.kind == first.kind]
+    is_in_programs = file.container.format.name == "mpegts"
+    alike = [each for each in by_stream.values() if is_in_programs and each.packets and each.kind == first.kind]
     for each in sorted(alike, key=lambda each: each.begin):
         if each.begin > chain[-1].end:
             chain.append(each)
@@ -550,9 +565,9 @@ def _decoded(
             num_fed = number + 1
     came = {each.packet for each in shown}
     without = [number for number in range(num_fed) if number not in came and not packets[number].is_discard]
-    headless: list[int] = []
+    headless: set[int] = set()
     if packets and not packets[0].is_key and came:
-        headless = [number for number in without if number < min(came)]
+        headless = {number for number in without if number < min(came)}
     doubtful = failed | {number for number, packet in enumerate(packets) if packet.is_corrupt}
     behind_damage = _behind(doubtful, packets, came)
     drops_unsaid = streams[0].stream.codec_context.name in _DROP_UNSAID
@@ -562,8 +577,7 @@ def _decoded(
         if number not in headless
         and (number in behind_damage or (drops_unsaid and packets[number].size > _NOT_CODED_BYTES))
     ]
-    for number in lost:
-        shown.insert(_place_of_lost(shown, packets, number), _Shown(number, packets[number].pts, None, False, True))
+    shown = _with_lost(shown, packets, lost)
     firsts = np.cumsum([len(each.packets) for each in streams]).tolist()[:-1]
     return _table_of(
         shown,
@@ -626,14 +640,21 @@ def _flushed(stream: "VideoStream") -> list[Any]:
         return []
 
 
-def _place_of_lost(shown: Sequence[_Shown], packets: Sequence[_Packet], number: int) -> int:
-    """Where among the frames that one would stand whose packet cannot be decoded."""
-    behind = next((place for place, each in enumerate(shown) if each.packet > number), len(shown))
-    pts = packets[number].pts
-    if pts is None:
-        return behind
-    near = range(max(0, behind - MAX_REORDER_FRAMES), min(len(shown), behind + MAX_REORDER_FRAMES))
-    return next((place for place in near if (time := shown[place].pts) is not None and time > pts), behind)
+def _with_lost(shown: Sequence[_Shown], packets: Sequence[_Packet], lost: Sequence[int]) -> list[_Shown]:
+    """The frames that are shown, and among them those whose packets cannot be decoded, where these would stand."""
+    latest = np.maximum.accumulate([each.packet for each in shown] or [0])
+    at: dict[int, list[_Shown]] = {}
+    for number in lost:
+        behind = int(np.searchsorted(latest[: len(shown)], number, side="right"))
+        pts = packets[number].pts
+        near = range(max(0, behind - MAX_REORDER_FRAMES), min(len(shown), behind + MAX_REORDER_FRAMES))
+        places = (place for place in near if pts is not None and (time := shown[place].pts) is not None and time > pts)
+        at.setdefault(next(places, behind), []).append(_Shown(number, pts, None, False, True))
+    merged: list[_Shown] = []
+    for place in range(len(shown) + 1):
+        merged += at.get(place, [])
+        merged += shown[place : place + 1]
+    return merged
 
 
 def _table_of(
@@ -678,9 +699,7 @@ def _table_of(
         are_true=are_true,
         joins=tuple(int(frame_of[start]) for start in starts[1:]),
         lost=tuple(sorted(int(frame_of[row]) for row, each in enumerate(shown) if each.is_lost)),
-        whole_packets=tuple(
-            sorted(number for number in meeting - failed if number >= 0 and packets[number].is_corrupt)
-        ),
+        whole_packets=tuple(sorted(n for n in meeting - failed if 0 <= n < len(packets) and packets[n].is_corrupt)),
         contradicted=(min(contradicted), max(contradicted) + 1) if contradicted else None,
         num_silent=num_silent,
         num_headless=num_headless,
@@ -801,6 +820,8 @@ def _time_jumps(pts: np.ndarray) -> list[tuple[int, int]]:
     if len(steps) == 0:
         return []
     usual = float(np.median(steps))
+    if usual <= 0:  # most frames share their times
+        return []
     if float(np.mean(np.abs(steps - usual) <= 0.1 * usual)) < 0.9:
         return []
     return [(int(place) + 1, max(1, round(steps[place] / usual) - 1)) for place in np.flatnonzero(steps > 1.5 * usual)]
@@ -818,6 +839,7 @@ def _pauses(
         return ()
     packet_of = dict(zip(table.decode_order.tolist(), table.packet_numbers.tolist(), strict=True))
     behind = max(packet_of[frame] for frame in jumps) + MAX_REORDER_FRAMES
+    logger.info("%s: time jumps, so it is decoded once to see whether frames are lost there", path)
     missing: list[int] = []
     with ffmpeg_log(av.logging.DEBUG) as log, opened(path) as whole:
         for number, _frames, _has_failed in _decode_in_order(
@@ -861,17 +883,20 @@ def _lost_packets(
     return len(entries), len(places)
 
 
-def _is_wiped(packet: Any, codec: str) -> bool:
+def _is_wiped(packet: Any, codec: Any) -> bool:
     """Whether a packet holds more zeros in a row than its codec ever writes: a hole in the file.
 
     H.264 and HEVC allow two inside a NAL unit (7.4.1.1, emulation prevention), and where start codes stand before the units any
     number behind one; eight are asked for, since one real file has four. VP8 and VP9 allow any, and have never shown 64.
     """
-    if codec in _KNOW_THEIR_REFERENCES:
-        has_start_codes = bytes(memoryview(packet)[:3]) in (b"\0\0\0", b"\0\0\1")
-        hole = _HOLE.search(packet) if has_start_codes else _HOLE_OR_END.search(packet)
-        return hole is not None
-    return codec in ("vp8", "vp9") and bytes(64) in bytes(packet)
+    if codec.name in ("vp8", "vp9"):
+        return bytes(64) in bytes(packet)
+    if codec.name not in _KNOW_THEIR_REFERENCES or bytes(8) not in (data := bytes(packet)):
+        return False
+    has_lengths = (codec.extradata or b"")[
+        :1
+    ] == b"\1"  # avcC and hvcC: a length before each unit, in place of start codes
+    return (_HOLE_OR_END if has_lengths else _HOLE).search(data) is not None
 
 
 def _suspect_ranges(
@@ -898,20 +923,20 @@ def _suspect_ranges(
     tells which. A recording that begins with another frame than a key frame leans on what is not there.
     """
     damage = Damage(decode_order, keyframes, slack=slack)
+    row_of = np.argsort(decode_order)
     if num_ahead > 0:
         damage.mark(0, num_ahead)
     for packet in complaints:
         for neighbour in decode_order[max(0, packet - 1) : packet + 1].tolist():
             damage.add(neighbour)
-    if lost_from is not None:
+    if lost_from is not None and len(decode_order) > 0:
         damage.add(int(decode_order[min(max(0, lost_from - 1), len(decode_order) - 1)]))
         damage.mark(max(0, int(decode_order[lost_from:].min(initial=lost_from)) - slack), len(decode_order))
     for frame in corrupt:
         # And what is missing may have been the beginning of the next.
-        packet = int(np.flatnonzero(decode_order == frame)[0])
+        packet = int(row_of[frame])
         for neighbour in decode_order[max(0, packet - 1) : packet + 2].tolist():
             damage.add(neighbour)
-    row_of = np.argsort(decode_order)
     for frame in lost:  # what made the packet undecodable may have begun in the one before
         for neighbour in decode_order[max(0, row_of[frame] - 1) : row_of[frame] + 1].tolist():
             damage.add(neighbour)

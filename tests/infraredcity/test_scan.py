@@ -76,6 +76,39 @@ def test_joined_recordings_are_shown_in_the_order_of_the_file_and_time_goes_on(
     assert shown(clip, 40)[0] == list(range(1010, 1030))
 
 
+def test_a_recording_of_one_frame_may_stand_at_the_end(tmp_path: Path) -> None:
+    first = write_clip(tmp_path / "first.ts", range(30), *H264)
+    last = write_clip(tmp_path / "last.ts", [1000], *H264)
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + last.read_bytes())
+    clip = video.open_clip([path])
+    assert shown(clip) == ([*range(30), 1000], list(range(31)), [False] * 31)
+    assert clip.parts[0].recordings == (30,)
+
+
+def test_frames_that_share_whole_seconds_are_all_there(tmp_path: Path) -> None:
+    timing = (
+        "-vf",
+        "settb=1/90000,setpts='floor(N/25)*90000'",
+        "-fps_mode",
+        "passthrough",
+        "-enc_time_base",
+        "1/90000",
+    )
+    clip = video.open_clip([write_clip(tmp_path / "seconds.mkv", range(60), *H264, "-bf", "0", *timing)])
+    assert shown(clip) == (list(range(60)), list(range(60)), [False] * 60)
+
+
+def test_a_recorder_that_wrote_nothing_but_its_index_leaves_no_frame(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "sparse.avi", range(30), "-c:v", "mpeg4", "-q:v", "2")
+    data = bytearray(path.read_bytes())
+    start, stop = data.index(b"movi") + 4, data.rindex(b"idx1")
+    data[start:stop] = bytes(stop - start)
+    path.write_bytes(data)
+    with pytest.raises(VideoDecodeError, match=r"sparse\.avi: (holds no frame|.*no video)"):
+        video.open_clip([path])
+
+
 def test_strict_takes_joined_recordings(tmp_path: Path, infraredcity: RunCommand) -> None:
     path = joined(tmp_path, *JOINED["h264 ts"])
     ran = infraredcity(
@@ -198,7 +231,9 @@ def test_a_cover_picture_is_not_the_video(tmp_path: Path, infraredcity: RunComma
     assert (clip.num_frames, clip.parts[0].width_px) == (50, WIDTH)
     assert shown(clip)[0] == list(range(50))
     probed = infraredcity("probe", path)
-    assert "note: not read: stream 0: mjpeg 48x32, a cover picture or thumbnail; --stream takes it" in probed.stdout
+    assert "note: not read: stream 0: mjpeg 48x32, a cover picture or thumbnail\n" in probed.stdout
+    with pytest.raises(VideoDecodeError, match="has no video stream 0 that can be decoded; there is 1"):
+        video.probe(path, stream=0)
     ran = infraredcity("extract", "--clip", "city_clear", "--video", path, "--out", tmp_path / "out", "--json")
     assert (ran.code, ran.json["reports"][0]["num_frames"]) == (0, 50)
     assert any("stream 0: mjpeg" in note for note in ran.json["reports"][0]["notes"])
@@ -217,13 +252,15 @@ def test_a_stream_can_be_chosen_and_the_others_are_named(tmp_path: Path, infrare
         ran = infraredcity(*words, *choice, "--out", out)
         assert ran.code == 0, ran.stderr
         other = 0 if first else 1
-        assert ran.json["reports"][0]["notes"] == [f"two.mkv: not read: stream {other}: h264 96x64; --stream takes it"]
+        assert ran.json["reports"][0]["notes"] == [
+            f"two.mkv: not read: stream {other}: h264 96x64; --stream {other} takes it"
+        ]
     again = infraredcity(*words, "--stream", "1", "--out", tmp_path / "out")
     assert again.code == 1
     assert "--stream" in again.stderr
     with pytest.raises(
         VideoDecodeError,
-        match=r"two\.mkv: has no stream 2 that can be decoded; there are stream 0: h264 96x64, stream 1",
+        match=r"two\.mkv: has no video stream 2 that can be decoded; there is 0, 1",
     ):
         video.probe(path, stream=2)
 
@@ -361,6 +398,17 @@ def test_a_hole_in_a_packet_that_decodes_all_the_same_is_seen(tmp_path: Path) ->
         assert all(frame.is_suspect or frame.picture("rgb").tobytes() == truth[frame.frame_index] for frame in frames)
         num_silent += any("zeros that no encoder writes" in phrase for phrase in bitten.suspect)
     assert num_silent >= 10
+
+
+def test_long_runs_of_zeros_are_looked_through_once() -> None:
+    from infraredcity.video.scan import _HOLE, _HOLE_OR_END
+
+    zeros = bytes(1 << 22)
+    for head in (b"\0\0\0\1e", b"\0\0\1e\7"):
+        assert _HOLE.search(head + zeros) is None
+        assert _HOLE.search(head + zeros + b"\0\0\1e") is None  # filling before a start code
+        assert _HOLE.search(head + zeros + b"\7") is not None
+        assert _HOLE_OR_END.search(head + zeros) is not None
 
 
 @pytest.mark.parametrize("name", ["2021-11-03T12:30:00.mp4", "%03d.mp4", "concat:a.mp4", "-v.mp4"])
