@@ -42,6 +42,8 @@ _ONE_PACKET_A_FRAME = (
 _HALVES = frozenset(["h264"])
 """Codecs whose two fields may be packets of their own, in containers that FFmpeg does not cut into packets itself."""
 _CUT_BY_FFMPEG = frozenset(["mpegts", "mpeg", "h264"])
+_BEGIN_ANYWHERE = frozenset(["mpegts", "mpeg", "h264", "hevc", "mpegvideo"])
+"""Streams that are cut where one likes. Other containers begin with a key frame; where that does not decode, it is damaged."""
 _NOT_CODED_BYTES = 16
 """An MPEG-4 picture that says "as before" has about eight bytes (ISO 14496-2, 6.2.5: vop_coded is 0)."""
 _DROP_UNSAID = frozenset(["mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4"])
@@ -553,7 +555,7 @@ def _decoded(
     failed: set[int] = set()
     num_fed = 0
     with ffmpeg_log() as log, opened(path) as whole:
-        are_shared = whole.container.format.name == "mpeg"
+        container = whole.container.format.name
         for number, frames, has_failed in _decode_in_order(whole.chosen([each.stream.index for each in streams]), log):
             if has_failed:
                 failed.add(number)
@@ -566,7 +568,7 @@ def _decoded(
     came = {each.packet for each in shown}
     without = [number for number in range(num_fed) if number not in came and not packets[number].is_discard]
     headless: set[int] = set()
-    if packets and not packets[0].is_key and came:
+    if packets and not packets[0].is_key and came and container in _BEGIN_ANYWHERE:
         headless = {number for number in without if number < min(came)}
     doubtful = failed | {number for number, packet in enumerate(packets) if packet.is_corrupt}
     behind_damage = _behind(doubtful, packets, came)
@@ -583,7 +585,7 @@ def _decoded(
         shown,
         packets,
         firsts,
-        are_shared=are_shared,
+        are_shared=container == "mpeg",
         failed=failed,
         num_silent=len(without) - len(lost),
         num_headless=len(headless),
