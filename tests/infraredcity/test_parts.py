@@ -236,16 +236,14 @@ def test_a_clip_that_is_planned_again_refuses_an_extraction_at_once(clip: Clip, 
 
 
 def test_a_plan_of_more_clips_than_files_may_be_open(clip: Clip, tmp_path: Path) -> None:
-    clips = [replace(clip, clip_id=f"clip_{number:02d}") for number in range(30)]
+    clips = [replace(clip, clip_id=f"clip_{number:02d}") for number in range(50)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 20, hard)
-    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 20, hard))
     try:
         plan = make_plan(clips, CONFIG, tmp_path, num_parts=2)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(plan.clips) == 30
+    assert len(plan.clips) == 50
 
 
 def test_a_clip_that_somebody_writes_is_not_finalized(clip: Clip, tmp_path: Path) -> None:
