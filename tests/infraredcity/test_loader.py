@@ -61,7 +61,8 @@ def test_no_window_spans_a_gap(shelf: Shelf, tmp_path: Path) -> None:
     extract_clip(clip, ExtractConfig(frames_per_shard=16), tmp_path)
     reader = WindowReader([tmp_path / "bitten" / "*.tar"], window_frames=3)
     shown = sorted(codes(reader.read(np.arange(reader.num_windows)).frames))
-    assert shown == [[f, f + 1, f + 2] for f in (*range(18), *range(22, 38))]
+    # 20 and 21 are missing, and 19 is suspect: what made the next one undecodable may have begun in it.
+    assert shown == [[f, f + 1, f + 2] for f in (*range(17), *range(22, 38))]
     reader.close()
 
 
