@@ -78,7 +78,7 @@ def check_run(
 def resumed_at(run: Path) -> list[int]:
     """The steps at which rank 0 began, one for each start."""
     said = (run / "logs" / "rank-000.log").read_text()
-    return [int(step) for step in re.findall(r"(\d+) of \d+ steps done$", said, flags=re.MULTILINE)]
+    return [int(step) for step in re.findall(r"(\d+) of \d+ steps done, the schedule", said, flags=re.MULTILINE)]
 
 
 @needs_namespaces
