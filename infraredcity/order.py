@@ -232,6 +232,23 @@ class _Lanes:
     length: np.ndarray
 
 
+def shares_of(weights: Sequence[float | int]) -> np.ndarray:
+    """How many of MIX_POSITIONS positions each source gets, i64 [N]; none without weights.
+
+    Raises:
+        ValueError: A weight is not positive, or so small beside the others that its source gets none.
+    """
+    given = np.asarray(weights, np.float64)
+    if not (np.isfinite(given).all() and (given > 0).all()):
+        raise ValueError(
+            f"weights must be positive numbers, got {list(weights)}; leave out a source that shall not be drawn"
+        )
+    counts: np.ndarray = np.diff(np.round(np.cumsum(given) / given.sum() * MIX_POSITIONS).astype(np.int64), prepend=0)
+    if (counts == 0).any():
+        raise ValueError(f"weights may differ by a factor of {MIX_POSITIONS} at most, got {list(weights)}")
+    return counts
+
+
 class MixedOrder:
     """Several orders as one stream, each with its weight: positions are dealt to them evenly, by a fixed seeded pattern.
 
@@ -247,16 +264,9 @@ class MixedOrder:
     def __init__(self, orders: Sequence[WindowOrder], weights: Sequence[float | int], *, seed: int) -> None:
         if len(orders) != len(weights):
             raise ValueError(f"weights must be one per source, got {len(weights)} for {len(orders)} sources")
-        given = np.asarray(weights, np.float64)
-        if not (np.isfinite(given).all() and (given > 0).all()):
-            raise ValueError(
-                f"weights must be positive numbers, got {list(weights)}; leave out a source that shall not be drawn"
-            )
         self._orders = tuple(orders)
-        borders = np.round(np.cumsum(given) / given.sum() * MIX_POSITIONS).astype(np.int64)
-        counts = np.diff(borders, prepend=0)
-        if (counts == 0).any():
-            raise ValueError(f"weights may differ by a factor of {MIX_POSITIONS} at most, got {list(weights)}")
+        counts = shares_of(weights)
+        borders = np.cumsum(counts)
         # Even for the same reason as the lanes are: a scrambled van der Corput sequence, looked up among the borders.
         spread = _scrambled(_mixed(np.array([seed], np.int64).astype(_U64), 7), bits=MIX_POSITIONS.bit_length() - 1)[0]
         self._source = np.searchsorted(borders, spread, side="right")

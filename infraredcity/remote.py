@@ -40,6 +40,8 @@ TEMPORARY_PREFIX = ".tmp-"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
 _LOGIN_PART = re.compile(r"(?<=:)//(?:[^/?#@\[]*:(?!\d*(?:[/?#]|$)).*|[^/?#]*)@", re.DOTALL)
 """`//user:password@`, also where the password holds a slash or an @; what stands before a mere port is left."""
+_OF_NAME = re.compile(r"[^/=&#]*\.tar(?=\?|$)", re.IGNORECASE)
+"""What follows a `?` that stands for a character of a tar's name; in a query there is a `=` before anything that ends so."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _PIECE_BYTES = 256 * 1024
@@ -146,12 +148,24 @@ def join(folder_url: str, name: str) -> str:
 def shown(url: str) -> str:
     """A URL for messages: without user, password, query and (in http) fragment, where credentials stand."""
     bare = _LOGIN_PART.sub("//", url)
-    return re.sub(r"[?#].*" if _is_http(bare) else r"\?.*", "", bare, flags=re.DOTALL)
+    return split_query(bare.partition("#")[0] if _is_http(bare) else bare)[0]
+
+
+def split_query(url: str) -> tuple[str, str]:
+    """A URL or a pattern of URLs before its query, and the query with its `?`.
+
+    In `lite-00000?.tar?token=x` the first `?` stands for a character and the second begins the query.
+    """
+    marks = (found.start() for found in re.finditer(r"\?", url) if not _OF_NAME.match(url, found.end()))
+    begin = next(marks, len(url))
+    return url[:begin], url[begin:]
 
 
 def shown_in(text: str) -> str:
-    """A text with each URL in it as `shown`; a URL ends at a blank or a quote."""
-    return re.sub(rf"{_SCHEME.pattern}[^\s'\"]*", lambda found: shown(found[0]), text)
+    """A text with each URL in it as `shown`; a URL ends at a blank or a quote, or before the marks of a sentence there."""
+    return re.sub(
+        rf"({_SCHEME.pattern}[^\s'\"]*?)([:;,.)\]}}]*)(?=[\s'\"]|$)", lambda found: shown(found[1]) + found[2], text
+    )
 
 
 def check_writable(url: str) -> None:

@@ -20,7 +20,7 @@ from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.index import BLOCK_BYTES, SampleIndex
 from infraredcity.manifest import CLIPS_NAME
 from infraredcity.picture_index import OTHER_PICTURES, ending_of, index_pictures, is_picture
-from infraredcity.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown
+from infraredcity.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown, split_query
 from infraredcity.shard_files import ShardFiles
 from infraredcity.tar_index import CACHE_VARIABLE, PICTURE_SUFFIXES, TarIndex, index_tars
 
@@ -28,8 +28,6 @@ DEFAULT_CACHE_BYTES = 10 << 30
 CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
 _LEAST_CACHE_BYTES = 100 << 20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_OF_NAME = re.compile(r"[^/=&]*\.tar(?=\?|$)", re.IGNORECASE)
-"""What follows a `?` of a pattern of names; in a query there is a `=` before anything that ends so."""
 _ALL = "*.tar"
 _COMPRESSED = ("bz2", "gz", "tbz2", "tgz", "txz", "xz", "zst")
 _MOST_LISTED = 4
@@ -264,12 +262,8 @@ def _folders_of_data(root: Path) -> list[str]:
 
 
 def _split_url(url: str) -> tuple[str, str]:
-    """The URL of the folder, with its query, and the name (not quoted) or pattern in it; _ALL where it names no tar.
-
-    In `lite-00000?.tar?token=x` the first `?` stands for a character and the second begins the query.
-    """
-    begin = next((found.start() for found in re.finditer(r"\?", url) if not _OF_NAME.match(url, found.end())), len(url))
-    bare, query = url[:begin], url[begin:]
+    """The URL of the folder, with its query, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
+    bare, query = split_query(url)
     folder, _, name = bare.rpartition("/")
     if ending_of(name) not in ("tar", *_COMPRESSED):
         folder, name = bare.rstrip("/"), _ALL

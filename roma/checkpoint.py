@@ -27,6 +27,7 @@ import torch
 from infraredcity.errors import InfraredCityError
 from infraredcity.records import read_json, read_whole
 from infraredcity.storage import open_atomic, write_atomic
+from roma.config import MOST_CROP_PX
 from roma.errors import CheckpointError
 from roma.models import Architecture
 
@@ -41,8 +42,6 @@ FOLDER = "checkpoints"
 _SEAL = b"roma-sha256:"
 _NUM_SEAL_BYTES = len(_SEAL) + 64
 _MAX_BYTES = 1 << 36
-_MOST_PX = 1 << 13
-"""The longest side of the frames that a translator can have been trained on."""
 _ZIP_END = b"PK\x05\x06"
 _NUM_ZIP_END_BYTES = 22
 """The end of a zip file without a comment; its last two bytes are the comment's length."""
@@ -181,7 +180,7 @@ def load(path: Path) -> Checkpoint:
             },
             best=None if best is None else Best(by=str(best["by"]), step=int(best["step"]), value=float(best["value"])),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: lacks {error}; it was not written by this version of roma") from error
     if not (
         _is_count(found.step)
@@ -308,7 +307,7 @@ def read_best(run: Path) -> Best | None:
     try:
         values = read_json(run / BEST_NAME)
         return Best(by=str(values["by"]), step=int(values["step"]), value=float(values["value"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
@@ -373,7 +372,11 @@ def load_snapshot(path: Path) -> Snapshot:
             "a whole number, at most that of the weights",
         ),
         ("architecture", values["architecture"] in typing.get_args(Architecture), '"resnet" or "unet"'),
-        ("size_px", _is_count(values["size_px"], least=1, most=_MOST_PX), f"a whole number from 1 to {_MOST_PX}"),
+        (
+            "size_px",
+            _is_count(values["size_px"], least=1, most=MOST_CROP_PX),
+            f"a whole number from 1 to {MOST_CROP_PX}",
+        ),
         ("step", _is_count(values["step"]), "a whole number"),
         ("preset", isinstance(values["preset"], str), "text"),
         ("config", _is_plain(values["config"]), "settings as plain values"),

@@ -3,7 +3,6 @@
 stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 130 and 143 on SIGINT and SIGTERM.
 """
 
-import io
 import json
 import logging
 import signal
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from infraredcity.installation import install_command
-from roma.errors import RomaError
+from roma.command_line import FILE, FILE_OR_FOLDER, FOLDER, exit_code
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +54,6 @@ def _unavailable(name: str, error: ModuleNotFoundError) -> click.Command:
     )
 
 
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
 _device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 _json = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON on stdout.")
 
@@ -104,7 +101,7 @@ def translate_command(
 @click.option("--video", type=FILE, help="An infrared video, instead of shards.")
 @click.option(
     "--truth",
-    type=click.Path(path_type=Path),
+    type=FILE_OR_FOLDER,
     required=True,
     help="Day frames of the same moments: a folder of <clip_id>.mp4 for --infrared, a video for --video.",
 )
@@ -228,7 +225,7 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and exit; the one place where our errors become a line and an exit code."""
+    """Run the command and exit."""
     from infraredcity import streams
 
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -236,28 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
-    from infraredcity.errors import InfraredCityError
-    from infraredcity.remote import shown_in
-    from infraredcity.showing import visible_lines
-
-    code: object = 0
     try:
-        code = cli.main(args=arguments, prog_name="roma", standalone_mode=False)
-    except (RomaError, InfraredCityError) as error:
-        click.echo(f"Error: {visible_lines(str(error))}", err=True)
-        code = 1
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("roma", "infraredcity"):
-            raise
-        click.echo(f"Error: roma needs {error.name}, which is not installed; run: {install_command('train')}", err=True)
-        code = 1
-    except click.ClickException as error:
-        text = io.StringIO()
-        error.show(text)
-        click.echo(visible_lines(shown_in(text.getvalue())), nl=False, err=True)
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
+        return exit_code(lambda: cli.main(args=arguments, prog_name="roma", standalone_mode=False))
     except _Terminated:
-        code = 143
-    return code if isinstance(code, int) else 0
+        return 143

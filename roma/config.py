@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from infraredcity.order import shares_of
 from infraredcity.records import parse_json, read_json
 from infraredcity.remote import is_remote, shown
 from roma.errors import ConfigError
@@ -23,6 +24,10 @@ from roma.rules import check, rules_of, setting
 Mode = Literal["video", "image"]
 Precision = Literal["fp32", "bf16"]
 _Config = TypeVar("_Config")
+MOST_CROP_PX = 2048
+"""The longest side of the squares that a translator is trained on."""
+_OF_A_RUN = frozenset({"preset", "mode", "data", "generator", "vit", "loss", "optim", "schedule", "output"})
+"""What the config of a run names, and a file of a few settings does not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +42,7 @@ class DataConfig:
     """Samples from one frame of a pair to the next."""
     load_size_px: int = setting(286, least=8)
     """Frames are first brought to this side length."""
-    crop_size_px: int = setting(256, least=8)
+    crop_size_px: int = setting(256, least=8, most=MOST_CROP_PX)
     """Then a square of this side is cut out, at one random place for all frames of a window, unless `schedule.decay_crop` says
     otherwise. A multiple of 4."""
     flip: bool = False
@@ -61,6 +66,10 @@ class DataConfig:
                 raise ConfigError(
                     f"data.{name} must be one positive weight for each of the {len(sources)} sources, got {list(weights)}"
                 )
+            try:
+                shares_of(weights)
+            except ValueError as error:
+                raise ConfigError(f"data.{name}: {error}") from error
         _require(self.crop_size_px % 4 == 0, "data.crop_size_px", "a multiple of 4, at least 8", self.crop_size_px)
         _require(
             self.load_size_px >= self.crop_size_px,
@@ -412,7 +421,7 @@ def resolve(
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.
     """
-    from_file = read_settings(config_file)
+    from_file = _as_it_ran(read_settings(config_file))
     over = merged_settings({} if mode is None else {"mode": mode}, settings)
     chosen = _converted(Mode, over.get("mode", from_file.get("mode", "video")), "mode")
     base = preset(preset_name or str(from_file.get("preset", "roma")), mode=chosen)
@@ -493,16 +502,27 @@ def without_secrets(values: Any) -> Any:
 
 def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
     """The config that `to_json` wrote; ConfigError begins with `where`."""
-    return updated(TrainConfig(), values, where=f"{where}: ")
+    return updated(TrainConfig(), _as_it_ran(values), where=f"{where}: ")
+
+
+def _as_it_ran(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a run, also of one from before there was `schedule.decay_crop`, which cut random squares to its end."""
+    schedule = values.get("schedule")
+    if not values.keys() >= _OF_A_RUN or not isinstance(schedule, Mapping):
+        return values
+    return {**values, "schedule": {"decay_crop": "random", **schedule}}
 
 
 def departures(config: TrainConfig) -> list[str]:
     """The settings by which a run departs from the published method in kind, not in size, as "loss.patch_gan 1.0".
 
-    They are those whose field says so (`roma.rules`), and random weights of the ViT.
+    They are those whose field says so (`roma.rules`), mirrored windows in video mode or none in image mode, and random weights of
+    the ViT.
     """
     now = to_json(config)
     found: list[str] = []
+    if config.data.flip != (config.mode == "image"):
+        found.append(f"data.flip {config.data.flip}")
     for item in fields(config):
         group = getattr(config, item.name)
         if not is_dataclass(group):

@@ -261,7 +261,7 @@ def read_report(out: Path) -> EvalReport:
             if each.type in (str, int) and type(values[each.name]) is not each.type:
                 raise ValueError(f"{each.name} is {values[each.name]!r:.80}")
         return EvalReport(**values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise EvaluationError(f"{path}: no evaluation that can be read ({error}); run roma evaluate again") from error
 
 

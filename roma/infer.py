@@ -19,6 +19,8 @@ from roma.models import AnyGenerator, build_generator
 from roma.video_out import longest_pause_s, open_video
 
 BATCH_FRAMES = 4
+_MOST_UNITS_PER_S = 2**31 - 1
+"""What FFmpeg and an mp4 hold of a unit of time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +108,12 @@ def _check_fit(path: Path, snapshot: Snapshot) -> None:
     if odd is not None:
         raise CheckpointError(
             f"{path}: its weights are of type {snapshot.weights[odd].dtype}, expected floats; fetch the snapshot anew"
+        )
+    multiple, least = empty.SIDE_MULTIPLE, empty.MIN_SIDE_PX
+    if snapshot.size_px % multiple or snapshot.size_px < least:
+        raise CheckpointError(
+            f"{path}: its size_px is {snapshot.size_px}, expected a multiple of {multiple}, at least {least}, for a "
+            f"{snapshot.architecture}; fetch the snapshot anew"
         )
 
 
@@ -197,26 +205,32 @@ def _beside(
     return joined
 
 
-def rising_times(pts: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-    """The same times, each at least one unit after the one before: equal ones are moved to the next free units."""
+def rising_times(pts: Int64[np.ndarray, " N"], time_base: Fraction) -> tuple[Int64[np.ndarray, " N"], Fraction]:
+    """The same times, each after the one before, and their unit.
+
+    As many frames as have one time share its unit: the unit is divided by the longest such run, so that all later times stay.
+    """
     places = np.arange(len(pts), dtype=np.int64)
-    moved: np.ndarray = np.maximum.accumulate(pts - places) + places
-    return moved
+    begins = np.flatnonzero(np.diff(pts, prepend=pts[0] - 1))
+    longest = int(np.diff(begins, append=len(pts)).max())
+    moved: np.ndarray = np.maximum.accumulate(pts * longest - places) + places
+    return moved, time_base / longest
 
 
 def _mp4_times(clip: video.ClipVideo) -> tuple[Int64[np.ndarray, " N"], Fraction]:
-    """Rising times of a clip's frames and their unit, its own or, where a pause is too long for that, 1 ms."""
+    """Rising times of a clip's frames and their unit, from its own or, where a pause is too long for that, from 1 ms."""
     longest_s = int(np.diff(clip.pts).max(initial=0)) * clip.time_base
-    if longest_s <= longest_pause_s(clip.time_base):
-        return rising_times(clip.pts), clip.time_base
-    in_ms = Fraction(1, 1000)
-    if longest_s > longest_pause_s(in_ms):
+    times, unit = rising_times(clip.pts, clip.time_base)
+    if longest_s <= longest_pause_s(unit) and unit.denominator <= _MOST_UNITS_PER_S:
+        return times, unit
+    in_ms = np.array([round(1000 * time * clip.time_base) for time in clip.pts.tolist()], np.int64)
+    times, unit = rising_times(in_ms, Fraction(1, 1000))
+    if longest_s > longest_pause_s(unit):
         raise EvaluationError(
             f"{clip.parts[0].path}: pauses for {float(longest_s) / 3600:.0f} h, more than the "
-            f"{longest_pause_s(in_ms) / 3600:.0f} h that an mp4 holds; cut it at the pause"
+            f"{longest_pause_s(unit) / 3600:.0f} h that an mp4 holds; cut it at the pause"
         )
-    times = np.array([round(time * clip.time_base / in_ms) for time in clip.pts.tolist()], np.int64)
-    return rising_times(times), in_ms
+    return times, unit
 
 
 def open_levels(path: Path) -> video.ClipVideo:

@@ -344,7 +344,8 @@ def _check_same_run(config: PretrainConfig, domains: Domains, run: Path) -> None
         except ConfigError as error:
             raise ConfigError(f"{error}; this is no run of this roma pretrain, so use another --out") from error
         changed = differences(before, config)
-        if changed and checkpoint.saved(run):  # without a checkpoint it begins anew in any case
+        # Without either it begins anew in any case.
+        if changed and (checkpoint.saved(run) or (run / BACKBONE_NAME).exists()):
             raise ConfigError(
                 f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out"
             )

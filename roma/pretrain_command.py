@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from roma.command_line import FILE, FOLDER, check_domains
 from roma.config import to_json
 from roma.distributed import check_batch, joined, rank_of_environment, use_threads
 from roma.memory import keep_freed_memory
@@ -21,9 +22,9 @@ from roma.progress import ProgressLine, steps_text
     help="Shards or pictures of the infrared domain: a folder or a quoted pattern; may be given several times.",
 )
 @click.option("--visible", multiple=True, help="The same for the day visible domain.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The run's folder.")
+@click.option("--out", type=FOLDER, required=True, help="The run's folder.")
 @click.option("--preset", type=click.Choice(PRESETS), help="Where the config starts from; base by default.")
-@click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("--config", "config_file", type=FILE,
               help="JSON settings over the preset, such as a run's config.json.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
               help="One setting over both, such as optim.base_lr=1e-4.")  # fmt: skip
@@ -60,9 +61,7 @@ def pretrain_command(
     if dry_run:
         click.echo(json.dumps(to_json(config), indent=1))
         return
-    for name, patterns in (("infrared", config.data.infrared), ("visible", config.data.visible)):
-        if not patterns:
-            raise click.UsageError(f"--{name} names the shards of that domain; it is missing")
+    check_domains(config.data.infrared, config.data.visible)
     check_batch(config.batch_size, rank_of_environment()[1])
     use_threads()
     keep_freed_memory()

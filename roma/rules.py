@@ -102,8 +102,11 @@ def check(group: Any, name: str) -> None:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
             if not rule.allows(number):
-                large = isinstance(number, int) and number > _LARGEST_INT
-                expected = f"at most {_LARGEST_INT}" if large else rule.expected
+                if not math.isfinite(number):
+                    must = "hold finite numbers" if isinstance(value, tuple) else "be finite"
+                else:
+                    large = isinstance(number, int) and number > _LARGEST_INT
+                    expected = f"at most {_LARGEST_INT}" if large else rule.expected
+                    must = f"hold numbers {expected}" if isinstance(value, tuple) else f"be {expected}"
                 found = list(value) if isinstance(value, tuple) else value
-                each = "hold numbers" if isinstance(value, tuple) else "be"
-                raise ConfigError(f"{name}{'.' if name else ''}{item.name} must {each} {expected}, got {found}")
+                raise ConfigError(f"{name}{'.' if name else ''}{item.name} must {must}, got {found}")

@@ -7,7 +7,6 @@ if __package__ in (None, ""):  # started as a file: its own folder must not shad
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import dataclasses
-import io
 import json
 import logging
 import os
@@ -22,21 +21,17 @@ import torch
 from infraredcity import streams
 from infraredcity.errors import InfraredCityError
 from infraredcity.loader import WindowReader
-from infraredcity.remote import shown_in
-from infraredcity.showing import visible_lines
 from roma import data, schedule
+from roma.command_line import FILE, FOLDER, check_domains, exit_code
 from roma.config import TrainConfig, resolve, to_json
 from roma.distributed import TIMEOUT_S, check_batch, joined, rank_of_environment, use_threads
 from roma.errors import RomaError
 from roma.memory import keep_freed_memory
-from roma.models.weights import check_named
 from roma.progress import ProgressLine, steps_text
 from roma.step import build_networks
 from roma.stopping import Stop, parse_duration
-from roma.trainer import LOADER, LOGS, UNREADABLE_NAME, Listeners, RunResult, train
+from roma.trainer import LOADER, LOGS, UNREADABLE_NAME, Listeners, RunResult, check_settings, train
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
 _OURS = ("roma", "infraredcity")
 
 logger = logging.getLogger(__name__)
@@ -104,10 +99,8 @@ def train_command(
         for fact in _facts(config):
             click.echo(fact, err=True)
         return
-    for name, patterns in (("infrared", config.data.infrared), ("visible", config.data.visible)):
-        if not patterns:
-            raise click.UsageError(f"--{name} names the shards of that domain; it is missing")
-    check_named(config.vit.weights)
+    check_domains(config.data.infrared, config.data.visible)
+    check_settings(config)
     rank, world_size = rank_of_environment()
     check_batch(config.batch_size, world_size)
     use_threads()
@@ -156,25 +149,19 @@ def _facts(config: TrainConfig) -> Iterator[str]:
     """What a config amounts to, in lines; what cannot be known, and why.
 
     Raises:
+        RomaError: A run would refuse the settings.
         InfraredCityError: Data is named, but is not there or not what it should be.
     """
     shape = dataclasses.replace(config.vit, weights="random")  # sizes need no weights
-    try:
-        networks = build_networks(dataclasses.replace(config, vit=shape), torch.device("cpu"))
-    except RomaError as error:
-        yield f"networks: {error}"
-    else:
-        trained = {name: network for name, network in networks.trained().items() if name not in ("averaged", "anchor")}
-        counts = {name: _num_parameters(network) for name, network in trained.items()}
-        listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        frozen = "" if networks.vit is None else f"; frozen ViT {_num_parameters(networks.vit):,}"
-        yield f"trained parameters: {sum(counts.values()):,} ({listed}){frozen}"
+    networks = build_networks(dataclasses.replace(config, vit=shape), torch.device("cpu"))
+    trained = {name: network for name, network in networks.trained().items() if name not in ("averaged", "anchor")}
+    counts = {name: _num_parameters(network) for name, network in trained.items()}
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    frozen = "" if networks.vit is None else f"; frozen ViT {_num_parameters(networks.vit):,}"
+    yield f"trained parameters: {sum(counts.values()):,} ({listed}){frozen}"
     if config.needs_vit and not config.vit.weights:
         yield "vit.weights is not set; name a weight file with --set vit.weights=PATH"
-    try:
-        check_named(config.vit.weights)
-    except RomaError as error:
-        yield str(error)
+    check_settings(config, may_lack_weights=True)
     scale = config.optim.lr_scale(config.batch_size)
     rates = config.optim.generator_lr * scale, config.optim.discriminator_lr * scale
     yield f"learning rates: generator {rates[0]:g}, discriminators {rates[1]:g}, at batch {config.batch_size}"
@@ -262,22 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
-    rank = os.environ.get("RANK", "0")
-    code: object = 0
-    try:
-        code = train_command.main(args=arguments, prog_name="train.py", standalone_mode=False)
-    except (RomaError, InfraredCityError) as error:
-        told = visible_lines(str(error))
-        click.echo(f"Error: {told}" if rank == "0" else f"Error (rank {rank}): {told}", err=True)
-        code = 1
-    except click.ClickException as error:
-        text = io.StringIO()
-        error.show(text)
-        click.echo(visible_lines(shown_in(text.getvalue())), nl=False, err=True)
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    return code if isinstance(code, int) else 0
+    return exit_code(lambda: train_command.main(args=arguments, prog_name="train.py", standalone_mode=False))
 
 
 if __name__ == "__main__":

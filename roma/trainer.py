@@ -27,6 +27,7 @@ from roma.data import Domains, TrainBatch
 from roma.distributed import World, check_batch
 from roma.errors import CheckpointError, ConfigError
 from roma.metrics import MetricsLog, check_wandb, grid_of, save_picture
+from roma.models.weights import check_named, check_set
 from roma.progress import Clock, StepReport
 from roma.schedule import Schedule
 from roma.step import StepResult, Trainer, build_networks, load_optimiser
@@ -118,8 +119,7 @@ def train(
         InfraredCityError: The shards are not what they should be, or the disk is full.
     """
     check_batch(config.batch_size, world.world_size)
-    check_best_by(config)
-    check_wandb(config.output.wandb)
+    check_settings(config)
     told = listeners or Listeners(on_report=on_report)
     if world.is_leader:
         with lock_folder(run, wait_s=_LOCK_WAIT_S if world.world_size > 1 else 0.0):
@@ -128,6 +128,24 @@ def train(
             return _train(config, run, world, max_steps, stop or Stop(), told)
     world.barrier()
     return _train(config, run, world, max_steps, stop or Stop(), Listeners())
+
+
+def check_settings(config: TrainConfig, *, may_lack_weights: bool = False) -> None:
+    """Refuse, before anything is written, what a run cannot use though its config by itself is right.
+
+    Args:
+        config: The whole run.
+        may_lack_weights: Let `vit.weights` be empty, as long as it is not to be trained.
+
+    Raises:
+        ConfigError: `output.best_by` is none of its numbers, or the package for `output.wandb` is missing.
+        WeightsError: `vit.weights` is empty, though the run needs a ViT, or names no file.
+    """
+    check_best_by(config)
+    check_wandb(config.output.wandb)
+    if config.needs_vit and not may_lack_weights:
+        check_set(config.vit.weights)
+    check_named(config.vit.weights)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -306,7 +324,8 @@ def _check_same_run(config: TrainConfig, run: Path) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: damaged ({error}); use another --out") from error
     changed = [change for change in differences(before, config) if not _may_change(change.partition(" ")[0])]
-    if changed and checkpoint.saved(run):  # without a checkpoint it begins anew in any case
+    # Without either it begins anew in any case.
+    if changed and (checkpoint.saved(run) or (run / checkpoint.SNAPSHOT_NAME).exists()):
         raise ConfigError(f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out")
 
 

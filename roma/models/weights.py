@@ -1,6 +1,7 @@
 """Pretrained weights of the frozen ViT: from a local file, or from the Hugging Face hub when the machine is online."""
 
 import logging
+import math
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -78,11 +79,7 @@ def fill(vit: VisionTransformer, weights: str) -> None:
         WeightsError: Nothing is named, or the weights are missing or do not fit.
     """
     source, colon, name = weights.partition(":")
-    if not weights:
-        raise WeightsError(
-            "vit.weights is not set; name a weight file with --set vit.weights=PATH, download with vit.weights=hub, or use "
-            "--preset tiny, which needs none"
-        )
+    check_set(weights)
     if weights == "hub":
         load_from_hub(vit)
     elif source == "hub" and colon:
@@ -90,6 +87,15 @@ def fill(vit: VisionTransformer, weights: str) -> None:
     elif weights != "random":
         check_named(weights)
         load_weights(vit, Path(weights))
+
+
+def check_set(weights: str) -> None:
+    """WeightsError where the setting `vit.weights` of a run that needs a ViT is empty."""
+    if not weights:
+        raise WeightsError(
+            "vit.weights is not set; name a weight file with --set vit.weights=PATH, download with vit.weights=hub, or use "
+            "--preset tiny, which needs none"
+        )
 
 
 def check_named(weights: str) -> None:
@@ -285,7 +291,7 @@ def _claims_of_metadata(metadata: Mapping[str, str], path: Path) -> _Claims:
         try:
             sizes = parse_json(metadata["config"])["vit"]
             side, num_heads = int(sizes["image_size"]), int(sizes["num_heads"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WeightsError(
                 f"{path}: its metadata is incomplete ({type(error).__name__}: {error}); make it anew with roma pretrain"
             ) from error
@@ -332,12 +338,12 @@ def _numbers(value: object, name: str, *, where: str, path: Path) -> tuple[float
     items: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
     try:
         numbers = [float(item) for item in items]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) == 1 and name != "input_size":
         numbers *= 3
-    if len(numbers) != 3:
-        raise WeightsError(f"{path}: {where} says {name} {value!r}, expected three numbers; correct or remove it")
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise WeightsError(f"{path}: {where} says {name} {value!r:.80}, expected three numbers; correct or remove it")
     return tuple(numbers)
 
 

@@ -14,7 +14,7 @@ from processes import PATIENCE_S
 
 from infraredcity import remote
 from infraredcity.errors import MissingExtraError, RemoteError
-from infraredcity.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown
+from infraredcity.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown, shown_in, split_query
 
 DATA = bytes(range(256)) * 40
 QUICK = RemoteOptions(connect_timeout_s=1.0, read_timeout_s=0.5, deadline_s=1.0, backoff_s=0.02, backoff_cap_s=0.1)
@@ -116,6 +116,16 @@ def test_a_name_joins_a_folders_path_and_not_its_query() -> None:
 def test_credentials_are_not_shown() -> None:
     assert shown("https://me:p%40ss@host:81/x.tar?X-Signature=abc#d") == "https://host:81/x.tar"
     assert shown("s3://key:se@cret@bucket/x.tar") == "s3://bucket/x.tar"
+
+
+@pytest.mark.parametrize("root", ["s3://b", "https://host"])
+def test_a_mark_that_stands_for_a_character_of_a_name_begins_no_query(root: str) -> None:
+    assert shown(f"{root}/lite-00000?.tar") == f"{root}/lite-00000?.tar"
+    assert shown(f"{root}/lite-0000??.tar?token=x.tar") == f"{root}/lite-0000??.tar"
+    assert shown(f"{root}/lite?token=x") == f"{root}/lite"
+    assert split_query(f"{root}/a?.tar?token=x") == (f"{root}/a?.tar", "?token=x")
+    text = f"at {root}/a?.tar: gone; see ({root}/b?token=x), '{root}/c?.tar?key=y'."
+    assert shown_in(text) == f"at {root}/a?.tar: gone; see ({root}/b), '{root}/c?.tar'."
 
 
 @pytest.mark.parametrize("name", ["read_timeout_s", "deadline_s", "backoff_s"])

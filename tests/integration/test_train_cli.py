@@ -339,6 +339,8 @@ def test_without_a_terminal_each_log_step_is_a_line_and_quiet_leaves_only_the_en
         "optim.generator_lr=Infinity",
         "vit.layers=[5,3]",
         "vit.weights=/no/such/file",
+        "vit.weights=",
+        "output.best_by=nonsense",
     ],
 )
 def test_a_setting_that_cannot_be_used_is_one_line_and_leaves_nothing(setting: str, shards: Path, tmp_path: Path):
@@ -370,6 +372,15 @@ def test_dry_run_says_what_a_run_would_be_and_writes_nothing(shards: Path, tmp_p
     assert "learning rates: generator 0.002, discriminators 0.001, at batch 2" in ended.stderr
     assert re.search(r"trained parameters: [\d,]+ \(generator [\d,]+, ", ended.stderr)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("setting", ["vit.weights=/no/such/file", "output.best_by=nonsense"])
+def test_dry_run_fails_with_the_line_of_the_run_where_settings_cannot_be_used(
+    setting: str, shards: Path, tmp_path: Path
+):
+    for name in ("tiny", "roma"):
+        told = finished(words(shards, tmp_path / "run", "--dry-run", "--preset", name, "--set", setting), code=1)
+        assert told.splitlines()[-1].startswith(f"Error: {setting.partition('=')[0]}")
 
 
 def test_dry_run_without_shards_says_what_it_cannot_know(tmp_path: Path):

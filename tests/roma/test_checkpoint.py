@@ -258,3 +258,9 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path):
         pickle.dump(Evil(), file, protocol=2)
     with pytest.raises(CheckpointError, match="damaged, or not written by roma"):
         load_snapshot(tmp_path / "evil.pt")
+
+
+@pytest.mark.parametrize(("step", "value"), [("Infinity", "1"), ("1", "1" + 400 * "0")])
+def test_a_best_json_with_numbers_of_no_size_is_a_damaged_one(tmp_path: Path, step: str, value: str):
+    (tmp_path / "best.json").write_text(f'{{"by": "a", "step": {step}, "value": {value}}}')
+    assert read_best(tmp_path) is None

@@ -216,7 +216,8 @@ def test_an_evaluation_of_an_older_format_or_none_is_one_line(tmp_path: Path):
     (tmp_path / REPORT_NAME).write_text(json.dumps(old))
     with pytest.raises(EvaluationError, match=r"format is None, expected 'roma-evaluation-2'; run roma evaluate again"):
         read_report(tmp_path)
-    for text in ("[1]", '{"format": "roma-evaluation-2"}', "no json"):
+    huge = f'{{"format": "roma-evaluation-2", "translated": {{"psnr_db": 1{400 * "0"}}}}}'
+    for text in (huge, "[1]", '{"format": "roma-evaluation-2"}', "no json"):
         (tmp_path / REPORT_NAME).write_text(text)
         with pytest.raises(EvaluationError, match="no evaluation that can be read"):
             read_report(tmp_path)

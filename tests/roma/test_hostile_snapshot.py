@@ -68,7 +68,10 @@ def test_a_whole_one_opens(tmp_path: Path):
         ({"architecture": "../x"}, r"""its architecture is '\.\./x', expected "resnet" or "unet\""""),
         ({"architecture": ["resnet"]}, r"its architecture is \['resnet'\], expected"),
         ({"architecture": "unet"}, r"its weights do not fit its generator"),
-        ({"size_px": 10**9}, r"its size_px is 1000000000, expected a whole number from 1 to 8192"),
+        ({"size_px": 10**9}, r"its size_px is 1000000000, expected a whole number from 1 to 2048"),
+        ({"size_px": 4096}, r"its size_px is 4096, expected a whole number from 1 to 2048"),
+        ({"size_px": 18}, r"its size_px is 18, expected a multiple of 4, at least \d+, for a resnet; fetch"),
+        ({"size_px": 4}, r"its size_px is 4, expected a multiple of 4, at least \d+, for a resnet; fetch"),
         ({"step": -1}, r"its step is -1"),
         ({"preset": 7}, r"its preset is 7, expected text"),
         ({"config": [1]}, r"its config is list, expected settings as plain values"),
@@ -159,6 +162,9 @@ def test_a_bomb_ends_in_bounded_memory(tmp_path: Path):
         {"data": {"infrared": 7}},
         {"best": {"by": "a", "step": "b", "value": 1}},
         {"best": 7},
+        {"best": {"by": "a", "step": float("inf"), "value": 1}},
+        {"best": {"by": "a", "step": 1, "value": 10**400}},
+        {"data": {"infrared": {"data_hash": "a", "num_frames": float("inf")}}},
     ],
 )
 def test_a_checkpoint_of_other_types_is_one_line(tmp_path: Path, changes: dict[str, Any]):

@@ -122,10 +122,43 @@ def test_the_shape_of_pixels_is_kept(translator: Translator, tmp_path: Path, sid
             assert container.streams.video[0].sample_aspect_ratio == wide
 
 
-def test_equal_times_move_to_the_next_free_units():
-    assert rising_times(np.array([0, 0, 0, 40, 40, 44, 45])).tolist() == [0, 1, 2, 40, 41, 44, 45]
-    assert rising_times(np.array([-9, -9, -8, -8, 5])).tolist() == [-9, -8, -7, -6, 5]
-    assert rising_times(np.array([2, 2, 2, 3, 3])).tolist() == [2, 3, 4, 5, 6]
+@pytest.mark.parametrize(
+    ("pts", "expected", "parts"),
+    [
+        ([0, 0, 0, 40, 40, 44, 45], [0, 1, 2, 120, 121, 132, 135], 3),
+        ([-9, -9, -8, -8, 5], [-18, -17, -16, -15, 10], 2),
+        ([2, 2, 2, 3, 3], [6, 7, 8, 9, 10], 3),
+        ([0, 40, 80], [0, 40, 80], 1),
+        ([7], [7], 1),
+    ],
+)
+def test_equal_times_share_a_unit_and_all_later_times_stay(pts: list[int], expected: list[int], parts: int):
+    times, unit = rising_times(np.array(pts), Fraction(1, 1000))
+    assert (times.tolist(), unit) == (expected, Fraction(1, 1000 * parts))
+
+
+def test_a_clock_that_is_too_coarse_for_the_frames_makes_the_translation_no_slower(
+    translator: Translator, tmp_path: Path
+):
+    source = timed_video(tmp_path / "in.mkv", [number // 2 for number in range(40)])  # 2,000 fps in ms
+    translate_video(translator, source, tmp_path / "out.mp4")
+    after = probe(tmp_path / "out.mp4")
+    assert [time * after.time_base for time in after.pts.tolist()] == [Fraction(number, 2000) for number in range(40)]
+
+
+def test_a_unit_that_no_mp4_holds_is_left_for_milliseconds(tmp_path: Path):
+    clip = open_clip([timed_video(tmp_path / "in.mkv", [0, 0, 40])])
+    assert [times.tolist() for times in _mp4_times(clip)[:1]] == [[0, 1, 80]]
+    fine = dataclasses.replace(clip, pts=clip.pts * 1_500_000, time_base=Fraction(1, 1_500_000_000))
+    times, unit = _mp4_times(fine)
+    assert (times.tolist(), unit) == ([0, 1, 80], Fraction(1, 2000))
+
+
+@pytest.mark.parametrize("hours", [30])
+def test_a_long_pause_leaves_room_for_equal_times(tmp_path: Path, hours: int):
+    pause = hours * 3_600_000
+    times, unit = _mp4_times(open_clip([timed_video(tmp_path / "in.mkv", [0, 0, pause])]))
+    assert (times.tolist(), unit) == ([0, 1, 2 * pause], Fraction(1, 2000))
 
 
 @pytest.mark.parametrize(

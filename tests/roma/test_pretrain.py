@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,6 +242,9 @@ def test_other_settings_or_other_pictures_for_the_same_folder_are_refused(
         ConfigError, match=r"begun with other settings: mask_share 0.75 -> 0.5; use the same, or another"
     ):
         pretrain(dataclasses.replace(own, mask_share=0.5), run, ALONE)
+    shutil.rmtree(run / "checkpoints")  # the backbone stands for what it was made with
+    with pytest.raises(ConfigError, match=r"begun with other settings: mask_share 0.75 -> 0.5"):
+        pretrain(dataclasses.replace(own, mask_share=0.5), run, ALONE)
     for path in shards.iterdir():
         path.unlink()
     write_shards(shards, "night", num_frames=8, channels=1, seed=9)
@@ -379,7 +383,7 @@ def test_settings_of_training_alone_are_refused(setting: str):
 def test_a_domain_without_shards_is_a_usage_error(tmp_path: Path):
     done = CliRunner().invoke(pretrain_command, ["--out", str(tmp_path / "run"), "--visible", "x.tar"])
     assert done.exit_code == 2
-    assert "--infrared names the shards of that domain; it is missing" in done.output
+    assert "Missing --infrared: name shards or pictures, such as 'lite/city/infrared-train/*.tar'" in done.output
 
 
 @pytest.mark.distributed

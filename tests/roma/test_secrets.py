@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 
 from roma import cli, pretrain_command, train
 from roma.checkpoint import load_newest, load_snapshot
+from roma.command_line import exit_code
 from roma.config import preset, resolve, to_json, without_secrets
-from roma.errors import ConfigError, WeightsError
+from roma.errors import ConfigError, TrainingError, WeightsError
 from roma.evaluate import evaluate_shards
 from roma.infer import open_translator
 from roma.models.weights import fill
@@ -140,7 +141,7 @@ def test_what_stops_a_run_does_not_tell_the_secrets_of_a_url(
         ["--set", f"data={far(server, 'visible')}"],
     ):
         with pytest.raises(SystemExit) as stopped:
-            cli.main(["train", "--out", str(tmp_path / "run"), "--device", "cpu", *words])
+            cli.main(["train", "--preset", "tiny", "--out", str(tmp_path / "run"), "--device", "cpu", *words])
         texts.append(capfd.readouterr().err)
         assert stopped.value.code != 0
         assert "127.0.0.1" in texts[-1]
@@ -152,6 +153,41 @@ def test_weights_of_a_vit_behind_a_url_are_refused_without_its_secrets():
     assert vit is not None
     with pytest.raises(WeightsError, match=r"vit.weights: https://hub.example/vit.npz: is a URL, expected a file here"):
         fill(vit, f"https://bob:{PASSWORD}@hub.example/vit.npz?token={TOKEN}")
+
+
+def test_patterns_of_shards_are_stored_whole_and_their_tokens_are_not():
+    patterns = ["s3://b/lite-00000?.tar", f"http://bob:{PASSWORD}@host/lite-0000??.tar?token={TOKEN}"]
+    config = resolve("tiny", mode=None, config_file=None, settings=[f"data.infrared={json.dumps(patterns)}"])
+    assert to_json(config)["data"]["infrared"] == ["s3://b/lite-00000?.tar", "http://host/lite-0000??.tar"]
+
+
+def test_an_error_of_ours_is_shown_without_the_secrets_of_a_url(capfd: pytest.CaptureFixture[str]):
+    def fails() -> None:
+        raise TrainingError(f"http://bob:{PASSWORD}@host/a.tar?token={TOKEN}: does not answer; try again")
+
+    assert exit_code(fails) == 1
+    assert capfd.readouterr().err == "Error: http://host/a.tar: does not answer; try again\n"
+
+
+@pytest.mark.parametrize("slashes", ["//", "/"])
+def test_a_url_where_a_file_here_is_taken_is_refused_without_its_secrets(
+    slashes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    url = f"https:{slashes}bob:{PASSWORD}@host/a.pt?token={TOKEN}"
+    for words, kind in (
+        (["translate", url, "in.mp4", "-o", "out.mp4"], "file"),
+        (["evaluate", "a.pt", "--video", "in.mp4", "--truth", url], "path"),
+        (["report", url, "-o", "page.html"], "directory"),
+        (["train", "--out", url], "directory"),
+        (["train", "--out", "run", "--config", url], "file"),
+        (["pretrain", "--out", url], "directory"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(words)
+        assert stopped.value.code == 2
+        assert f"must be a {kind} here, got https://host/a.pt; copy it first" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_without_urls_are_stored_as_they_are():

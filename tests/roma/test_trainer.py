@@ -92,6 +92,15 @@ def test_other_settings_for_the_same_folder_are_refused(config: TrainConfig, tmp
         trainer.train(dataclasses.replace(config, seed=4), tmp_path, ALONE)
 
 
+def test_a_snapshot_without_checkpoints_is_not_overwritten_by_other_settings(config: TrainConfig, tmp_path: Path):
+    trainer.train(config, tmp_path, ALONE, max_steps=1)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "snapshot.pt").read_bytes()
+    with pytest.raises(ConfigError, match=r"begun with other settings: seed 0 -> 4; use the same, or another --out"):
+        trainer.train(dataclasses.replace(config, seed=4), tmp_path, ALONE)
+    assert (tmp_path / "snapshot.pt").read_bytes() == before
+
+
 def test_what_is_written_and_how_it_is_computed_may_change_when_a_run_goes_on(config: TrainConfig, tmp_path: Path):
     trainer.train(config, tmp_path, ALONE, max_steps=1)
     changed = dataclasses.replace(

@@ -494,6 +494,24 @@ def test_a_backbone_of_roma_pretrain_is_half(tmp_path: Path) -> None:
         load_weights(small(normalisation="imagenet"), path)
 
 
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1" + 400 * "0"])
+def test_numbers_of_no_size_beside_the_weights_are_one_line(tmp_path: Path, number: str) -> None:
+    config = f'{{"vit": {{"image_size": {number}, "num_heads": 2}}}}'
+    made = tmp_path / "made.safetensors"
+    save_file(whole_file(), made, metadata={"format": "roma-backbone-1", "config": config})
+    with pytest.raises(
+        WeightsError, match=r"its metadata is incomplete \((Overflow|Value)Error: |pictures of 1000"
+    ) as caught:
+        load_weights(small(), made)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "other").mkdir()
+    save(whole_file(), tmp_path / "other" / "model.safetensors")
+    for name in ("mean", "input_size"):
+        (tmp_path / "other" / "config.json").write_text(f'{{"{name}": [3, {number}, {number}]}}')
+        with pytest.raises(WeightsError, match=rf"config\.json beside it says {name} \[3, .*, expected three numbers"):
+            load_weights(small(), tmp_path / "other")
+
+
 def test_a_backbone_of_roma_pretrain_says_its_heads(tmp_path: Path) -> None:
     path = backbone(tmp_path / "backbone.safetensors", num_heads=4)
     message = r"roma pretrain, which made it, says 4 attention heads; vit.num_heads is 2; use --set vit.num_heads=4"
