@@ -98,6 +98,7 @@ def train_command(
         click.echo(json.dumps(to_json(config), indent=1))
         for fact in _facts(config):
             click.echo(fact, err=True)
+        check_settings(config, may_lack_weights=True)
         return
     check_domains(config.data.infrared, config.data.visible)
     check_settings(config)
@@ -149,7 +150,7 @@ def _facts(config: TrainConfig) -> Iterator[str]:
     """What a config amounts to, in lines; what cannot be known, and why.
 
     Raises:
-        RomaError: A run would refuse the settings.
+        RomaError: No networks can be built.
         InfraredCityError: Data is named, but is not there or not what it should be.
     """
     shape = dataclasses.replace(config.vit, weights="random")  # sizes need no weights
@@ -161,7 +162,6 @@ def _facts(config: TrainConfig) -> Iterator[str]:
     yield f"trained parameters: {sum(counts.values()):,} ({listed}){frozen}"
     if config.needs_vit and not config.vit.weights:
         yield "vit.weights is not set; name a weight file with --set vit.weights=PATH"
-    check_settings(config, may_lack_weights=True)
     scale = config.optim.lr_scale(config.batch_size)
     rates = config.optim.generator_lr * scale, config.optim.discriminator_lr * scale
     yield f"learning rates: generator {rates[0]:g}, discriminators {rates[1]:g}, at batch {config.batch_size}"
