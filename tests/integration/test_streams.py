@@ -85,7 +85,7 @@ LONG = "n" * 300
         f"{INFRAREDCITY} verify {LONG}",
         f"{INFRAREDCITY} probe {LONG}",
         f"{ROMA} report {LONG} -o a.html",
-        f"{ROMA} train --infrared a.tar --visible b.tar --out {LONG}",
+        f"{ROMA} train --preset tiny --infrared a.tar --visible b.tar --out {LONG}",
     ],
 )
 def test_a_name_that_is_too_long_is_one_line(clips: Path, command: str):
