@@ -68,7 +68,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         code = cli.main(args=arguments, prog_name="infraredcity", standalone_mode=False)
     except InfraredCityError as error:
-        click.echo(f"Error: {visible_lines(str(error))}", err=True)
+        click.echo(f"Error: {visible_lines(shown_in(str(error)))}", err=True)
         code = 1
     except click.ClickException as error:
         text = io.StringIO()

@@ -87,8 +87,8 @@ def _print(report: VerifyReport) -> None:
             click.echo(visible(f"{finding.problem}: {finding.message}"))
         if len(findings) > _SHOWN_OF_PART:
             rest = Counter(finding.problem for finding in findings[_SHOWN_OF_PART:])
-            told = ", ".join(f"{count:,} {problem}" for problem, count in rest.items())
-            click.echo(f"{visible(part)}: and {len(findings) - _SHOWN_OF_PART:,} more ({told}); --json lists all")
+            counts = ", ".join(f"{count:,} {problem}" for problem, count in rest.items())
+            click.echo(f"{visible(part)}: and {len(findings) - _SHOWN_OF_PART:,} more ({counts}); --json lists all")
     for note in report.notes:
         click.echo(visible(f"Note: {note}"), err=True)
     verdict = f"{len(report.findings):,} FINDINGS" if report.findings else "all as it should be"

@@ -138,7 +138,7 @@ def make_plan(
 
 
 def _planned(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool) -> PlannedClip:
-    """Bind a clip's folder. Its lock tells of an extraction without a plan that is under way; the one of `out` lets none begin."""
+    """Bind a clip's folder; fail where an extraction without a plan holds its lock. The lock of `out` keeps new ones out."""
     with lock_folder(out / clip.clip_id):
         job = extract.claim(fit_tone(extract.prepare(clip, config, out, overwrite=overwrite)))
         standing = read_claim(job.folder)  # perhaps of an earlier plan, when the clip's file had another name

@@ -293,23 +293,7 @@ def test_leakage_is_told_in_words() -> None:
 
 # In a browser.
 
-CHROMIUM_OPTIONS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 OpenPage = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    place = shutil.which("chromium")
-    if place is None:
-        pytest.skip("chromium is not installed; apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=place, args=list(CHROMIUM_OPTIONS))
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,19 +39,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    place = shutil.which("chromium")
-    if place is None:
-        pytest.skip("chromium is not installed; apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
-    with sync_api.sync_playwright() as playwright:
-        options = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-        started = playwright.chromium.launch(executable_path=place, args=options)
-        yield started
-        started.close()
 
 
 def evaluated(folder: Path, **changes: Any) -> Path:

@@ -107,6 +107,22 @@ def write_counts(path: Path) -> Path:
     return path
 
 
+def evaluate_words(snapshot: Path, video: Path, truth: Path, out: Path) -> list[str]:
+    """The command line that evaluates a video on the CPU."""
+    return [
+        "evaluate",
+        str(snapshot),
+        "--video",
+        str(video),
+        "--truth",
+        str(truth),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+
+
 @pytest.mark.parametrize("deep", ["in", "truth"])
 def test_counts_are_refused_as_input_and_as_truth_before_anything_is_written(
     snapshot_file: Path, tmp_path: Path, deep: str
@@ -114,17 +130,7 @@ def test_counts_are_refused_as_input_and_as_truth_before_anything_is_written(
     levels = write_video(tmp_path / "levels.mp4", 2, steps(0))
     source = write_counts(tmp_path / "in.mkv") if deep == "in" else levels
     truth = write_counts(tmp_path / "truth.mkv") if deep == "truth" else levels
-    words = [
-        "evaluate",
-        str(snapshot_file),
-        "--video",
-        str(source),
-        "--truth",
-        str(truth),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    result = CliRunner().invoke(cli, [*words, "--device", "cpu"])
+    result = CliRunner().invoke(cli, evaluate_words(snapshot_file, source, truth, tmp_path / "out"))
     assert isinstance(result.exception, EvaluationError)
     assert f"{deep}.mkv: holds counts (gray16le), expected levels of 8 bits" in str(result.exception)
     assert not (tmp_path / "out").exists()
@@ -254,19 +260,8 @@ def test_the_table_has_a_column_for_every_measure_however_many(
     more = (*MEASURES, *(dataclasses.replace(MEASURES[0], heading=f"again {number}") for number in range(2)))
     monkeypatch.setattr("roma.report.MEASURES", more)
     source = write_video(tmp_path / "in.mp4", 2, steps(0))
-    words = [
-        "evaluate",
-        str(snapshot_file),
-        "--video",
-        str(source),
-        "--truth",
-        str(source),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    heading, translated, *_ = (
-        CliRunner().invoke(cli, [*words, "--device", "cpu"], catch_exceptions=False).stdout.splitlines()
-    )
+    words = evaluate_words(snapshot_file, source, source, tmp_path / "out")
+    heading, translated, *_ = CliRunner().invoke(cli, words, catch_exceptions=False).stdout.splitlines()
     assert heading.endswith("warping  again 0  again 1")
     assert len(heading) == len(translated)
     assert translated.split()[1] == translated.split()[-1]
