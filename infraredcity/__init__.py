@@ -4,8 +4,7 @@ The names below are the supported surface beside the modules that the README's m
 The loader, which needs torch, is `infraredcity.loader`.
 """
 
-from infraredcity.catalog import Catalog, Clip
-from infraredcity.catalog import load as load_catalog
+from infraredcity.clips import Catalog, Clip, load_catalog
 from infraredcity.errors import (
     CatalogError,
     ImageError,

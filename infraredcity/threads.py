@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from infraredcity.places import FarPath, Place
+from infraredcity.files.path import FarPath, Place
 
 _FAR_THREADS = 16
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")

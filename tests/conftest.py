@@ -16,10 +16,10 @@ from processes import started
 from s3_server import S3Server, bucket_for, started_server
 from synthetic import Shelf, clip_of
 
-from infraredcity.catalog import CLIPS_VARIABLE
 from infraredcity.cli import main
-from infraredcity.executors.local import extract_clip
-from infraredcity.plan import ExtractConfig
+from infraredcity.clips import CLIPS_VARIABLE
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

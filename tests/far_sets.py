@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from infraredcity.places import FarPath, Place, walk
-from infraredcity.remote import Traffic, traffic
+from infraredcity.files.path import FarPath, Place, walk
+from infraredcity.files.remote import Traffic, traffic
 
 
 def sent(folder: Path, to: FarPath) -> FarPath:

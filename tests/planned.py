@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from infraredcity.catalog import Clip
-from infraredcity.claim import Claim
-from infraredcity.places import Place, walk
-from infraredcity.plan import ExtractConfig
-from infraredcity.plan_file import Estimate, PlannedClip
+from infraredcity.clips import Clip
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.plan_file import Estimate, PlannedClip
+from infraredcity.extraction.spec import Claim
+from infraredcity.files.path import Place, walk
 
 NOT_COMPARED = ("plan.jsonl", ".lock")
 """What extraction in parts leaves beside what one process leaves."""

@@ -15,8 +15,8 @@ import imageio_ffmpeg
 import numpy as np
 from processes import PATIENCE_S
 
-from infraredcity.catalog import Clip
-from infraredcity.index import SampleIndex, ShardInfo, no_duplicates, run_ids
+from infraredcity.clips import Clip
+from infraredcity.shards.index import SampleIndex, ShardInfo, no_duplicates, run_ids
 
 BITS = 12
 WIDTH, HEIGHT = 96, 64

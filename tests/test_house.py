@@ -1,5 +1,6 @@
 """What holds for the house as a whole."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -25,7 +26,12 @@ def modules_after(statement: str, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import infraredcity", "import infraredcity.catalog", "import infraredcity.order", "import infraredcity.index"],
+    [
+        "import infraredcity",
+        "import infraredcity.clips",
+        "import infraredcity.loader.order",
+        "import infraredcity.shards.index",
+    ],
 )
 def test_importing_the_core_stays_light(statement: str, tmp_path: Path) -> None:
     assert modules_after(statement, tmp_path) & HEAVY == set()
@@ -39,8 +45,16 @@ def test_the_public_names_are_listed_and_there(name: str) -> None:
     assert defined == set(package.__all__)
 
 
+def test_the_loaders_names_are_listed_and_come_when_they_are_used() -> None:
+    package = importlib.import_module("infraredcity.loader")
+    assert package.__all__ == sorted(package.__all__) == dir(package)
+    assert {getattr(package, name).__name__ for name in package.__all__} == set(package.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = package.Nothing
+
+
 def test_the_loader_needs_torch_numpy_and_a_jpeg_codec_alone(tmp_path: Path) -> None:
-    loaded = modules_after("import infraredcity.loader", tmp_path)
+    loaded = modules_after("from infraredcity.loader import *", tmp_path)
     assert {"torch", "numpy", "simplejpeg"} <= loaded
     assert loaded & (HEAVY - {"torch"}) == set()
 
@@ -65,6 +79,23 @@ def test_nobody_waits_for_a_process_for_less_than_the_patience_of_all() -> None:
     )
     found = {path.name for path in Path(__file__).parent.rglob("*.py") if short.search(path.read_text("utf-8"))}
     assert found - {Path(__file__).name} == {"test_compiled_step.py"}  # which is run as a script, without our helpers
+
+
+@pytest.mark.parametrize("package", ["infraredcity", "roma"])
+def test_every_room_and_file_says_in_one_line_what_it_holds(package: str) -> None:
+    for path in (Path(__file__).resolve().parents[1] / package).rglob("*.py"):
+        first = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
+        assert 10 < len(first) <= 150, path
+        assert first.endswith("."), path
+
+
+def test_few_files_lie_outside_of_a_room() -> None:
+    root = Path(__file__).resolve().parents[1]
+    flat = {path.name for package in ("infraredcity", "roma") for path in (root / package).glob("*.py")}
+    assert flat <= {
+        "__init__.py", "__main__.py", "clips.py", "errors.py", "installation.py", "progress.py", "showing.py", "streams.py",
+        "threads.py", "train.py",
+    }  # fmt: skip
 
 
 def commands(group: click.Group) -> list[click.Command]:

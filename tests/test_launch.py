@@ -14,8 +14,8 @@ import pytest
 import yaml
 from processes import PATIENCE_S, Start
 
-from roma.train import main as train_main
-from roma.train import train_command
+from roma.cli.train import main as train_main
+from roma.cli.train import train_command
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "tools" / "launch"

@@ -101,8 +101,9 @@ def test_wheel_carries_code_types_and_manifests_and_works_outside_the_checkout(t
         assert f"infraredcity/manifests/{name}.toml" in names
     assert {"infraredcity/py.typed", "roma/py.typed", "roma/train.py"} <= names
     assert not [name for name in names if name.startswith(("tests/", "tools/"))]
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); from infraredcity import catalog, lite; " \
-        "print(catalog.manifests_folder(), len(catalog.load(environment={})), len(lite.read_recipe().cells))"  # fmt: skip
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from infraredcity import clips; " \
+        "from infraredcity.datasets import lite; " \
+        "print(clips.manifests_folder(), len(clips.load_catalog(environment={})), len(lite.read_recipe().cells))"  # fmt: skip
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.stdout.split() == [str(site / "infraredcity" / "manifests"), "9", "8"], ended.stderr
 

@@ -49,12 +49,16 @@ def test_the_two_commands_that_set_everything_up_come_first():
     assert re.findall(r"^make \w+", first_block.group(1), flags=re.MULTILINE) == ["make demo", "make test"]
 
 
-def test_map_names_every_file_of_both_packages():
+def test_the_map_is_the_tree():
     root = Path(__file__).resolve().parents[1]
     block = README.partition("## Map")[2].partition("## Commands")[0]
+    mapped: dict[str, list[str]] = {}
+    for package, room in re.findall(r"^(\w+)/.*$|^  (\w+)/  .*$", block, flags=re.MULTILINE):
+        if package:
+            mapped[package] = []
+        else:
+            mapped[list(mapped)[-1]].append(room)
     for package in ("infraredcity", "roma"):
-        for path in (root / package).iterdir():
-            if path.is_dir() and any(path.glob("*.py")):
-                assert f"{path.name}/" in block, path
-            elif path.suffix == ".py" and not path.name.startswith("__") and path.name != "errors.py":
-                assert path.name in block or path.name == "progress.py", path
+        rooms = {path.parent.name for path in (root / package).glob("*/__init__.py")}
+        assert sorted(mapped[package]) == sorted(rooms)
+    assert set(mapped) == {"infraredcity", "roma", "tools", "manifests", "tests"}

@@ -38,6 +38,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench_extract import say, seamless, texture
 from measure import CHECKOUT, Ran, interruptible, machine_facts, machine_line, run, table
 
+from infraredcity.shards import names
+
 if TYPE_CHECKING:
     import torch
 
@@ -321,7 +323,7 @@ def resume(root: str) -> None:
     import numpy as np
 
     from infraredcity.loader import WindowReader
-    from infraredcity.order import WindowOrder
+    from infraredcity.loader.order import WindowOrder
 
     begun = time.perf_counter()
     order = WindowOrder(num_windows=FAR_WINDOWS, seed=0, data_hash="0" * 64)
@@ -357,8 +359,8 @@ def write_set(root: Path, jpgs: Iterable[bytes]) -> None:
     """`root`/files with a file for each jpg, and `root`/shards as extract would leave them."""
     import numpy as np
 
-    from infraredcity import index
-    from infraredcity.shard_writer import open_shard
+    from infraredcity.shards import index
+    from infraredcity.shards.writer import open_shard
 
     (root / "files").mkdir(parents=True)
     (root / "shards").mkdir()
@@ -372,7 +374,7 @@ def write_set(root: Path, jpgs: Iterable[bytes]) -> None:
             for number, jpg in part:
                 facts = {"clip": CLIP_ID, "frame_index": number, "pts": number, "width": SIDE_PX, "height": SIDE_PX}
                 handle.writer.add(CLIP_ID, number, number, jpg, json.dumps(facts).encode(), size_px=(SIDE_PX, SIDE_PX))
-                (root / "files" / f"{index.key_of(CLIP_ID, number)}.jpg").write_bytes(jpg)
+                (root / "files" / f"{names.key_of(CLIP_ID, number)}.jpg").write_bytes(jpg)
         assert handle.info is not None
         written.append((handle.info, handle.writer.entries))
     num_samples = sum(info.num_samples for info, _ in written)
@@ -389,7 +391,7 @@ def made_jpgs() -> Iterator[bytes]:
     """
     import numpy as np
 
-    from infraredcity.images import encode
+    from infraredcity.stills.images import encode
 
     random = np.random.default_rng(7)
     luma = texture(random, 2048, 1024, contrast=34.0)

@@ -10,9 +10,10 @@ quick      `infraredcity status --quick`, all being done
 status     `infraredcity status`, all being done
 finalize   `infraredcity finalize`
 
-What the parts leave is made in between and is not measured: done markers as `infraredcity.markers` makes them, `.idx` files, and
-shards of the right size that hold nothing (no step opens one). One frame per segment is the smallest case, so that a second of it
-is nearly all of the segments; one more case has the fewest segments and --more-frames times their frames, for the cost of a frame.
+What the parts leave is made in between and is not measured: done markers as `infraredcity.extraction.segment_record` makes them,
+`.idx` files, and shards of the right size that hold nothing (no step opens one). One frame per segment is the smallest case, so
+that a second of it is nearly all of the segments; one more case has the fewest segments and --more-frames times their frames, for
+the cost of a frame.
 
 CPU time (user and system) is the honest figure on a machine that others use as well. Files are in the system's cache, since they
 were written just before. "growth" is the CPU time over that of the case before, start-up of the command included, divided by how
@@ -37,10 +38,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from measure import INFRAREDCITY, Ran, interruptible, machine_facts, machine_line, megabytes, succeed, table
 
+from infraredcity.shards import sidecars
+
 if TYPE_CHECKING:
-    from infraredcity.catalog import Clip
-    from infraredcity.plan import ExtractConfig
-    from infraredcity.plan_file import PlannedClip
+    from infraredcity.clips import Clip
+    from infraredcity.extraction.config import ExtractConfig
+    from infraredcity.extraction.plan_file import PlannedClip
 
 FORMAT = "infraredcity-bench-scale-1"
 STEPS = ("plan", "nothing", "part", "quick", "status", "finalize")
@@ -164,10 +167,11 @@ def child(function: str, *values: object) -> Ran:
 
 def make_plan(work: str, num_segments: int, frames_per_segment: int, num_parts: int, num_clips: int) -> None:
     """Plan clips of so many segments in all below `work`/out, as `infraredcity plan` does, but for the frames that it looks at."""
-    from infraredcity import catalog, plan_file
-    from infraredcity.plan import ExtractConfig
+    from infraredcity.clips import load_catalog
+    from infraredcity.extraction import plan_file
+    from infraredcity.extraction.config import ExtractConfig
 
-    clips = list(catalog.load(environment={}).clips.values())[:num_clips]
+    clips = list(load_catalog(environment={}).clips.values())[:num_clips]
     config = ExtractConfig(frames_per_shard=frames_per_segment, decoder="pyav")
     planned = []
     for number, clip in enumerate(clips):
@@ -180,8 +184,8 @@ def planned_clip(clip: "Clip", config: "ExtractConfig", work: Path, num_frames: 
     """A clip with a file that is none, and a kept scan which says that it has so many frames."""
     import numpy as np
 
-    from infraredcity import extract
-    from infraredcity.plan_file import Estimate, PlannedClip
+    from infraredcity.extraction import run
+    from infraredcity.extraction.plan_file import Estimate, PlannedClip
     from infraredcity.video import VideoInfo, scan_cache
 
     path = work / "clips" / f"{clip.clip_id}.mp4"
@@ -227,14 +231,14 @@ def planned_clip(clip: "Clip", config: "ExtractConfig", work: Path, num_frames: 
     )
     out = work / "out"
     scan_cache.save(out / clip.clip_id, info, scan_cache.identify(path))
-    job = extract.claim(extract.prepare(replace(clip, paths=(path,), expected_frames=num_frames), config, out))
+    job = run.claim(run.prepare(replace(clip, paths=(path,), expected_frames=num_frames), config, out))
     estimate = Estimate(frame_bytes=IMAGE_BYTES + 2048.0, frame_core_s=0.0015)
     return PlannedClip(claim=job.claim, locations=(str(path),), expected_frames=num_frames, estimate=estimate)
 
 
 def make_scenery(out: str) -> None:
     """Make what the parts of a plan leave when all is done; print how many bytes its markers have."""
-    from infraredcity import plan_file
+    from infraredcity.extraction import plan_file
 
     folder = Path(out)
     clips = plan_file.read(folder / plan_file.PLAN_NAME).clips
@@ -245,10 +249,11 @@ def leave(folder: Path, clip: "PlannedClip") -> int:
     """Make the done marker, the `.idx` and a hollow shard of each segment of a clip; bytes of the markers."""
     import numpy as np
 
-    from infraredcity import manifest, markers
-    from infraredcity.index import ShardInfo, key_of
-    from infraredcity.markers import SegmentHead, SegmentRows
-    from infraredcity.plan import segment_of
+    from infraredcity.extraction import segment_record
+    from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
+    from infraredcity.extraction.segments import segment_of
+    from infraredcity.shards.index import ShardInfo
+    from infraredcity.shards.names import key_of
 
     claim, identity = clip.claim, clip.claim.identity
     noise = np.random.default_rng(0).integers(0, 256, (GLANCE_PX + 997, GLANCE_PX), np.uint8)
@@ -285,13 +290,13 @@ def leave(folder: Path, clip: "PlannedClip") -> int:
             (key_of(clip.clip_id, frame), offset, IMAGE_BYTES, JSON_BYTES)
             for frame, offset in zip(frames, offsets, strict=True)
         ]
-        marker = markers.to_bytes(head, rows)
+        marker = segment_record.to_bytes(head, rows)
         marker_bytes += len(marker)
         shard = folder / segment.shard
         shard.touch()
         os.truncate(shard, size_bytes)
-        shard.with_suffix(".idx").write_bytes(manifest.idx_bytes("jpg", samples))
-        markers.marker_of(folder, number).write_bytes(marker)
+        shard.with_suffix(".idx").write_bytes(sidecars.idx_bytes("jpg", samples))
+        segment_record.marker_of(folder, number).write_bytes(marker)
     return marker_bytes
 
 

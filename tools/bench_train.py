@@ -4,7 +4,7 @@ One step of the preset `roma`: a pair of 256x256 frames of each domain, 64 windo
 
 reference            the step as the authors' code computes it, in fp32
 plain                the clean step without further ideas, in fp32; tools/bench_train_reference.py has both
-ours, ours-bf16      `roma.step.Trainer.step` with precision fp32 and bf16
+ours, ours-bf16      `roma.training.step.Trainer.step` with precision fp32 and bf16
 ours-compiled, ours-bf16-compiled      the same with compute.compile, on CUDA
 
 Every variant is a process of its own, which is asked by a pipe and otherwise sleeps. All start from the same weights and take
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from roma.config import TrainConfig
-    from roma.data import TrainBatch
+    from roma.config.schema import TrainConfig
+    from roma.data.batches import TrainBatch
 
 FORMAT = "infraredcity-bench-train-1"
 MADE_FRAMES = 64
@@ -192,7 +192,7 @@ def main() -> None:
         result = bench(plan, Path(folder))
     result = {**result, "small": arguments.small, "made_data": not arguments.data}
     result["summary"] = f"{'small networks: ' if arguments.small else ''}{summary(result['goals'])}"
-    from infraredcity.storage import write_atomic
+    from infraredcity.files.atomic import write_atomic
 
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
@@ -203,7 +203,7 @@ def main() -> None:
 
 def checked_side_px(settings: Sequence[str]) -> int:
     """The side of the frames that are read; an error ends the program where the reference does not know a setting."""
-    from roma.config import departures
+    from roma.config.schema import departures
     from roma.errors import ConfigError
 
     try:
@@ -450,7 +450,7 @@ def print_torch_facts(device: str) -> None:
     """Print versions, threads, what the processor can do, and how fast it multiplies."""
     import torch
 
-    from roma.distributed import use_threads
+    from roma.world.world import use_threads
 
     use_threads()
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -526,10 +526,10 @@ class Bench:
         import torch
         from bench_train_reference import PlainStep, ReferenceStep
 
-        from roma import data
-        from roma.distributed import World, use_threads
-        from roma.memory import keep_freed_memory
-        from roma.step import Trainer, build_networks
+        from roma.data import batches
+        from roma.training.step import Trainer, build_networks
+        from roma.world.memory import keep_freed_memory
+        from roma.world.world import World, use_threads
 
         use_threads()
         if variant.startswith("ours"):
@@ -548,9 +548,9 @@ class Bench:
             self.take = ReferenceStep(self.config, self.networks).step
         else:
             self.take = PlainStep(self.config, self.networks).step
-        domains = data.open_domains(self.config)
+        domains = batches.open_domains(self.config)
         try:
-            batches = data.train_batches(domains, self.config, self.world, start_step=0)
+            batches = batches.train_batches(domains, self.config, self.world, start_step=0)
             self.batch = next(batches)
             batches.close()
         finally:
@@ -607,8 +607,7 @@ class Bench:
 
         The monitor counts the first batch too, before which nothing can be ready.
         """
-        from infraredcity import monitor
-        from infraredcity.loader import Monitor
+        from infraredcity.loader import Monitor, monitor
 
         folder = self.folder / "loader"
         waited_s, begun = 0.0, 0.0
@@ -632,11 +631,11 @@ class Bench:
 
     def _batches(self, steps: int, monitor: Any) -> "Iterator[tuple[float, TrainBatch]]":
         """(seconds waited, batch) of steps 0 and on."""
-        from roma import data
+        from roma.data import batches
 
-        domains = data.open_domains(self.config)
+        domains = batches.open_domains(self.config)
         try:
-            batches = data.train_batches(domains, self.config, self.world, start_step=0, monitor=monitor)
+            batches = batches.train_batches(domains, self.config, self.world, start_step=0, monitor=monitor)
             for _ in range(steps):
                 begun = time.perf_counter()
                 batch = next(batches)
@@ -673,7 +672,7 @@ def timed_s(work: Callable[[], object], device: str) -> float:
 
 def config_of(variant: Variant, settings: Iterable[str], sources: Sequence[str], *, batch_size: int) -> "TrainConfig":
     """The run of which a variant takes steps."""
-    from roma.config import resolve
+    from roma.config.schema import resolve
 
     infrared, visible = (
         f"data.{name}={json.dumps([source])}" for name, source in zip(("infrared", "visible"), sources, strict=True)
@@ -686,9 +685,9 @@ def make_shards(folder: Path, side_px: int) -> tuple[str, str]:
     """Shards of a camera panning over natural texture, gray and in colour; their patterns."""
     import numpy as np
 
-    from infraredcity import index
-    from infraredcity.images import encode
-    from infraredcity.shard_writer import open_shard
+    from infraredcity.shards import index
+    from infraredcity.shards.writer import open_shard
+    from infraredcity.stills.images import encode
 
     found = []
     for clip_id, channels in (("made_night", 1), ("made_day", 3)):
@@ -718,7 +717,7 @@ def picture_of(curves: dict[str, dict[str, list[float]]]) -> bytes:
     import cv2
     import numpy as np
 
-    from infraredcity.images import encode
+    from infraredcity.stills.images import encode
 
     width, height, margin = 640, 240, 24
     panels = []

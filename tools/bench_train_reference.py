@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roma.config import TrainConfig
-from roma.data import TrainBatch, window_centres
+from roma.config.schema import TrainConfig
+from roma.data.batches import TrainBatch, window_centres
 from roma.models import RegionDiscriminator, VisionTransformer
-from roma.step import Networks
+from roma.training.step import Networks
 
 LAYER_NORM_EPS = 1e-6
 Layers = list[Tensor]

@@ -49,7 +49,7 @@ def main() -> None:
         "--visible", f"{lite / SCENE}/visible-train/*.tar", "--flow", held_out / "flow" / HELD_OUT, "--out", evaluation,
     )  # fmt: skip
 
-    from roma.report import write_page
+    from roma.report.page import write_page
 
     page = folder / "index.html"
     videos = [("Night infrared", night), ("Translated", translated), ("The truth", truth)]

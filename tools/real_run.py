@@ -58,8 +58,8 @@ def main() -> None:
     )
 
     from infraredcity.video import probe
-    from roma.metrics import read_metrics
-    from roma.report import write_page
+    from roma.report.page import write_page
+    from roma.training.metrics import read_metrics
 
     num_translated = probe(video).num_frames
     if num_translated != counts[TRANSLATED]:
@@ -75,7 +75,7 @@ def main() -> None:
 
 def _count_once(shards: Path, clip: str) -> int:
     """Frames of a clip, counted in its tars, after checking that each key is there once and that the count is the known one."""
-    from infraredcity.shard_reader import iterate
+    from infraredcity.shards.reader import iterate
 
     keys = [sample.key for shard in sorted((shards / clip).glob("*.tar")) for sample in iterate(shard)]
     expected = CLIPS[clip][3]

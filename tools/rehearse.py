@@ -39,7 +39,8 @@ from measure import (
     table,
 )
 
-from infraredcity import catalog, lite
+from infraredcity.clips import Clip, load_catalog, published_counts
+from infraredcity.datasets import lite
 
 Counts = dict[str, int]
 FORMAT = "infraredcity-rehearsal-1"
@@ -96,7 +97,7 @@ def rehearse(work: Path, *, divide: int) -> dict[str, Any]:
     """Make the clips, extract all, draw the Lite set, compare; plain values."""
     machine = machine_facts()
     scale = repr(1 / divide)
-    clips = list(catalog.load(environment={}))
+    clips = list(load_catalog(environment={}))
     lengths = {clip: length // divide for clip, length in clip_lengths(clips).items()}
     clips_file = make_clips(work, clips, lengths)
     shards, lite_folder = work / "shards", work / "lite"
@@ -161,11 +162,11 @@ def findings_of(report: Mapping[str, Any]) -> list[str]:
     return [f"verify: {finding['message']}" for finding in report["findings"]]
 
 
-def clip_lengths(clips: list[catalog.Clip]) -> Counts:
+def clip_lengths(clips: list[Clip]) -> Counts:
     """The published totals dealt to the clips: each in proportion to what the Lite table takes of the clip."""
     takes = {cell.clip: cell.train + cell.test for cell in lite.read_recipe().cells}
     lengths: Counts = {}
-    for kind, total in catalog.published_counts()["frames"].items():
+    for kind, total in published_counts()["frames"].items():
         members = [clip.clip_id for clip in clips if kind_of(clip) == kind]
         weights = [
             takes.get(clip, 1) for clip in members
@@ -177,14 +178,14 @@ def clip_lengths(clips: list[catalog.Clip]) -> Counts:
     return lengths
 
 
-def kind_of(clip: catalog.Clip) -> str:
+def kind_of(clip: Clip) -> str:
     """The name under which published.toml counts a clip's frames."""
     return f"{clip.modality}_{clip.time_of_day}"
 
 
-def expected_counts(clips: list[catalog.Clip], lengths: Counts, *, scale: str, divide: int) -> Counts:
+def expected_counts(clips: list[Clip], lengths: Counts, *, scale: str, divide: int) -> Counts:
     """Every number that must come out; undivided, totals and cells are those of published.toml and nothing else."""
-    published = catalog.published_counts()
+    published = published_counts()
     counts: Counts = {}
     for clip, length in lengths.items():
         counts |= {
@@ -221,7 +222,7 @@ def expected_counts(clips: list[catalog.Clip], lengths: Counts, *, scale: str, d
     return counts | folders
 
 
-def extracted_counts(clips: list[catalog.Clip], reports: list[dict[str, Any]]) -> Counts:
+def extracted_counts(clips: list[Clip], reports: list[dict[str, Any]]) -> Counts:
     """What `extract --json` reports, under the names of `expected_counts`."""
     kinds = {clip.clip_id: kind_of(clip) for clip in clips}
     counts: Counts = {"total": 0}
@@ -285,7 +286,7 @@ def differing(expected: Counts, found: Counts) -> list[str]:
     return lines
 
 
-def make_clips(work: Path, clips: list[catalog.Clip], lengths: Counts) -> Path:
+def make_clips(work: Path, clips: list[Clip], lengths: Counts) -> Path:
     """The nine clips and the clips.toml that names them and their lengths."""
     say("making the clips")
     folder = work / "clips"
@@ -352,7 +353,7 @@ def _speeds(bench: Path | None, fps: float | None) -> dict[str, float] | None:
 
 def at_640x512(counts: Counts, speeds: Mapping[str, float]) -> dict[str, Any]:
     """How long the published clips take at the speeds of 640x512, whatever part of them was rehearsed."""
-    published = catalog.published_counts()["frames"]
+    published = published_counts()["frames"]
     seconds = {kind: count / speeds[kind.partition("_")[0]] for kind, count in published.items() if kind != "total"}
     return {"fps": dict(speeds), "extract_s": sum(seconds.values()), "extract_s_by_kind": seconds}
 
@@ -360,7 +361,7 @@ def at_640x512(counts: Counts, speeds: Mapping[str, float]) -> dict[str, Any]:
 def print_result(result: dict[str, Any]) -> None:
     """The counts as published.toml orders them, times, and a summary as the last line."""
     counts, divide = result["counts"], result["divide"]
-    names = [*catalog.published_counts()["frames"], *(name for name in result["expected"] if name.startswith("lite "))]
+    names = [*published_counts()["frames"], *(name for name in result["expected"] if name.startswith("lite "))]
     rows = [
         {"frames": name, "expected": f"{result['expected'][name]:,}", "found": f"{counts.get(name, 0):,}"}
         for name in names

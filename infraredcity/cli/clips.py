@@ -10,19 +10,19 @@ from pathlib import Path
 
 import click
 
-from infraredcity.catalog import Clip, published_counts
 from infraredcity.cli.options import (
     FILE_OR_URL,
+    catalog_of,
     format_bytes,
     json_option,
-    load_catalog,
     print_json,
     tell_traffic,
     where_clips_are,
 )
+from infraredcity.clips import Clip, published_counts
 from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
+from infraredcity.files.path import Place
 from infraredcity.installation import install_command
-from infraredcity.places import Place
 from infraredcity.showing import visible
 
 
@@ -31,7 +31,7 @@ from infraredcity.showing import visible
 @json_option
 def clips_command(clips_dir: Place | None, clips_file: Place | None, as_json: bool) -> None:
     """List the catalogue, and which clips have their file."""
-    catalogue = load_catalog(clips_dir, clips_file)
+    catalogue = catalog_of(clips_dir, clips_file)
     troubles = [_trouble(clip) for clip in catalogue]
     tell_traffic()
     rows = [

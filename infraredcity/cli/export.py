@@ -9,11 +9,11 @@ import click
 from click.core import ParameterSource
 
 from infraredcity.cli.options import FILE, FOLDER, ProgressLine, json_option, print_json
-from infraredcity.export import card, croissant, imported, release
+from infraredcity.export import croissant, hf_card, release_export, release_import
 from infraredcity.export.about import About
-from infraredcity.export.imported import FRAME_FORMATS, FrameFormat, ImportReport
-from infraredcity.export.layout import KINDS, Kind
-from infraredcity.export.release import DOUBLE_FORMATS, PAIRS, DoubleFormat, Pairs, ReleaseReport
+from infraredcity.export.release_export import DOUBLE_FORMATS, PAIRS, DoubleFormat, Pairs, ReleaseReport
+from infraredcity.export.release_import import FRAME_FORMATS, FrameFormat, ImportReport
+from infraredcity.export.release_layout import KINDS, Kind
 
 _ABOUT = ("name", "description", "url", "license", "creators", "cite_as", "data_version", "date_published")
 _ALLOWED = {
@@ -89,7 +89,7 @@ def export_command(
         if to is None:
             raise click.UsageError("--layout release needs --to, the folder to write")
         kinds: tuple[Kind, ...] = KINDS if kind == "both" else tuple(each for each in KINDS if each == kind)
-        done = release.export(
+        done = release_export.export(
             folder,
             to,
             kinds=kinds,
@@ -122,7 +122,7 @@ def export_command(
         if described.missing:
             click.echo(f"Croissant asks for more, which only people know: {', '.join(described.missing)}", err=True)
     else:
-        written = card.write(folder, about, output=output, overwrite=overwrite)
+        written = hf_card.write(folder, about, output=output, overwrite=overwrite)
         if as_json:
             print_json(asdict(written))
         else:
@@ -174,7 +174,9 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
               help="How far the numbers of neighbours in time are apart.")  # fmt: skip
 @click.option("--format", "frame_format", type=click.Choice(FRAME_FORMATS), default="png", show_default=True,
               help="How the halves of Double are written; Single's bytes are copied.")  # fmt: skip
-@click.option("--samples-per-shard", type=click.IntRange(1), default=imported.SAMPLES_PER_SHARD, show_default=True)
+@click.option(
+    "--samples-per-shard", type=click.IntRange(1), default=release_import.SAMPLES_PER_SHARD, show_default=True
+)
 @click.option("--overwrite", is_flag=True, help="Replace another import that stands in --out.")
 @json_option
 def import_command(
@@ -193,7 +195,7 @@ def import_command(
 
     RELEASE holds Single or Double, or is one of them. Single's bytes are copied.
     """
-    report = imported.import_release(
+    report = release_import.import_release(
         folder,
         out,
         kind=kind,
@@ -230,6 +232,8 @@ def _warn_of_skipped(report: ImportReport) -> None:
     for reason, count in by_reason.most_common():
         names: Sequence[str] = [skipped.path for skipped in report.skipped if skipped.reason == reason]
         more = (
-            "" if count <= _SHOWN_SKIPPED else f" and {count - _SHOWN_SKIPPED:,} more, named in {imported.IMPORT_NAME}"
+            ""
+            if count <= _SHOWN_SKIPPED
+            else f" and {count - _SHOWN_SKIPPED:,} more, named in {release_import.IMPORT_NAME}"
         )
         click.echo(f"skipped, {reason}: {', '.join(names[:_SHOWN_SKIPPED])}{more}", err=True)

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from infraredcity.catalog import CLIPS_VARIABLE
 from infraredcity.cli.options import (
     FILE_OR_URL,
     FOLDER_OR_URL,
     ProgressLine,
+    catalog_of,
     format_bytes,
     json_option,
-    load_catalog,
     print_json,
     tell_traffic,
     traffic_told,
 )
 from infraredcity.cli.settings import SETTING_NAMES, chosen_clips, config_of, extraction_settings, which_clips
+from infraredcity.clips import CLIPS_VARIABLE
 from infraredcity.errors import InfraredCityError, OutputError, RemoteError
-from infraredcity.merge import ExtractReport
-from infraredcity.places import Place
-from infraredcity.plan import DEADLINE_S
+from infraredcity.extraction.config import DEADLINE_S
+from infraredcity.extraction.finish import ExtractReport
+from infraredcity.files.path import Place
 from infraredcity.showing import visible_lines
 
 if TYPE_CHECKING:
-    from infraredcity.executors.local import Executor
+    from infraredcity.extraction.executors.local import Executor
 
 _PART_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK")
 """Where a part's number is looked up when --part does not say it: a SLURM array, a Kubernetes indexed Job, torchrun or MPI."""
@@ -110,7 +110,7 @@ def extract_command(
         return
     if part is not None:
         raise click.UsageError("--part is a part of a --plan; name that one too")
-    from infraredcity.executors.local import extract_clip
+    from infraredcity.extraction.executors.local import extract_clip
 
     config = config_of(settings)
     clips = chosen_clips(clip_ids, all_clips, clips_dir, clips_file, video)
@@ -152,7 +152,7 @@ def _ray(
         raise click.UsageError("--workers are processes here; with --executor ray say --ray-in-flight")
     if num_gpus > 1 and not num_gpus.is_integer():
         raise click.UsageError(f"--ray-gpus is a share of one GPU, or a whole number of them, got {num_gpus:g}")
-    from infraredcity.executors.ray import RayExecutor
+    from infraredcity.extraction.executors.ray import RayExecutor
 
     return RayExecutor(address=address, num_gpus=num_gpus, max_in_flight=max_in_flight)
 
@@ -178,13 +178,13 @@ def _do_part(
     deadline_s: float,
     as_json: bool,
 ) -> None:
-    from infraredcity.executors.parts import open_plan, run_part
+    from infraredcity.extraction.parts import open_plan, run_part
 
     number = None if ray is not None and part is None else part_number(part, os.environ)
     out = path.parent if out is None else out
     plan = open_plan(path, out)
     is_named = clips_dir is not None or clips_file is not None or CLIPS_VARIABLE in os.environ
-    clips = {clip.clip_id: clip for clip in load_catalog(clips_dir, clips_file)} if is_named else {}
+    clips = {clip.clip_id: clip for clip in catalog_of(clips_dir, clips_file)} if is_named else {}
     report = run_part(
         plan, number, clips, out, workers=workers, executor=ray, deadline_s=deadline_s, on_progress=ProgressLine()
     )

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from infraredcity import lite
 from infraredcity.cli.options import (
     FILE,
     FOLDER_OR_URL,
@@ -15,8 +14,9 @@ from infraredcity.cli.options import (
     tell_traffic,
     traffic_told,
 )
-from infraredcity.places import Place
-from infraredcity.similarity import Leakage
+from infraredcity.datasets import lite
+from infraredcity.datasets.similarity import Leakage
+from infraredcity.files.path import Place
 
 
 @click.command("make-lite")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from infraredcity import monitor
 from infraredcity.cli.options import FOLDER, format_bytes, json_option, print_json
+from infraredcity.loader import monitor
 
 _HEADINGS = (
     "rank", "written", "position", "frames/s", "MB/s", "read", "decode", "wait", "cache", "fetched", "replaced", "bad",

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from infraredcity import catalog, remote
-from infraredcity.places import Place, is_far, place
+from infraredcity import clips
+from infraredcity.files import remote
+from infraredcity.files.path import Place, is_far, place
 from infraredcity.progress import Progress
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -62,9 +63,9 @@ def where_clips_are(command: _Command) -> _Command:
     return click.option("--clips-dir", type=FOLDER_OR_URL, help="Folder of files named <clip_id>.<ext>.")(command)
 
 
-def load_catalog(clips_dir: Place | None, clips_file: Place | None) -> catalog.Catalog:
+def catalog_of(clips_dir: Place | None, clips_file: Place | None) -> clips.Catalog:
     """The catalogue as the options say; INFRAREDCITY_CLIPS when they say nothing."""
-    return catalog.load(clips_file=clips_file, clips_dir=clips_dir)
+    return clips.load_catalog(clips_file=clips_file, clips_dir=clips_dir)
 
 
 def note_traffic(context: click.Context) -> None:

@@ -17,8 +17,8 @@ from infraredcity.cli.options import (
     traffic_told,
 )
 from infraredcity.cli.settings import chosen_clips, config_of, extraction_settings, which_clips
-from infraredcity.places import Place
-from infraredcity.plan_file import PLAN_NAME, Plan
+from infraredcity.extraction.plan_file import PLAN_NAME, Plan
+from infraredcity.files.path import Place
 from infraredcity.showing import visible_lines
 
 _PARTIAL = 3
@@ -52,7 +52,7 @@ def plan_command(
     Then run `infraredcity extract --plan OUT/plan.jsonl --part K` for K from 0 to PARTS - 1, anywhere, in any order, `infraredcity
     status OUT` to see what is outstanding, and `infraredcity finalize OUT`.
     """
-    from infraredcity.executors.parts import make_plan
+    from infraredcity.extraction.parts import make_plan
 
     config = config_of(settings)
     if config.device.startswith("cuda:") and config.device != "cuda:0":
@@ -143,7 +143,7 @@ def status_command(folder: Place, quick: bool, as_json: bool) -> None:
 
     stdout gets the parts to run again as a job array takes them, such as 0-3,7; nothing when all is done.
     """
-    from infraredcity.executors.parts import open_plan, status
+    from infraredcity.extraction.parts import open_plan, status
 
     plan = open_plan(folder / PLAN_NAME, folder)
     found = status(plan, folder, quick=quick, on_progress=ProgressLine())
@@ -173,7 +173,7 @@ def finalize_command(folder: Place, as_json: bool) -> None:
     One process at a time; again does no harm. Exit codes: 0 done; 5 complete, with gaps that are named; 4 another count than the
     catalogue expects; 3 something is outstanding, and nothing was merged.
     """
-    from infraredcity.executors.parts import finalize
+    from infraredcity.extraction.parts import finalize
 
     found, reports = finalize(folder, on_progress=ProgressLine())
     if found.array:

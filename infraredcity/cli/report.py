@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from infraredcity import report, report_page
 from infraredcity.cli.options import (
     FILE,
     FOLDER_OR_URL,
@@ -15,8 +14,10 @@ from infraredcity.cli.options import (
     tell_traffic,
     traffic_told,
 )
-from infraredcity.dataset import open_dataset
-from infraredcity.places import Place
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.files.path import Place
+from infraredcity.report import measure
+from infraredcity.report.page import all_problems, write_page
 
 
 @click.command("report")
@@ -30,8 +31,8 @@ from infraredcity.places import Place
 @click.option(
     "--thumbnails",
     "num_thumbnails",
-    type=click.IntRange(0, report.MAX_THUMBNAILS),
-    default=report.MAX_THUMBNAILS,
+    type=click.IntRange(0, measure.MAX_THUMBNAILS),
+    default=measure.MAX_THUMBNAILS,
     show_default=True,
     help="Thumbnails on the contact sheets, at most.",
 )
@@ -44,17 +45,17 @@ def report_command(folder: Place, output: Path | None, num_thumbnails: int, as_j
     """
     parts = open_dataset(folder)
     progress = ProgressLine()
-    numbers = report.measure(folder, parts, on_progress=progress)
+    numbers = measure.measure_dataset(folder, parts, on_progress=progress)
     if as_json:
         print_json({"folder": str(folder), **asdict(numbers), **traffic_told()})
         if output is None:
             click.echo(f"{folder}: {numbers.num_samples:,} samples, {_problems(numbers.num_problems)}", err=True)
             tell_traffic()
             return
-    sheets = report.make_sheets(folder, parts, numbers, num_thumbnails=num_thumbnails, on_progress=progress)
+    sheets = measure.make_sheets(folder, parts, numbers, num_thumbnails=num_thumbnails, on_progress=progress)
     page = output or (folder if isinstance(folder, Path) else Path()) / "report.html"
-    report_page.write(page, numbers, sheets)
-    num_problems = numbers.num_problems - len(numbers.problems) + len(report_page.all_problems(numbers, sheets))
+    write_page(page, numbers, sheets)
+    num_problems = numbers.num_problems - len(numbers.problems) + len(all_problems(numbers, sheets))
     told = f"{numbers.num_samples:,} samples, {len(sheets.thumbnails):,} thumbnails, {_problems(num_problems)}"
     click.echo(f"{page}: {told}", err=True)
     tell_traffic()

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import click
 
-from infraredcity import manifest, selection
 from infraredcity.cli.options import (
     FILE,
     FOLDER_OR_URL,
@@ -18,10 +17,11 @@ from infraredcity.cli.options import (
     tell_traffic,
     traffic_told,
 )
-from infraredcity.dataset import open_dataset
-from infraredcity.places import Place
-from infraredcity.selection import Chosen, Condition, ShardsReport
-from infraredcity.storage import write_atomic
+from infraredcity.datasets import manifest, select
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.datasets.select import Chosen, Condition, ShardsReport
+from infraredcity.files.atomic import write_atomic
+from infraredcity.files.path import Place
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _WHERE = "Condition on a column of the manifest: clip=city_clear,city_day, key=city_*, frame_index>=100, suspect=false, dup_of=."
@@ -78,8 +78,8 @@ def select_command(
     """
     if output is not None and output.suffix not in (".csv", ".parquet"):
         raise click.BadParameter(f"must end in .csv or .parquet, got {output.name}", param_hint="-o")
-    chosen = selection.choose(open_dataset(folder), conditions, window_frames=window_frames, stride=stride)
-    rows = selection.rows_of_chosen(chosen)
+    chosen = select.choose(open_dataset(folder), conditions, window_frames=window_frames, stride=stride)
+    rows = select.rows_of_chosen(chosen)
     if output is not None:
         write_atomic(output, manifest.csv_bytes(rows) if output.suffix == ".csv" else manifest.parquet_bytes(rows))
     if as_json:
@@ -130,9 +130,9 @@ def shard_command(
         raise click.UsageError("--selection says what is chosen: leave out --where and --window, or select anew")
     parts = open_dataset(folder)
     if selected is not None:
-        chosen = selection.find_rows(parts, manifest.read(selected))
+        chosen = select.find_rows(parts, manifest.read(selected))
     else:
-        chosen = selection.choose(parts, conditions, window_frames=window_frames, stride=stride)
+        chosen = select.choose(parts, conditions, window_frames=window_frames, stride=stride)
     _write(chosen, folder, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
 
 
@@ -144,14 +144,14 @@ def shard_command(
 @json_option
 def reshard_command(folder: Place, out: Place, samples_per_shard: int, overwrite: bool, as_json: bool) -> None:
     """Write all samples of DIR in shards of another size; samples, manifest hash and training order stay the same."""
-    chosen = selection.choose(open_dataset(folder))
+    chosen = select.choose(open_dataset(folder))
     _write(chosen, folder, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
 
 
 def _write(
     chosen: Sequence[Chosen], folder: Place, out: Place, *, samples_per_shard: int, overwrite: bool, as_json: bool
 ) -> None:
-    report = selection.write(
+    report = select.write(
         chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, on_progress=ProgressLine()
     )
     if as_json:

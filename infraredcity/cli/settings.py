@@ -5,12 +5,12 @@ from typing import Any, TypeVar
 
 import click
 
-from infraredcity.catalog import Clip, with_video
-from infraredcity.cli.options import ANY_OR_URL, load_catalog, parse_size, where_clips_are
-from infraredcity.images import FITS, IMAGE_FORMATS, POLARITY_CHOICES
-from infraredcity.places import Place
-from infraredcity.plan import SUSPECT_CHOICES, TARGETS, ExtractConfig
-from infraredcity.tone import TONES
+from infraredcity.cli.options import ANY_OR_URL, catalog_of, parse_size, where_clips_are
+from infraredcity.clips import Clip, with_video
+from infraredcity.extraction.config import SUSPECT_CHOICES, TARGETS, ExtractConfig
+from infraredcity.files.path import Place
+from infraredcity.stills.images import FITS, IMAGE_FORMATS, POLARITY_CHOICES
+from infraredcity.stills.tone import TONES
 from infraredcity.video import DECODERS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -122,7 +122,7 @@ def chosen_clips(
         raise click.UsageError("name clips with --clip, or take all with --all")
     if video is not None and len(clip_ids) != 1:
         raise click.UsageError("--video is the file of one clip: name that one with --clip")
-    catalogue = load_catalog(clips_dir, clips_file)
+    catalogue = catalog_of(clips_dir, clips_file)
     if video is not None:
         catalogue = with_video(catalogue, clip_ids[0], video)
     clips = catalogue.asked_for() if all_clips else [catalogue[clip_id] for clip_id in dict.fromkeys(clip_ids)]

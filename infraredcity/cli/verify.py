@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from infraredcity.checks.repair import RepairReport, repair
+from infraredcity.checks.verify import DECODE_CHOICES, DecodeChoice, Finding, VerifyReport, verify
 from infraredcity.cli.options import (
     FOLDER,
     FOLDER_OR_URL,
@@ -17,10 +19,8 @@ from infraredcity.cli.options import (
     tell_traffic,
     traffic_told,
 )
-from infraredcity.places import Place
-from infraredcity.repair import RepairReport, repair
+from infraredcity.files.path import Place
 from infraredcity.showing import visible
-from infraredcity.verify import DECODE_CHOICES, DecodeChoice, Finding, VerifyReport, verify
 
 _SHOWN_OF_PART = 10
 _PARTIAL, _MISMATCH = 3, 4

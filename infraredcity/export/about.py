@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from infraredcity import manifest
-from infraredcity.dataset import Part, rows_of
+from infraredcity.datasets import manifest
+from infraredcity.datasets.dataset import Part, rows_of
+from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ManifestError
-from infraredcity.manifest import Columns
-from infraredcity.records import opened
+from infraredcity.files.records import opened
 
 _VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 

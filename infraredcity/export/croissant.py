@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infraredcity import manifest
-from infraredcity.dataset import Part, open_dataset
+from infraredcity.datasets import manifest
+from infraredcity.datasets.dataset import Part, open_dataset
+from infraredcity.datasets.manifest import COLUMN_KINDS, COLUMNS
 from infraredcity.errors import OutputError
 from infraredcity.export.about import About, checked_rows, sha256_of
-from infraredcity.manifest import COLUMN_KINDS, COLUMNS
-from infraredcity.records import read_json
-from infraredcity.storage import write_atomic
+from infraredcity.files.atomic import write_atomic
+from infraredcity.files.records import read_json
 
 FILE_NAME = "croissant.json"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"

@@ -13,20 +13,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from infraredcity.cache import ChunkCache
-from infraredcity.catalog import COLOR_MODES, ColorMode
+from infraredcity.clips import COLOR_MODES, ColorMode
+from infraredcity.datasets.sources import open_sources
 from infraredcity.errors import ImageError, ShardError, check_choice
-from infraredcity.images import decode, decode_into, is_deep_png, size_of
+from infraredcity.files.chunk_cache import ChunkCache
+from infraredcity.files.remote import RemoteOptions, is_remote, shown
 from infraredcity.loader.crops import Boxes, Crop, resized
+from infraredcity.loader.monitor import Tally, Work
+from infraredcity.loader.order import MixedOrder, Order, WindowOrder, WindowTable, substitute, uniforms, window_table
 from infraredcity.loader.windows import FrameWindows
 from infraredcity.loader.workers import Buffers, Task, Workers
-from infraredcity.monitor import Tally, Work
-from infraredcity.order import MixedOrder, Order, WindowOrder, WindowTable, substitute, uniforms, window_table
-from infraredcity.remote import RemoteOptions, is_remote, shown
-from infraredcity.shard_files import ShardFiles
-from infraredcity.shard_reader import read_members
-from infraredcity.sources import open_sources
-from infraredcity.tar_index import TarIndex
+from infraredcity.shards.by_row import ShardFiles
+from infraredcity.shards.foreign import TarIndex
+from infraredcity.shards.reader import read_members
+from infraredcity.stills.images import decode, decode_into, is_deep_png, size_of
 from infraredcity.threads import num_cores
 
 Transform = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
@@ -264,7 +264,7 @@ class WindowReader:
                 remedy = "make pictures of 8 bits" if is_foreign else "extract again without --format png16"
                 raise ImageError(
                     f"{self._named}: {self.index.key(row)} is a png of 16 bits, and a loader gives 8; {remedy}, or read the "
-                    "pictures with infraredcity.images.decode_deep"
+                    "pictures with infraredcity.stills.images.decode_deep"
                 )
 
     def _begin(self, places: np.ndarray, windows: np.ndarray, *, in_threads: bool = True) -> "Reading":

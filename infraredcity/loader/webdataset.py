@@ -26,15 +26,15 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from infraredcity.catalog import COLOR_MODES, ColorMode
+from infraredcity.clips import COLOR_MODES, ColorMode
 from infraredcity.errors import MissingExtraError, ShardError, check_choice
-from infraredcity.images import decode
+from infraredcity.files.records import parse_json
+from infraredcity.files.remote import shown_in
 from infraredcity.loader.crops import resized
 from infraredcity.loader.windows import FrameWindows
-from infraredcity.records import parse_json
-from infraredcity.remote import shown_in
-from infraredcity.shard_reader import Refused, Sample, iterate
-from infraredcity.tar_index import PICTURE_SUFFIXES, numbered, picture_suffix
+from infraredcity.shards.foreign import PICTURE_SUFFIXES, numbered, picture_suffix
+from infraredcity.shards.reader import Refused, Sample, iterate
+from infraredcity.stills.images import decode
 
 try:
     import webdataset  # type: ignore[import-untyped]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from infraredcity.index import key_of
+from infraredcity.shards.names import key_of
 from infraredcity.synthetic.world import OBJECT_KINDS, SceneObject
 
 _LEFT_OUT = ("building",)

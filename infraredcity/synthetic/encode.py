@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infraredcity.errors import MissingExtraError, OutputError
-from infraredcity.storage import publish, temporary_beside
+from infraredcity.files.atomic import publish, temporary_beside
 
 try:
     import av

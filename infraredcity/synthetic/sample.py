@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from infraredcity.catalog import POLARITIES
+from infraredcity.clips import POLARITIES
 from infraredcity.errors import OutputError, check_choice
+from infraredcity.files.atomic import write_atomic
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.storage import write_atomic
 from infraredcity.synthetic.clips import CLIPS, SyntheticClip
 from infraredcity.synthetic.coco import encode_boxes
 from infraredcity.synthetic.encode import CountsWriter, VideoWriter

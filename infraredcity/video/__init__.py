@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from infraredcity.catalog import ColorMode
+from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
-from infraredcity.places import Place
+from infraredcity.files.path import Place
 from infraredcity.video import scan_cache
-from infraredcity.video.frames import (
+from infraredcity.video.types import (
     NO_TIME,
     BatchBuilder,
     Decoded,

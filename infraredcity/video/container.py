@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from infraredcity.errors import MissingExtraError, RemoteError, VideoDecodeError
-from infraredcity.places import FarPath, Place
-from infraredcity.video.far import FarVideo
+from infraredcity.files.path import FarPath, Place
+from infraredcity.video.remote_source import FarVideo
 
 try:
     import av

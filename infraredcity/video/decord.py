@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from infraredcity.catalog import ColorMode
+from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
-from infraredcity.places import is_far
-from infraredcity.video.frames import FrameRange, OnFrame, VideoInfo
+from infraredcity.files.path import is_far
+from infraredcity.video.types import FrameRange, OnFrame, VideoInfo
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 

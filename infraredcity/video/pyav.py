@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from infraredcity.catalog import ColorMode
+from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.video.container import decoder_of, ffmpeg_log, opened, reason_of
-from infraredcity.video.frames import NO_TIME, Damage, FrameRange, OnFrame, VideoInfo
 from infraredcity.video.scan import scan
+from infraredcity.video.types import NO_TIME, Damage, FrameRange, OnFrame, VideoInfo
 
 try:
     import av

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infraredcity.errors import MissingExtraError, VideoDecodeError
-from infraredcity.places import Place
+from infraredcity.files.path import Place
 from infraredcity.video.container import OpenVideo, decoder_of, ffmpeg_log, opened, other_streams, reason_of
-from infraredcity.video.frames import MAX_REORDER_FRAMES, NO_TIME, Damage, VideoInfo, reorder_of
+from infraredcity.video.types import MAX_REORDER_FRAMES, NO_TIME, Damage, VideoInfo, reorder_of
 
 try:
     import av

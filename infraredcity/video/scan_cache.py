@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from infraredcity.errors import RemoteError, VideoDecodeError
-from infraredcity.places import FarPath, Place
-from infraredcity.storage import NPZ_DAMAGE, write_atomic
-from infraredcity.video.frames import VideoInfo
+from infraredcity.files.atomic import NPZ_DAMAGE, write_atomic
+from infraredcity.files.path import FarPath, Place
+from infraredcity.video.types import VideoInfo
 
 FORMAT = "infraredcity-scan-3"
 SAMPLE_BLOCKS = 16

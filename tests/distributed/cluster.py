@@ -20,7 +20,7 @@ from pathlib import Path
 
 from processes import PATIENCE_S
 
-from roma.metrics import read_metrics
+from roma.training.metrics import read_metrics
 from tests.roma.conftest import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from ranks import run_ranks
 from tests.roma.conftest import SMALL
 
 if TYPE_CHECKING:
-    from roma.distributed import World
+    from roma.world.world import World
 
 pytestmark = pytest.mark.distributed
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.distributed
 def one_rank() -> None:
     import torch
 
-    from roma.distributed import joined
+    from roma.world.world import joined
 
     torch.set_num_threads(1)
     with joined("cpu", timeout_s=600.0) as world:
@@ -30,10 +30,10 @@ def try_bad_frames(world: "World") -> None:
     """Take the step of the warm-up, then one on frames that rank 1 cannot use, and print what comes of it."""
     import torch
 
-    from roma.config import resolve
-    from roma.data import TrainBatch
+    from roma.config.schema import resolve
+    from roma.data.batches import TrainBatch
     from roma.errors import TrainingError
-    from roma.step import Trainer, build_networks
+    from roma.training.step import Trainer, build_networks
 
     config = resolve("tiny", mode="image", config_file=None, settings=[*SMALL, "loss.warmup_steps=1"])
     trainer = Trainer(config, build_networks(config, world.device), world)

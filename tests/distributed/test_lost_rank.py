@@ -14,8 +14,8 @@ import pytest
 from cluster import train_words
 from processes import PATIENCE_S, Start
 
-from roma.distributed import BEAT_S
-from roma.metrics import METRICS_NAME
+from roma.training.metrics import METRICS_NAME
+from roma.world.world import BEAT_S
 
 pytestmark = pytest.mark.distributed
 

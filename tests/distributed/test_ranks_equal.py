@@ -15,7 +15,7 @@ from ranks import run_ranks
 from tests.roma.conftest import SMALL
 
 if TYPE_CHECKING:
-    from roma.distributed import World
+    from roma.world.world import World
 
 pytestmark = pytest.mark.distributed
 
@@ -54,7 +54,7 @@ def one_rank(job: str, result: str) -> None:
     """Take the first steps of every case, and let rank 0 write what all ranks found together."""
     import torch
 
-    from roma.distributed import joined
+    from roma.world.world import joined
 
     torch.set_num_threads(1)
     with joined("cpu", timeout_s=600.0) as world:
@@ -67,16 +67,16 @@ def first_steps(case: dict[str, Any], world: "World") -> list[dict[str, dict[str
     """Losses and gradient norms of the first steps of a case, by all ranks."""
     import torch
 
-    from roma import data
-    from roma.config import resolve
-    from roma.step import Trainer, build_networks
+    from roma.config.schema import resolve
+    from roma.data import batches
+    from roma.training.step import Trainer, build_networks
 
     config = resolve("tiny", mode=case["mode"], config_file=None, settings=case["settings"])
-    domains = data.open_domains(config)
-    tones = data.learn_tones(domains)
+    domains = batches.open_domains(config)
+    tones = batches.learn_tones(domains)
     networks = build_networks(config, world.device)
     trainer = Trainer(config, networks, world, tones=tones)
-    batches = data.train_batches(domains, config, world, start_step=0)
+    batches = batches.train_batches(domains, config, world, start_step=0)
     steps = []
     for step in range(STEPS):
         world.beat(step)

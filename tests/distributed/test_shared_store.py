@@ -16,9 +16,9 @@ from processes import PATIENCE_S
 from s3_server import S3Server
 from synthetic import Shelf, clip_of
 
-from infraredcity.executors.local import extract_clip
-from infraredcity.places import FarPath
-from infraredcity.plan import ExtractConfig
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.files.path import FarPath
 
 pytestmark = pytest.mark.distributed
 CLIP = "city_clear"

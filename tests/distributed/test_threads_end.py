@@ -22,17 +22,19 @@ def gloo_threads() -> int:
 
 def one_rank(command: str, infrared: str, visible: str, run: str) -> None:
     """Train for a step and write how many threads gloo has before and after the end."""
-    from roma import config, pretrain, pretrain_config, trainer
-    from roma.distributed import joined
+    from roma.config import schema
+    from roma.pretrain import config, task
+    from roma.training import trainer
+    from roma.world.world import joined
 
     shards = [f'data.infrared=["{infrared}"]', f'data.visible=["{visible}"]', "batch_size=2", "schedule.total_steps=2"]
     with joined("cpu", timeout_s=600.0) as world:
         if command == "train":
-            settings = config.resolve("tiny", mode="image", config_file=None, settings=[*SMALL, *shards])
+            settings = schema.resolve("tiny", mode="image", config_file=None, settings=[*SMALL, *shards])
             trainer.train(settings, Path(run), world)
         else:
-            settings = pretrain_config.resolve("tiny", config_file=None, settings=[*PRETRAINING, *shards])
-            pretrain.pretrain(settings, Path(run), world)
+            settings = config.resolve("tiny", config_file=None, settings=[*PRETRAINING, *shards])
+            task.pretrain(settings, Path(run), world)
         inside = gloo_threads()
     sys.stdout.write(json.dumps([inside, gloo_threads()]))
 

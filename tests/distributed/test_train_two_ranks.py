@@ -11,8 +11,8 @@ import pytest
 from cluster import train_words
 from processes import PATIENCE_S, Start
 
-from roma.checkpoint import load_newest
-from roma.metrics import read_metrics
+from roma.training.checkpoint import load_newest
+from roma.training.metrics import read_metrics
 
 pytestmark = pytest.mark.distributed
 

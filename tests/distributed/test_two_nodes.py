@@ -13,8 +13,8 @@ import torch
 from cluster import ROOT, Cluster, check_positions, skip_reason, steps_in, train_words, wait_until
 from processes import PATIENCE_S
 
-from roma.checkpoint import load_newest
-from roma.metrics import read_metrics
+from roma.training.checkpoint import load_newest
+from roma.training.metrics import read_metrics
 
 pytestmark = pytest.mark.distributed
 needs_namespaces = pytest.mark.skipif(skip_reason() != "", reason=skip_reason())

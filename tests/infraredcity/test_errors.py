@@ -15,7 +15,7 @@ from infraredcity.errors import (
     RemoteError,
     RemoteMissingError,
 )
-from infraredcity.executors.worker import Failed
+from infraredcity.extraction.executors.worker import Failed
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, InfraredCityError)]
 WITH_FACTS: list[InfraredCityError] = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from processes import PATIENCE_S
 
-from infraredcity.images import decode, size_of
 from infraredcity.loader import WindowReader, one_pass
+from infraredcity.stills.images import decode, size_of
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 

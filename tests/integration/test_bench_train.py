@@ -13,7 +13,7 @@ import pytest
 import torch
 from processes import PATIENCE_S
 
-from infraredcity.images import decode
+from infraredcity.stills.images import decode
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 LOSSES = {"structure_global", "structure_local", "motion", "gan_generator", "gan_discriminator", "generator_total"}
@@ -207,7 +207,7 @@ def test_regions_of_the_reference_are_means_of_blocks(reference: Any) -> None:
 
 
 def test_windows_of_the_reference_are_shifted_inside(bench: Any, reference: Any) -> None:
-    from roma.data import window_centres
+    from roma.data.batches import window_centres
 
     config = bench.config_of(bench.BY_NAME["plain"], ["vit.weights=random", *bench.SMALL], ("a", "b"), batch_size=1)
     centres = window_centres(3, seed=0, num_windows=8, num_patches=64).tolist()

@@ -13,9 +13,9 @@ from commands import RunCommand
 from processes import PATIENCE_S
 from synthetic import LITE_RECIPE
 
-from infraredcity import dataset
+from infraredcity.datasets import dataset
 from infraredcity.loader import WindowReader
-from infraredcity.shard_files import ShardFiles
+from infraredcity.shards.by_row import ShardFiles
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

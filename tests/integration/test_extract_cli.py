@@ -21,11 +21,12 @@ from processes import PATIENCE_S
 from synthetic import Shelf, barcode, write_clip
 from web_server import Cutter, serving
 
-from infraredcity import index as sample_index
-from infraredcity import manifest, remote
-from infraredcity.images import decode
-from infraredcity.shard_reader import iterate
-from infraredcity.storage import lock_folder
+from infraredcity.datasets import manifest
+from infraredcity.files import remote
+from infraredcity.files.atomic import lock_folder
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.reader import iterate
+from infraredcity.stills.images import decode
 
 Run = Callable[..., Any]
 CLIP = "city_clear"

@@ -7,12 +7,12 @@ import pytest
 from footage import BY_NAME, FOOTAGE
 from synthetic import clip_of
 
-from infraredcity import index as sample_index
 from infraredcity import video
-from infraredcity.executors.local import extract_clip
-from infraredcity.images import decode
-from infraredcity.plan import ExtractConfig
-from infraredcity.shard_reader import iterate
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.reader import iterate
+from infraredcity.stills.images import decode
 from infraredcity.video import FrameRange
 
 CLIP = "city_clear"

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 from synthetic import GOP, H264, Shelf, clip_of, ffmpeg, write_clip
 
-from infraredcity import index as sample_index
-from infraredcity import manifest, markers, video
-from infraredcity.claim import read as read_claim
+from infraredcity import video
+from infraredcity.datasets import manifest
 from infraredcity.errors import VideoDecodeError
-from infraredcity.extract import fit_clip_tone, prepare
-from infraredcity.images import decode, decode_deep
-from infraredcity.index import FROZEN, REPEAT, SUSPECT
-from infraredcity.order import window_table
-from infraredcity.plan import ExtractConfig
-from infraredcity.shard_reader import iterate
-from infraredcity.tone import ToneMap
+from infraredcity.extraction import segment_record
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.run import fit_clip_tone, prepare
+from infraredcity.extraction.spec import read as read_claim
+from infraredcity.loader.order import window_table
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
+from infraredcity.shards.reader import iterate
+from infraredcity.stills.images import decode, decode_deep
+from infraredcity.stills.tone import ToneMap
 
 Run = Callable[..., Any]
 CLIP = "city_clear"
@@ -126,8 +128,8 @@ def test_a_run_that_goes_on_keeps_its_tone(deep: Path, tmp_path: Path, infraredc
     claim = replace(fitted, tone=ToneMap(low=20_000, high=40_000))
     claim.write(tmp_path / CLIP)
     for path in (tmp_path / CLIP / "segments").iterdir():
-        head, rows = markers.read(path)
-        markers.write(tmp_path / CLIP, replace(head, claim=claim.identity), rows)
+        head, rows = segment_record.read(path)
+        segment_record.write(tmp_path / CLIP, replace(head, claim=claim.identity), rows)
     ran = infraredcity(*words)
     assert "tone: counts 20000 to 40000" in ran.stderr
     assert "(7 new)" in ran.stderr

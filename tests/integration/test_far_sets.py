@@ -13,11 +13,12 @@ from far_sets import contents, moved, sent, shard_bytes
 from synthetic import LITE_RECIPE
 from web_server import CONFIG, Nginx, serving
 
-from infraredcity import lite, report
-from infraredcity.cache import ChunkCache
-from infraredcity.dataset import open_dataset
+from infraredcity.datasets import lite
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.files.chunk_cache import ChunkCache
+from infraredcity.files.path import FarPath
 from infraredcity.loader import FrameWindows, WindowReader, batches
-from infraredcity.places import FarPath
+from infraredcity.report import measure
 
 TENTH = """
 name = "tenth"
@@ -176,7 +177,7 @@ def test_a_part_behind_a_server_that_lists_nothing_is_read_all_the_same(
 def test_the_page_about_a_far_set_is_that_of_the_disk(
     infraredcity: RunCommand, extracted: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "FRAMES_PER_CLIP", 6)
+    monkeypatch.setattr(measure, "FRAMES_PER_CLIP", 6)
     pages = [tmp_path / "near.html", tmp_path / "far.html"]
     for source, output in zip((extracted, url), pages, strict=True):
         succeeded(infraredcity("report", source, "-o", output, "--thumbnails", 8))

@@ -13,8 +13,8 @@ import pytest
 from processes import PATIENCE_S, Start, children_of, is_alive, new_worker, wait_for_end, wait_for_shards
 from synthetic import GOP, Shelf, clip_of
 
-from infraredcity.executors.local import extract_clip
-from infraredcity.plan import ExtractConfig
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
 
 CLIP = "city_clear"
 FRAMES_PER_SHARD = 40  # 1,200 frames in 30 shards

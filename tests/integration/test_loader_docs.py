@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from processes import PATIENCE_S
 
-from infraredcity import lite
-from infraredcity.lite import Cell, Recipe
+from infraredcity.datasets import lite
+from infraredcity.datasets.lite import Cell, Recipe
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "loader.md").read_text(encoding="utf-8")
 BLOCKS = [

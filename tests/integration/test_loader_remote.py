@@ -18,12 +18,12 @@ import webdataset
 from synthetic import barcode
 from web_server import Cutter, Nginx, serving
 
-from infraredcity import index as sample_index
-from infraredcity.cache import ChunkCache
 from infraredcity.errors import RemoteError, ShardError
-from infraredcity.images import encode
+from infraredcity.files.chunk_cache import ChunkCache
+from infraredcity.files.remote import RemoteOptions
 from infraredcity.loader import FrameWindows, WindowReader, batches, domain_batches
-from infraredcity.remote import RemoteOptions
+from infraredcity.shards import index as sample_index
+from infraredcity.stills.images import encode
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 

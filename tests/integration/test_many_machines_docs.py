@@ -13,14 +13,14 @@ from planned import claim_of, planned
 from slurm import CLUSTER, ROOT, Slurm, directives
 from synthetic import H264, write_clip
 
-from infraredcity import catalog
 from infraredcity.cli import cli
 from infraredcity.cli.plan import plan_lines
-from infraredcity.executors.parts import frame_core_s
-from infraredcity.plan import ExtractConfig
-from infraredcity.plan_file import PLAN_NAME, Plan, cut
-from roma.train import main as train_main
-from roma.train import train_command
+from infraredcity.clips import load_catalog
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.parts import frame_core_s
+from infraredcity.extraction.plan_file import PLAN_NAME, Plan, cut
+from roma.cli.train import main as train_main
+from roma.cli.train import train_command
 
 PAGE = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
 SECTIONS = dict((part.partition("\n")[0], part.partition("\n")[2]) for part in PAGE.split("\n## ")[1:])
@@ -55,7 +55,7 @@ def plan_of_the_page() -> Plan:
                 frame_core_s=round(core_s(clip.modality), 7),
                 frame_bytes=STILL_BYTES[clip.modality],
             )
-            for clip in catalog.load(environment={})
+            for clip in load_catalog(environment={})
         ],
         90,
     )
@@ -190,7 +190,7 @@ def test_the_blocks_of_the_page_run_from_the_first_to_the_last(tmp_path: Path) -
     clips = tmp_path / "data" / "clips"
     clips.mkdir(parents=True)
     made = write_clip(tmp_path / "made.mp4", range(400), *H264, width=32, height=32)
-    for clip in catalog.load(environment={}):
+    for clip in load_catalog(environment={}):
         shutil.copyfile(made, clips / f"{clip.clip_id}.mp4")
     shards = tmp_path / "data" / "shards"
     blocks = [(title, block) for title in HERE for block in BLOCKS[title]]
@@ -213,7 +213,7 @@ def test_the_blocks_of_the_page_run_from_the_first_to_the_last(tmp_path: Path) -
     (lost,) = (each["part"] for each in segments if (each["clip"], each["segment"]) == ("city_day", 1))
     assert [words[0] for words in slurm.calls()][-1] == f"--array={lost}%30"
     assert {path.parent.name for path in shards.glob("*/clips.json")} == {
-        clip.clip_id for clip in catalog.load(environment={})
+        clip.clip_id for clip in load_catalog(environment={})
     }
     assert (tmp_path / "data" / "lite" / "city" / "infrared-train" / "index.npz").exists()
     assert (tmp_path / "data" / "lite" / "lite.json").exists()

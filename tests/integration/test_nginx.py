@@ -15,12 +15,12 @@ import pytest
 from processes import PATIENCE_S
 from web_server import Cutter, Nginx, serving
 
-from infraredcity import index as sample_index
-from infraredcity.cache import ChunkCache
 from infraredcity.errors import InfraredCityError, RemoteError, ShardError
-from infraredcity.index import INDEX_NAME, SampleIndex
-from infraredcity.remote import RemoteFile, RemoteOptions, fetch
-from infraredcity.shard_files import ShardFiles
+from infraredcity.files.chunk_cache import ChunkCache
+from infraredcity.files.remote import RemoteFile, RemoteOptions, fetch
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.by_row import ShardFiles
+from infraredcity.shards.index import INDEX_NAME, SampleIndex
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 

@@ -16,11 +16,11 @@ from planned import NOT_COMPARED, changed, expanded, tree
 from processes import PATIENCE_S, Start, children_of, ended, is_alive, new_worker, wait_for_end, wait_for_file
 from synthetic import H264, Shelf, clip_of, write_clip
 
-from infraredcity.catalog import CLIPS_VARIABLE
-from infraredcity.executors.local import extract_clip
-from infraredcity.executors.parts import finalize, make_plan, status
-from infraredcity.plan import ExtractConfig
-from infraredcity.plan_file import Plan
+from infraredcity.clips import CLIPS_VARIABLE
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.parts import finalize, make_plan, status
+from infraredcity.extraction.plan_file import Plan
 
 CLIP = "city_clear"
 CONFIG = ExtractConfig(frames_per_shard=2, stop_frame=160, image_format="webp", size=(640, 480))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from commands import RunCommand
 
-from infraredcity import index as sample_index
-from infraredcity import manifest
+from infraredcity.datasets import manifest
 from infraredcity.errors import ShardError
-from infraredcity.images import size_of
 from infraredcity.loader import WindowReader
-from infraredcity.shard_reader import iterate
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.reader import iterate
+from infraredcity.stills.images import size_of
 
 CLIP = "city_clear"
 RECIPE = """

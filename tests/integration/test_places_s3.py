@@ -12,10 +12,10 @@ from processes import PATIENCE_S, Start
 from s3_server import PAGE_OBJECTS, S3Server, bucket_for, forget_clients, started_server
 from web_server import Cutter
 
-from infraredcity import remote
 from infraredcity.errors import RemoteError, RemoteMissingError
-from infraredcity.places import FarPath, sizes_in
-from infraredcity.remote import RemoteOptions, traffic
+from infraredcity.files import remote
+from infraredcity.files.path import FarPath, sizes_in
+from infraredcity.files.remote import RemoteOptions, traffic
 
 LARGE_BYTES = 40_000_000
 QUICK = RemoteOptions(deadline_s=1.0, backoff_s=0.05, listing_s=0.5, slowest_bytes_per_s=40e6)
@@ -219,7 +219,10 @@ def test_an_upload_that_is_killed_leaves_nothing_to_be_seen_and_is_done_again(
     s3_bucket: str, s3_server: S3Server, start_process: Start, large: Path
 ) -> None:
     path, bucket = FarPath(s3_bucket) / "shard.tar", FarPath(s3_bucket).name
-    program = "import sys, pathlib\nfrom infraredcity.places import FarPath\nFarPath(sys.argv[1]).upload(pathlib.Path(sys.argv[2]))"
+    program = (
+        "import sys, pathlib\nfrom infraredcity.files.path import FarPath\n"
+        "FarPath(sys.argv[1]).upload(pathlib.Path(sys.argv[2]))"
+    )
     process = start_process([sys.executable, "-c", program, path.url, str(large)])
     wait_for(lambda: s3_server.num_uploads(bucket))
     process.kill()

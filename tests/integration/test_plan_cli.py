@@ -16,12 +16,13 @@ from planned import changed, expanded, times, tree
 from synthetic import Shelf, clip_of, ffmpeg, write_clip
 from web_server import serving
 
-from infraredcity import extract, markers
-from infraredcity.catalog import CLIPS_VARIABLE
 from infraredcity.cli.extract import part_number
-from infraredcity.executors.local import extract_clip
-from infraredcity.places import FarPath, Place
-from infraredcity.plan import ExtractConfig
+from infraredcity.clips import CLIPS_VARIABLE
+from infraredcity.extraction import run as extraction
+from infraredcity.extraction import segment_record
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.files.path import FarPath, Place
 
 CLIP = "city_clear"
 SECRETS = ("PASSWORD", "TOKEN", "somebody")
@@ -372,7 +373,7 @@ def test_status_tells_what_is_outstanding_and_that_alone_is_done_again(
 
     shard(1).unlink()
     shard(2).write_bytes(shard(2).read_bytes()[:-512])
-    marker = markers.marker_of(tmp_path / CLIP, 5)
+    marker = segment_record.marker_of(tmp_path / CLIP, 5)
     assert isinstance(marker, Path)
     marker.write_bytes(marker.read_bytes()[:-20])
     marker.with_name("000007.jsonl").unlink()
@@ -461,13 +462,13 @@ def test_finalize_needs_no_clip(shelf: Shelf, run: Commands, one: dict[str, byte
 def test_finalize_checks_the_counts_of_all_segments(shelf: Shelf, run: Commands, tmp_path: Path) -> None:
     run.plan(tmp_path, shelf.gray)
     run.parts(tmp_path, "0-3")
-    head, rows = markers.read(markers.marker_of(tmp_path / CLIP, 6))
+    head, rows = segment_record.read(segment_record.marker_of(tmp_path / CLIP, 6))
     names = ("frame_index", "pts", "offset", "size", "span", "json_size", "differences")
     sizes = [(len(rows) - 1, 96, 64)]
     shorter = replace(
         rows, sha256=rows.sha256[:-32], picture_sizes=sizes, **{name: getattr(rows, name)[:-1] for name in names}
     )
-    markers.write(tmp_path / CLIP, head, shorter)
+    segment_record.write(tmp_path / CLIP, head, shorter)
     line = only_line(run.finalize(tmp_path))
     assert (
         "000006.jsonl: has 4 samples and 0 missing frames, expected 5 in all; delete that marker, then run its part"
@@ -536,8 +537,8 @@ def test_a_part_of_another_plan_is_refused(shelf: Shelf, run: Commands, tmp_path
 def test_a_marker_of_other_work_is_refused(shelf: Shelf, run: Commands, tmp_path: Path) -> None:
     run.plan(tmp_path, shelf.gray)
     run.parts(tmp_path, "0-3")
-    head, rows = markers.read(markers.marker_of(tmp_path / CLIP, 0))
-    markers.write(tmp_path / CLIP, replace(head, claim="ab" * 32), rows)
+    head, rows = segment_record.read(segment_record.marker_of(tmp_path / CLIP, 0))
+    segment_record.write(tmp_path / CLIP, replace(head, claim="ab" * 32), rows)
     assert "000000.jsonl: was written under another plan or other settings (claim abababababab, expected " in only_line(
         run.status(tmp_path)
     )
@@ -636,8 +637,8 @@ def test_other_versions_of_the_libraries_are_refused_by_name(
 ) -> None:
     run.plan(tmp_path, shelf.gray)
     run.parts(tmp_path, "0")
-    here = extract.versions_here("pyav")
-    monkeypatch.setattr(extract, "versions_here", lambda _decoder: {**here, "simplejpeg": "0.1"})
+    here = extraction.versions_here("pyav")
+    monkeypatch.setattr(extraction, "versions_here", lambda _decoder: {**here, "simplejpeg": "0.1"})
     line = only_line(run.part(tmp_path, "--part", 1))
     assert (
         f"clip city_clear: was planned with simplejpeg {here['simplejpeg']}, not 0.1 here; other versions may give other"

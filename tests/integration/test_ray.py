@@ -24,13 +24,13 @@ from processes import PATIENCE_S, Start
 from ray_cluster import RayCluster
 from synthetic import GOP, Shelf, clip_of
 
-from infraredcity import extract
 from infraredcity.cli.options import format_bytes
 from infraredcity.errors import CatalogError, MissingExtraError
-from infraredcity.executors.local import extract_clip
-from infraredcity.executors.ray import RayExecutor, write_stretch
-from infraredcity.extract import ExtractJob
-from infraredcity.plan import ExtractConfig
+from infraredcity.extraction import run
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.executors.ray import RayExecutor, write_stretch
+from infraredcity.extraction.run import ExtractJob
 
 CLIP = "city_clear"
 WORKER, TASK = b"executors.worker", b"ray::write_stretch"  # in the command lines of what decodes and of who watches it
@@ -61,7 +61,7 @@ def on_cluster(cluster: RayCluster, infraredcity_process: Start, monkeypatch: py
 @pytest.fixture
 def job(shelf: Shelf, tmp_path: Path) -> ExtractJob:
     """A claimed job of 50 frames in 7 segments."""
-    return extract.claim(extract.prepare(clip_of(shelf.gray), ExtractConfig(frames_per_shard=8), tmp_path / "out"))
+    return run.claim(run.prepare(clip_of(shelf.gray), ExtractConfig(frames_per_shard=8), tmp_path / "out"))
 
 
 def end_of(process: "subprocess.Popen[str]") -> Ran:
@@ -178,7 +178,7 @@ def test_a_task_goes_on_behind_the_last_marker_and_tells_of_all_its_segments(job
 
 
 def test_a_node_with_another_version_of_a_library_is_one_line(job: ExtractJob) -> None:
-    numpy = extract.versions_here("pyav")["numpy"]
+    numpy = run.versions_here("pyav")["numpy"]
     answer = write_stretch(replace(job, versions=dict(job.versions) | {"numpy": "1.0"}), job.segments[:1], 60.0)
     assert answer.failed is not None
     assert str(answer.failed.error) == (
@@ -389,11 +389,11 @@ def test_a_task_that_cannot_read_the_clip_is_run_again_twice(
 NO_GPU = """
 import sys
 from pathlib import Path
-from infraredcity.catalog import Clip
+from infraredcity.clips import Clip
 from infraredcity.errors import RemoteError
-from infraredcity.executors.local import extract_clip
-from infraredcity.executors.ray import RayExecutor
-from infraredcity.plan import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.executors.ray import RayExecutor
+from infraredcity.extraction.config import ExtractConfig
 
 clip = Clip(clip_id="city_clear", paths=(Path(sys.argv[1]),), scene="city", modality="infrared", time_of_day="night")
 try:

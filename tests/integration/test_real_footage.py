@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from infraredcity import index as sample_index
 from infraredcity import video
-from infraredcity.shard_reader import iterate
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.reader import iterate
 
 VARIABLE = "INFRAREDCITY_REAL_DATA"
 COUNTS = {

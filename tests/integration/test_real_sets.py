@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from infraredcity import index as sample_index
-from infraredcity import lite
-from infraredcity.catalog import Clip
-from infraredcity.dataset import open_dataset
-from infraredcity.executors.local import extract_clip
-from infraredcity.lite import Cell, Recipe
-from infraredcity.plan import ExtractConfig
-from infraredcity.shard_files import ShardFiles
+from infraredcity.clips import Clip
+from infraredcity.datasets import lite
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.by_row import ShardFiles
 
 VARIABLE = "INFRAREDCITY_REAL_DATA"
 CLIPS = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infraredcity.catalog import load
+from infraredcity.clips import load_catalog
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -89,7 +89,7 @@ def test_the_published_counts_come_out_in_full(tmp_path: Path) -> None:
 
 
 def test_the_clips_lengths_add_up_to_the_published_totals(rehearse: Any) -> None:
-    clips = list(load(environment={}))
+    clips = list(load_catalog(environment={}))
     lengths = rehearse.clip_lengths(clips)
     assert len(lengths) == 9
     assert sum(lengths.values()) == 579_984

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infraredcity import lite, report_page
-from infraredcity.dataset import open_dataset, open_part, write_part
-from infraredcity.index import FROZEN, REPEAT, SUSPECT
-from infraredcity.lite import Cell, Recipe
-from infraredcity.report import MAX_THUMBNAILS, make_sheets, measure
-from infraredcity.report_charts import bars, format_time, histogram, line, ticks
-from infraredcity.report_page import leakage_words
-from infraredcity.similarity import Leakage
+from infraredcity.datasets import lite
+from infraredcity.datasets.dataset import open_dataset, open_part, write_part
+from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.datasets.similarity import Leakage
+from infraredcity.report.charts import bars, format_time, histogram, line, ticks
+from infraredcity.report.measure import MAX_THUMBNAILS, make_sheets, measure_dataset
+from infraredcity.report.page import leakage_words, page_html
+from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"
 VOID = {"meta", "img", "br", "link", "input", "hr", "path"}
@@ -67,8 +67,8 @@ class Page(HTMLParser):
 
 def page_of(root: Path, num_thumbnails: int = MAX_THUMBNAILS) -> str:
     parts = open_dataset(root)
-    report = measure(root, parts)
-    return report_page.page(report, make_sheets(root, parts, report, num_thumbnails=num_thumbnails))
+    report = measure_dataset(root, parts)
+    return page_html(report, make_sheets(root, parts, report, num_thumbnails=num_thumbnails))
 
 
 @pytest.fixture(scope="module")

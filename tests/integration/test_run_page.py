@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from roma import trainer
-from roma.config import resolve
-from roma.distributed import World
+from roma.config.schema import resolve
 from roma.errors import EvaluationError
-from roma.evaluate import REPORT_FORMAT, REPORT_NAME
-from roma.metrics import save_picture
-from roma.report import write_page
+from roma.evaluation.evaluate import REPORT_FORMAT, REPORT_NAME
+from roma.report.page import write_page
+from roma.training import trainer
+from roma.training.metrics import save_picture
+from roma.world.world import World
 from tests.roma.conftest import SMALL, write_shards
-from tests.roma.test_report import MADE_UP
+from tests.roma.report.test_run_report import MADE_UP
 
 HOSTILE = "\"><img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from commands import RunCommand
 
-from infraredcity import manifest
-from infraredcity.dataset import open_dataset
+from infraredcity.datasets import manifest
+from infraredcity.datasets.dataset import open_dataset
 
 
 def test_selecting_prints_rows_or_facts(extracted: Path, infraredcity: RunCommand) -> None:

@@ -21,13 +21,13 @@ import torch
 from click.testing import CliRunner, Result
 from processes import PATIENCE_S, Start, started
 
-from infraredcity.images import encode
-from roma import checkpoint
+from infraredcity.stills.images import encode
+from roma.cli.train import train_command
 from roma.errors import ConfigError
-from roma.metrics import SPEED_MARK, read_metrics, read_speed
-from roma.progress import ProgressLine, StepReport
-from roma.stopping import parse_duration
-from roma.train import train_command
+from roma.training import checkpoint
+from roma.training.metrics import SPEED_MARK, read_metrics, read_speed
+from roma.training.progress import ProgressLine, StepReport
+from roma.training.stopping import parse_duration
 from tests.roma.conftest import SMALL, write_shards
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from commands import RunCommand
 
-from infraredcity import index as sample_index
+from infraredcity.shards import index as sample_index
 
 SHARD = "infraredcity-city_clear-000001.tar"
 

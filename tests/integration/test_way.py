@@ -9,7 +9,7 @@ import pytest
 from processes import PATIENCE_S
 
 from infraredcity.video import probe
-from roma.metrics import read_metrics
+from roma.training.metrics import read_metrics
 
 pytestmark = pytest.mark.distributed
 

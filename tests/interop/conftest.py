@@ -16,8 +16,8 @@ import pytest
 from interop_sets import needs
 from processes import PATIENCE_S
 
-from infraredcity import lite
-from infraredcity.lite import Cell, Recipe
+from infraredcity.datasets import lite
+from infraredcity.datasets.lite import Cell, Recipe
 
 Reader = Callable[..., list[Any]]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from infraredcity import dataset
-from infraredcity.shard_files import ShardFiles
+from infraredcity.datasets import dataset
+from infraredcity.shards.by_row import ShardFiles
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from interop_sets import needs
 
-from infraredcity.dataset import open_part
-from infraredcity.export.release import export
-from infraredcity.images import decode, resize
-from infraredcity.shard_files import ShardFiles
+from infraredcity.datasets.dataset import open_part
+from infraredcity.export.release_export import export
+from infraredcity.shards.by_row import ShardFiles
+from infraredcity.stills.images import decode, resize
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from interop_sets import expected
 
-from infraredcity.export import card
+from infraredcity.export import hf_card
 from infraredcity.export.about import About
 
 Reader = Callable[..., list[Any]]
@@ -45,7 +45,7 @@ for frame in frames.cast_column("jpg", datasets.Image(decode=False)):
 def lite_with_card(lite_set: Path, tmp_path: Path) -> Path:
     root = tmp_path / "lite"
     shutil.copytree(lite_set, root)
-    card.write(root, About())
+    hf_card.write(root, About())
     return root
 
 
@@ -88,7 +88,7 @@ def test_clips_without_a_split_are_one_configuration_over_all_folders(
 ) -> None:
     root = tmp_path / "shards"
     shutil.copytree(extracted, root)
-    card.write(root, About())
+    hf_card.write(root, About())
     for name, clip in (("city-infrared", "city_clear"), ("city-visible", "city_day")):
         rows = read_with("datasets", BY_CARD, root, name, "train", "streaming")
         assert len(rows) == 50

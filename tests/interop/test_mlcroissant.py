@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from interop_sets import expected
 
-from infraredcity import manifest
-from infraredcity.dataset import open_dataset, rows_of
+from infraredcity.datasets import manifest
+from infraredcity.datasets.dataset import open_dataset, rows_of
 from infraredcity.export import croissant
 from infraredcity.export.about import About
 

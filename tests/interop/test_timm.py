@@ -14,7 +14,7 @@ import torch
 
 from roma.errors import WeightsError
 from roma.models import VisionTransformer
-from roma.models.weights import fill
+from roma.models.vit.weights import fill
 
 
 def import_timm() -> Any:

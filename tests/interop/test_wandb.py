@@ -10,7 +10,7 @@ from typing import Any
 from interop_sets import needs
 from processes import PATIENCE_S
 
-from roma.metrics import read_metrics, read_speed
+from roma.training.metrics import read_metrics, read_speed
 from tests.roma.conftest import SMALL, write_shards
 
 ROOT = Path(__file__).resolve().parents[2]

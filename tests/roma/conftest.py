@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infraredcity import index as sample_index
-from infraredcity import manifest
-from infraredcity.images import encode
-from infraredcity.shard_writer import open_shard
-from roma.config import TrainConfig, resolve
+from infraredcity.datasets import manifest
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.writer import open_shard
+from infraredcity.stills.images import encode
+from roma.config.schema import TrainConfig, resolve
 
 SMALL = (
     "data.load_size_px=36",

@@ -9,19 +9,20 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from roma import cli, pretrain_command, train
-from roma.checkpoint import load_newest, load_snapshot
-from roma.command_line import exit_code
-from roma.config import preset, resolve, to_json, without_secrets
+from roma import cli
+from roma.cli import pretrain, train
+from roma.cli.options import exit_code
+from roma.config.schema import preset, resolve, to_json, without_secrets
 from roma.errors import ConfigError, TrainingError, WeightsError
-from roma.evaluate import evaluate_shards
-from roma.infer import open_translator
-from roma.models.weights import fill
-from roma.report import write_page
-from roma.step import build_networks
+from roma.evaluation.evaluate import evaluate_shards
+from roma.inference.translator import open_translator
+from roma.models.vit.weights import fill
+from roma.report.page import write_page
+from roma.training.checkpoint import load_newest, load_snapshot
+from roma.training.step import build_networks
 from tests.roma.conftest import SMALL, write_shards
-from tests.roma.test_evaluate import write_video
-from tests.roma.test_pretrain import SMALL as SMALL_PRETRAINING
+from tests.roma.evaluation.test_evaluate import write_video
+from tests.roma.pretrain.test_pretrain import SMALL as SMALL_PRETRAINING
 from tests.web_server import Nginx, serving
 
 PASSWORD, TOKEN = "Sesame-17", "T0ken-4711"
@@ -102,11 +103,11 @@ def test_a_backbone_names_its_shards_without_secrets(server: Nginx, tmp_path: Pa
     words += ["--infrared", far(server, "infrared"), "--visible", far(server, "visible")]
     for setting in SMALL_PRETRAINING:
         words += ["--set", setting]
-    done = CliRunner().invoke(pretrain_command.pretrain_command, words)
+    done = CliRunner().invoke(pretrain.pretrain_command, words)
     assert done.exit_code == 0, done.output
     assert bare(server, "infrared").encode() in (tmp_path / "backbone.safetensors").read_bytes()
     assert_nothing_secret(
-        tmp_path, done.output, CliRunner().invoke(pretrain_command.pretrain_command, [*words, "--dry-run"]).output
+        tmp_path, done.output, CliRunner().invoke(pretrain.pretrain_command, [*words, "--dry-run"]).output
     )
 
 

@@ -1,0 +1,435 @@
+"""The manifest of a folder of samples: one row per frame for people and tools, facts per clip, index files of other readers."""
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from infraredcity.errors import ManifestError, MissingExtraError
+from infraredcity.files.atomic import open_atomic, write_atomic
+from infraredcity.files.path import Place
+from infraredcity.files.records import opened, read_json
+from infraredcity.shards.index import BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
+from infraredcity.shards.names import is_inside
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLIPS_NAME = "clips.json"
+CSV_NAME = "manifest.csv"
+PARQUET_NAME = "manifest.parquet"
+FORMAT = "infraredcity-clips-1"
+_MARK_WORDS = tuple(
+    "+".join(word for bit, word in ((SUSPECT, "suspect"), (REPEAT, "repeat"), (FROZEN, "frozen")) if mark & bit)
+    for mark in range(SUSPECT + REPEAT + FROZEN + 1)
+)
+
+
+Columns = dict[str, list[Any]]
+"""The manifest's columns by name, all of one length, in the order of COLUMNS."""
+COLUMNS = ("key", "clip", "modality", "time_of_day", "scene", "weather", "split", "frame_index", "pts", "time_s", "run_id", "shard",
+           "offset", "size", "sha256", "width", "height", "dup_of", "suspect", "mark")  # fmt: skip
+COLUMN_KINDS: dict[str, type] = {name: str for name in COLUMNS} | {
+    "frame_index": int, "pts": int, "time_s": float, "run_id": int, "offset": int, "size": int, "width": int, "height": int,
+    "suspect": bool,
+}  # fmt: skip
+_CSV_HEADER = (",".join(COLUMNS) + "\n").encode()
+_PLACES = ("shard", "offset", "size")
+"""Where a sample lies; all other columns say what it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFacts:
+    """What is known of a clip's samples as a whole.
+
+    Attributes:
+        clip_id: The clip.
+        scene: What is filmed.
+        weather: "clear", "overcast" or "any".
+        modality: "infrared" or "visible".
+        time_of_day: "night" or "day".
+        time_base: Seconds per unit of pts, as "1/15360".
+        nominal_fps: Frames per second that the container states.
+        frame_step: Clip frames from one sample to the next.
+        clip_frames: Frames of the whole clip.
+        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format, streams, rotation_deg,
+            pixel_aspect, hdr; see `claim.sources_of`.
+        extraction: The ExtractConfig as plain values.
+        versions: Version of each library that shaped the bytes.
+        suspect: What makes the clip less than trustworthy.
+        notes: What else is good to know of its files: other streams, rotation, pixel aspect, joined recordings.
+        num_suspect: Samples that follow damage.
+        num_repeats: Samples that show the same picture as the one before.
+        num_frozen: Samples that hardly differ from the one before, as a thermal camera's shutter makes them.
+        tone: Counts that become black ("low") and white ("high"), for clips of more than 8 bits; None for others.
+        is_inverted: Whether levels were turned around, so that hot is where cold was.
+    """
+
+    clip_id: str
+    scene: str
+    weather: str
+    modality: str
+    time_of_day: str
+    time_base: str
+    nominal_fps: float
+    frame_step: int
+    clip_frames: int
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    extraction: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    suspect: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    num_suspect: int = 0
+    num_repeats: int = 0
+    num_frozen: int = 0
+    tone: dict[str, int] | None = None
+    is_inverted: bool = False
+
+
+def write_clips(folder: Place, clips: Sequence[ClipFacts], *, split: str = "all") -> None:
+    """Write `folder`/clips.json. Written last, it marks a folder as complete."""
+    payload = {"format": FORMAT, "split": split, "clips": {facts.clip_id: asdict(facts) for facts in clips}}
+    write_atomic(folder / CLIPS_NAME, (json.dumps(payload, indent=1) + "\n").encode())
+
+
+def read_clips(folder: Place) -> dict[str, ClipFacts]:
+    """The clips of `folder`/clips.json by id.
+
+    Raises:
+        ManifestError: The file is missing, damaged or of another format.
+    """
+    return read_folder(folder)[0]
+
+
+def read_folder(folder: Place) -> tuple[dict[str, ClipFacts], str]:
+    """The clips of `folder`/clips.json by id, and the split that its samples belong to: "all", "train" or "test".
+
+    Raises:
+        ManifestError: The file is missing, damaged or of another format, or a fact is nothing it can be.
+    """
+    clips, split = read_unchecked(folder)
+    for clip_id, facts in clips.items():
+        flaw = flaw_of(clip_id, facts)
+        if flaw is not None:
+            raise ManifestError(
+                f'{folder / CLIPS_NAME}: {flaw} of {clip_id!a} is nothing it can be; run "infraredcity repair"'
+            )
+    return clips, split
+
+
+def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
+    """The name of a fact that cannot be what clips.json says of this clip; None where all can be worked with."""
+    kinds = {
+        str: ("scene", "weather", "modality", "time_of_day", "time_base"),
+        int: ("frame_step", "clip_frames", "num_suspect", "num_repeats", "num_frozen"),
+        dict: ("extraction",),
+        list: ("sources",),
+    }
+    for kind, names in kinds.items():
+        for name in names:
+            if type(getattr(facts, name)) is not kind:
+                return name
+    try:
+        Fraction(facts.time_base)
+    except (ValueError, ZeroDivisionError):
+        return "time_base"
+    try:
+        range(0)[facts.extraction.get("start_frame", 0) : facts.extraction.get("stop_frame")]
+    except TypeError:
+        return "extraction"
+    if not all(isinstance(source, dict) and isinstance(source.get("num_frames"), int) for source in facts.sources):
+        return "sources"
+    return None if facts.clip_id == clip_id and facts.frame_step > 0 else "clip_id or frame_step"
+
+
+def read_unchecked(folder: Place) -> tuple[dict[str, ClipFacts], str]:
+    """As `read_folder`, but facts are taken as they are, for who wants to put them right; see `flaw_of`.
+
+    Raises:
+        ManifestError: The file is missing, damaged or of another format.
+    """
+    path = folder / CLIPS_NAME
+    try:
+        payload = read_json(path)
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: no such file; finish extraction there first") from error
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: damaged ({error}); build it again") from error
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise ManifestError(f"{path}: not of format {FORMAT!r}; build it again with this version")
+    known = {item.name for item in fields(ClipFacts)}
+    try:
+        clips = {
+            clip_id: ClipFacts(**{name: value for name, value in facts.items() if name in known})
+            for clip_id, facts in payload["clips"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{path}: lacks a fact ({error}); build it again") from error
+    return clips, str(payload.get("split", "all"))
+
+
+def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> Columns:
+    """One row per sample, in the order of the index.
+
+    Columns: key, clip, modality, time_of_day, scene, weather, split, frame_index, pts, time_s, run_id, shard, offset (bytes), size
+    (bytes), sha256 (of the image's bytes), width, height (pixels), dup_of (key of an earlier sample that shows the same or nearly
+    so, or empty), suspect (whether it follows damage), mark ("suspect", "repeat", "frozen", joined by "+", or empty).
+    """
+    of_row = [clips[index.clips[number]] for number in index.clip.tolist()]
+    time_bases = {clip_id: float(Fraction(facts.time_base)) for clip_id, facts in clips.items()}
+    seconds = index.pts * np.array([time_bases[facts.clip_id] for facts in of_row], np.float64)
+    marks = index.mark.tolist()
+    rows: Columns = {
+        "key": index.keys(),
+        "clip": [facts.clip_id for facts in of_row],
+        "modality": [facts.modality for facts in of_row],
+        "time_of_day": [facts.time_of_day for facts in of_row],
+        "scene": [facts.scene for facts in of_row],
+        "weather": [facts.weather for facts in of_row],
+        "split": [split] * len(index),
+        "frame_index": index.frame_index.tolist(),
+        "pts": index.pts.tolist(),
+        "time_s": np.round(seconds, 6).tolist(),
+        "run_id": index.run_id.tolist(),
+        "shard": [index.shards[number].name for number in index.shard.tolist()],
+        "offset": index.offset.tolist(),
+        "size": index.size.tolist(),
+        "sha256": [row.tobytes().hex() for row in index.sha256],
+        "width": index.width.tolist(),
+        "height": index.height.tolist(),
+        "dup_of": [key.decode() for key in index.dup_of.tolist()],
+        "suspect": [bool(mark & SUSPECT) for mark in marks],
+        "mark": [_MARK_WORDS[mark] for mark in marks],
+    }
+    assert tuple(rows) == COLUMNS
+    return rows
+
+
+def blocks(
+    index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all", folder: str = "."
+) -> Iterator[Columns]:
+    """The columns of a few rows after the other, so that millions of them need little memory; `folder` as for `in_folder`."""
+    for block in index.blocks():
+        yield in_folder(columns(block, clips, split=split), folder)
+
+
+def in_folder(rows: Columns, folder: str) -> Columns:
+    """The columns with `folder`/ before each shard's name, for a manifest further up; "." changes nothing."""
+    return rows if folder == "." else {**rows, "shard": [f"{folder}/{name}" for name in rows["shard"]]}
+
+
+def concatenate(parts: Sequence[Columns]) -> Columns:
+    """All rows of several manifests, in the given order."""
+    return {name: [value for part in parts for value in part[name]] for name in COLUMNS}
+
+
+def take(rows: Columns, chosen: Sequence[int] | np.ndarray) -> Columns:
+    """Some rows, in the given order."""
+    numbers = np.asarray(chosen, np.int64).tolist()
+    return {name: [values[number] for number in numbers] for name, values in rows.items()}
+
+
+def rows_hash(rows: Columns) -> str:
+    """sha256 over the canonical rows: what the samples are, sorted by split and key, whatever shards they lie in.
+
+    A canonical row is the line that manifest.csv has for a sample, less shard, offset and size.
+    """
+    order = sorted(range(len(rows["key"])), key=lambda row: (rows["split"][row], rows["key"][row]))
+    return hash_of_sorted(take(rows, order[start : start + BLOCK_ROWS]) for start in range(0, len(order), BLOCK_ROWS))
+
+
+def hash_of_sorted(sorted_blocks: Iterable[Columns]) -> str:
+    """The `rows_hash` of rows that come sorted by split and key."""
+    names = [name for name in COLUMNS if name not in _PLACES]
+    digest = hashlib.sha256((",".join(names) + "\n").encode())
+    for block in sorted_blocks:
+        digest.update(_csv_lines(block[name] for name in names))
+    return digest.hexdigest()
+
+
+def read(path: Place) -> Columns:
+    """The rows of a manifest, as `write_rows` wrote them or as `select` did: parquet by its suffix, else csv.
+
+    Raises:
+        ManifestError: It is missing or damaged, lacks a column, or names a shard outside its folder.
+        MissingExtraError: pyarrow is not installed.
+    """
+    return concatenate([*read_blocks(path)])
+
+
+def read_blocks(path: Place) -> Iterator[Columns]:
+    """As `read`, a few rows after the other."""
+    try:
+        for rows in _parquet_blocks(path) if path.suffix == ".parquet" else _csv_blocks(path):
+            outside = next((name for name in dict.fromkeys(rows["shard"]) if name != "." and not is_inside(name)), None)
+            if outside is not None:  # "." is where a picture file of its own lies
+                raise ManifestError(f"{path}: names a shard outside its folder, {outside!a}; do not use it")
+            yield rows
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: no such file") from error
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        OverflowError,
+        NotImplementedError,
+        csv.Error,
+    ) as error:
+        said = str(error).partition("\n")[0]
+        raise ManifestError(f"{path}: damaged, or not a manifest ({said}); build it again") from error
+
+
+def _csv_blocks(path: Place) -> Iterator[Columns]:
+    with io.TextIOWrapper(opened(path), encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        _check_header(header)
+        while lines := [*islice(reader, BLOCK_ROWS)]:
+            if any(len(line) != len(header) for line in lines):
+                raise ValueError(f"a row has not {len(header)} values")
+            by_name = dict(zip(header, zip(*lines, strict=True), strict=True))
+            yield {name: _parsed(name, by_name[name]) for name in COLUMNS}
+
+
+def _parsed(name: str, values: Sequence[str]) -> list[Any]:
+    kind = COLUMN_KINDS[name]
+    if kind is bool:
+        words = {"true": True, "false": False}
+        if not words.keys() >= {*values}:
+            raise ValueError(f"{name} must be true or false")
+        return [words[value] for value in values]
+    return list(map(kind, values))
+
+
+def _parquet_blocks(path: Place) -> Iterator[Columns]:
+    _, parquet = _pyarrow()
+    with opened(path) as source, parquet.ParquetFile(source) as file:
+        _check_header(file.schema_arrow.names)
+        for batch in file.iter_batches(BLOCK_ROWS, columns=COLUMNS):
+            rows: Columns = {name: batch.column(name).to_pylist() for name in COLUMNS}
+            for name, values in rows.items():
+                kind = COLUMN_KINDS[name]
+                if not all(type(value) is kind for value in values):
+                    raise ValueError(f"column {name} holds other things than {kind.__name__}")
+            yield rows
+
+
+def _check_header(names: Sequence[str]) -> None:
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise ValueError(f"lacks the column {missing[0]}")
+    if len({*names}) != len(names):
+        raise ValueError("a column occurs twice")
+
+
+def _told(values: list[Any]) -> list[Any]:
+    """Values as csv shows them: true and false in small letters, as json, parquet's printers and pandas read them."""
+    return [str(value).lower() for value in values] if values and type(values[0]) is bool else values
+
+
+def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> "pd.DataFrame":
+    """The columns as a pandas table, to look at and to select from."""
+    frame: pd.DataFrame = _pandas().DataFrame(columns(index, clips, split=split))
+    return frame
+
+
+def write_rows(folder: Place, index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> None:
+    """Write `folder`/manifest.csv and manifest.parquet, a row for each sample of an index."""
+    write_blocks(folder, blocks(index, clips, split=split))
+
+
+def write_blocks(folder: Place, row_blocks: Iterable[Columns]) -> None:
+    """Write `folder`/manifest.csv and manifest.parquet from rows that come a few after the other."""
+    with (
+        open_atomic(folder / CSV_NAME, keep_same=True) as csv_file,
+        open_atomic(folder / PARQUET_NAME, keep_same=True) as parquet_file,
+        _ParquetWriter(parquet_file) as table,
+    ):
+        csv_file.write(_CSV_HEADER)
+        for rows in row_blocks:
+            csv_file.write(_csv_lines(rows.values()))
+            table.write(rows)
+
+
+def csv_bytes(rows: Columns) -> bytes:
+    """The columns as csv: a header, a line for each sample."""
+    return _CSV_HEADER + _csv_lines(rows.values())
+
+
+def _csv_lines(values: Iterable[list[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(zip(*map(_told, values), strict=True))
+    return text.getvalue().encode()
+
+
+def parquet_bytes(rows: Columns) -> bytes:
+    """The columns as parquet."""
+    buffer = io.BytesIO()
+    with _ParquetWriter(buffer) as table:
+        table.write(rows)
+    return buffer.getvalue()
+
+
+class _ParquetWriter:
+    """Writes columns as parquet, a row group each time; without pandas, which loads longer than a short clip takes to extract."""
+
+    def __init__(self, file: BinaryIO | io.BytesIO) -> None:
+        self._pyarrow, parquet = _pyarrow()
+        arrow = self._pyarrow
+        kinds = {str: arrow.large_string(), int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_()}
+        self._schema = arrow.schema([(name, kinds[COLUMN_KINDS[name]]) for name in COLUMNS])
+        self._writer = parquet.ParquetWriter(file, self._schema)
+
+    def write(self, rows: Columns) -> None:
+        arrays = [_arrow_array(self._pyarrow, field.type, rows[field.name]) for field in self._schema]
+        self._writer.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
+
+    def __enter__(self) -> "_ParquetWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()
+
+
+def _arrow_array(pyarrow: Any, kind: Any, values: list[Any]) -> Any:
+    """A column for parquet, made from its bytes: `pyarrow.array` would load pandas, to see whether it is given a series."""
+    if kind != pyarrow.large_string():
+        array: np.ndarray = np.array(values, kind.to_pandas_dtype())
+        packed = np.packbits(array, bitorder="little") if array.dtype == np.bool_ else array
+        return pyarrow.Array.from_buffers(kind, len(values), [None, pyarrow.py_buffer(packed)])
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    text = [None, pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(encoded))]
+    return pyarrow.Array.from_buffers(kind, len(values), text)
+
+
+def check_packages() -> None:
+    """MissingExtraError now rather than at the end of a long extraction."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtraError("pyarrow", extra="extract", needed_for="writing manifest.parquet")
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    check_packages()
+    import pyarrow
+    import pyarrow.parquet
+
+    return pyarrow, pyarrow.parquet
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pandas", extra="extract", needed_for="the manifest as a table") from error
+    return pandas

@@ -1,0 +1,335 @@
+"""How alike pictures are: perceptual hashes, near-duplicate runs, and how close test frames come to train frames.
+
+Pixels are compared, not what they mean: another car on the same empty road at night may be as close as the same car a moment later.
+Everything is computed in whole numbers, so that the same pictures give the same hashes on any machine.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from infraredcity.datasets.dataset import Part
+from infraredcity.shards.by_row import ShardFiles
+from infraredcity.shards.names import BLOCK_BYTES
+from infraredcity.stills.images import decode_small
+from infraredcity.threads import num_cores
+
+NEAR_BITS = 4
+"""Two pictures whose hashes differ in at most this many of 64 bits count as nearly the same."""
+_SIDE = 32
+_ROWS_AT_ONCE = 128
+_MAX_RUN = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leakage:
+    """How close the test samples of a modality come to its train samples.
+
+    Attributes:
+        modality: "infrared" or "visible".
+        distance_bits: The smallest number of bits, of 64, in which a test sample's hash differs from a train sample's.
+        train_key: Such a train sample.
+        test_key: The test sample it is close to.
+        near_bits: What counts as nearly the same.
+        num_test: Test samples that were compared.
+        num_near: Those of them that are nearly the same as some train sample.
+    """
+
+    modality: str
+    distance_bits: int
+    train_key: str
+    test_key: str
+    near_bits: int
+    num_test: int
+    num_near: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateRun:
+    """A run of which at least half of the samples are nearly the same as samples of one other run.
+
+    Attributes:
+        part: Name of the part that holds it.
+        first_key: Its first sample.
+        num_samples: Its samples.
+        num_near: Those that are nearly the same as a sample of the other run.
+        of_part: Name of the part that holds the other run.
+        of_first_key: The other run's first sample.
+    """
+
+    part: str
+    first_key: str
+    num_samples: int
+    num_near: int
+    of_part: str
+    of_first_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Similarity:
+    """What in a data set looks alike.
+
+    Attributes:
+        dup_of: For each part, S [N]: keys of samples that show nearly the same in another run; where there is none, what the part's
+            index says of repeats.
+        runs: The near-duplicate runs, in the order in which they were looked at: train before test.
+        leakage: For each modality that has both train and test samples.
+    """
+
+    dup_of: tuple[np.ndarray, ...]
+    runs: tuple[DuplicateRun, ...]
+    leakage: tuple[Leakage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Run:
+    """Neighbouring samples of one part: its number, their rows, and their hashes."""
+
+    part: int
+    rows: np.ndarray
+    hashes: np.ndarray
+
+
+def perceptual_hashes(parts: Sequence[Part], on_samples: Callable[[int], None] | None = None) -> list[np.ndarray]:
+    """u64 [N] for each part: a hash of what each picture looks like.
+
+    Gray, brought to 32x32 by means over areas; of its discrete cosine transform the 8x8 lowest frequencies without the constant row
+    and column; each of the 64 bits says whether one of them is above their median. Two pictures are as alike as few bits differ.
+    Source: C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2 (without its 7x7 mean
+    filter, since means over areas smooth already), in whole numbers.
+
+    Args:
+        parts: The parts; their shards are read.
+        on_samples: Called with the number of samples just looked at.
+
+    Raises:
+        ShardError, ImageError: A shard is missing, a picture is damaged.
+    """
+    hashed = []
+    for part in parts:
+        index = part.index
+        with ShardFiles(index, part.path) as files, Hasher(on_samples) as hasher:
+            for row, sample in enumerate(files.samples(np.arange(len(index)))):
+                hasher.add(index.key(row), sample[BLOCK_BYTES : BLOCK_BYTES + int(index.size[row])])
+            hashed.append(hasher.hashes())
+    return hashed
+
+
+class Hasher:
+    """Perceptual hashes of pictures that are handed over one by one, worked out by threads meanwhile.
+
+    Args:
+        on_samples: Called with the number of pictures just hashed.
+    """
+
+    def __init__(self, on_samples: Callable[[int], None] | None = None) -> None:
+        self._on_samples = on_samples
+        self._num_threads = num_cores()
+        self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="hash")
+        self._next: list[tuple[str, bytes]] = []
+        self._under_way: deque[Future[np.ndarray]] = deque()
+        self._hashed: list[np.ndarray] = [np.zeros(0, np.uint64)]
+
+    def __enter__(self) -> "Hasher":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, name: str, picture: bytes) -> None:
+        """Take one picture, the bytes of a still; waits where the threads are far behind.
+
+        Raises:
+            ImageError: An earlier picture is damaged.
+        """
+        self._next.append((name, picture))
+        if len(self._next) == _ROWS_AT_ONCE:
+            self._begin()
+            if len(self._under_way) > 2 * self._num_threads:
+                self._end()
+
+    def hashes(self) -> np.ndarray:
+        """u64 [N], those of all pictures so far, in their order.
+
+        Raises:
+            ImageError: A picture is damaged.
+        """
+        self._begin()
+        while self._under_way:
+            self._end()
+        return np.concatenate(self._hashed)
+
+    def _begin(self) -> None:
+        self._under_way.append(self._pool.submit(_hashes_of_files, self._next))
+        self._next = []
+
+    def _end(self) -> None:
+        values = self._under_way.popleft().result()
+        self._hashed.append(values)
+        if self._on_samples is not None:
+            self._on_samples(len(values))
+
+
+def _hashes_of_files(named: Sequence[tuple[str, bytes]]) -> np.ndarray:
+    pictures = [decode_small(data, 2 * _SIDE, name=name) for name, data in named]
+    if len({picture.shape for picture in pictures}) == 1:
+        return hashes_of(np.stack(pictures))
+    return np.concatenate([np.zeros(0, np.uint64), *(hashes_of(picture[None]) for picture in pictures)])
+
+
+def hashes_of(gray: np.ndarray) -> np.ndarray:
+    """u64 [N], the perceptual hashes of N pictures, u8 or u16 [N, H, W]; see `perceptual_hashes`."""
+    sums = _box_sums(_box_sums(gray.astype(np.int64)).transpose(0, 2, 1)).transpose(0, 2, 1)
+    means = sums * 256 // (gray.shape[1] * gray.shape[2])
+    waves = (_COSINES @ means @ _COSINES.T).reshape(len(gray), 64)
+    twice_the_median = np.sort(waves, axis=1)[:, 31:33].sum(axis=1, keepdims=True)
+    bits = np.packbits(2 * waves > twice_the_median, axis=1)
+    return bits.view(">u8")[:, 0].astype(np.uint64)
+
+
+def _box_sums(values: np.ndarray) -> np.ndarray:
+    """i64 [N, 32, W]: the sums over 32 boxes of equal height, times 32, so that a row in two boxes is dealt out exactly."""
+    height = values.shape[1]
+    above = np.pad(np.cumsum(values, axis=1), ((0, 0), (1, 0), (0, 0)))
+    whole, rest = np.divmod(np.arange(_SIDE + 1) * height, _SIDE)
+    padded = np.pad(values, ((0, 0), (0, 1), (0, 0)))
+    edges: np.ndarray = _SIDE * above[:, whole] + rest[:, None] * padded[:, whole]
+    return np.diff(edges, axis=1)
+
+
+# Rows 1 to 8 of the type II cosine transform of 32 values, times 4,096.
+_COSINES = np.round(
+    4096 * np.cos(np.pi * (2 * np.arange(_SIDE)[None, :] + 1) * np.arange(1, 9)[:, None] / (2 * _SIDE))
+).astype(np.int64)
+
+
+def find(
+    parts: Sequence[Part],
+    *,
+    hashed: Sequence[np.ndarray] | None = None,
+    on_samples: Callable[[int], None] | None = None,
+) -> Similarity:
+    """Near-duplicate runs and leakage of a data set; time grows with the square of its samples, 41,000 take seconds.
+
+    A run is a near-duplicate if at least half of its samples are within NEAR_BITS of samples of one run that is looked at before
+    it, train before test. Runs of more than 64 samples are looked at in pieces of 64. Infrared and visible are never compared.
+
+    Args:
+        parts: The parts of the data set.
+        hashed: Their `perceptual_hashes`; without them their shards are read.
+        on_samples: Called with the number of samples just looked at.
+
+    Raises:
+        ShardError, ImageError: A shard is missing, a picture is damaged.
+    """
+    if hashed is None:
+        hashed = perceptual_hashes(parts, on_samples)
+    order = sorted(range(len(parts)), key=lambda number: (parts[number].split == "test", number))
+    runs = [
+        _Run(part=number, rows=(rows := np.arange(start, start + length)), hashes=hashed[number][rows])
+        for number in order
+        for start, length in _pieces(parts[number].index.stretches(spans_stills=True))
+    ]
+    near: dict[tuple[int, int], str] = {}
+    duplicates: list[DuplicateRun] = []
+    leakage: list[Leakage] = []
+    for modality in ("infrared", "visible"):
+        of_modality = [run for run in runs if _modality(parts[run.part], int(run.rows[0])) == modality]
+        duplicates += _duplicates(parts, of_modality, near)
+        leakage += _leakage(parts, of_modality, modality)
+    return Similarity(
+        dup_of=tuple(_named(part, number, near) for number, part in enumerate(parts)),
+        runs=tuple(duplicates),
+        leakage=tuple(leakage),
+    )
+
+
+def _pieces(stretches: np.ndarray) -> list[tuple[int, int]]:
+    """First row and number of rows of each stretch, long ones cut: a piece is compared with everything at once."""
+    return [
+        (piece, min(_MAX_RUN, start + length - piece))
+        for start, length in stretches.tolist()
+        for piece in range(start, start + length, _MAX_RUN)
+    ]
+
+
+def _modality(part: Part, row: int) -> str:
+    return part.clips[part.index.clips[int(part.index.clip[row])]].modality
+
+
+def _duplicates(parts: Sequence[Part], runs: Sequence[_Run], near: dict[tuple[int, int], str]) -> list[DuplicateRun]:
+    """The near-duplicates among runs of one modality; `near` gets the key that each of their samples is close to."""
+    found = []
+    looked_at = np.zeros(0, np.uint64)
+    first_of_run = np.zeros(0, np.int64)
+    for number, run in enumerate(runs):
+        hashes, inverse = np.unique(run.hashes, return_inverse=True)
+        if number:
+            is_near = np.bitwise_count(hashes[:, None] ^ looked_at[None, :]) <= NEAR_BITS
+            by_run = np.logical_or.reduceat(is_near, first_of_run, axis=1)[
+                inverse
+            ]  # [samples of the run, earlier runs]
+            counts = by_run.sum(axis=0)
+            best = int(counts.argmax())
+            if 2 * int(counts[best]) >= len(run.rows):
+                other = runs[best]
+                distances = np.bitwise_count(run.hashes[:, None] ^ other.hashes[None, :])
+                closest = distances.argmin(axis=1)
+                for place in np.flatnonzero(by_run[:, best]).tolist():
+                    like = parts[other.part].index.key(int(other.rows[closest[place]]))
+                    near[run.part, int(run.rows[place])] = like
+                found.append(
+                    DuplicateRun(
+                        part=parts[run.part].name,
+                        first_key=parts[run.part].index.key(int(run.rows[0])),
+                        num_samples=len(run.rows),
+                        num_near=int(counts[best]),
+                        of_part=parts[other.part].name,
+                        of_first_key=parts[other.part].index.key(int(other.rows[0])),
+                    )
+                )
+        first_of_run = np.append(first_of_run, len(looked_at))
+        looked_at = np.concatenate([looked_at, hashes])
+    return found
+
+
+def _leakage(parts: Sequence[Part], runs: Sequence[_Run], modality: str) -> list[Leakage]:
+    """The leakage of one modality, or nothing where it lacks train or test samples."""
+    train = [run for run in runs if parts[run.part].split == "train"]
+    test = [run for run in runs if parts[run.part].split == "test"]
+    if not train or not test:
+        return []
+    train_hashes = np.concatenate([run.hashes for run in train])
+    smallest_bits, place_of_train = 65, 0
+    test_key = ""
+    num_near = 0
+    for run in test:
+        distances = np.bitwise_count(run.hashes[:, None] ^ train_hashes[None, :])
+        smallest = distances.min(axis=1)
+        num_near += int(np.count_nonzero(smallest <= NEAR_BITS))
+        row = int(smallest.argmin())
+        if int(smallest[row]) < smallest_bits:
+            smallest_bits, place_of_train = int(smallest[row]), int(distances[row].argmin())
+            test_key = parts[run.part].index.key(int(run.rows[row]))
+    train_places = [(run.part, int(row)) for run in train for row in run.rows]
+    part, row = train_places[place_of_train]
+    return [
+        Leakage(
+            modality=modality,
+            distance_bits=smallest_bits,
+            train_key=parts[part].index.key(row),
+            test_key=test_key,
+            near_bits=NEAR_BITS,
+            num_test=sum(len(run.rows) for run in test),
+            num_near=num_near,
+        )
+    ]
+
+
+def _named(part: Part, number: int, near: dict[tuple[int, int], str]) -> np.ndarray:
+    """The `dup_of` of one part."""
+    keys = [near.get((number, row), "").encode() or told for row, told in enumerate(part.index.dup_of.tolist())]
+    return np.array(keys, "S") if any(keys) else np.zeros(len(keys), "S1")

@@ -1,0 +1,368 @@
+"""Shards from names: local files, patterns and folders, and the same on other machines; with an index of ours or without one."""
+
+import fnmatch
+import glob
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+
+from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, RECORD_NAMES
+from infraredcity.datasets.manifest import CLIPS_NAME
+from infraredcity.errors import OutputError, RemoteError, ShardError
+from infraredcity.files.chunk_cache import ChunkCache
+from infraredcity.files.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown, split_query
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.by_row import ShardFiles
+from infraredcity.shards.foreign import CACHE_VARIABLE, PICTURE_SUFFIXES, TarIndex, index_tars
+from infraredcity.shards.index import SampleIndex
+from infraredcity.shards.names import BLOCK_BYTES
+from infraredcity.shards.pictures import OTHER_PICTURES, ending_of, index_pictures, is_picture
+
+DEFAULT_CACHE_BYTES = 10 << 30
+CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
+_LEAST_CACHE_BYTES = 100 << 20
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_ALL = "*.tar"
+_COMPRESSED = ("bz2", "gz", "tbz2", "tgz", "txz", "xz", "zst")
+_MOST_LISTED = 4
+_OUR_RECORDS = (CLIPS_NAME, JOB_NAME, GAPS_NAME, *RECORD_NAMES)
+"""Where one of these lies, the folder is ours, and tars without an index are an extraction that did not end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SourcePart:
+    """The samples of one group of sources, and the hash that their order follows from."""
+
+    index: SampleIndex
+    data_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Opened:
+    """Shards that can be read.
+
+    Attributes:
+        index: All their samples, group after group.
+        parts: The same group by group.
+        files: Reads what a row of `index` names.
+        data_hash: Names all the samples; of one group it is the group's.
+    """
+
+    index: SampleIndex
+    parts: tuple[SourcePart, ...]
+    files: ShardFiles
+    data_hash: str
+
+
+def open_sources(
+    groups: Sequence[Sequence[str | Path]], *, remote: RemoteOptions | None = None, cache: ChunkCache | None = None
+) -> Opened:
+    """The samples of some shards, and what reads them.
+
+    A source is a tar, a picture, a pattern of such, or a folder (all shards of its index); `{000000..000012}` in a name stands for
+    each of these numbers. A source with a scheme (`https://`, `s3://`, ...) is on another machine. Its folder's index.npz says
+    which shards there are, since nobody can list a folder over http; a pattern is matched against these names.
+
+    Tars in a folder without index.npz are indexed by reading their headers (`tar_index`), unless the folder has records of ours:
+    then it is an extraction that did not end, and an error. A folder that holds pictures and no tars is read as it is
+    (`picture_index`).
+
+    Args:
+        groups: Sources; each group is one data set.
+        remote: Time limits and retries.
+        cache: For remote shards; None takes `default_cache`.
+
+    Raises:
+        ShardError: A source matches nothing, or a tar is not in its folder's index.
+        ManifestError: An index is missing, damaged, or contradicts another.
+        RemoteError: Another machine cannot be reached, or has no index where one is needed.
+    """
+    options = remote or RemoteOptions()
+    parts: list[SourcePart] = []
+    locations: list[Path | str] = []
+    for group in groups:
+        indexes, hashes = [], []
+        for folder, are_pictures, names in _folders(group):
+            if are_pictures and isinstance(folder, Path):
+                index, data_hash = _open_pictures(folder, names)
+            else:
+                index, data_hash = _open_folder(folder, names, options)
+            indexes.append(index)
+            hashes.append(data_hash)
+            locations += [folder] * len(index.shards)
+        joined = _concatenated(indexes)
+        parts.append(SourcePart(index=joined, data_hash=_joined(hashes)))
+    index = _concatenated([part.index for part in parts])
+    is_far = any(isinstance(location, str) for location in locations)
+    if is_far and cache is None:
+        cache = default_cache()
+    return Opened(
+        index=index,
+        parts=tuple(parts),
+        files=ShardFiles(index, locations, remote=options, cache=cache if is_far else None),
+        data_hash=_joined([part.data_hash for part in parts]),
+    )
+
+
+def default_cache() -> ChunkCache:
+    """Chunks of remote shards in $INFRAREDCITY_CACHE, or in ~/.cache/infraredcity; at most $INFRAREDCITY_CACHE_GIB, or 10 GiB.
+
+    Raises:
+        OutputError: $INFRAREDCITY_CACHE_GIB is no number, or too small.
+    """
+    folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/infraredcity").expanduser()
+    told = os.environ.get(CACHE_GIB_VARIABLE)
+    try:
+        max_bytes = round(float(told) * 2**30) if told else DEFAULT_CACHE_BYTES
+    except (ValueError, OverflowError):
+        max_bytes = 0
+    if max_bytes < _LEAST_CACHE_BYTES:
+        raise OutputError(
+            f"{CACHE_GIB_VARIABLE} is {told!r}, expected a number of GiB, at least .1; set it so, or leave it out"
+        )
+    return ChunkCache(folder / "chunks", max_bytes=max_bytes)
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _concatenated(indexes: Sequence[SampleIndex]) -> SampleIndex:
+    """One index over several; where one of them goes by the keys of its tars, all do."""
+    if len(indexes) == 1:
+        return indexes[0]
+    if not any(isinstance(index, TarIndex) for index in indexes):
+        return sample_index.concatenate(indexes, same_names=True)
+    # Clips of tars are guessed from keys: what is called the same in two folders need not be the same. Nor need the formats be one.
+    renamed = [
+        replace(index, clips=tuple(f"{clip_id}-{place}" for clip_id in index.clips), image_format="jpg")
+        for place, index in enumerate(indexes)
+    ]
+    joined = sample_index.concatenate(renamed, same_names=True)
+    own_keys = [
+        index.own_keys
+        if isinstance(index, TarIndex)
+        else np.array([index.key(row).encode() for row in range(len(index))])
+        for index in indexes
+    ]
+    starts = [index.start if isinstance(index, TarIndex) else index.offset - BLOCK_BYTES for index in indexes]
+    return TarIndex(
+        **{field.name: getattr(joined, field.name) for field in fields(joined)},
+        own_keys=np.concatenate(own_keys),
+        start=np.concatenate(starts),
+        num_without_picture=sum(getattr(index, "num_without_picture", 0) for index in indexes),
+        num_refused=sum(getattr(index, "num_refused", 0) for index in indexes),
+    )
+
+
+def _folders(group: Sequence[str | Path]) -> Iterator[tuple[Path | str, bool, list[str]]]:
+    """The folders of a group's sources in the order given, whether pictures are meant, and names of files; _ALL is all of them.
+
+    Of a URL they are patterns. A folder of which both tars and pictures are named comes twice.
+    """
+    found: dict[tuple[Path | str, bool], dict[str, None]] = {}
+    for source in group:
+        for name in _expanded(str(source)):
+            if is_remote(name):
+                if is_picture(name.rpartition("/")[2]):
+                    raise ShardError(
+                        f"{shown(name)}: pictures are read from disks of this machine alone; copy them here, or put them into tars"
+                    )
+                url, pattern = _split_url(name)
+                found.setdefault((url, False), {})[pattern] = None
+                continue
+            for path in _local(name):
+                if is_picture(path.name):
+                    found.setdefault((path.parent, True), {})[path.name] = None
+                elif path.is_dir():
+                    found.setdefault((path, _holds_pictures_alone(path)), {})[_ALL] = None
+                else:
+                    found.setdefault((path.parent, False), {})[path.name] = None
+    for (folder, are_pictures), names in found.items():
+        yield folder, are_pictures, list(names)
+
+
+def _holds_pictures_alone(folder: Path) -> bool:
+    """Whether the folder holds pictures, and no shards."""
+    names = _listed(folder)
+    return any(map(is_picture, names)) and not _tars(names) and sample_index.INDEX_NAME not in names
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise ShardError(f"{folder}: cannot be listed ({error.strerror}); check the folder's permissions") from error
+
+
+def _tars(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.endswith(".tar") and not name.startswith("."))
+
+
+def _expanded(source: str) -> Iterator[str]:
+    """`a-{000..002}.tar` as a-000.tar, a-001.tar, a-002.tar, the way WebDataset's users write many shards."""
+    numbers = _RANGE.search(source)
+    if numbers is None:
+        yield source
+        return
+    first, last = int(numbers[1]), int(numbers[2])
+    if last < first:
+        raise ShardError(f"{shown(source)}: {numbers[0]} counts down; write the smaller number first")
+    for number in range(first, last + 1):
+        yield from _expanded(f"{source[: numbers.start()]}{number:0{len(numbers[1])}d}{source[numbers.end() :]}")
+
+
+def _local(source: str) -> list[Path]:
+    path = Path(source)
+    if path.exists():
+        return [path]
+    # Path.glob refuses absolute patterns, and callers give both.
+    matches = [Path(match) for match in sorted(glob.glob(source))]  # noqa: PTH207
+    if not matches and glob.escape(source) == source:
+        raise ShardError(f"{source}: no such file or folder; check the path")
+    if not matches:
+        inside = f"; {path.parent} {_what_is_in(path.parent)}" if path.parent.is_dir() else ""
+        raise ShardError(f"{source}: no shard matches; check the path, and quote the pattern{inside}")
+    return matches
+
+
+def _what_is_in(folder: Path) -> str:
+    """What a folder holds that may have been meant, and what to do, for an error."""
+    inside = _folders_of_data(folder)
+    if inside:
+        listed = ", ".join(inside[:_MOST_LISTED]) + (", ..." if len(inside) > _MOST_LISTED else "")
+        return f"holds the folders {listed}; name one of these"
+    endings = Counter(ending_of(name) or "without an ending" for name in _listed(folder))
+    listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(_MOST_LISTED)) or "nothing"
+    if any(ending in PICTURE_SUFFIXES for ending in endings):
+        return f"holds {listed}; name the folder itself, whose pictures are read as they are"
+    if any(ending in OTHER_PICTURES for ending in endings):
+        return f"holds {listed}; make png or jpg of these pictures"
+    if any(ending in _COMPRESSED for ending in endings):
+        return f"holds {listed}; unpack the tars, since samples are read by their place in a plain tar"
+    return f"holds {listed}; name what holds shards (.tar) or pictures ({', '.join(PICTURE_SUFFIXES)})"
+
+
+def _folders_of_data(root: Path) -> list[str]:
+    """Folders below one that hold shards or pictures, a few of them, looking into a few hundred."""
+    found: list[str] = []
+    for number, (folder, folders, files) in enumerate(os.walk(root)):
+        folders.sort()
+        if Path(folder) != root and any(name.endswith(".tar") or is_picture(name) for name in files):
+            found.append(folder)
+        if len(found) > _MOST_LISTED or number > 500:
+            break
+    return found
+
+
+def _split_url(url: str) -> tuple[str, str]:
+    """The URL of the folder, with its query, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
+    bare, query = split_query(url)
+    folder, _, name = bare.rpartition("/")
+    if ending_of(name) not in ("tar", *_COMPRESSED):
+        folder, name = bare.rstrip("/"), _ALL
+    return folder + query, unquote(name) if url.lower().startswith(("http://", "https://")) else name
+
+
+def _open_pictures(folder: Path, names: list[str]) -> tuple[SampleIndex, str]:
+    """The pictures of one folder, and their hash."""
+    is_whole = _ALL in names
+    if is_whole and (folder / JOB_NAME).exists() and not (folder / CLIPS_NAME).exists():
+        raise ShardError(f"{folder}: an extraction that did not end; run the same command again, it goes on")
+    index = index_pictures(folder, None if is_whole else names)
+    return index, index.rows_hash()
+
+
+def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
+    """The samples of some tars of one folder, and their hash."""
+    if isinstance(folder, str):
+        return _open_far(folder, names, options)
+    is_whole = _ALL in names
+    if is_whole:
+        names = _tars(_listed(folder))
+        if not names:
+            raise ShardError(f"{folder}: holds no shards and no pictures itself; it {_what_is_in(folder)}")
+    if not (folder / sample_index.INDEX_NAME).is_file() and not any((folder / name).exists() for name in _OUR_RECORDS):
+        index: SampleIndex = index_tars([folder / name for name in names])
+        return index, index.rows_hash()
+    index, stored_hash = sample_index.load_with_hash(folder)
+    known = [info.name for info in index.shards]
+    missing = [name for name in known if name not in names] if is_whole else []
+    if missing:
+        raise ShardError(
+            f"{folder / missing[0]}: the index names it, but it is not there ({len(missing)} of {len(known)} shards are missing); "
+            "copy it again, or name the shards that you want"
+        )
+    strangers = [name for name in names if name not in known]
+    if strangers:
+        raise ShardError(
+            f"{folder / strangers[0]}: not in {folder / sample_index.INDEX_NAME}, so it is not part of the data set; "
+            "remove it, or build the folder again"
+        )
+    return _chosen(index, names, stored_hash)
+
+
+def _open_far(folder: str, patterns: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
+    """As `_open_folder`, over a network."""
+    place = join(folder, sample_index.INDEX_NAME)
+    try:
+        data = fetch(place, options, max_bytes=sample_index.MAX_INDEX_BYTES)
+    except RemoteError as error:
+        if not error.is_missing:
+            raise
+        if any("*" in pattern or "?" in pattern for pattern in patterns):
+            raise RemoteError(
+                f"{shown(place)}: no index, and a folder there cannot be listed; name the tars, such as data-{{000000..000012}}.tar"
+            ) from error
+        urls = [join(folder, name) for name in patterns]
+        index: SampleIndex = index_tars(
+            [_FarTar(name, url, RemoteFile(url, options)) for name, url in zip(patterns, urls, strict=True)]
+        )
+        return index, index.rows_hash()
+    index, stored_hash = sample_index.loads(data, name=shown(place))
+    known = [info.name for info in index.shards]
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        matches = fnmatch.filter(known, pattern)
+        if not matches:
+            raise ShardError(f"{shown(folder)}/{pattern}: no shard of {shown(place)} matches; check the name")
+        names.update(dict.fromkeys(matches))
+    return _chosen(index, list(names), stored_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class _FarTar:
+    """A tar on another machine for `index_tars`: the file, and the name it has in its folder."""
+
+    name: str
+    url: str
+    file: RemoteFile
+
+    @property
+    def size_bytes(self) -> int:
+        return self.file.size_bytes
+
+    @property
+    def version(self) -> str:
+        # Tars of two folders may have one name, one size and one time.
+        return f"{self.url} {self.file.version}" if self.file.version else ""
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.file.read(offset, size)
+
+
+def _chosen(index: SampleIndex, names: Sequence[str], stored_hash: str) -> tuple[SampleIndex, str]:
+    """The samples of some shards of an index, and their hash, which is stored for all of them together."""
+    known = {info.name: number for number, info in enumerate(index.shards)}
+    if len(names) == len(known):
+        return index, stored_hash
+    wanted = np.isin(index.shard, [known[name] for name in names])
+    part = index.take(np.flatnonzero(wanted))
+    return part, part.rows_hash()

@@ -1,0 +1,349 @@
+"""A data set's README.md as the Hugging Face hub and its `datasets` read it: front matter that names the shards of each split.
+
+Source: the hub's documentation of dataset cards and of the front matter's `configs` and `dataset_info`.
+"""
+
+import glob
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infraredcity.datasets import manifest
+from infraredcity.datasets.dataset import Part, open_dataset
+from infraredcity.datasets.manifest import Columns
+from infraredcity.errors import OutputError
+from infraredcity.export.about import About, checked_rows, counted
+from infraredcity.files.atomic import write_atomic
+
+FILE_NAME = "README.md"
+_MARK = re.compile(r"<!-- written by infraredcity export --hf-card, ([0-9a-f]{64}) -->\n")
+_SIZES = (
+    ("n<1K", 1_000),
+    ("1K<n<10K", 10_000),
+    ("10K<n<100K", 100_000),
+    ("100K<n<1M", 1_000_000),
+    ("1M<n<10M", 10_000_000),
+)
+_LICENSES = frozenset({
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0",
+    "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0", "odc-by", "odbl", "pddl", "cdla-permissive-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0",
+    "unlicense", "unknown", "other",
+})  # fmt: skip
+"""Identifiers that the hub knows and data sets have; every other licence is "other" with a name."""
+_JSON_TYPES = {
+    "clip": "string", "scene": "string", "weather": "string", "modality": "string", "time_of_day": "string", "frame_index": "int64",
+    "pts": "int64", "time_base": "string", "time_s": "float64", "width": "int64", "height": "int64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardSplit:
+    """The samples of one split of a configuration: `name` as the hub knows it, and its parts."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples over its parts."""
+        return sum(len(part.index) for part in self.parts)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its shards."""
+        return sum(info.size_bytes for part in self.parts for info in part.index.shards)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardConfig:
+    """What `load_dataset(DIR, name=...)` loads: samples of one scene and modality."""
+
+    name: str
+    image_format: str
+    splits: tuple[CardSplit, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardReport:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        num_samples: Samples over all configurations.
+        configs: Names of the configurations.
+        is_new: False when the file stood there already, the same.
+    """
+
+    path: str
+    num_samples: int
+    configs: tuple[str, ...]
+    is_new: bool
+
+
+def write(root: Path, about: About, *, output: Path | None = None, overwrite: bool = False) -> CardReport:
+    """Write `root`/README.md.
+
+    A card that somebody has changed since, or wrote by hand, is not replaced: its mark holds the hash of what was written.
+
+    Args:
+        root: A data set.
+        about: What people say of it.
+        output: Another file; paths in it start from `root`, so it works from there alone.
+        overwrite: Replace whatever stands there.
+
+    Raises:
+        ManifestError: The set is empty, unfinished or damaged, or a manifest contradicts its shards.
+        OutputError: Another README.md stands there, or the folder cannot be written.
+    """
+    parts = open_dataset(root)
+    rows, _ = checked_rows(root, parts)
+    configs = configs_of(parts)
+    data = _marked(_front_matter(root, rows, configs, about), _body(root, rows, configs, about)).encode()
+    path = output or root / FILE_NAME
+    standing = path.read_bytes() if path.is_file() else None
+    if path.exists() and standing != data and not overwrite and not _is_ours(standing):
+        raise OutputError(
+            f"{path}: is there and was written or changed by somebody else; use another -o, or --overwrite to replace it"
+        )
+    write_atomic(path, data)
+    return CardReport(
+        path=str(path),
+        num_samples=len(rows["key"]),
+        configs=tuple(config.name for config in configs),
+        is_new=standing != data,
+    )
+
+
+def configs_of(parts: Sequence[Part]) -> list[CardConfig]:
+    """The configurations of a data set: a scene and modality each, told apart by time of day and image format where that is needed.
+
+    A part of several scenes or modalities is a configuration of its own. Split "all" is called train: the hub keeps that word.
+    """
+    told: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        facts = [part.clips[clip_id] for clip_id in part.index.clips]
+        seen = {(each.scene, each.modality, each.time_of_day) for each in facts}
+        if len(seen) == 1:
+            told[part.name] = (*seen.pop(), part.index.image_format)
+        else:
+            told[part.name] = ("samples" if part.name == "." else part.name.replace("/", "-"),)
+    by_config: dict[tuple[str, ...], list[Part]] = {}
+    for part in parts:
+        by_config.setdefault(told[part.name], []).append(part)
+    configs = []
+    for words, members in by_config.items():
+        splits: dict[str, list[Part]] = {}
+        for part in members:
+            splits.setdefault("train" if part.split == "all" else part.split, []).append(part)
+        configs.append(
+            CardConfig(
+                name=_config_name(words, list(by_config)),
+                image_format=members[0].index.image_format,
+                splits=tuple(
+                    CardSplit(name=name, parts=tuple(splits[name]))
+                    for name in sorted(splits, key=lambda name: (name != "train", name))
+                ),
+            )
+        )
+    return sorted(configs, key=lambda config: config.name)
+
+
+def _config_name(words: tuple[str, ...], all_words: Sequence[tuple[str, ...]]) -> str:
+    """As few of the words as tell it from all others."""
+    for count in range(2, len(words)):
+        if sum(words[:count] == other[:count] for other in all_words) == 1:
+            return "-".join(words[:count])
+    return "-".join(words)
+
+
+def _patterns(part: Part) -> list[str]:
+    """What names a part's shards: one pattern where the folder holds these alone, else each by its name."""
+    before = "" if part.name == "." else f"{glob.escape(part.name)}/"
+    names = sorted(info.name for info in part.index.shards)
+    there = sorted(path.name for path in part.path.glob("*.tar") if not path.name.startswith("."))
+    return [f"{before}*.tar"] if there == names else [f"{before}{name}" for name in names]
+
+
+def _front_matter(root: Path, rows: Columns, configs: Sequence[CardConfig], about: About) -> dict[str, Any]:
+    num_samples = len(rows["key"])
+    matter: dict[str, Any] = {"pretty_name": about.name_for(root), **_license(about.license)}
+    matter["task_categories"] = ["image-to-image"]
+    matter["tags"] = sorted({"webdataset", "video-frames", *rows["modality"], *rows["scene"], *rows["time_of_day"]})
+    matter["size_categories"] = [next((name for name, below in _SIZES if num_samples < below), "n>10M")]
+    matter["configs"] = [
+        {
+            "config_name": config.name,
+            "data_files": [
+                {"split": split.name, "path": [name for part in split.parts for name in _patterns(part)]}
+                for split in config.splits
+            ],
+        }
+        for config in configs
+    ]
+    matter["dataset_info"] = [
+        {
+            "config_name": config.name,
+            "features": [
+                {"name": config.image_format, "dtype": "image"},
+                {"name": "json", "struct": [{"name": name, "dtype": kind} for name, kind in _JSON_TYPES.items()]},
+                {"name": "__key__", "dtype": "string"},
+                {"name": "__url__", "dtype": "string"},
+            ],
+            # num_bytes is what the hub calls the size of the data; the shards' is the nearest that is known before it is loaded.
+            "splits": [
+                {"name": split.name, "num_bytes": split.size_bytes, "num_examples": split.num_samples}
+                for split in config.splits
+            ],
+        }
+        for config in configs
+    ]
+    return matter
+
+
+def _license(said: str | None) -> dict[str, str]:
+    if said is None:
+        return {"license": "unknown"}
+    if said.lower() in _LICENSES:
+        return {"license": said.lower()}
+    is_address = re.match("https?://", said) is not None
+    return {"license": "other", "license_link" if is_address else "license_name": said}
+
+
+def _marked(matter: Mapping[str, Any], body: str) -> str:
+    front = "\n".join(["---", *_yaml(matter, ""), "---", ""])
+    digest = hashlib.sha256((front + body).encode()).hexdigest()
+    return f"{front}<!-- written by infraredcity export --hf-card, {digest} -->\n{body}"
+
+
+def _is_ours(data: bytes | None) -> bool:
+    """Whether a card is as it was written."""
+    if data is None:
+        return False
+    text = data.decode("utf-8", "replace")
+    found = _MARK.search(text)
+    if found is None:
+        return False
+    rest = text[: found.start()] + text[found.end() :]
+    return hashlib.sha256(rest.encode()).hexdigest() == found[1]
+
+
+def _yaml(value: Any, indent: str) -> Iterator[str]:
+    """Plain values as YAML; texts are quoted as in JSON, which is YAML too, so that none is read as a number or a date."""
+    items = value.items() if isinstance(value, Mapping) else [(None, item) for item in value]
+    for name, item in items:
+        start = f"{indent}- " if name is None else f"{indent}{name}:"
+        if isinstance(item, Mapping):
+            first, *rest = _yaml(item, indent + "  ")
+            yield start + first.lstrip() if name is None else start
+            yield from rest if name is None else (first, *rest)
+        elif isinstance(item, list):
+            yield start
+            yield from _yaml(item, indent + "  ")
+        else:
+            told = json.dumps(item, ensure_ascii=False)
+            yield start + (told if name is None else f" {told}")
+
+
+def _body(root: Path, rows: Columns, configs: Sequence[CardConfig], about: About) -> str:
+    first = configs[0]
+    first_split = first.splits[0]
+    first_part = first_split.parts[0]
+    folder = "" if first_part.name == "." else f"{first_part.name}/"
+    shard = f"{folder}{first_part.index.shards[0].name}"
+    table = "\n".join(
+        f"| {config.name} | {split.name} | {split.num_samples:,} | {sum(len(p.index.shards) for p in split.parts):,} "
+        f"| {split.size_bytes / 1e6:,.1f} MB | {_sizes(split)} | {_clips(split)} |"
+        for config in configs
+        for split in config.splits
+    )
+    license_text = (
+        f"Licence: {about.license}."
+        if about.license
+        else "No licence was stated when this card was written. Ask whoever gave you the data before you share or use it."
+    )
+    said = [f"Made by {', '.join(about.creators)}."] if about.creators else []
+    said += [f"More: <{about.url}>."] if about.url else []
+    said += [license_text]
+    cite = f"\n```bibtex\n{about.cite_as.strip()}\n```\n" if about.cite_as else ""
+    undivided = (
+        "\nSplit `train` is everything there is: these clips were not divided into train and test.\n"
+        if any(part.split == "all" for config in configs for split in config.splits for part in split.parts)
+        else ""
+    )
+    return f"""
+# {about.name_for(root)}
+
+{about.description_for(rows)}
+
+## What it holds
+
+{counted(rows)}.
+
+| config | split | frames | shards | size | pixels | clips |
+|---|---|---|---|---|---|---|
+{table}
+{undivided}
+Each sample is a picture (`{first.image_format}`) and its facts (`json`): clip, scene, weather, modality, time of day,
+frame index and presentation time. Frames stand in the order of their clips. `manifest.parquet` has a row for each sample, with
+the hash of its picture and the run of consecutive frames that it belongs to.
+
+Hash of the manifest's rows: `{manifest.rows_hash(rows)}`.
+
+## Loading
+
+With [datasets](https://huggingface.co/docs/datasets):
+
+```python
+from datasets import load_dataset
+
+frames = load_dataset("path/to/this/folder", name="{first.name}", split="{first_split.name}", streaming=True)
+for frame in frames:
+    frame["{first.image_format}"], frame["json"]["frame_index"]
+```
+
+With [webdataset](https://github.com/webdataset/webdataset):
+
+```python
+import json, webdataset
+
+for sample in webdataset.WebDataset("{shard}", shardshuffle=False):
+    sample["__key__"], sample["{first.image_format}"], json.loads(sample["json"])
+```
+
+With wids, by number; `localname` lets it read in place, without it every shard is first copied into a cache:
+
+```python
+import wids
+
+samples = wids.ShardListDataset("{folder}index.json", localname=lambda path: path, transformations=[])
+samples[0]["__key__"], samples[0][".{first.image_format}"].read()
+```
+
+With infraredcity, windows of consecutive frames in an order that can be resumed:
+
+```python
+from infraredcity.loader import WindowReader, batches
+
+reader = WindowReader(["{folder}*.tar"], window_frames=2)
+for windows in batches(reader, batch_size=8):
+    windows.frames  # u8 [8, 2, C, H, W]
+```
+
+## Licence and citation
+
+{" ".join(said)}
+{cite}"""
+
+
+def _sizes(split: CardSplit) -> str:
+    sizes = {size for part in split.parts for size in part.index.picture_sizes()}
+    return ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+
+
+def _clips(split: CardSplit) -> str:
+    return ", ".join(sorted({clip_id for part in split.parts for clip_id in part.index.clips}))

@@ -1,0 +1,231 @@
+"""A worker: a process of its own that decodes and writes for a parent, and says ten times a second that it lives.
+
+A decoder can hang where no exception reaches it, even with the interpreter's lock in its hands (dmlc/decord issue 373), so the
+only watch that helps is another process. The parent hears where the worker is; one that stops talking, or stays at one frame, is
+killed and replaced (see `executors.local`). A worker ends with its parent: the pipe closes, and it is gone in the same moment.
+
+It is started as `python -c`, not by multiprocessing's spawn, so that a caller's script needs no `if __name__ == "__main__"`.
+"""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+from infraredcity.errors import InfraredCityError
+from infraredcity.extraction.run import ExtractJob
+from infraredcity.extraction.segments import Segment
+from infraredcity.files import remote
+from infraredcity.files.remote import Traffic
+from infraredcity.video.remote_source import waits_for_network
+
+BEAT_S = 0.1
+# A decoded picture is of the size that glibc gives back to the system at once and fetches anew for the next one, page by page.
+# OpenBLAS comes with numpy, and its threads would look for work that never comes.
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "67108864",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_TOP_PAD_": "33554432",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a worker shall do: write `todo`, or look at all frames and fit the job's tone."""
+
+    kind: Literal["segments", "tone"]
+    job: ExtractJob
+    todo: tuple[Segment, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A sign of life.
+
+    Attributes:
+        is_decoding: Whether the worker waits for its decoder, rather than for an encoder or the disk.
+        num_decoded: Frames that came out of the decoder since the worker began.
+        frame_index: The last of them in its clip, -1 before the first.
+        num_written: Frames written since the worker began.
+        moved: What the worker moved from and to other machines since its last beat.
+    """
+
+    is_decoding: bool
+    num_decoded: int
+    frame_index: int
+    num_written: int
+    moved: Traffic = field(default_factory=Traffic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The task is done; `value` is the fitted tone, or None."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The task ended with an error: one of ours, or the traceback of another one as text."""
+
+    error: InfraredCityError | str
+
+    def raise_again(self) -> None:
+        """The worker's error, in the parent."""
+        if isinstance(self.error, str):
+            raise RuntimeError(f"a worker process failed:\n{self.error}")
+        raise self.error
+
+
+class Worker:
+    """The parent's side of one worker process."""
+
+    def __init__(self) -> None:
+        ours, theirs = Pipe()
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main({theirs.fileno()})"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**_ENVIRONMENT, **os.environ},
+            process_group=0,  # a terminal's Ctrl-C goes to the parent alone, which ends its workers
+        )
+        theirs.close()
+        self.connection: Connection[Any, Any] = ours
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def give(self, task: Task) -> None:
+        """Start a task; one at a time."""
+        with suppress(BrokenPipeError, ConnectionResetError):  # a worker that died is noticed when it is listened to
+            self.connection.send(task)
+
+    def heard(self) -> Iterator[Beat | Done | Failed]:
+        """What has come since the last call.
+
+        Raises:
+            EOFError: The process is gone.
+        """
+        try:
+            while self.connection.poll():
+                yield self.connection.recv()
+        except ConnectionResetError as error:
+            raise EOFError from error
+
+    def end(self) -> int:
+        """Kill the process, whatever it does, and wait for it; its exit code."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        self.connection.close()
+        return self._process.wait()
+
+
+@dataclass(slots=True)
+class _Life:
+    """What the beats tell; written by the task, read by the thread that sends them."""
+
+    is_decoding: bool = False
+    num_decoded: int = 0
+    frame_index: int = -1
+    num_written: int = 0
+    moved: Traffic = field(default_factory=Traffic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def on_alive(self, frame_index: int) -> None:
+        self.num_decoded += 1
+        self.frame_index = frame_index
+
+    def on_frames(self, count: int) -> None:
+        self.num_written += count
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        self.is_decoding = True
+        try:
+            yield
+        finally:
+            self.is_decoding = False
+
+
+def main(handle: int) -> None:
+    """Serve the parent at the other end of the pipe `handle` until it hangs up."""
+    connection: Connection[Any, Any] = Connection(handle)
+    life = _Life()
+    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
+    threading.Thread(target=_beat, args=(connection, life), daemon=True).start()
+    from infraredcity.stills.images import use_one_thread
+    from infraredcity.video import pyav  # noqa: F401  # while the parent still scans, the libraries are loaded here
+
+    use_one_thread()
+
+    while True:
+        answer = _done(tasks.get(), life)
+        with life.lock:
+            connection.send(_beat_of(life))
+            connection.send(answer)
+
+
+def _done(task: Task, life: _Life) -> Done | Failed:
+    from infraredcity.extraction import run
+
+    try:
+        if task.kind == "tone":
+            with life.decoding():
+                return Done(value=run.fit_clip_tone(task.job, life.on_alive))
+        run.run_segments(
+            task.job,
+            task.todo,
+            threads=task.threads,
+            on_frames=life.on_frames,
+            on_alive=life.on_alive,
+            decoding=life.decoding,
+        )
+    except InfraredCityError as error:
+        return Failed(error=error)
+    except Exception:
+        return Failed(error=traceback.format_exc())
+    return Done()
+
+
+def _listen(connection: "Connection[Any, Any]", tasks: "queue.SimpleQueue[Task]") -> None:
+    while True:
+        try:
+            tasks.put(connection.recv())
+        except (EOFError, OSError):  # the parent ended; whatever is open here has a temporary name
+            os._exit(1)
+
+
+def _beat(connection: "Connection[Any, Any]", life: _Life) -> None:
+    while True:
+        time.sleep(BEAT_S)
+        with life.lock, suppress(OSError):
+            connection.send(_beat_of(life))
+
+
+def _beat_of(life: _Life) -> Beat:
+    """The next beat; the caller holds the lock."""
+    before, life.moved = life.moved, remote.traffic()
+    return Beat(
+        # A wait for the network has a deadline of its own, and is no decoder that hangs.
+        is_decoding=life.is_decoding and not waits_for_network(),
+        num_decoded=life.num_decoded,
+        frame_index=life.frame_index,
+        num_written=life.num_written,
+        moved=life.moved - before,
+    )

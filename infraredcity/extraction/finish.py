@@ -1,0 +1,331 @@
+"""Merging: the done markers of a clip into its index, manifest, gaps and clips.json, without its video and without opening a shard.
+
+The same markers give the same bytes, so merging may be done again, and by two at once.
+"""
+
+import json
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from infraredcity.datasets import manifest
+from infraredcity.datasets.dataset import GAPS_NAME, write_part
+from infraredcity.errors import OutputError
+from infraredcity.extraction import segment_record
+from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
+from infraredcity.extraction.segments import count_frames, count_segments, segment_of
+from infraredcity.extraction.spec import Claim
+from infraredcity.files.atomic import write_atomic
+from infraredcity.files.path import Place
+from infraredcity.shards import index as sample_index
+from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, ShardInfo
+from infraredcity.stills.images import mean_difference, suffix_of
+from infraredcity.stills.tone import ToneMap
+
+_FROZEN_SHARE = 0.1
+"""A frame is frozen when it differs from the one before by at most this share of a calm difference: even the noise is missing."""
+_CALM_PERCENTILE = 10
+"""A calm difference: that of the clip's calmest tenth, so that a car that waits at a light is no frozen picture."""
+_NO_PICTURE = "the decoder could not make a picture of it"
+_DROPPED = "suspect, since it follows damage, and left out as asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hang:
+    """Frames, half-open, that are not decoded since the decoder hung at the first of them."""
+
+    start_frame: int
+    stop_frame: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Frames of a clip that could not be had: first_frame to last_frame, both included."""
+
+    clip: str
+    first_frame: int
+    last_frame: int
+    num_frames: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSize:
+    """How many samples of a clip are so many pixels wide and high."""
+
+    width: int
+    height: int
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractReport:
+    """What extraction of one clip ended with.
+
+    Attributes:
+        clip: The clip's id.
+        folder: Where its samples lie.
+        num_frames: Samples written, over all runs.
+        new_frames: Samples written by this run.
+        num_shards: Shards, or 0 for plain files.
+        size_bytes: Bytes of all shards or files.
+        gaps: Frames that could not be decoded, or were left out.
+        num_suspect: Samples that follow damage.
+        num_repeats: Samples that show the picture before them once more.
+        num_frozen: Samples that hardly differ from the one before.
+        tone: Counts that became black and white, for clips of more than 8 bits.
+        expected_frames: What the catalogue says the whole clip holds, if it does.
+        clip_frames: What the clip's files hold.
+        decoder: Which library decoded.
+        suspect: What the scan found wrong with the files.
+        notes: What else is good to know of them.
+        picture_sizes: The sizes of the samples, the most frequent first.
+    """
+
+    clip: str
+    folder: str
+    num_frames: int
+    new_frames: int
+    num_shards: int
+    size_bytes: int
+    gaps: tuple[Gap, ...]
+    num_suspect: int
+    num_repeats: int
+    num_frozen: int
+    tone: ToneMap | None
+    expected_frames: int | None
+    clip_frames: int
+    decoder: str
+    suspect: tuple[str, ...]
+    notes: tuple[str, ...]
+    picture_sizes: tuple[PictureSize, ...]
+
+    @property
+    def has_expected_count(self) -> bool:
+        """Whether the clip holds as many frames as the catalogue says, where it says."""
+        return self.expected_frames is None or self.expected_frames == self.clip_frames
+
+
+def merge(
+    folder: Place,
+    claim: Claim,
+    *,
+    hangs: Sequence[Hang],
+    expected_frames: int | None,
+    new_frames: int,
+    on_segments: Callable[[int], None] = lambda _count: None,
+) -> ExtractReport:
+    """Write what describes the shards of a clip whose segments are all done; clips.json last.
+
+    Args:
+        folder: The clip's folder.
+        claim: What the work is bound to.
+        hangs: Where the decoder hung, see `extract.read_hangs`.
+        expected_frames: What the catalogue says the whole clip holds, for the report.
+        new_frames: How many frames the present run wrote, for the report.
+        on_segments: Called with the number of markers just read.
+
+    Raises:
+        OutputError: A segment is not done, is of other work, or has not as many frames as it should.
+    """
+    gathered = _Gathered(folder, claim)
+    numbers = range(count_segments(claim.num_frames, claim.config))
+    for head, rows in segment_record.read_all(folder, numbers):
+        gathered.add(head, rows)
+        on_segments(1)
+    index = gathered.index()
+    gaps = gaps_of(claim, gathered.missing, frozenset(gathered.dropped), hangs)
+    facts = _facts(claim, index)
+    write_atomic(folder / GAPS_NAME, (json.dumps([asdict(gap) for gap in gaps], indent=1) + "\n").encode())
+    clips = {claim.clip.clip_id: facts}
+    if claim.config.to == "shards":
+        write_part(folder, ".", index, clips, with_dali=False)
+    else:
+        manifest.write_rows(folder, index, clips)
+        manifest.write_clips(folder, [facts])
+    return ExtractReport(
+        clip=claim.clip.clip_id,
+        folder=str(folder),
+        num_frames=len(index),
+        new_frames=new_frames,
+        num_shards=len(index.shards) if claim.config.to == "shards" else 0,
+        size_bytes=sum(info.size_bytes for info in gathered.shards),
+        gaps=gaps,
+        num_suspect=facts.num_suspect,
+        num_repeats=facts.num_repeats,
+        num_frozen=facts.num_frozen,
+        tone=claim.tone,
+        expected_frames=expected_frames,
+        clip_frames=claim.num_frames,
+        decoder=claim.decoder,
+        suspect=tuple(facts.suspect),
+        notes=tuple(facts.notes),
+        picture_sizes=tuple(
+            PictureSize(width=width, height=height, num_frames=count)
+            for (width, height), count in index.picture_sizes().items()
+        ),
+    )
+
+
+def difference(before: np.ndarray, now: np.ndarray) -> float | None:
+    """Mean absolute difference of two glances, in levels or counts; None where they are of two sizes."""
+    if before.shape != now.shape or before.dtype != now.dtype:
+        return None
+    return round(mean_difference(before, now), 4)
+
+
+class _Gathered:
+    """The columns of all segments so far.
+
+    They are made at once for all frames that there can be and become the index's own, so that no row is ever in memory twice.
+    """
+
+    def __init__(self, folder: Place, claim: Claim) -> None:
+        self._folder = folder
+        self._claim = claim
+        self._identity = claim.identity
+        most = count_frames(claim.num_frames, claim.config)
+        self._columns = {name: np.empty(most, np.int64) for name in ("frame_index", "pts", "offset", "size", "span")}
+        self._shard = np.empty(most, np.int32)
+        self._width, self._height = np.empty(most, np.int32), np.empty(most, np.int32)
+        self._sha256 = np.empty((most, 32), np.uint8)
+        self._differences = np.empty(most, np.float64)
+        self._num_rows = 0
+        self._suspect = array("q")
+        self.missing = array("q")
+        self.dropped = array("q")
+        self.shards: list[ShardInfo] = []
+        self._last_glance: np.ndarray | None = None
+        self._last_frame = -1
+
+    def add(self, head: SegmentHead, rows: SegmentRows) -> None:
+        """One more segment."""
+        segment_record.check_claim(self._folder, head, self._identity)
+        claim = self._claim
+        num_frames = len(segment_of(claim.clip.clip_id, claim.num_frames, claim.config, head.number).frames)
+        if len(rows) + len(rows.missing) != num_frames:
+            raise OutputError(
+                f"{self._path(head)}: has {len(rows)} samples and {len(rows.missing)} missing frames, expected {num_frames} in "
+                "all; delete that marker, then run its part again"
+            )
+        self.missing.extend(rows.missing)
+        self.dropped.extend(rows.dropped)
+        if head.shard is None:
+            return
+        here = slice(self._num_rows, self._num_rows + len(rows))
+        for name, column in self._columns.items():
+            column[here] = getattr(rows, name)
+        self._shard[here] = len(self.shards)
+        counts, widths, heights = np.array(rows.picture_sizes).T
+        self._width[here], self._height[here] = np.repeat(widths, counts), np.repeat(heights, counts)
+        self._sha256[here] = np.frombuffer(rows.sha256, np.uint8).reshape(-1, 32)
+        differences = [self._since_last(rows), *rows.differences[1:]]
+        self._differences[here] = np.array(differences, np.float64)  # None is NaN there
+        self._num_rows = here.stop
+        self.shards.append(head.shard)
+        self._suspect.extend(rows.suspect)
+        self._last_glance, self._last_frame = rows.last_glance, rows.frame_index[-1]
+
+    def _path(self, head: SegmentHead) -> Place:
+        return segment_record.marker_of(self._folder, head.number)
+
+    def _since_last(self, rows: SegmentRows) -> float | None:
+        """How far the segment's first sample is from the last one of the segment before."""
+        is_next = rows.frame_index[0] == self._last_frame + self._claim.config.every
+        if not is_next or self._last_glance is None or rows.first_glance is None:
+            return None
+        return difference(self._last_glance, rows.first_glance)
+
+    def index(self) -> SampleIndex:
+        """The index of all samples."""
+        columns = {name: column[: self._num_rows] for name, column in self._columns.items()}
+        frame_index, sha256 = columns["frame_index"], self._sha256[: self._num_rows]
+        marks = self._marks(frame_index, sha256)
+        clip_id = self._claim.clip.clip_id
+        width, height = self._width[: self._num_rows], self._height[: self._num_rows]
+        return SampleIndex(
+            clips=(clip_id,),
+            frame_steps=(self._claim.config.every,),
+            shards=tuple(self.shards),
+            image_format=suffix_of(self._claim.config.image_format),
+            clip=np.zeros(len(frame_index), np.int32),
+            run_id=sample_index.run_ids(
+                frame_index,
+                frame_step=self._claim.config.every,
+                break_frames=self._claim.break_frames,
+                marks=marks,
+                sizes=np.stack([width, height], axis=1),
+            ),
+            mark=marks,
+            shard=self._shard[: self._num_rows],
+            width=width,
+            height=height,
+            sha256=sha256,
+            dup_of=sample_index.repeated(clip_id, frame_index, marks),
+            **columns,
+        )
+
+    def _marks(self, frame_index: np.ndarray, sha256: np.ndarray) -> np.ndarray:
+        """u8 [N], the mark of every sample."""
+        marks = np.zeros(len(frame_index), np.uint8)
+        marks[np.isin(frame_index, np.array(self._suspect, np.int64))] = SUSPECT
+        differences = self._differences[: self._num_rows]
+        if len(frame_index) == 0:
+            return marks
+        words = sha256.view(np.uint64)
+        is_same = np.concatenate([[False], (words[1:] == words[:-1]).all(axis=1)]) & ~np.isnan(differences)
+        marks[is_same] |= REPEAT
+        differences = np.where(is_same, np.nan, differences)
+        known = differences[~np.isnan(differences)]
+        still_below = _FROZEN_SHARE * float(np.percentile(known, _CALM_PERCENTILE)) if len(known) else 0.0
+        marks[differences <= still_below] |= FROZEN  # NaN is below nothing
+        return marks
+
+
+def gaps_of(claim: Claim, missing: Sequence[int], dropped: frozenset[int], hangs: Sequence[Hang]) -> tuple[Gap, ...]:
+    """Missing frames as stretches of one reason each.
+
+    Args:
+        claim: What the work is bound to.
+        missing: The frames, ascending.
+        dropped: Those of them that were left out as asked.
+        hangs: Where the decoder hung.
+    """
+    gaps: list[Gap] = []
+    for frame in missing:
+        hang = next((each.reason for each in hangs if each.start_frame <= frame < each.stop_frame), _NO_PICTURE)
+        reason = _DROPPED if frame in dropped else hang
+        last = gaps[-1] if gaps else None
+        if last is not None and last.last_frame + claim.config.every == frame and last.reason == reason:
+            gaps[-1] = replace(last, last_frame=frame, num_frames=last.num_frames + 1)
+        else:
+            gaps.append(Gap(clip=claim.clip.clip_id, first_frame=frame, last_frame=frame, num_frames=1, reason=reason))
+    return tuple(gaps)
+
+
+def _facts(claim: Claim, index: SampleIndex) -> manifest.ClipFacts:
+    clip = claim.clip
+    return manifest.ClipFacts(
+        clip_id=clip.clip_id,
+        scene=clip.scene,
+        weather=clip.weather,
+        modality=clip.modality,
+        time_of_day=clip.time_of_day,
+        time_base=claim.time_base,
+        nominal_fps=claim.nominal_fps,
+        frame_step=claim.config.every,
+        clip_frames=claim.num_frames,
+        sources=[dict(source) for source in claim.sources],
+        extraction=claim.config.to_json(),
+        versions=dict(claim.versions),
+        suspect=list(claim.suspect),
+        notes=list(claim.notes),
+        num_suspect=int(np.count_nonzero(index.mark & SUSPECT)),
+        num_repeats=int(np.count_nonzero(index.mark & REPEAT)),
+        num_frozen=int(np.count_nonzero(index.mark & FROZEN)),
+        tone=None if claim.tone is None else claim.tone.to_json(),
+        is_inverted=claim.is_inverted,
+    )

@@ -1,0 +1,406 @@
+"""Extraction on many machines: plan the work, do one part, see what is outstanding, merge.
+
+Everybody shares the output folder (a disk or an object store) and nothing else. A part needs the plan and the clips; it talks to no
+other part. Two that do the same segment write the same bytes, so a part may run twice, or twice at once. No clock decides anything.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from infraredcity.clips import Clip
+from infraredcity.errors import OutputError
+from infraredcity.extraction import plan_file, run, segment_record
+from infraredcity.extraction.config import DEADLINE_S, ExtractConfig
+from infraredcity.extraction.executors.local import Counter, Executor, fit_tone, write_segments
+from infraredcity.extraction.finish import ExtractReport, merge
+from infraredcity.extraction.plan_file import PLAN_NAME, Estimate, Plan, PlannedClip
+from infraredcity.extraction.run import ExtractJob
+from infraredcity.extraction.segment_record import SegmentHead
+from infraredcity.extraction.spec import read as read_claim
+from infraredcity.files.atomic import lock_folder
+from infraredcity.files.path import FarPath, Place, place, sizes_in
+from infraredcity.progress import OnProgress, Progress
+from infraredcity.stills.images import ImageFormat
+
+_SAMPLE_PLACES = 3
+_SAMPLE_FRAMES = 4
+_SAMPLE_OVERHEAD_BYTES = 1792
+"""What a sample takes in a tar beside its image: two headers, the json member, half a block of padding."""
+_DECODE_S_PER_PX = 1e-9
+_DECODE_S_PER_BYTE = 75e-9
+_ENCODE_S: dict[ImageFormat, tuple[float, float, float]] = {
+    "jpg": (0.0, 0.9e-9, 3.3e-9),
+    "webp": (52e-9, 0.0, 180e-9),
+    "png": (0.0, 3.7e-9, 16e-9),
+    "png16": (0.0, 3.7e-9, 16e-9),
+}
+"""Seconds of one core of a server of 2023: for a pixel and a coded byte of H.264; for each pixel, value (one in gray, three in
+colour) and byte of a still. Fitted to 18 clips; at 25 Mbit/s and 640x512 the coded bytes take most of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartReport:
+    """What a run of one part ended with.
+
+    Attributes:
+        part: Its number; None for all parts.
+        num_parts: How many the plan has.
+        num_segments: Segments of the part, all of which are done.
+        num_frames: Frames that they cover.
+        new_frames: Frames written by this run.
+        size_bytes: Bytes of their shards or files.
+        num_missing: Frames that could not be had, or were left out; `finalize` names them.
+    """
+
+    part: int | None
+    num_parts: int
+    num_segments: int
+    num_frames: int
+    new_frames: int
+    size_bytes: int
+    num_missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipStatus:
+    """How far a clip of a plan is: all its segments, those that are done, and those that are outstanding, such as "0-3,7"."""
+
+    clip: str
+    num_segments: int
+    num_done: int
+    outstanding: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far a plan is.
+
+    Attributes:
+        folder: Where its output lies.
+        num_parts: Parts of the plan.
+        num_segments: Segments of the plan.
+        num_done: Those that are done.
+        outstanding_parts: Parts with a segment that is not done, ascending.
+        array: These as a job array takes them, such as "0-3,7"; empty when all is done.
+        clips: The same by clip.
+    """
+
+    folder: str
+    num_parts: int
+    num_segments: int
+    num_done: int
+    outstanding_parts: tuple[int, ...]
+    array: str
+    clips: tuple[ClipStatus, ...]
+
+
+def make_plan(
+    clips: Sequence[Clip],
+    config: ExtractConfig,
+    out: Place,
+    *,
+    num_parts: int,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Plan:
+    """Plan the extraction of some clips in parts: scan them, bind their folders below `out`, write `out`/plan.jsonl.
+
+    Planning again with other parts keeps what is done; segments are the same however they are dealt. A clip that is being extracted
+    there without a plan is refused.
+
+    Args:
+        clips: The clips, with their files.
+        config: What to write.
+        out: Folder that all parts will share.
+        num_parts: How many parts.
+        overwrite: Delete what stands in the folders of these clips.
+        on_progress: Told of clips scanned.
+
+    Raises:
+        InfraredCityError: As `run.prepare`; OutputError when there are fewer segments than parts.
+    """
+    with lock_folder(out):  # until the plan stands, which extraction without one respects
+        planned: list[PlannedClip] = []
+        for number, clip in enumerate(clips):
+            if on_progress is not None:
+                on_progress(Progress(what="clips scanned", done=number, total=len(clips)))
+            planned.append(_planned(clip, config, out, overwrite=overwrite))
+        if on_progress is not None:
+            on_progress(Progress(what="clips scanned", done=len(clips), total=len(clips)))
+        try:
+            plan = plan_file.cut(planned, num_parts)
+        except ValueError as error:
+            raise OutputError(
+                f"{out / PLAN_NAME}: {error}; use fewer --parts or a smaller --frames-per-shard"
+            ) from error
+        plan_file.write(plan, out / PLAN_NAME)
+        return plan
+
+
+def _planned(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool) -> PlannedClip:
+    """Bind a clip's folder; fail where an extraction without a plan holds its lock. The lock of `out` keeps new ones out."""
+    with lock_folder(out / clip.clip_id):
+        job = run.claim(fit_tone(run.prepare(clip, config, out, overwrite=overwrite)))
+        standing = read_claim(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
+        assert standing is not None
+        return PlannedClip(
+            claim=standing,
+            locations=tuple(_location(path) for path in clip.paths),
+            expected_frames=clip.expected_frames,
+            estimate=_estimate(job),
+        )
+
+
+def _location(path: Place) -> str:
+    return str(path) if isinstance(path, FarPath) else str(path.resolve())
+
+
+def _estimate(job: ExtractJob) -> Estimate:
+    """What a frame costs: bytes from a few frames of the clip, seconds from what is decoded and encoded."""
+    sizes, pixels = run.sample_stills(job, num_places=_SAMPLE_PLACES, num_frames=_SAMPLE_FRAMES)
+    video = job.video.parts[0]
+    still_bytes = sum(sizes) / len(sizes) if sizes else 0.0
+    overhead = _SAMPLE_OVERHEAD_BYTES if job.config.to == "shards" else 0
+    core_s = frame_core_s(
+        job.config.image_format,
+        video_px=video.width_px * video.height_px,
+        coded_bytes=sum(part.size_bytes for part in job.video.parts) / job.video.num_frames,
+        every=job.config.every,
+        still_px=pixels,
+        channels=1 if job.claim.color == "gray" else 3,
+        still_bytes=still_bytes,
+    )
+    return Estimate(frame_bytes=round(still_bytes + overhead, 1), frame_core_s=round(core_s, 7))
+
+
+def frame_core_s(
+    image_format: ImageFormat,
+    *,
+    video_px: int,
+    coded_bytes: float,
+    every: int,
+    still_px: int,
+    channels: int,
+    still_bytes: float,
+) -> float:
+    """Seconds of one core for a frame that is written: a first guess, by sizes alone.
+
+    Args:
+        image_format: Of the still.
+        video_px: Pixels of a frame of the video.
+        coded_bytes: Bytes of a frame in the video.
+        every: Frames that are decoded for one that is written.
+        still_px: Pixels of the still.
+        channels: 1 for gray, 3 for colour.
+        still_bytes: Bytes of the still.
+    """
+    per_px, per_value, per_byte = _ENCODE_S[image_format]
+    decoding = every * (video_px * _DECODE_S_PER_PX + coded_bytes * _DECODE_S_PER_BYTE)
+    return decoding + still_px * (per_px + channels * per_value) + still_bytes * per_byte
+
+
+def open_plan(path: Place, out: Place) -> Plan:
+    """The plan of `path`, after seeing to it that `out` is the folder of this plan and of no other.
+
+    Raises:
+        OutputError: There is no plan, it is damaged, or `out` holds another one.
+    """
+    plan = plan_file.read(path)
+    there = out / PLAN_NAME
+    if str(there) == str(path):
+        return plan
+    if not there.exists():
+        plan_file.write(plan, there)
+    elif (other := plan_file.read(there)).identity != plan.identity:
+        raise OutputError(
+            f"{path}: is another plan ({plan.num_parts} parts, {plan.identity[:12]}) than {there} ({other.num_parts} parts, "
+            f"{other.identity[:12]}); use that one, or another --out"
+        )
+    return plan
+
+
+def run_part(
+    plan: Plan,
+    part: int | None,
+    clips: dict[str, Clip],
+    out: Place,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    deadline_s: float = DEADLINE_S,
+    on_progress: OnProgress | None = None,
+) -> PartReport:
+    """Do what is not done of one part, or of all; others may do other parts, or the same, at the same time.
+
+    Args:
+        plan: From `open_plan`.
+        part: 0 to `plan.num_parts` - 1; None for all.
+        clips: Clips whose files are elsewhere than where they were planned, by id.
+        out: The folder that all parts share.
+        workers: Processes that decode, see `executors.local.extract_clip`.
+        executor: Who writes the segments; None for `workers` processes here.
+        deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
+        on_progress: Told of frames done.
+
+    Raises:
+        InfraredCityError: As `run.join` and writing do; OutputError when the plan has no such part.
+    """
+    if part is not None and not 0 <= part < plan.num_parts:
+        raise OutputError(f"part {part}: the plan has {plan.num_parts} parts, 0 to {plan.num_parts - 1}")
+    jobs = [
+        run.join(
+            _with_files(plan[stretch.clip_id], clips),
+            plan[stretch.clip_id].claim,
+            out,
+            range(stretch.first_segment, stretch.stop_segment),
+        )
+        for stretch in plan.stretches(part)
+    ]
+    todo = [run.pending(job) for job in jobs]
+    everything = [segment for job in jobs for segment in job.segments]
+    what = "all parts" if part is None else f"part {part}"
+    counter = Counter(f"{what}: frames", everything, [segment for some in todo for segment in some], on_progress)
+    for job, some in zip(jobs, todo, strict=True):
+        if some and executor is not None:
+            executor(job, some, deadline_s=deadline_s, on_frames=counter.add)
+        elif some:
+            write_segments(job, some, workers=workers, deadline_s=deadline_s, on_frames=counter.add)
+    heads: list[SegmentHead] = []
+    for job in jobs:
+        for number, head in segment_record.read_heads(job.folder, [segment.number for segment in job.segments]):
+            if head is None:
+                raise OutputError(
+                    f"{segment_record.marker_of(job.folder, number)}: was written and is not seen here; see whether "
+                    f"{out} is one folder for all machines, then run the part again"
+                )
+            heads.append(head)
+    return PartReport(
+        part=part,
+        num_parts=plan.num_parts,
+        num_segments=len(everything),
+        num_frames=sum(len(segment.frames) for segment in everything),
+        new_frames=counter.added,
+        size_bytes=sum(head.shard.size_bytes for head in heads if head.shard is not None),
+        num_missing=sum(head.num_missing for head in heads),
+    )
+
+
+def _with_files(planned: PlannedClip, clips: dict[str, Clip]) -> Clip:
+    """The planned clip with its files: as named here, else where they were when it was planned."""
+    here = clips.get(planned.clip_id)
+    paths = here.paths if here is not None and here.paths else tuple(place(each) for each in planned.locations)
+    return replace(planned.clip, paths=paths, expected_frames=planned.expected_frames)
+
+
+def status(plan: Plan, out: Place, *, quick: bool = False, on_progress: OnProgress | None = None) -> Status:
+    """What is done of a plan and what is outstanding.
+
+    A segment is done when its marker can be read, is of this plan, and its shard has the size that the marker says.
+
+    Args:
+        plan: From `open_plan`.
+        out: Its folder.
+        quick: Look at the names of markers alone: a segment counts as done when it has one.
+        on_progress: Told of segments looked at.
+
+    Raises:
+        OutputError: A marker was written under another plan.
+        RemoteError: `out` is far and cannot be listed or read.
+    """
+    rows: list[ClipStatus] = []
+    parts: set[int] = set()
+    looked_at = 0
+    for clip in plan.clips:
+        outstanding: list[int] = []
+        for number, is_done in enumerate(_done(clip, out / clip.clip_id, quick=quick)):
+            if not is_done:
+                outstanding.append(number)
+            looked_at += 1
+            if on_progress is not None and looked_at % 1000 == 0:
+                on_progress(Progress(what="segments looked at", done=looked_at, total=plan.num_segments))
+        parts |= plan.parts_of(clip.clip_id, outstanding)
+        rows.append(
+            ClipStatus(
+                clip=clip.clip_id,
+                num_segments=clip.num_segments,
+                num_done=clip.num_segments - len(outstanding),
+                outstanding=plan_file.array_expression(outstanding),
+            )
+        )
+    return Status(
+        folder=str(out),
+        num_parts=plan.num_parts,
+        num_segments=plan.num_segments,
+        num_done=sum(row.num_done for row in rows),
+        outstanding_parts=tuple(sorted(parts)),
+        array=plan_file.array_expression(sorted(parts)),
+        clips=tuple(rows),
+    )
+
+
+def _done(clip: PlannedClip, folder: Place, *, quick: bool) -> Iterator[bool]:
+    """For each segment of a clip, in order, whether it is done."""
+    marked = segment_record.listed(folder)
+    numbers = range(clip.num_segments)
+    if quick:
+        yield from (number in marked for number in numbers)
+        return
+    sizes, identity, claim = sizes_in(folder), clip.claim.identity, clip.claim
+    found = segment_record.read_heads(folder, [number for number in numbers if number in marked], marked)
+    for number in numbers:
+        head = next(found)[1] if number in marked else None
+        if head is not None:
+            segment_record.check_claim(folder, head, identity)
+        yield head is not None and segment_record.is_whole(
+            folder,
+            head,
+            clip_id=clip.clip_id,
+            clip_frames=claim.num_frames,
+            config=claim.config,
+            size_of=sizes.get,
+        )
+
+
+def finalize(out: Place, *, on_progress: OnProgress | None = None) -> tuple[Status, list[ExtractReport]]:
+    """Merge all parts of the plan in `out` into index, manifest, gaps and sidecars of each clip; again gives the same bytes.
+
+    Args:
+        out: The folder that all parts shared.
+        on_progress: Told of segments looked at and merged.
+
+    Returns:
+        How far the plan is, and a report for each clip; no report, and nothing merged, where a segment is outstanding.
+
+    Raises:
+        OutputError: There is no plan, another process is at it, a marker is of another plan, or a count does not agree.
+        RemoteError: `out` is far and cannot be read or written.
+    """
+    with lock_folder(out):
+        plan = open_plan(out / PLAN_NAME, out)
+        plan_file.check_segments(out / PLAN_NAME)
+        found = status(plan, out, on_progress=on_progress)
+        if found.outstanding_parts:
+            return found, []
+        reports: list[ExtractReport] = []
+        merged, total = 0, plan.num_segments
+
+        def count(segments: int) -> None:
+            nonlocal merged
+            merged += segments
+            if on_progress is not None and (merged % 1000 == 0 or merged == total):
+                on_progress(Progress(what="segments merged", done=merged, total=total))
+
+        for clip in plan.clips:
+            folder = out / clip.clip_id
+            with lock_folder(folder):
+                run.remove_leftovers(folder)
+                report = merge(
+                    folder,
+                    clip.claim,
+                    hangs=run.read_hangs(folder),
+                    expected_frames=clip.expected_frames,
+                    new_frames=0,
+                    on_segments=count,
+                )
+            reports.append(report)
+        return found, reports

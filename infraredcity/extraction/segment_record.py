@@ -1,0 +1,355 @@
+"""Done markers: one small file for each segment that is written, the proof that its shard is whole.
+
+A marker is written after its shard got its name (or was sent whole), and appears whole itself. It is two lines of JSON: what the
+segment is and what it left (`SegmentHead`; enough to know what is outstanding), with how many bytes follow; and its samples as
+columns (`SegmentRows`; enough to build index and manifest without opening a shard).
+"""
+
+import base64
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from infraredcity.datasets.dataset import MARKERS
+from infraredcity.errors import OutputError
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.segments import segment_of
+from infraredcity.files.atomic import write_atomic
+from infraredcity.files.path import FarPath, Place, folder_listing, is_far
+from infraredcity.files.records import MAX_SIDECAR_BYTES, opened, parse_json, read_whole
+from infraredcity.files.remote import UNKNOWN_BYTES
+from infraredcity.shards.index import ShardInfo
+from infraredcity.shards.names import key_of
+from infraredcity.stills.images import suffix_of
+
+FORMAT = "infraredcity-segment-2"
+_HEAD_BYTES = 4096
+_FAR_READERS = 32
+_COLUMNS = ("frame_index", "pts", "offset", "size", "span", "json_size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentHead:
+    """What a marker says of its segment as a whole.
+
+    Attributes:
+        claim: Identity of the work that it belongs to, see `Claim.identity`.
+        number: Place among the clip's segments.
+        shard: Its shard with sha256; the folder itself, ".", for plain files; None when none of its frames could be had.
+        num_missing: Frames of the segment that could not be had, or were left out.
+    """
+
+    claim: str
+    number: int
+    shard: ShardInfo | None
+    num_missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SegmentRows:
+    """The samples of a segment as columns of one length, and what was not had.
+
+    Attributes:
+        frame_index: Index of each in its clip.
+        pts: Time of each in units of the clip's time_base.
+        offset: Byte in the shard where the image begins.
+        size: Bytes of the image.
+        span: Bytes of the whole sample in the tar.
+        json_size: Bytes of the json member; 0 for plain files.
+        picture_sizes: Stretches of stills of one size: how many, their width, their height.
+        sha256: 32 bytes for each image.
+        differences: How far each is from the one before; None where that one is missing, of another size, or in another segment.
+        first_glance: A few pixels of the first sample, to compare it with the segment before; None without samples.
+        last_glance: Those of the last one.
+        suspect: Frame indices of those that follow damage.
+        missing: Frame indices that could not be had, or were left out.
+        dropped: Those of them that were left out as asked.
+    """
+
+    frame_index: list[int]
+    pts: list[int]
+    offset: list[int]
+    size: list[int]
+    span: list[int]
+    json_size: list[int]
+    picture_sizes: list[tuple[int, int, int]]
+    sha256: bytes
+    differences: list[float | None]
+    first_glance: np.ndarray | None
+    last_glance: np.ndarray | None
+    suspect: list[int]
+    missing: list[int]
+    dropped: list[int]
+
+    def __len__(self) -> int:
+        return len(self.frame_index)
+
+
+def marker_of(folder: Place, number: int) -> Place:
+    """The file of a segment's marker in the folder of its clip."""
+    return folder / MARKERS / _name_of(number)
+
+
+def _name_of(number: int) -> str:
+    return f"{number:06d}.jsonl"
+
+
+def number_of(name: str) -> int | None:
+    """The segment that a file in the folder of markers speaks of; None for another file."""
+    stem = name.removesuffix(".jsonl")
+    return int(stem) if name.endswith(".jsonl") and stem.isdecimal() else None
+
+
+def listed(folder: Place) -> dict[int, int]:
+    """The segments of a clip that have a marker, and the marker's bytes: UNKNOWN_BYTES where a listing does not tell them.
+
+    On a disk it does not: to ask for the sizes of a million files takes a while.
+    """
+    below = folder / MARKERS
+    sizes: dict[str, int] = {}
+    with suppress(FileNotFoundError):
+        if isinstance(below, FarPath):
+            sizes = {name: size for name, size in folder_listing(below).items() if size is not None}
+        else:
+            with os.scandir(below) as found:
+                sizes = {entry.name: UNKNOWN_BYTES for entry in found}
+    return {number: size for name, size in sizes.items() if (number := number_of(name)) is not None}
+
+
+def write(folder: Place, head: SegmentHead, rows: SegmentRows) -> None:
+    """Say that a segment is done: its shard stands there, whole."""
+    write_atomic(marker_of(folder, head.number), to_bytes(head, rows))
+
+
+def to_bytes(head: SegmentHead, rows: SegmentRows) -> bytes:
+    """The file of a marker."""
+    shard = head.shard
+    columns: dict[str, Any] = {name: getattr(rows, name) for name in _COLUMNS}
+    columns |= {
+        "picture_sizes": rows.picture_sizes,
+        "sha256": base64.b64encode(rows.sha256).decode("ascii"),
+        "differences": rows.differences,
+        "glances": [_packed(rows.first_glance), _packed(rows.last_glance)],
+        "suspect": rows.suspect,
+        "missing": rows.missing,
+        "dropped": rows.dropped,
+    }
+    second = _line(columns)
+    first = {
+        "format": FORMAT,
+        "claim": head.claim,
+        "number": head.number,
+        "shard": None if shard is None else [shard.name, shard.num_samples, shard.size_bytes, shard.sha256],
+        "num_missing": head.num_missing,
+        "rows_bytes": len(second),
+    }
+    return _line(first) + second
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, separators=(",", ":")) + "\n").encode()
+
+
+def read(path: Place, size_bytes: int = UNKNOWN_BYTES) -> tuple[SegmentHead, SegmentRows]:
+    """A marker; a far one whose size is known is asked for once, not twice.
+
+    Raises:
+        OutputError: There is none, or it is damaged: the segment is not done.
+    """
+    try:
+        if isinstance(path, FarPath) and size_bytes != UNKNOWN_BYTES:
+            return from_bytes(path.read_start(size_bytes), name=str(path))
+        return from_bytes(read_whole(path, MAX_SIDECAR_BYTES), name=str(path))
+    except OSError as error:
+        raise _not_done(str(path), error) from error
+
+
+def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
+    """A marker from its bytes.
+
+    Raises:
+        OutputError: It is damaged; `name` names the file.
+    """
+    try:
+        first, second = data.splitlines()
+        payload = parse_json(second)
+        columns: dict[str, list[int]] = {column: payload[column] for column in _COLUMNS}
+        rows = SegmentRows(
+            **columns,
+            picture_sizes=[(count, width, height) for count, width, height in payload["picture_sizes"]],
+            sha256=base64.b64decode(payload["sha256"], validate=True),
+            differences=payload["differences"],
+            first_glance=_unpacked(payload["glances"][0]),
+            last_glance=_unpacked(payload["glances"][1]),
+            suspect=payload["suspect"],
+            missing=payload["missing"],
+            dropped=payload["dropped"],
+        )
+        lengths = {len(values) for values in columns.values()} | {
+            len(rows.differences),
+            len(rows.sha256) / 32,
+            sum(count for count, _, _ in rows.picture_sizes),
+        }
+        if len(lengths) != 1:
+            raise ValueError("its columns have several lengths")
+        return _head(first, name, len(data)), rows
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise _not_done(name, error) from error
+
+
+def read_head(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead:
+    """What a marker says of its segment as a whole; its samples are not read. A far one of known size is asked for once, not twice.
+
+    Raises:
+        OutputError: There is none, or it is damaged: the segment is not done.
+    """
+    try:
+        if isinstance(path, FarPath):
+            if size_bytes == UNKNOWN_BYTES:
+                size_bytes = path.stat().st_size
+            data = path.read_start(min(size_bytes, _HEAD_BYTES))
+        else:
+            with opened(path) as file:
+                data = file.read(_HEAD_BYTES)
+                size_bytes = os.fstat(file.fileno()).st_size
+        return _head(data.partition(b"\n")[0], str(path), size_bytes)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise _not_done(str(path), error) from error
+
+
+def read_heads(
+    folder: Place, numbers: Sequence[int], sizes: Mapping[int, int] = MappingProxyType({})
+) -> Iterator[tuple[int, SegmentHead | None]]:
+    """The heads of some segments of a clip, in order; None for one that has no marker that can be read.
+
+    Args:
+        folder: The clip's.
+        numbers: The segments.
+        sizes: What `listed` said, where somebody asked.
+    """
+    return _in_order(folder, numbers, sizes, _head_or_none)
+
+
+def read_all(folder: Place, numbers: Sequence[int]) -> Iterator[tuple[SegmentHead, SegmentRows]]:
+    """The markers of some segments of a clip, in order.
+
+    Raises:
+        OutputError: One of them is not done.
+    """
+    # One listing tells the sizes of a thousand files, or is one request more for a few.
+    sizes = listed(folder) if is_far(folder) else {}
+    for _, marker in _in_order(folder, numbers, sizes, read):
+        yield marker
+
+
+def check_claim(folder: Place, head: SegmentHead, identity: str) -> None:
+    """OutputError where a segment was written under other settings or from other files than the work of this identity."""
+    if head.claim != identity:
+        raise OutputError(
+            f"{marker_of(folder, head.number)}: was written under another plan or other settings (claim {head.claim[:12]}, "
+            f"expected {identity[:12]}); delete it, or use the plan and the folder that belong together"
+        )
+
+
+def is_whole(
+    folder: Place,
+    head: SegmentHead,
+    *,
+    clip_id: str,
+    clip_frames: int,
+    config: ExtractConfig,
+    size_of: Callable[[str], int | None],
+) -> bool:
+    """Whether what a marker speaks of is there, in the size that it says.
+
+    Args:
+        folder: The clip's folder.
+        head: What the marker says.
+        clip_id: The clip.
+        clip_frames: Frames of the whole clip.
+        config: What is written.
+        size_of: Bytes of a file of that folder by its name; None where it is not there.
+    """
+    if head.shard is None:
+        return head.num_missing == len(segment_of(clip_id, clip_frames, config, head.number).frames)
+    if config.to == "shards":
+        return size_of(head.shard.name) == head.shard.size_bytes
+    try:
+        _, rows = read(marker_of(folder, head.number))
+    except OutputError:
+        return False
+    names = [still_name(clip_id, frame_index, config) for frame_index in rows.frame_index]
+    return all(size_of(name) == size for name, size in zip(names, rows.size, strict=True))
+
+
+def still_name(clip_id: str, frame_index: int, config: ExtractConfig) -> str:
+    """The file of a frame where plain files are written."""
+    return f"{key_of(clip_id, frame_index)}.{suffix_of(config.image_format)}"
+
+
+def _in_order(
+    folder: Place, numbers: Sequence[int], sizes: Mapping[int, int], read_one: Any
+) -> Iterator[tuple[int, Any]]:
+    """What `read_one` makes of each marker; far ones are asked for many at a time."""
+    below = folder / MARKERS
+    if not isinstance(folder, FarPath):
+        for number in numbers:
+            yield number, read_one(below / _name_of(number))
+        return
+    with ThreadPoolExecutor(max_workers=_FAR_READERS, thread_name_prefix="markers") as pool:
+        for start in range(0, len(numbers), _FAR_READERS * 8):
+            some = numbers[start : start + _FAR_READERS * 8]
+            paths = [below / _name_of(number) for number in some]
+            known = [sizes.get(number, UNKNOWN_BYTES) for number in some]
+            yield from zip(some, pool.map(read_one, paths, known), strict=True)
+
+
+def _head_or_none(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead | None:
+    try:
+        return read_head(path, size_bytes)
+    except OutputError:
+        return None
+
+
+def _head(line: bytes, name: str, size_bytes: int) -> SegmentHead:
+    """The head that a marker's first line is; ValueError where it is not that of the file `name` of `size_bytes`."""
+    told = parse_json(line)
+    if told["format"] != FORMAT:
+        raise ValueError(f"format is {told['format']!r}, not {FORMAT!r}")
+    if number_of(name.rpartition("/")[2]) != told["number"]:
+        raise ValueError(f"it is that of segment {told['number']}")
+    if len(line) + 1 + told["rows_bytes"] != size_bytes:
+        raise ValueError(f"it has {size_bytes} bytes, expected {len(line) + 1 + told['rows_bytes']}")
+    shard = told["shard"]
+    return SegmentHead(
+        claim=told["claim"],
+        number=told["number"],
+        shard=None
+        if shard is None
+        else ShardInfo(name=shard[0], num_samples=shard[1], size_bytes=shard[2], sha256=shard[3]),
+        num_missing=told["num_missing"],
+    )
+
+
+def _not_done(name: str, error: Exception) -> OutputError:
+    return OutputError(f"{name}: segment is not done ({error}); delete its marker if there is one, then run it again")
+
+
+def _packed(glance: np.ndarray | None) -> list[Any] | None:
+    if glance is None:
+        return None
+    return [glance.dtype.str, list(glance.shape), base64.b64encode(glance.tobytes()).decode("ascii")]
+
+
+def _unpacked(packed: list[Any] | None) -> np.ndarray | None:
+    if packed is None:
+        return None
+    dtype, shape, data = packed
+    return np.frombuffer(base64.b64decode(data), dtype).reshape(shape)

@@ -1,0 +1,65 @@
+"""The segments of a clip: which frames belong to which shard, a pure function of the clip's length and the config."""
+
+from dataclasses import dataclass
+
+from infraredcity.errors import VideoDecodeError
+from infraredcity.extraction.config import DATASET, ExtractConfig
+from infraredcity.shards.names import shard_name
+from infraredcity.video import FrameRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One shard's worth of a clip.
+
+    Attributes:
+        number: Place among the clip's segments.
+        frames: The clip's frames that belong to it.
+        shard: File name of its shard.
+    """
+
+    number: int
+    frames: FrameRange
+    shard: str
+
+
+def segments(clip_id: str, num_frames: int, config: ExtractConfig) -> tuple[Segment, ...]:
+    """The segments of a clip of `num_frames` frames, a pure function of its arguments; they tile the chosen frames.
+
+    Raises:
+        VideoDecodeError: `start_frame` lies behind the clip's end.
+    """
+    count = count_segments(num_frames, config)
+    if count == 0:
+        raise VideoDecodeError(
+            f"clip {clip_id}: has {num_frames} frames, so nothing is left from --start {config.start_frame} on"
+        )
+    return tuple(segment_of(clip_id, num_frames, config, number) for number in range(count))
+
+
+def count_segments(num_frames: int, config: ExtractConfig) -> int:
+    """How many segments a clip of `num_frames` frames has."""
+    return len(range(config.start_frame, stop_frame(num_frames, config), config.frames_per_shard * config.every))
+
+
+def count_frames(num_frames: int, config: ExtractConfig) -> int:
+    """How many frames of a clip are to be written."""
+    return len(range(config.start_frame, stop_frame(num_frames, config), config.every))
+
+
+def segment_of(clip_id: str, num_frames: int, config: ExtractConfig, number: int) -> Segment:
+    """The segment of that number."""
+    stride = config.frames_per_shard * config.every
+    start = config.start_frame + number * stride
+    return Segment(
+        number=number,
+        frames=FrameRange(
+            start_frame=start, stop_frame=min(start + stride, stop_frame(num_frames, config)), step=config.every
+        ),
+        shard=shard_name(DATASET, clip_id, number),
+    )
+
+
+def stop_frame(num_frames: int, config: ExtractConfig) -> int:
+    """The first frame of a clip of `num_frames` frames that is not taken."""
+    return num_frames if config.stop_frame is None else min(config.stop_frame, num_frames)

@@ -1,0 +1,390 @@
+"""Places: files and folders on a disk here (pathlib's Path) or behind a URL (FarPath), in the same words.
+
+A FarPath knows of pathlib's words those that the commands use. Its bytes come and go through `infraredcity.files.remote`: ranges,
+deadlines, attempts, one line per error, and a count of what was moved. In a message it never tells a password, a token or a query.
+
+What is written there is sent whole: in an object store (s3, gs) it appears whole or not at all, and so it does through file:// and
+sftp://, which rename it when all is there. Other schemes (ftp, webdav) may keep a cut file under the final name when an upload is
+cut, which the next run writes anew, since nothing counts as there before its done marker says so. An upload to S3 in parts that is
+killed leaves its parts in the bucket, unseen but paid for; a lifecycle rule of the bucket for incomplete uploads removes them.
+"""
+
+import fnmatch
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+from infraredcity.errors import RemoteError
+from infraredcity.files.remote import (
+    READ_ONLY_SCHEMES,
+    UNKNOWN_BYTES,
+    RemoteFile,
+    RemoteOptions,
+    check_writable,
+    fetch,
+    fetch_start,
+    is_remote,
+    join,
+    kind,
+    listing,
+    remove,
+    send,
+    send_file,
+    shown,
+    split,
+)
+
+_CHUNK_BYTES = 1024 * 1024
+_KEPT_CHUNKS = 8
+_MAX_DEPTH = 32
+"""So deep is a far folder walked; a web server can show folders without end."""
+_MAX_WHOLE_BYTES = 1 << 40
+_ASKED_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FarStatus:
+    """What is known of a far file: its size in bytes."""
+
+    st_size: int
+
+
+class FarPath:
+    """A file or folder behind a URL; immutable, can be pickled, is not touched before it is asked something.
+
+    Reading what is not there raises RemoteMissingError, which is also a FileNotFoundError; all else that fails is a RemoteError.
+    """
+
+    __slots__ = ("_options", "url")
+
+    def __init__(self, url: str, options: RemoteOptions | None = None) -> None:
+        if not is_remote(url):
+            raise ValueError(f"a far place is a URL with a scheme, got {shown(url)!r}")
+        root, path, query = split(url)
+        if "@" not in root and shown(url) not in url:
+            raise RemoteError(f"{shown(url)}: a / ? or # in the password of a URL must be quoted, as %2F, %3F or %23")
+        kept = path.rstrip("/") or ("/" if root.endswith("://") else "")  # file:/// is the root of a disk
+        self.url = f"{root}{kept}{query}"
+        self._options = options
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return FarPath, (self.url, self._options)
+
+    def __str__(self) -> str:
+        return shown(self.url)
+
+    def __repr__(self) -> str:
+        return f"FarPath({shown(self.url)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FarPath) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __lt__(self, other: "FarPath") -> bool:
+        return self._order < other._order
+
+    def __truediv__(self, name: str | PurePosixPath) -> "FarPath":
+        below = [part for part in str(name).split("/") if part not in ("", ".")]
+        return FarPath(join(self.url, "/".join(below)), self._options) if below else self
+
+    @property
+    def scheme(self) -> str:
+        """The part of the URL before `://`, in small letters."""
+        return self.url.partition("://")[0].lower()
+
+    @property
+    def _path(self) -> PurePosixPath:
+        """The URL's path as it stands there; a bucket is no part of it."""
+        return PurePosixPath(split(self.url)[1] or "/")
+
+    @property
+    def _order(self) -> tuple[str, tuple[str, ...]]:
+        """What is compared when places are sorted: names of folders one by one, as pathlib does."""
+        return split(self.url)[0], self._path.parts
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, not quoted; for a bucket or a server itself its name."""
+        name = self._path.name
+        if not name:
+            return shown(split(self.url)[0]).partition("://")[2]
+        return unquote(name) if self.scheme in READ_ONLY_SCHEMES else name
+
+    @property
+    def stem(self) -> str:
+        """The name less its suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """The last suffix of the name, with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> "FarPath":
+        """The folder that it lies in."""
+        root, _, query = split(self.url)
+        return FarPath(f"{root}{self._path.parent}{query}", self._options)
+
+    def with_name(self, name: str) -> "FarPath":
+        """Its neighbour of that name."""
+        return self.parent / name
+
+    def with_suffix(self, suffix: str) -> "FarPath":
+        """Its neighbour with another suffix."""
+        return self.with_name(f"{self.stem}{suffix}")
+
+    def relative_to(self, other: "FarPath") -> PurePosixPath:
+        """The way from `other` to here, not quoted; a ValueError where it does not lie below `other`."""
+        if split(self.url)[0] != split(other.url)[0]:
+            raise ValueError(f"{self} does not lie below {other}")
+        way = self._path.relative_to(other._path)
+        return PurePosixPath(unquote(str(way))) if self.scheme in READ_ONLY_SCHEMES else way
+
+    def as_posix(self) -> str:
+        """What is shown of it."""
+        return str(self)
+
+    def resolve(self) -> "FarPath":
+        """Itself: a URL has no links that could be followed from here."""
+        return self
+
+    # reading
+
+    def read_bytes(self, max_bytes: int = _MAX_WHOLE_BYTES) -> bytes:
+        """The whole file; a larger one is an error."""
+        return fetch(self.url, self._options, max_bytes=max_bytes)
+
+    def read_start(self, size: int) -> bytes:
+        """The first `size` bytes of a file that is known to have as many, without asking for its size."""
+        return fetch_start(self.url, size, self._options)
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The whole file as text."""
+        return self.read_bytes().decode(encoding)
+
+    def file(self, expected_bytes: int | None = None) -> RemoteFile:
+        """The file for reading by ranges."""
+        return RemoteFile(self.url, self._options, expected_bytes)
+
+    def open(self, mode: str = "rb") -> io.BufferedReader:
+        """The file for reading from anywhere in it, by chunks of a MiB of which the last few are kept."""
+        if mode != "rb":
+            raise ValueError(f"a far file is opened for reading bytes alone, got mode {mode!r}")
+        return io.BufferedReader(FarReader(self.file()), buffer_size=64 * 1024)
+
+    def stat(self) -> FarStatus:
+        """Its size."""
+        return FarStatus(st_size=self.file().size_bytes)
+
+    def exists(self) -> bool:
+        """Whether a file or a folder is there."""
+        return kind(self.url, self._options) is not None
+
+    def is_file(self) -> bool:
+        """Whether a file is there."""
+        return kind(self.url, self._options) == "file"
+
+    def is_dir(self) -> bool:
+        """Whether a folder is there; an object store knows no empty ones."""
+        return kind(self.url, self._options) == "folder"
+
+    def iterdir(self) -> Iterator["FarPath"]:
+        """What lies directly in it, in order of the names."""
+        for name in sorted(listing(self.url, self._options)):
+            yield self / name
+
+    def glob(self, pattern: str) -> Iterator["FarPath"]:
+        """What lies directly in it under a name of that pattern; nothing where the folder is not there."""
+        if "/" in pattern or "**" in pattern:
+            raise ValueError(f"a far folder is searched for names alone, not through its folders, got {pattern!r}")
+        try:
+            names = sorted(listing(self.url, self._options))
+        except FileNotFoundError:
+            return
+        for name in fnmatch.filter(names, pattern):
+            yield self / name
+
+    # writing
+
+    def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: a folder is there as soon as something lies in it."""
+
+    def write_whole(self, data: bytes) -> None:
+        """Send `data` to be the file."""
+        send(self.url, data, self._options)
+
+    def upload(self, path: Path) -> None:
+        """Send a file of this disk to be the file."""
+        send_file(self.url, path, self._options)
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Remove the file; S3 does not tell whether one was there."""
+        try:
+            remove(self.url, self._options)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def check_writable(self) -> None:
+        """RemoteError where the scheme is for reading alone."""
+        check_writable(self.url)
+
+
+Place = Path | FarPath
+"""A file or a folder, here or far."""
+
+
+def place(location: str | Path | FarPath) -> Place:
+    """The place that a location names: a FarPath for a URL, else a Path."""
+    if isinstance(location, Path | FarPath):
+        return location
+    return FarPath(location) if is_remote(location) else Path(location)
+
+
+def is_far(location: Place) -> bool:
+    """Whether a place is behind a URL."""
+    return isinstance(location, FarPath)
+
+
+def is_below(path: Place, folder: Place) -> bool:
+    """Whether a place is a folder or lies anywhere in it, links on a disk followed."""
+    if isinstance(path, Path) and isinstance(folder, Path):
+        return path.resolve().is_relative_to(folder.resolve())
+    if isinstance(path, Path) or isinstance(folder, Path):
+        return False
+    with suppress(ValueError):
+        path.relative_to(folder)
+        return True
+    return False
+
+
+def size_of(path: Place) -> int | None:
+    """The bytes of a file; None where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def sizes_in(folder: Place) -> dict[str, int]:
+    """The files directly in a folder by name, with their bytes, from one listing; empty where there is no such folder.
+
+    A file that goes while it is listed, as the temporary ones of whoever writes there do, is left out. A web server does not list
+    sizes, so that each file is asked for its own.
+    """
+    try:
+        if isinstance(folder, FarPath):
+            sizes = {name: size for name, size in folder_listing(folder).items() if size is not None}
+            unknown = [name for name, size in sizes.items() if size == UNKNOWN_BYTES]
+            with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+                asked = dict(zip(unknown, pool.map(lambda name: size_of(folder / name), unknown), strict=True))
+            return {name: size for name, told in sizes.items() if (size := asked.get(name, told)) is not None}
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return {}
+    found: dict[str, int] = {}
+    with entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if entry.is_file():
+                    found[entry.name] = entry.stat().st_size
+    return found
+
+
+def folder_listing(folder: FarPath) -> dict[str, int | None]:
+    """What lies directly in a far folder by name: bytes of a file, UNKNOWN_BYTES where only asking tells, None for a folder.
+
+    Raises:
+        RemoteMissingError: There is no such folder.
+    """
+    return listing(folder.url, folder._options)
+
+
+def walk(root: Place) -> Iterator[tuple[Place, list[str], list[str]]]:
+    """Each folder at and below `root` with the names of its folders and of its files, as os.walk gives them, from the top.
+
+    The caller may take names out of the list of folders, which are then not entered. Links to folders are not followed.
+    """
+    if not isinstance(root, FarPath):
+        for folder, folders, files in os.walk(root):
+            yield Path(folder), folders, files
+        return
+    yield from _walk_afar(root, 0)
+
+
+def _walk_afar(folder: FarPath, depth: int) -> Iterator[tuple[Place, list[str], list[str]]]:
+    if depth > _MAX_DEPTH:
+        raise RemoteError(
+            f"{folder}: lies more than {_MAX_DEPTH} folders deep, perhaps without end; name a folder below"
+        )
+    try:
+        found = folder_listing(folder)
+    except FileNotFoundError:
+        return
+    folders = sorted(name for name, size in found.items() if size is None)
+    yield folder, folders, sorted(name for name, size in found.items() if size is not None)
+    for name in folders:
+        yield from _walk_afar(folder / name, depth + 1)
+
+
+class FarReader(io.RawIOBase):
+    """A far file as Python's raw file: reading and seeking, by aligned chunks of which the last used are kept."""
+
+    def __init__(self, file: RemoteFile, *, chunk_bytes: int = _CHUNK_BYTES, kept_chunks: int = _KEPT_CHUNKS) -> None:
+        self._file = file
+        self._size_bytes = file.size_bytes
+        self._chunk_bytes = chunk_bytes
+        self._kept_chunks = kept_chunks
+        self._chunks: OrderedDict[int, bytes] = OrderedDict()
+        self._position = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte is read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; the new position in bytes from the start."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill as much of `buffer` as one chunk gives; 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        left = self._size_bytes - self._position
+        if left <= 0 or not len(view):
+            return 0
+        number, inside = divmod(self._position, self._chunk_bytes)
+        data = self._chunk(number)[inside : inside + min(len(view), left)]
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _chunk(self, number: int) -> bytes:
+        if number in self._chunks:
+            self._chunks.move_to_end(number)
+            return self._chunks[number]
+        offset = number * self._chunk_bytes
+        data = self._file.read(offset, min(self._chunk_bytes, self._size_bytes - offset))
+        self._chunks[number] = data
+        if len(self._chunks) > self._kept_chunks:
+            self._chunks.popitem(last=False)
+        return data

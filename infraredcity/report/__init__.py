@@ -1,0 +1,1 @@
+"""One page about a data set, and the same numbers as JSON."""

@@ -1,0 +1,711 @@
+"""What a data set holds, in numbers and thumbnails: the material of `infraredcity report`; `report_page` makes the page of it.
+
+Counts, marks, runs and sizes come from the indexes and cover every sample. What needs pixels looks at a bounded number of them,
+spread evenly, and says how many: 580,000 samples take little longer than 10,000. Only leakage reads every picture, and is left out
+for very large sets; of a set on another machine it is what make-lite found. A shard that is missing or a picture that is damaged
+becomes a named problem and is left out.
+"""
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import numpy as np
+
+from infraredcity.clips import load_catalog, published_counts
+from infraredcity.datasets import lite, manifest, select, similarity
+from infraredcity.datasets.dataset import GAPS_NAME, Part, rows_hash
+from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.errors import ImageError, ShardError
+from infraredcity.extraction.finish import Gap
+from infraredcity.files import path
+from infraredcity.files.records import read_json
+from infraredcity.progress import OnProgress, Progress
+from infraredcity.report.facts import (
+    MARKS,
+    Break,
+    Breakdown,
+    ClipReport,
+    Count,
+    DatasetReport,
+    Duplicates,
+    DuplicateStretch,
+    Kind,
+    LeakageCheck,
+    Levels,
+    Motion,
+    PartCount,
+    PublishedCount,
+    Runs,
+    ShardSizes,
+    Sheets,
+    SizeBin,
+    Thumbnail,
+)
+from infraredcity.report.samples import (
+    ClipSamples,
+    FrameReader,
+    SampleAt,
+    clips_of,
+    column,
+    is_marked,
+    is_named,
+    spread,
+    times_of,
+)
+from infraredcity.shards.by_row import ShardFiles
+from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, picture_sizes
+from infraredcity.shards.names import parse_key
+from infraredcity.stills import images
+from infraredcity.stills.tone import LevelCounts, ToneMap, fit_tone
+
+MAX_THUMBNAILS = 2000
+THUMBNAIL_SIDE_PX = 96
+"""Longest side of a thumbnail."""
+THUMBNAIL_QUALITY = 60
+FRAMES_PER_CLIP = 200
+"""Frames of a clip that are looked at for its levels, and pairs of frames for its motion."""
+FRAMES_IN_ALL = 10_000
+"""The same over all clips: with more than 50 clips, each gets fewer."""
+LEAKAGE_SAMPLES = 100_000
+"""Up to so many samples test and train are compared: all are read, and time grows with the square of them."""
+NUM_BINS = 64
+"""Bins of the level histograms, of four levels each."""
+MAX_LISTED = 200
+"""Rows of a list of gaps, breaks, duplicates or problems that are told one by one; all are counted."""
+_SIZE_BINS = 10
+_TONE_PERCENTILES = (0.5, 99.5)
+_WHOLE_PX = 1 << 16  # more than any still has: `decode_small` then gives every pixel
+_Number = TypeVar("_Number", int, float)
+
+
+def measure_dataset(root: path.Place, parts: Sequence[Part], *, on_progress: OnProgress | None = None) -> DatasetReport:
+    """The numbers of a data set.
+
+    Args:
+        root: The data set's folder.
+        parts: Its parts, as `dataset.open_dataset` gives them.
+        on_progress: Told of frames looked at.
+    """
+    clips = clips_of(parts)
+    per_clip = min(FRAMES_PER_CLIP, max(2, FRAMES_IN_ALL // max(1, len(clips))))
+    total = sum(
+        min(per_clip, len(clip.row)) + 2 * min(per_clip, int(np.count_nonzero(clip.has_next))) for clip in clips
+    )
+    reader = FrameReader(root, parts, what="report: frames", total=total, on_progress=on_progress)
+    for error in reader.bad_shards.values():
+        reader.add_problem(error)
+    kind, made = _kind(root, parts, reader)
+    gaps = _gaps(parts, reader)
+    num_listed = 0
+    reports = []
+    for clip in clips:
+        report = _clip_report(clip, reader, gaps, per_clip=per_clip, num_breaks=MAX_LISTED - num_listed)
+        num_listed += len(report.runs.breaks)
+        reports.append(report)
+    manifest_hash = rows_hash(parts)
+    leakage = _leakage(root, parts, reader, manifest_hash, on_progress)
+    infos = [info for part in parts for info in part.index.shards]
+    problems = reader.problems
+    return DatasetReport(
+        kind=kind,
+        made=made,
+        library_version=_version(),
+        manifest_hash=manifest_hash,
+        image_formats=tuple(sorted({part.index.image_format for part in parts})),
+        num_samples=sum(len(part.index) for part in parts),
+        size_bytes=sum(info.size_bytes for info in infos),
+        parts=tuple(
+            PartCount(
+                name=part.name,
+                split=part.split,
+                num_samples=len(part.index),
+                num_shards=len(part.index.shards),
+                size_bytes=sum(info.size_bytes for info in part.index.shards),
+            )
+            for part in parts
+        ),
+        clips=tuple(reports),
+        breakdowns=_breakdowns(parts),
+        published=_published(kind, parts),
+        gaps=tuple(gaps[:MAX_LISTED]),
+        duplicates=_duplicates(parts),
+        leakage=leakage,
+        shards=shard_sizes([info.num_samples for info in infos], [info.size_bytes for info in infos]),
+        num_frames_read=reader.num_read,
+        num_problems=len(problems),
+        problems=problems[:MAX_LISTED],
+    )
+
+
+def make_sheets(
+    root: path.Place,
+    parts: Sequence[Part],
+    report: DatasetReport,
+    *,
+    num_thumbnails: int = MAX_THUMBNAILS,
+    on_progress: OnProgress | None = None,
+) -> Sheets:
+    """The thumbnails of a page, dealt to the clips as evenly as their samples allow and spread evenly over each.
+
+    Up to a quarter of a clip's thumbnails go to its marked samples, so that few suspect frames among many are seen.
+
+    Args:
+        root: The data set's folder.
+        parts: Its parts.
+        report: What was measured of it.
+        num_thumbnails: At most so many over all clips, 0 to 2,000.
+        on_progress: Told of thumbnails made.
+
+    Raises:
+        ValueError: `num_thumbnails` is out of its range.
+        MissingExtraError: OpenCV is not installed.
+    """
+    if not 0 <= num_thumbnails <= MAX_THUMBNAILS:
+        raise ValueError(f"num_thumbnails must be 0 to {MAX_THUMBNAILS}, got {num_thumbnails}")
+    clips = clips_of(parts)
+    stretches = {clip.clip_id: clip.stretch for clip in report.clips}
+    shares = deal(num_thumbnails, [len(clip.row) for clip in clips])
+    chosen = [clip.places(choose(is_marked(parts, clip), share)) for clip, share in zip(clips, shares, strict=True)]
+    places = [place for of_clip in chosen for place in of_clip]
+    closest = [
+        (_find(parts, leak.test_key, "test"), _find(parts, leak.train_key, "train")) for leak in report.leakage.found
+    ]
+    pairs = [place for pair in closest for place in pair]
+    reader = FrameReader(
+        root, parts, what="report: thumbnails", total=len(places) + len(pairs), on_progress=on_progress
+    )
+
+    def look(group: Sequence[SampleAt], data: Sequence[bytes]) -> Thumbnail:
+        return _thumbnail(parts, group[0], data[0], stretches)
+
+    made = reader.each([[place] for place in [*places, *pairs]], look)
+    of_pairs = made[len(places) :]
+    return Sheets(
+        thumbnails=tuple(each for each in made[: len(places)] if each is not None),
+        closest=tuple(
+            (test, train)
+            for test, train in zip(of_pairs[::2], of_pairs[1::2], strict=True)
+            if test is not None and train is not None
+        ),
+        num_unreadable=sum(each is None for each in made),
+        problems=reader.problems,
+    )
+
+
+def deal(num: int, sizes: Sequence[int]) -> list[int]:
+    """`num` things dealt evenly to takers that hold at most `sizes`; what one cannot take goes to the others, the first ones first.
+
+    10 to takers of 2, 100 and 100 are 2, 4 and 4.
+    """
+    dealt = [0] * len(sizes)
+    left = min(num, sum(sizes))
+    while left:
+        open_takers = [place for place, size in enumerate(sizes) if dealt[place] < size]
+        share, rest = divmod(left, len(open_takers))
+        for number, place in enumerate(open_takers):
+            more = min(share + (number < rest), sizes[place] - dealt[place])
+            dealt[place] += more
+            left -= more
+    return dealt
+
+
+def choose(is_marked: np.ndarray, num: int) -> np.ndarray:
+    """i64 [at most num], ascending: places spread evenly over all samples, up to a quarter of them over the marked ones.
+
+    Args:
+        is_marked: bool [N].
+        num: How many to choose.
+    """
+    if num >= len(is_marked):
+        return np.arange(len(is_marked), dtype=np.int64)
+    marked = np.flatnonzero(is_marked)
+    of_marked = marked[spread(len(marked), num // 4)]
+    return np.union1d(of_marked, spread(len(is_marked), num - len(of_marked))).astype(np.int64)
+
+
+def difference_words(expected: int, found: int) -> str:
+    """A count beside the published one: "as published", "none here", "1,234 fewer", "1,234 more"."""
+    if found == expected:
+        return "as published"
+    if found == 0:
+        return "none here"
+    return f"{abs(found - expected):,} {'more' if found > expected else 'fewer'}"
+
+
+def shard_sizes(num_samples: Sequence[int], sizes_bytes: Sequence[int]) -> ShardSizes:
+    """The sizes of shards, from the samples and bytes of each; all 0 where there is none."""
+    if not sizes_bytes:
+        num_samples, sizes_bytes, num_shards = [0], [0], 0
+    else:
+        num_shards = len(sizes_bytes)
+    smallest, largest = min(sizes_bytes), max(sizes_bytes)
+    num_bins = min(_SIZE_BINS, max(1, largest - smallest))
+    edges = [smallest + (largest - smallest) * number // num_bins for number in range(num_bins + 1)]
+    places = np.minimum(np.searchsorted(edges, sizes_bytes, side="right") - 1, num_bins - 1)
+    counts = np.bincount(places, minlength=num_bins).tolist()
+    return ShardSizes(
+        num_shards=num_shards,
+        samples_smallest=min(num_samples),
+        samples_median=_lower_median(num_samples),
+        samples_largest=max(num_samples),
+        bytes_smallest=smallest,
+        bytes_median=_lower_median(sizes_bytes),
+        bytes_largest=largest,
+        bins=tuple(
+            SizeBin(start_bytes=start, stop_bytes=stop, num_shards=count)
+            for start, stop, count in zip(edges[:-1], edges[1:], counts, strict=True)
+            if num_shards
+        ),
+    )
+
+
+def _lower_median(values: Sequence[_Number]) -> _Number:
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("infraredcity")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return "not installed"
+
+
+def _kind(root: path.Place, parts: Sequence[Part], reader: FrameReader) -> tuple[Kind, str]:
+    path = root / lite.REPORT_NAME
+    if path.is_file():
+        try:
+            told = read_json(path)["report"]
+            made = (
+                f"recipe {told['recipe']}, scale {float(told['scale']):g}, guard of {int(told['guard_frames'])} frames"
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reader.add_problem(f"{path}: damaged, or its set is not finished ({error}); make the set again")
+            made = ""
+        return "lite", made
+    if (root / select.REPORT_NAME).is_file():
+        return "selection", ""
+    if all((part.path / GAPS_NAME).is_file() for part in parts):
+        return "extracted", ""
+    return "other", ""
+
+
+def _gaps(parts: Sequence[Part], reader: FrameReader) -> list[Gap]:
+    """All gaps that the parts' gaps.json name."""
+    found: list[Gap] = []
+    for part in parts:
+        path = part.path / GAPS_NAME
+        if not path.is_file():
+            continue
+        try:
+            found += [_gap(value) for value in read_json(path)]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reader.add_problem(f"{path}: damaged ({error}); extract the clip again")
+    return found
+
+
+def _gap(value: Mapping[str, Any]) -> Gap:
+    return Gap(
+        clip=str(value["clip"]),
+        first_frame=int(value["first_frame"]),
+        last_frame=int(value["last_frame"]),
+        num_frames=int(value["num_frames"]),
+        reason=str(value["reason"]),
+    )
+
+
+def _clip_report(
+    clip: ClipSamples, reader: FrameReader, gaps: Sequence[Gap], *, per_clip: int, num_breaks: int
+) -> ClipReport:
+    parts, facts = reader.parts, clip.facts
+    marks = column(parts, clip, "mark")
+    is_repeat = (marks & REPEAT) != 0
+    of_clip = [gap for gap in gaps if gap.clip == facts.clip_id]
+    ends = times_of(parts, clip.places(np.array([0, len(clip.row) - 1])), facts)
+    chosen = clip.places(spread(len(clip.row), per_clip))
+    stretch = _stretch(reader, chosen)
+    return ClipReport(
+        clip_id=facts.clip_id,
+        scene=facts.scene,
+        weather=facts.weather,
+        modality=facts.modality,
+        time_of_day=facts.time_of_day,
+        frame_step=facts.frame_step,
+        clip_frames=facts.clip_frames,
+        is_inverted=facts.is_inverted,
+        suspect=tuple(facts.suspect),
+        tone=_tone(facts, reader),
+        parts=tuple(parts[number].name for number in np.unique(clip.part).tolist()),
+        num_samples=len(clip.row),
+        picture_sizes=tuple(picture_sizes(*(column(parts, clip, name) for name in ("width", "height")))),
+        size_bytes=int(column(parts, clip, "size").sum()),
+        first_s=ends[0],
+        last_s=ends[1],
+        num_suspect=int(np.count_nonzero(marks & SUSPECT)),
+        num_repeats=int(np.count_nonzero(is_repeat)),
+        num_frozen=int(np.count_nonzero(marks & FROZEN)),
+        num_duplicates=int(np.count_nonzero(is_named(parts, clip) & ~is_repeat)),
+        num_gaps=len(of_clip),
+        num_missing=sum(gap.num_frames for gap in of_clip),
+        runs=_runs(parts, clip, num_breaks),
+        stretch=stretch,
+        levels=_levels(reader, facts, chosen, stretch),
+        motion=_motion(reader, facts, clip, stretch, per_clip),
+    )
+
+
+def _tone(facts: ClipFacts, reader: FrameReader) -> ToneMap | None:
+    if facts.tone is None:
+        return None
+    try:
+        return ToneMap.from_json(facts.tone)
+    except ValueError as error:
+        reader.add_problem(f"{manifest.CLIPS_NAME}: clip {facts.clip_id}: {error}; extract the clip again")
+        return None
+
+
+def _runs(parts: Sequence[Part], clip: ClipSamples, num_breaks: int) -> Runs:
+    lengths: list[int] = []
+    causes: dict[str, int] = {}
+    breaks: list[Break] = []
+    for number in np.unique(clip.part).tolist():
+        alone = parts[number].index.take(np.sort(clip.row[clip.part == number]))
+        starts, sizes = alone.stretches().T.tolist()
+        lengths += sizes
+        for start in starts[1:]:
+            cause = _cause(alone, start)
+            causes[cause] = causes.get(cause, 0) + 1
+            breaks.append(Break(after_key=alone.key(start - 1), before_key=alone.key(start), cause=cause))
+    return Runs(
+        num_runs=len(lengths),
+        shortest=min(lengths),
+        median=_lower_median(lengths),
+        longest=max(lengths),
+        causes=tuple(Count(name=cause, num=causes[cause]) for cause in sorted(causes)),
+        breaks=tuple(sorted(breaks, key=lambda each: each.after_key)[: max(0, num_breaks)]),
+    )
+
+
+def _cause(index: SampleIndex, row: int) -> str:
+    """Why a row does not follow the row before it; see `index.run_ids`."""
+    step = index.frame_steps[int(index.clip[row])]
+    if int(index.frame_index[row] - index.frame_index[row - 1]) != step:
+        return "frames between that are not in the set"
+    before, after = int(index.mark[row - 1]), int(index.mark[row])
+    if (before ^ after) & SUSPECT:
+        return "suspect frames that begin or end"
+    if (before | after) & (REPEAT | FROZEN):
+        return "a repeat or a frozen frame"
+    return "a break in the recording"
+
+
+def _gray(data: bytes, name: str, stretch: ToneMap | None) -> np.ndarray:
+    """u8 [H, W], all pixels; counts of 16 bits brought to levels."""
+    picture = images.decode_small(data, _WHOLE_PX, name=name)
+    if picture.dtype == np.uint16:
+        if stretch is None:
+            raise ImageError(f"{name}: of 16 bits among pictures of 8; extract its clip again")
+        return stretch.apply(picture)
+    return picture
+
+
+def _stretch(reader: FrameReader, chosen: Sequence[SampleAt]) -> ToneMap | None:
+    """Which counts of a clip of 16 bits are shown black and white; None for clips of 8 bits.
+
+    What cannot be read is told when the levels are measured, so it is no problem here.
+    """
+    counts = LevelCounts()
+    for place in chosen:
+        part = reader.parts[place.part]
+        if part.index.image_format != "png":
+            return None
+        if reader.bad_shard(place) is not None:
+            continue
+        try:
+            with ShardFiles(part.index, part.path) as files:
+                picture = images.decode_small(files.image(place.row), _WHOLE_PX, name=reader.key(place))
+        except (ShardError, ImageError):
+            continue
+        if picture.dtype != np.uint16:
+            return None
+        counts.add(picture)
+    if not counts.histogram.any():
+        return None
+    return fit_tone(counts.histogram, "percentile", percentiles=_TONE_PERCENTILES)
+
+
+def _levels(reader: FrameReader, facts: ClipFacts, chosen: Sequence[SampleAt], stretch: ToneMap | None) -> Levels:
+    def look(group: Sequence[SampleAt], data: Sequence[bytes]) -> np.ndarray:
+        return np.bincount(_gray(data[0], reader.key(group[0]), stretch).ravel(), minlength=256)
+
+    seen = reader.each([[place] for place in chosen], look)
+    read = [(place, counts) for place, counts in zip(chosen, seen, strict=True) if counts is not None]
+    whole = np.zeros(256, np.int64)
+    means = []
+    for _, counts in read:
+        whole += counts
+        means.append(round(float(counts @ np.arange(256)) / int(counts.sum()), 3))
+    up_to, num_pixels = np.cumsum(whole), int(whole.sum())
+
+    def reached_by(percent: int) -> int:
+        return int(np.searchsorted(up_to * 100, percent * num_pixels)) if num_pixels else 0
+
+    return Levels(
+        num_frames=len(read),
+        num_unreadable=len(seen) - len(read),
+        bins=tuple(whole.reshape(NUM_BINS, -1).sum(axis=1).tolist()),
+        low=reached_by(1),
+        median=reached_by(50),
+        high=reached_by(99),
+        times_s=times_of(reader.parts, [place for place, _ in read], facts),
+        means=tuple(means),
+    )
+
+
+def _motion(reader: FrameReader, facts: ClipFacts, clip: ClipSamples, stretch: ToneMap | None, per_clip: int) -> Motion:
+    followed = np.flatnonzero(clip.has_next)
+    firsts = clip.places(followed[spread(len(followed), per_clip)])
+
+    def look(group: Sequence[SampleAt], data: Sequence[bytes]) -> float:
+        one, other = (
+            _gray(each, reader.key(place), stretch).astype(np.int16) for place, each in zip(group, data, strict=True)
+        )
+        if one.shape != other.shape:
+            raise ImageError(
+                f"{reader.key(group[1])}: is {other.shape[1]}x{other.shape[0]} pixels, the sample before it "
+                f"{one.shape[1]}x{one.shape[0]}; extract the clip again"
+            )
+        return round(float(np.abs(one - other).mean()), 3)
+
+    seen = reader.each([[place, SampleAt(place.part, place.row + 1)] for place in firsts], look)
+    read = [(place, difference) for place, difference in zip(firsts, seen, strict=True) if difference is not None]
+    differences = [difference for _, difference in read]
+    return Motion(
+        num_pairs=len(read),
+        num_unreadable=len(seen) - len(read),
+        times_s=times_of(reader.parts, [place for place, _ in read], facts),
+        differences=tuple(differences),
+        median=_lower_median(differences) if differences else 0.0,
+        largest=max(differences, default=0.0),
+    )
+
+
+def _groups(parts: Sequence[Part]) -> list[tuple[Part, ClipFacts, int]]:
+    """For each part and clip of it: how many samples it has."""
+    return [
+        (part, part.clips[clip_id], count)
+        for part in parts
+        for clip_id, count in zip(
+            part.index.clips, np.bincount(part.index.clip, minlength=len(part.index.clips)).tolist(), strict=True
+        )
+    ]
+
+
+def _breakdowns(parts: Sequence[Part]) -> tuple[Breakdown, ...]:
+    by: dict[str, dict[str, int]] = {}
+    for part, facts, count in _groups(parts):
+        told = {
+            "modality": facts.modality,
+            "time of day": facts.time_of_day,
+            "split": part.split,
+            "scene": facts.scene,
+            "weather": facts.weather,
+        }
+        for name, value in told.items():
+            counts = by.setdefault(name, {})
+            counts[value] = counts.get(value, 0) + count
+    return tuple(
+        Breakdown(by=name, counts=tuple(Count(name=value, num=counts[value]) for value in sorted(counts)))
+        for name, counts in by.items()
+    )
+
+
+def _published(kind: Kind, parts: Sequence[Part]) -> tuple[PublishedCount, ...]:
+    groups = _groups(parts)
+    nine = {clip.clip_id for clip in load_catalog(environment={})}
+    if kind not in ("extracted", "lite") or not any(facts.clip_id in nine for _, facts, _ in groups):
+        return ()
+    tables = published_counts()
+    rows: list[PublishedCount] = []
+
+    def add(name: str, expected: int, **wanted: str) -> None:
+        found = sum(
+            count
+            for part, facts, count in groups
+            if all((part.split if fact == "split" else getattr(facts, fact)) == value for fact, value in wanted.items())
+        )
+        rows.append(
+            PublishedCount(
+                name=name,
+                expected=expected,
+                found=found,
+                difference=found - expected,
+                says=difference_words(expected, found),
+            )
+        )
+
+    if kind == "extracted":
+        for name, expected in tables["frames"].items():
+            if name == "total":
+                add("all frames", expected)
+            else:
+                modality, _, time_of_day = name.partition("_")
+                add(f"{modality}, {time_of_day}", expected, modality=modality, time_of_day=time_of_day)
+        return tuple(rows)
+    for scene, table in tables["lite"].items():
+        if scene == "total":
+            continue
+        for name, expected in table.items():
+            if name == "total":
+                add(f"{scene}, all", expected, scene=scene)
+            else:
+                words = dict(zip(("modality", "split", "weather"), name.split("_"), strict=False))
+                add(f"{scene}: {', '.join(words.values())}", expected, scene=scene, **words)
+    add("all scenes", tables["lite"]["total"])
+    return tuple(rows)
+
+
+def _duplicates(parts: Sequence[Part]) -> Duplicates:
+    num_samples = num_repeats = num_stretches = 0
+    stretches: list[DuplicateStretch] = []
+    for part in parts:
+        index = part.index
+        named = index.dup_of != b""
+        is_repeat = named & ((index.mark & REPEAT) != 0)
+        num_samples += int(np.count_nonzero(named))
+        num_repeats += int(np.count_nonzero(is_repeat))
+        goes_on = named[1:] & named[:-1] & (np.diff(index.clip) == 0)
+        starts = np.flatnonzero(named & ~np.concatenate([[False], goes_on]))
+        stops = np.flatnonzero(named & ~np.concatenate([goes_on, [False]])) + 1
+        num_stretches += len(starts)
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            if len(stretches) == MAX_LISTED:
+                break
+            stretches.append(
+                DuplicateStretch(
+                    part=part.name,
+                    first_key=index.key(start),
+                    last_key=index.key(stop - 1),
+                    num_samples=stop - start,
+                    num_repeats=int(np.count_nonzero(is_repeat[start:stop])),
+                    of_key=index.dup_of[start].decode("ascii", "replace"),
+                )
+            )
+    return Duplicates(
+        num_samples=num_samples, num_repeats=num_repeats, num_stretches=num_stretches, stretches=tuple(stretches)
+    )
+
+
+def _leakage(
+    root: path.Place,
+    parts: Sequence[Part],
+    reader: FrameReader,
+    manifest_hash: str,
+    on_progress: OnProgress | None,
+) -> LeakageCheck:
+    splits: dict[str, set[str]] = {}
+    for part, facts, count in _groups(parts):
+        if count:
+            splits.setdefault(facts.modality, set()).add(part.split)
+    if not any(of_modality >= {"train", "test"} for of_modality in splits.values()):
+        return LeakageCheck(
+            is_measured=False, found=(), why_not="no modality has both train and test parts, so nothing can leak"
+        )
+    compared = [part for part in parts if part.split in ("train", "test")]
+    total = sum(len(part.index) for part in compared)
+    if total > LEAKAGE_SAMPLES:
+        return LeakageCheck(
+            is_measured=False,
+            found=(),
+            why_not=f"{total:,} samples are more than the {LEAKAGE_SAMPLES:,} that are compared; report on a selection of them",
+        )
+    if isinstance(root, path.FarPath):
+        on_record = _leakage_on_record(root, manifest_hash)
+        if on_record is None:
+            return LeakageCheck(
+                is_measured=False,
+                found=(),
+                why_not="all pictures would have to come from another machine; report where they lie, or on a copy",
+            )
+        return LeakageCheck(is_measured=True, found=on_record, why_not="")
+    done = 0
+
+    def on_samples(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(Progress(what="report: compared", done=done, total=total))
+
+    try:
+        found = similarity.find(compared, on_samples=on_samples).leakage
+    except (ShardError, ImageError) as error:
+        reader.add_problem(error)
+        return LeakageCheck(is_measured=False, found=(), why_not="a picture could not be read; see the problems")
+    return LeakageCheck(is_measured=True, found=found, why_not="")
+
+
+def _leakage_on_record(root: path.Place, manifest_hash: str) -> tuple[similarity.Leakage, ...] | None:
+    """What make-lite found when it made the set, if the set still has the very same pictures; None otherwise."""
+    try:
+        told = read_json(root / lite.REPORT_NAME)["report"]
+        if told["manifest_hash"] != manifest_hash:
+            return None
+        return tuple(similarity.Leakage(**each) for each in told["leakage"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # no Lite set, or a problem that `_kind` told
+
+
+def _find(parts: Sequence[Part], key: str, split: str) -> SampleAt:
+    """The sample of that key in a part of that split; `similarity` found it there."""
+    clip_id, frame_index = parse_key(key)
+    for number, part in enumerate(parts):
+        if part.split == split and clip_id in part.index.clips:
+            of_clip = part.index.clip == part.index.clips.index(clip_id)
+            rows = np.flatnonzero(of_clip & (part.index.frame_index == frame_index))
+            if len(rows):
+                return SampleAt(number, int(rows[0]))
+    raise AssertionError(f"{key} is in no {split} part")
+
+
+def _thumbnail(
+    parts: Sequence[Part], place: SampleAt, data: bytes, stretches: Mapping[str, ToneMap | None]
+) -> Thumbnail:
+    part, row = parts[place.part], place.row
+    index = part.index
+    clip_id = index.clips[int(index.clip[row])]
+    key, facts = index.key(row), part.clips[clip_id]
+    small = images.decode_small(data, THUMBNAIL_SIDE_PX, name=key)
+    if small.dtype == np.uint16:
+        stretch = stretches[clip_id]
+        if stretch is None:
+            raise ImageError(f"{key}: of 16 bits among pictures of 8; extract its clip again")
+        picture = stretch.apply(small)[:, :, None]
+    else:
+        picture = small[:, :, None] if facts.modality == "infrared" else images.decode(data, "rgb", name=key)
+    height, width = picture.shape[:2]
+    longest = max(height, width)
+    if longest > THUMBNAIL_SIDE_PX:
+        width, height = (max(1, (side * THUMBNAIL_SIDE_PX + longest // 2) // longest) for side in (width, height))
+        picture = images.resize(picture, width, height)
+    mark = int(index.mark[row])
+    dup_of = index.dup_of[row].decode("ascii", "replace")
+    holds = (mark & SUSPECT, mark & REPEAT, mark & FROZEN, dup_of and not mark & REPEAT)
+    pts = int(index.pts[row])
+    return Thumbnail(
+        key=key,
+        clip_id=clip_id,
+        part=part.name,
+        split=part.split,
+        frame_index=int(index.frame_index[row]),
+        pts=pts,
+        time_s=round(float(pts * Fraction(facts.time_base)), 6),
+        run_id=int(index.run_id[row]),
+        shard=index.shards[int(index.shard[row])].name,
+        size_bytes=int(index.size[row]),
+        marks=tuple(word for word, holds_here in zip(MARKS, holds, strict=True) if holds_here),
+        dup_of=dup_of,
+        width_px=width,
+        height_px=height,
+        jpeg=images.encode(picture, "jpg", quality=THUMBNAIL_QUALITY),
+    )

@@ -1,0 +1,235 @@
+"""Which samples of a data set a report looks at, and how it reads them: spread evenly, in parallel, with account of what fails."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+import numpy as np
+
+from infraredcity.datasets.dataset import Part, shard_sizes
+from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.errors import ImageError, InfraredCityError, ShardError
+from infraredcity.files import path
+from infraredcity.progress import OnProgress, Progress
+from infraredcity.report.facts import Problem
+from infraredcity.shards.by_row import ShardFiles, check_size
+from infraredcity.threads import threads_for
+
+_BATCH = 128  # so many pictures share open shards: a set may have more shards than a process may open
+_Seen = TypeVar("_Seen")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleAt:
+    """A sample: number of its part, and row of the part's index."""
+
+    part: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClipSamples:
+    """The samples of one clip over all parts, by time.
+
+    Attributes:
+        facts: Of the clip, as the first of the parts tells them.
+        part: i64 [N], numbers of their parts.
+        row: i64 [N], their rows in the parts' indexes.
+        frame_index: i64 [N], ascending.
+        has_next: bool [N], whether the next row of the part is the next frame, a frame step later and without a break.
+    """
+
+    facts: ClipFacts
+    part: np.ndarray
+    row: np.ndarray
+    frame_index: np.ndarray
+    has_next: np.ndarray
+
+    def places(self, chosen: np.ndarray) -> list[SampleAt]:
+        """The samples at i64 [M], places in the columns."""
+        return [
+            SampleAt(part, row) for part, row in zip(self.part[chosen].tolist(), self.row[chosen].tolist(), strict=True)
+        ]
+
+
+class FrameReader:
+    """Reads pictures of a data set and keeps account of what could not be read.
+
+    Args:
+        root: The data set's folder.
+        parts: Its parts.
+        what: What progress calls the pictures.
+        total: How many will be read in all, if that is known.
+        on_progress: Told of every batch.
+
+    Attributes:
+        parts: The parts.
+        num_read: Pictures that were read and understood.
+        bad_shards: What is wrong with shards that are missing or of another size than the index says, by numbers of part and shard.
+    """
+
+    def __init__(
+        self,
+        root: path.Place,
+        parts: Sequence[Part],
+        *,
+        what: str,
+        total: int | None,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.parts = parts
+        self.num_read = 0
+        self.bad_shards = _bad_shards(parts)
+        self._root = root
+        self._progress = (what, total, on_progress)
+        self._done = 0
+        self._problems: dict[str, int] = {}
+
+    def each(
+        self, groups: Sequence[Sequence[SampleAt]], look: Callable[[Sequence[SampleAt], Sequence[bytes]], _Seen]
+    ) -> list[_Seen | None]:
+        """What `look` makes of the pictures of each group, in order; None where one of them cannot be read or understood.
+
+        Args:
+            groups: Samples that are looked at together.
+            look: Given the samples and their files' bytes, from several threads; ShardError and ImageError are counted as problems.
+        """
+        seen: list[_Seen | None] = []
+        what, total, on_progress = self._progress
+        with ThreadPoolExecutor(threads_for(self._root), thread_name_prefix="report") as pool:
+            for start in range(0, len(groups), _BATCH):
+                batch = groups[start : start + _BATCH]
+                with ExitStack() as stack:
+                    files = {
+                        number: stack.enter_context(ShardFiles(self.parts[number].index, self.parts[number].path))
+                        for number in sorted({place.part for group in batch for place in group})
+                    }
+
+                    def attempt(
+                        group: Sequence[SampleAt], files: Mapping[int, ShardFiles] = files
+                    ) -> _Seen | InfraredCityError:
+                        bad = next((bad for place in group if (bad := self.bad_shard(place)) is not None), None)
+                        if bad is not None:
+                            return bad
+                        try:
+                            return look(group, [files[place.part].image(place.row) for place in group])
+                        except (ShardError, ImageError) as error:
+                            return error
+
+                    for group, result in zip(batch, pool.map(attempt, batch), strict=True):
+                        if isinstance(result, InfraredCityError):
+                            self.add_problem(result, num_frames=1)
+                            seen.append(None)
+                        else:
+                            self.num_read += len(group)
+                            seen.append(result)
+                self._done += sum(map(len, batch))
+                if on_progress is not None:
+                    on_progress(Progress(what=what, done=self._done, total=total))
+        return seen
+
+    def key(self, place: SampleAt) -> str:
+        """The key of a sample."""
+        return self.parts[place.part].index.key(place.row)
+
+    def bad_shard(self, place: SampleAt) -> ShardError | None:
+        """What is wrong with the shard of a sample, if it is missing or of another size."""
+        return self.bad_shards.get((place.part, int(self.parts[place.part].index.shard[place.row])))
+
+    def add_problem(self, error: InfraredCityError | str, *, num_frames: int = 0) -> None:
+        """Count a problem; what has the same text is one problem. Paths are told from the data set's folder."""
+        message = str(error).removeprefix(f"{self._root}{os.sep}")
+        self._problems[message] = self._problems.get(message, 0) + num_frames
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What went wrong, in the order in which it first did."""
+        return tuple(Problem(message=message, num_frames=count) for message, count in self._problems.items())
+
+
+def _bad_shards(parts: Sequence[Part]) -> dict[tuple[int, int], ShardError]:
+    bad: dict[tuple[int, int], ShardError] = {}
+    for number, part in enumerate(parts):
+        there = shard_sizes(part)
+        for shard in np.unique(part.index.shard).tolist():
+            info = part.index.shards[shard]
+            try:
+                check_size(part.path / info.name, info, there.get(info.name))
+            except ShardError as error:
+                bad[number, shard] = error
+    return bad
+
+
+def clips_of(parts: Sequence[Part]) -> list[ClipSamples]:
+    """The clips that have samples, by id."""
+    found: dict[str, list[tuple[int, np.ndarray]]] = {}
+    follows: list[np.ndarray] = []
+    for number, each in enumerate(parts):
+        index = each.index
+        has_next = np.ones(len(index), bool)
+        stretches = index.stretches(spans_stills=True)
+        has_next[stretches.sum(axis=1) - 1] = False
+        follows.append(has_next)
+        for of_part, clip_id in enumerate(index.clips):
+            rows = np.flatnonzero(index.clip == of_part)
+            if len(rows):
+                found.setdefault(clip_id, []).append((number, rows))
+    clips = []
+    for clip_id in sorted(found):
+        pieces = found[clip_id]
+        part = np.concatenate([np.full(len(rows), number) for number, rows in pieces])
+        row = np.concatenate([rows for _, rows in pieces])
+        frame_index = np.concatenate([parts[number].index.frame_index[rows] for number, rows in pieces])
+        has_next = np.concatenate([follows[number][rows] for number, rows in pieces])
+        order = np.lexsort((row, part, frame_index))
+        clips.append(
+            ClipSamples(
+                facts=parts[pieces[0][0]].clips[clip_id],
+                part=part[order],
+                row=row[order],
+                frame_index=frame_index[order],
+                has_next=has_next[order],
+            )
+        )
+    return clips
+
+
+def column(parts: Sequence[Part], clip: ClipSamples, name: str) -> np.ndarray:
+    """One column of the index for the samples of a clip."""
+    first = getattr(parts[int(clip.part[0])].index, name)
+    values = np.zeros(len(clip.row), first.dtype)
+    for number in np.unique(clip.part).tolist():
+        here = clip.part == number
+        values[here] = getattr(parts[number].index, name)[clip.row[here]]
+    return values
+
+
+def is_named(parts: Sequence[Part], clip: ClipSamples) -> np.ndarray:
+    """Bool [N]: which samples of a clip name another one in `dup_of`."""
+    named = np.zeros(len(clip.row), bool)
+    for number in np.unique(clip.part).tolist():
+        here = clip.part == number
+        named[here] = parts[number].index.dup_of[clip.row[here]] != b""
+    return named
+
+
+def is_marked(parts: Sequence[Part], clip: ClipSamples) -> np.ndarray:
+    """Bool [N]: which samples of a clip have a mark or name another one."""
+    marked: np.ndarray = (column(parts, clip, "mark") != 0) | is_named(parts, clip)
+    return marked
+
+
+def times_of(parts: Sequence[Part], places: Sequence[SampleAt], facts: ClipFacts) -> tuple[float, ...]:
+    """Presentation times in seconds, to the microsecond, of samples of one clip."""
+    base = Fraction(facts.time_base)
+    return tuple(round(float(int(parts[place.part].index.pts[place.row]) * base), 6) for place in places)
+
+
+def spread(size: int, num: int) -> np.ndarray:
+    """i64 [min(size, num)]: places in a row of `size`, the middles of equal pieces. 3 of 12 are 2, 6 and 10."""
+    num = min(size, num)
+    return (2 * np.arange(num, dtype=np.int64) + 1) * size // (2 * max(1, num))

@@ -1,0 +1,57 @@
+"""Names in shards: keys of samples, file names of shards, and the 512-byte blocks that tars are made of."""
+
+import re
+
+from infraredcity.clips import is_clip_id
+
+
+def shard_name(dataset: str, clip_id: str, number: int) -> str:
+    """The file name of a shard: `<dataset>-<clip>-<number>.tar`."""
+    return f"{dataset}-{clip_id}-{number:06d}.tar"
+
+
+def dataset_of(shard: str, clip_id: str) -> str:
+    """The first part of a shard's name as `shard_name` makes it; of any other name, all before the clip or the suffix."""
+    stem = shard.removesuffix(".tar")
+    return stem.partition(f"-{clip_id}-")[0] or stem
+
+
+FRAME_DIGITS = 8
+
+
+BLOCK_BYTES = 512
+"""The unit of a tar: headers are one block, data is padded to whole ones."""
+
+
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
+
+
+_KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
+
+
+def key_of(clip_id: str, frame_index: int) -> str:
+    """The WebDataset key of a frame: no dot in it, zero-padded so that names sort like frames."""
+    return f"{clip_id}_{frame_index:0{FRAME_DIGITS}d}"
+
+
+def parse_key(key: str) -> tuple[str, int]:
+    """Clip id and frame index of a key, the inverse of `key_of`.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    found = _KEY.fullmatch(key)
+    if found is None or not is_clip_id(found[1]):
+        raise ValueError(f"key must be <clip id>_<frame index, {FRAME_DIGITS} digits or more>, got {key!r}")
+    return found[1], int(found[2])
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a shard may be called so: a plain file name that ends in .tar, so that it leads nowhere else."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
+def is_inside(name: str) -> bool:
+    """Whether a path with forward slashes stays below the folder that it starts from."""
+    parts = name.split("/")
+    return "\\" not in name and "\0" not in name and all(part not in ("", ".", "..") for part in parts)

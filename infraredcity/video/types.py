@@ -1,0 +1,371 @@
+"""What a video is known to hold before it is decoded, and what decoding gives: the types that every decoder shares."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from infraredcity.clips import ColorMode
+from infraredcity.files.path import Place
+
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+OnFrame = Callable[[int], None]
+NO_TIME = np.iinfo(np.int64).min
+"""Stands in `VideoInfo.packet_pts` for a packet without a time."""
+MAX_REORDER_FRAMES = 16
+"""The most that H.264 and HEVC allow."""
+BATCH_FRAMES = 8
+"""Frames that travel together between decoder and encoder: enough to keep both busy, small enough to keep memory bounded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VideoInfo:
+    """One video file's facts: from demuxing it, and where packets alone cannot tell its frames, from decoding it once as well."""
+
+    path: Place
+    """The file, here or behind a URL."""
+    num_frames: int
+    """Frames that a decoder shows, and those that damage keeps it from showing."""
+    pts: np.ndarray
+    """i64 [num_frames], presentation times in units of `time_base`, ascending; a frame's index is its place here."""
+    time_base: Fraction
+    """Seconds per unit of pts."""
+    keyframes: np.ndarray
+    """i64 [K], frame indices of key frames, ascending."""
+    nominal_fps: float
+    """The rate the container states, in frames per second."""
+    height_px: int
+    """Height of the decoded picture, before any rotation that metadata asks for."""
+    width_px: int
+    """Width of it."""
+    pixel_format: str
+    """FFmpeg's name of the decoded format, such as "yuv420p"."""
+    codec: str
+    """FFmpeg's name of the codec, such as "h264"."""
+    container: str
+    """FFmpeg's name of the container, such as "mov,mp4,m4a,3gp,3g2,mj2"."""
+    rotation_deg: int
+    """Rotation that a player would apply, counter-clockwise; we keep the stored picture."""
+    pixel_aspect: Fraction
+    """Width of a pixel through its height, as a player would show it; 1 where the file does not say. We keep the stored pixels."""
+    hdr: str
+    """"PQ" or "HLG" where levels follow such a curve of high dynamic range; "" elsewhere. We keep the stored levels."""
+    num_hidden: int
+    """Packets that an edit list hides; they are decoded and not shown."""
+    num_silent: int
+    """Packets that show no picture of their own, such as VP8's alternate references and second fields."""
+    num_headless: int
+    """Packets at the beginning that lean on a key frame before the file's beginning, and so cannot be shown."""
+    streams: tuple[int, ...]
+    """Numbers of the streams that hold the video: one, or several where it goes on in another one in the middle of the file."""
+    other_streams: tuple[str, ...]
+    """The other video streams of the file, a phrase each, such as "stream 1: h264 640x512; --stream 1 takes it"."""
+    delay_frames: int
+    """Packets that the decoder takes in before it shows a first frame."""
+    counted_by: str
+    """Why the file was decoded once to count its frames; "" where its packets alone tell them."""
+    is_timed: bool
+    """Whether every frame has a time of its own in the file, and its clock runs once from start to end."""
+    can_seek: bool
+    """Whether a decoder that starts in the middle has all it needs; a palette, say, comes with the first packet alone."""
+    decode_order: np.ndarray
+    """i64 [num_frames], frame index of each packet that shows one, in the order of the file; ascending but for B-frames."""
+    frame_packets: np.ndarray
+    """i64 [num_frames], number of that packet among all packets of `streams`; beside `decode_order`."""
+    packet_pts: np.ndarray
+    """i64 [num_packets], time of each packet as the file has it; `NO_TIME` where it has none."""
+    suspect_ranges: np.ndarray
+    """i64 [S, 2], first frame and the one behind the last of each stretch that is suspect before a session of decoding begins."""
+    time_jumps: np.ndarray
+    """i64 [J], frames before which time jumps, the clock restarts or the stream changes: a recording begins, or frames are lost."""
+    recordings: tuple[int, ...]
+    """Those of them at which another recording begins: files were joined, so the clock restarts or the stream changes."""
+    pauses: tuple[int, ...]
+    """Those of them before which the camera paused, or left pictures out, without a loss on which other frames lean."""
+    has_color: bool
+    """Whether a picture has chroma that is not neutral, of those looked at all over the file."""
+    is_deep: bool
+    """Whether its luma are counts: more than 8 bits, and no picture that was looked at has colour; as thermal cameras write."""
+    size_bytes: int
+    """Size of the file."""
+    whole_packets: tuple[int, ...]
+    """Packets that the demuxer calls corrupt only because another recording begins there."""
+    packets_sha256: str
+    """Hash over the bytes of the video packets: the same for the same pictures in a remuxed file."""
+    suspect: tuple[str, ...]
+    """What makes the file less than trustworthy, one phrase each; empty for a clean one."""
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether a segment may start by a seek; everything else is read from its start (MPEG-PS even tells other times then)."""
+        return self.is_timed and self.can_seek and self.container in _SEEKABLE
+
+    @property
+    def has_reordering(self) -> bool:
+        """Whether frames are stored in another order than they are shown (B-frames)."""
+        return self.reorder_frames > 0
+
+    @property
+    def reorder_frames(self) -> int:
+        """The most frames that are shown before some frame and decoded after it; the most there can be where times do not tell."""
+        if self.is_timed:
+            return reorder_of(self.decode_order)
+        return MAX_REORDER_FRAMES if self.delay_frames else 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not wrong with the file and yet good to know before its frames are used, a phrase each."""
+        found = []
+        if self.counted_by:
+            found.append(f"decoded once to count its frames: {self.counted_by}")
+        if self.num_silent:
+            found.append(f"{self.num_silent} of {len(self.packet_pts)} packets show no picture of their own")
+        if self.num_headless:
+            found.append(
+                f"its first {self.num_headless} packets lean on a key frame that is not in the file, and show nothing"
+            )
+        if self.recordings:
+            found.append(f"another recording begins at frame {_some(self.recordings)}; no window spans that")
+        if self.pauses:
+            found.append(f"a pause without lost frames before frame {_some(self.pauses)}; no window spans that")
+        if self.rotation_deg:
+            found.append(f"rotation: players turn its pictures by {self.rotation_deg} degrees; they are kept as stored")
+        if self.pixel_aspect != 1:
+            aspect = f"{self.pixel_aspect.numerator}:{self.pixel_aspect.denominator}"
+            found.append(f"pixel aspect: players show its pixels {aspect} wide; they are kept as stored")
+        if self.hdr:
+            found.append(f"high dynamic range: its levels follow {self.hdr}; they are kept as stored, which looks flat")
+        if len(self.streams) > 1:
+            found.append(f"its video goes on in another stream: {_some(self.streams)} are read one behind the other")
+        found += [f"not read: {other}" for other in self.other_streams]
+        return tuple(found)
+
+    def next_key(self, frame_index: int) -> int:
+        """The first key frame at or after a frame; num_frames when none follows."""
+        place = int(np.searchsorted(self.keyframes, frame_index))
+        return int(self.keyframes[place]) if place < len(self.keyframes) else self.num_frames
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first frame's time to one nominal frame after the last one's."""
+        if self.num_frames == 0:
+            return 0.0
+        shown = float((int(self.pts[-1]) - int(self.pts[0])) * self.time_base)
+        return shown + (1.0 / self.nominal_fps if self.nominal_fps > 0 else 0.0)
+
+
+def _some(numbers: Sequence[int]) -> str:
+    """The first few of some numbers, for people."""
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+
+
+def reorder_of(decode_order: np.ndarray) -> int:
+    """The most frames that stand behind some frame in `decode_order` (i64 [N]) and have a smaller index."""
+    later_and_smaller = np.zeros(len(decode_order), np.int64)
+    for distance in range(1, min(MAX_REORDER_FRAMES, len(decode_order) - 1) + 1):
+        later_and_smaller[:-distance] += decode_order[distance:] < decode_order[:-distance]
+    return int(later_and_smaller.max(initial=0))
+
+
+class Damage:
+    """Which frames of a file are suspect as far as is known; grows while the file is decoded.
+
+    Damage to a packet spreads to whatever is decoded after it, flagged or not, up to the next key frame; and to the frames that are
+    shown before that key frame but stored behind it. So all of these are suspect (measured: 213 wrong frames, 1 flagged).
+
+    Args:
+        decode_order: i64 [N], frame index of each packet in the order of the file.
+        keyframes: i64 [K], frame indices of key frames.
+        ranges: Half-open stretches of frames that are suspect already.
+        slack: Frames by which an index in `decode_order` may be wrong, where times do not tell.
+    """
+
+    def __init__(
+        self,
+        decode_order: np.ndarray,
+        keyframes: np.ndarray,
+        ranges: Sequence[tuple[int, int]] | np.ndarray = (),
+        *,
+        slack: int = 0,
+    ) -> None:
+        self._slack = slack
+        self._order = decode_order
+        self._packet_of = np.argsort(decode_order)
+        self._key_packets = np.sort(self._packet_of[keyframes])
+        self._is_suspect = np.zeros(len(decode_order), bool)
+        for first, stop in ranges:
+            self.mark(int(first), int(stop))
+
+    def reach(self, frame_index: int) -> tuple[int, int]:
+        """The frames, half-open, that damage to the packet of `frame_index` makes suspect."""
+        first, stop = self._reach(frame_index)
+        return max(0, first - self._slack), min(len(self._order), stop + self._slack)
+
+    def _reach(self, frame_index: int) -> tuple[int, int]:
+        packet = int(self._packet_of[frame_index])
+        place = int(np.searchsorted(self._key_packets, packet, side="right"))
+        last_key = int(self._order[self._key_packets[place - 1]]) if place > 0 else -1
+        if frame_index < last_key:  # shown before its key frame: nothing that is shown behind that one leans on it
+            behind = self._order[packet : packet + MAX_REORDER_FRAMES + 1]
+            return int(behind[behind < last_key].min()), last_key
+        if place == len(self._key_packets):
+            return int(self._order[packet:].min()), len(self._order)
+        key_packet = int(self._key_packets[place])
+        return int(self._order[packet:key_packet].min()), int(self._order[key_packet])
+
+    def add(self, frame_index: int) -> None:
+        """The packet of `frame_index` is damaged."""
+        self.mark(*self.reach(frame_index))
+
+    def mark(self, first: int, stop: int) -> None:
+        """The frames from `first` to before `stop` are suspect."""
+        self._is_suspect[first:stop] = True
+
+    def covers(self, frame_index: int) -> bool:
+        """Whether a frame is suspect."""
+        return bool(self._is_suspect[frame_index])
+
+    def start_of(self, frame_index: int) -> int:
+        """The first frame of the suspect stretch that holds `frame_index`; `frame_index` itself when it is not suspect."""
+        clean = np.flatnonzero(~self._is_suspect[: frame_index + 1])
+        return min(frame_index, int(clean[-1]) + 1 if len(clean) else 0)
+
+    def ranges(self) -> np.ndarray:
+        """i64 [S, 2], the suspect stretches, half-open."""
+        edges = np.diff(np.concatenate([[0], self._is_suspect.astype(np.int8), [0]]))
+        return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)], axis=1).astype(np.int64)
+
+
+@runtime_checkable
+class Decoded(Protocol):
+    """One decoded frame, its pixels still as the codec stores them; conversions are thread-safe and free of the GIL."""
+
+    @property
+    def frame_index(self) -> int:
+        """0-based index in the clip."""
+        ...
+
+    @property
+    def pts(self) -> int:
+        """Presentation time in units of the clip's time_base."""
+        ...
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the frame follows damage and no key frame has come since."""
+        ...
+
+    def picture(self, color: ColorMode) -> np.ndarray:
+        """u8 [H, W, C], 0..255 full range, C is 1 for "gray" and 3 for "rgb"; counts as u16 [H, W, 1] for deep gray video."""
+        ...
+
+    def at(self, frame_index: int, pts: int) -> "Decoded":
+        """The same picture under another index and time: those of the clip, for a file that is one of its chunks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrameBatch:
+    """Consecutive decoded frames of one file and one size.
+
+    Attributes:
+        data: u8 [N, H, W, C], C is 1 (gray) or 3 (R, G, B), 0..255 full range; u16 [N, H, W, 1] for counts.
+        frame_indices: i64 [N], ascending; a missing number is a frame that could not be decoded.
+        pts: i64 [N], in units of the file's time_base.
+    """
+
+    data: np.ndarray
+    frame_indices: np.ndarray
+    pts: np.ndarray
+
+    def __post_init__(self) -> None:
+        channels = {np.dtype(np.uint8): (1, 3), np.dtype(np.uint16): (1,)}.get(self.data.dtype, ())
+        if self.data.ndim != 4 or self.data.shape[3] not in channels:
+            raise ValueError(
+                f"FrameBatch.data must be u8 [N, H, W, 1 or 3] or u16 [N, H, W, 1], "
+                f"got {self.data.dtype} {list(self.data.shape)}"
+            )
+        if not len(self.data) == len(self.frame_indices) == len(self.pts):
+            raise ValueError(
+                f"FrameBatch has {len(self.data)} frames, {len(self.frame_indices)} indices, {len(self.pts)} times"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameRange:
+    """The frames start_frame, start_frame + step, ... below stop_frame."""
+
+    start_frame: int
+    stop_frame: int
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.start_frame < 0 or self.stop_frame < self.start_frame or self.step < 1:
+            raise ValueError(f"not a range of frames: {self.start_frame}:{self.stop_frame}:{self.step}")
+
+    def __len__(self) -> int:
+        return len(range(self.start_frame, self.stop_frame, self.step))
+
+    def __contains__(self, frame_index: int) -> bool:
+        inside = self.start_frame <= frame_index < self.stop_frame
+        return inside and (frame_index - self.start_frame) % self.step == 0
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """What every decoder offers; `video.pyav` and `video.decord` are the two that exist."""
+
+    def why_not(self, info: VideoInfo, device: str) -> str | None:
+        """Why this decoder must not be used for the file on the device ("cpu" or "cuda:N"), or None when it may."""
+        ...
+
+    def decode(
+        self, info: VideoInfo, frames: FrameRange, *, device: str, avoid: Sequence[tuple[int, int]], on_frame: OnFrame
+    ) -> Iterator[Decoded]:
+        """The asked frames of a file in ascending order; one that cannot be decoded is left out, never replaced.
+
+        Args:
+            info: The file.
+            frames: Which frames.
+            device: "cpu" or "cuda:N".
+            avoid: Stretches of frames, half-open, whose packets must not be decoded; each ends at a key frame.
+            on_frame: Told of every frame that comes out of the decoder, asked for or not.
+        """
+        ...
+
+
+class BatchBuilder:
+    """Collects single pictures into FrameBatches, each picture copied once, a batch ended by a change of size."""
+
+    def __init__(self) -> None:
+        self._data: np.ndarray | None = None
+        self._indices: list[int] = []
+        self._pts: list[int] = []
+
+    def add(self, picture: np.ndarray, frame_index: int, pts: int) -> FrameBatch | None:
+        """Take u8 or u16 [H, W, C]; returns a batch when one is full or a new size ends the last one."""
+        finished = None
+        if self._data is not None and (self._data.shape[1:] != picture.shape or self._data.dtype != picture.dtype):
+            finished = self.flush()
+        if self._data is None:
+            self._data = np.empty((BATCH_FRAMES, *picture.shape), picture.dtype)
+        self._data[len(self._indices)] = picture
+        self._indices.append(frame_index)
+        self._pts.append(pts)
+        # A size change leaves one picture in the new batch, so it cannot be full as well.
+        return self.flush() if len(self._indices) == BATCH_FRAMES else finished
+
+    def flush(self) -> FrameBatch | None:
+        """What was collected so far, or None."""
+        if self._data is None or not self._indices:
+            return None
+        count = len(self._indices)
+        batch = FrameBatch(
+            data=self._data[:count],
+            frame_indices=np.array(self._indices, np.int64),
+            pts=np.array(self._pts, np.int64),
+        )
+        self._data, self._indices, self._pts = None, [], []
+        return batch

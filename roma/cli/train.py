@@ -1,0 +1,249 @@
+"""The command `roma train`, and the same for torchrun: parse, build, run."""
+
+import dataclasses
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+import torch
+
+from infraredcity import streams
+from infraredcity.errors import InfraredCityError
+from infraredcity.loader import WindowReader
+from roma.cli.options import FILE, FOLDER, check_domains, exit_code
+from roma.config.schema import TrainConfig, resolve, to_json
+from roma.data.batches import open_domains
+from roma.errors import RomaError
+from roma.training import schedule
+from roma.training.progress import ProgressLine, steps_text
+from roma.training.step import build_networks
+from roma.training.stopping import Stop, parse_duration
+from roma.training.trainer import LOADER, LOGS, UNREADABLE_NAME, Listeners, RunResult, check_settings, train
+from roma.world.memory import keep_freed_memory
+from roma.world.world import TIMEOUT_S, check_batch, joined, rank_of_environment, use_threads
+
+_OURS = ("roma", "infraredcity")
+
+logger = logging.getLogger(__name__)
+
+
+@click.command("train")
+@click.option("--infrared", multiple=True, metavar="DATA",
+              help="Shards or pictures of the infrared domain: a folder or a quoted pattern; may come several times.")  # fmt: skip
+@click.option("--visible", multiple=True, metavar="DATA", help="The same for the day visible domain.")
+@click.option("--held-out", multiple=True, metavar="DATA",
+              help="The same for infrared frames that are not trained on: for sample grids and the best checkpoint.")  # fmt: skip
+@click.option(
+    "--out", type=FOLDER, required=True, help="The run's folder; the same command goes on where the run stopped."
+)
+@click.option("--preset", type=click.Choice(["roma", "roma-multi", "tiny"]),
+              help="Where the config starts from; roma by default.")  # fmt: skip
+@click.option("--mode", type=click.Choice(["video", "image"]),
+              help="Pairs of frames with the temporal loss, or single frames.")  # fmt: skip
+@click.option("--config", "config_file", type=FILE, help="JSON settings over the preset, such as a run's config.json.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+              help="One setting over both, such as optim.generator_lr=1e-4; --dry-run prints all.")  # fmt: skip
+@click.option("--max-steps", type=click.IntRange(1),
+              help="Stop and save after this step; the same command without it goes on.")  # fmt: skip
+@click.option("--time-limit", metavar="DURATION",
+              help="Stop and save after this time, such as 90m, 5h30m, 3600s or 05:30:00; the same command goes on.")  # fmt: skip
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--deterministic", is_flag=True,
+              help="Let torch refuse what would not give the same bits again (compute.deterministic).")  # fmt: skip
+@click.option("--profile", is_flag=True,
+              help="Profile a few steps into OUT/profile and show the operators that took most time.")  # fmt: skip
+@click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_S, show_default=True,
+              help="Seconds that a process waits for the others before the run ends.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--verbose", is_flag=True, help="Write a line per step to OUT/logs: which positions and keys were read.")
+@click.option("--dry-run", is_flag=True,
+              help="Print the resolved config, and on stderr what it amounts to, and stop.")  # fmt: skip
+def train_command(
+    infrared: tuple[str, ...], visible: tuple[str, ...], held_out: tuple[str, ...], out: Path, preset: str | None,
+    mode: str | None, config_file: Path | None, settings: tuple[str, ...], max_steps: int | None, time_limit: str | None,
+    device: str, deterministic: bool, profile: bool, timeout_s: float, quiet: bool, verbose: bool, dry_run: bool,
+) -> None:  # fmt: skip
+    """Train the translator from shards, or from folders of pictures.
+
+    The same command goes on where a run stopped. For several processes: torchrun --nproc-per-node=2 roma/train.py ...
+
+    The preset roma is the published method and needs ViT weights (--set vit.weights=PATH); roma-multi is the same for several GPUs,
+    16 windows a step. The preset tiny trains on a CPU in minutes and departs from the paper: day frames turned into infrared-like
+    gray get their colour back (loss.colourise, loss.colourise_edges, loss.matched_tones, alone for loss.warmup_steps), translations
+    keep the infrared's borders (loss.edges), a discriminator on luma details of translations (loss.detail_gan) while all else of
+    them stays (loss.anchor), a small U-Net (generator.architecture, generator.last_init_gain), averaged weights (optim.ema_decay).
+
+    SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, and exit codes 143 and 130; a second one ends it at
+    once. A time limit does the same with exit code 0.
+    """
+    stop = Stop(time_limit_s=None if time_limit is None else parse_duration(time_limit))
+    over = list(settings)
+    for name, patterns in (("infrared", infrared), ("visible", visible), ("held_out", held_out)):
+        if patterns:
+            over.insert(0, f"data.{name}={json.dumps(patterns)}")
+    if deterministic:
+        over.append("compute.deterministic=true")
+    config = resolve(preset, mode=mode, config_file=config_file, settings=over)  # type: ignore[arg-type]
+    if dry_run:
+        click.echo(json.dumps(to_json(config), indent=1))
+        for fact in _facts(config):
+            click.echo(fact, err=True)
+        check_settings(config, may_lack_weights=True)
+        return
+    check_domains(config.data.infrared, config.data.visible)
+    check_settings(config)
+    rank, world_size = rank_of_environment()
+    check_batch(config.batch_size, world_size)
+    use_threads()
+    keep_freed_memory()
+    if config.compute.deterministic:
+        _be_deterministic()
+    line = ProgressLine(sys.stderr, is_quiet=quiet)
+    listeners = Listeners(on_report=line.report, on_step=line.step, on_profile=_in_between(line) if profile else None)
+    with ExitStack() as stack:
+        stack.enter_context(stop.watching())
+        stack.enter_context(_logged(out, rank, world_size, verbose=verbose))
+        stack.callback(line.close)
+        world = stack.enter_context(joined(device, timeout_s=timeout_s))
+        result = train(config, out, world, max_steps=max_steps, stop=stop, listeners=listeners)
+        line.close()
+        logger.info("%d of %d steps done%s", result.last_step, result.until_step, _why(result, stop))
+    if rank == 0:
+        _tell(out, result, stop)
+    if result.stop_signal is not None:
+        # Also where another rank got the signal: to torchrun 0 would mean that the run is done.
+        click.get_current_context().exit(128 + result.stop_signal)
+
+
+def _tell(out: Path, result: RunResult, stop: Stop) -> None:
+    """How it ended, on stderr."""
+    done = steps_text(result.first_step, result.last_step, until=result.until_step, total=result.total_steps)
+    click.echo(f"{out}: {done}, {result.snapshot}", err=True)
+    if result.best is not None:
+        click.echo(f"best: step {result.best.step}, {result.best.by} {result.best.value:.5g}", err=True)
+    if result.num_unreadable:
+        named = out / LOADER / UNREADABLE_NAME
+        click.echo(f"{result.num_unreadable} unreadable pictures were replaced, named in {named}", err=True)
+    if result.is_stopped:
+        click.echo(f"stopped{_why(result, stop)}; the same command goes on from step {result.last_step}", err=True)
+
+
+def _why(result: RunResult, stop: Stop) -> str:
+    if not result.is_stopped:
+        return ""
+    if result.stop_signal is not None:
+        return f" by {result.stop_signal.name}"
+    return " at the time limit" if stop.is_out_of_time else " because another process was told to"
+
+
+def _facts(config: TrainConfig) -> Iterator[str]:
+    """What a config amounts to, in lines; what cannot be known, and why.
+
+    Raises:
+        RomaError: No networks can be built.
+        InfraredCityError: Data is named, but is not there or not what it should be.
+    """
+    shape = dataclasses.replace(config.vit, weights="random")  # sizes need no weights
+    networks = build_networks(dataclasses.replace(config, vit=shape), torch.device("cpu"))
+    trained = {name: network for name, network in networks.trained().items() if name not in ("averaged", "anchor")}
+    counts = {name: _num_parameters(network) for name, network in trained.items()}
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    frozen = "" if networks.vit is None else f"; frozen ViT {_num_parameters(networks.vit):,}"
+    yield f"trained parameters: {sum(counts.values()):,} ({listed}){frozen}"
+    if config.needs_vit and not config.vit.weights:
+        yield "vit.weights is not set; name a weight file with --set vit.weights=PATH"
+    scale = config.optim.lr_scale(config.batch_size)
+    rates = config.optim.generator_lr * scale, config.optim.discriminator_lr * scale
+    yield f"learning rates: generator {rates[0]:g}, discriminators {rates[1]:g}, at batch {config.batch_size}"
+    unnamed = [name for name in ("infrared", "visible") if not getattr(config.data, name)]
+    if unnamed:
+        total = config.schedule.total_steps
+        yield f"steps: {total:,}" if total is not None else "steps: not known without the shards"
+        yield f"shards: {' and '.join(f'--{name}' for name in unnamed)} not named"
+        return
+    try:
+        domains = open_domains(config)
+        if config.data.held_out:
+            WindowReader(config.data.held_out, window_frames=1).close()
+    except ValueError as error:
+        raise click.ClickException(f"shards: {error}") from error
+    windows = domains.infrared.num_windows, domains.visible.num_windows
+    domains.close()
+    epoch = schedule.steps_per_epoch(*windows, config.batch_size)
+    total = schedule.plan(config.schedule, epoch_steps=epoch).total_steps
+    yield f"windows: {windows[0]:,} infrared, {windows[1]:,} visible; {epoch:,} steps an epoch"
+    yield f"steps: {total:,}, {total / epoch:.1f} epochs"
+
+
+def _num_parameters(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _be_deterministic() -> None:
+    """Before CUDA starts, since cuBLAS reads its variable then."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
+def _in_between(line: ProgressLine) -> Callable[[str], None]:
+    """Shows a text without writing into the progress line."""
+
+    def show(text: str) -> None:
+        line.close()
+        click.echo(text, err=True)
+
+    return show
+
+
+@contextmanager
+def _logged(out: Path, rank: int, world_size: int, *, verbose: bool) -> Iterator[None]:
+    """This rank's log in OUT/logs, with the error that ends it; appended to, as a run is."""
+    folder = out / LOGS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / f"rank-{rank:03d}.log", encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{folder}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    loggers = [logging.getLogger(name) for name in _OURS]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.addHandler(handler)
+        each.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.info("rank %d of %d begins on %s", rank, world_size, socket.gethostname())
+    try:
+        yield
+    except Exception as error:
+        # To the file alone: whoever catches it tells the console.
+        is_ours = isinstance(error, RomaError | InfraredCityError)
+        trace = None if is_ours else (type(error), error, error.__traceback__)
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "ended by: %s", (error,), trace)
+        handler.handle(record)
+        raise
+    finally:
+        for each, level in zip(loggers, before, strict=True):
+            each.removeHandler(handler)
+            each.setLevel(level)
+        handler.close()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit, for torchrun; `roma train` does the same through roma.cli."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)  # the log files get more
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[handler])
+    sys.exit(streams.run(lambda: _run(arguments)))
+
+
+def _run(arguments: list[str] | None) -> int:
+    return exit_code(lambda: train_command.main(args=arguments, prog_name="train.py", standalone_mode=False))

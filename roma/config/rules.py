@@ -1,0 +1,112 @@
+"""What a setting may be and how it stands to the paper, written beside its default and read by whoever asks.
+
+A field says so with `setting(default, ...)`. `check` refuses what its rule does not allow, `roma.config.schema.departures` names
+what the paper does not have. So a new field needs no second place.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+from roma.errors import ConfigError
+
+_Value = TypeVar("_Value")
+_Number = float | int
+_RULE = "rule"
+_LARGEST_INT = 2**32 - 1
+"""What no count, size or seed needs to exceed, and what every array of numbers holds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """What holds of one setting; bounds are those of each item where it is a list, and numbers are finite in any case."""
+
+    least: _Number | None = None
+    """Smallest value."""
+    above: _Number | None = None
+    """The value is larger than this."""
+    most: _Number | None = None
+    """Largest value."""
+    below: _Number | None = None
+    """The value is smaller than this."""
+    in_paper: bool = True
+    """False: every value but the default departs from the paper."""
+    is_term: bool = False
+    """Whether it weighs a term of the paper, so that 0 departs from it."""
+    used_by: tuple[str, ...] = ()
+    """Weights in the same group, one of which must be above 0 for the setting to matter."""
+
+    def allows(self, value: _Number) -> bool:
+        """Whether a number is finite and within the bounds."""
+        return (
+            math.isfinite(value)
+            and not (isinstance(value, int) and value > _LARGEST_INT)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    @property
+    def expected(self) -> str:
+        """The bounds in words, such as "at least 1" or "in [0, 1)"."""
+        low = self.least if self.least is not None else self.above
+        high = self.most if self.most is not None else self.below
+        if low is not None and high is not None:
+            return (
+                f"in {'[' if self.least is not None else '('}{low:g}, {high:g}{']' if self.most is not None else ')'}"
+            )
+        if low is not None:
+            return f"at least {low:g}" if self.least is not None else f"above {low:g}"
+        if high is not None:
+            return f"at most {high:g}" if self.most is not None else f"below {high:g}"
+        return "a finite number"
+
+
+def setting(
+    default: _Value,
+    *,
+    least: _Number | None = None,
+    above: _Number | None = None,
+    most: _Number | None = None,
+    below: _Number | None = None,
+    in_paper: bool = True,
+    is_term: bool = False,
+    used_by: tuple[str, ...] = (),
+) -> _Value:
+    """Make a field of a config group with its default and its rule."""
+    rule = Rule(least=least, above=above, most=most, below=below, in_paper=in_paper, is_term=is_term, used_by=used_by)
+    made: _Value = field(default=default, metadata={_RULE: rule})
+    return made
+
+
+def rules_of(group: Any) -> Iterator[tuple[Field[Any], Any, Rule]]:
+    """Field, value and rule of every setting of a group; one that says nothing has a rule without bounds."""
+    for item in fields(group):
+        yield item, getattr(group, item.name), item.metadata.get(_RULE, Rule())
+
+
+def check(group: Any, name: str) -> None:
+    """Refuse numbers that the rules of their settings do not allow.
+
+    Args:
+        group: A config group.
+        name: What it is called, such as "optim"; "" for the root.
+
+    Raises:
+        ConfigError: A number is not finite, too large for any use, or outside its bounds.
+    """
+    for item, value, rule in rules_of(group):
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if not rule.allows(number):
+                if not math.isfinite(number):
+                    must = "hold finite numbers" if isinstance(value, tuple) else "be finite"
+                else:
+                    large = isinstance(number, int) and number > _LARGEST_INT
+                    expected = f"at most {_LARGEST_INT}" if large else rule.expected
+                    must = f"hold numbers {expected}" if isinstance(value, tuple) else f"be {expected}"
+                found = list(value) if isinstance(value, tuple) else value
+                raise ConfigError(f"{name}{'.' if name else ''}{item.name} must {must}, got {found}")

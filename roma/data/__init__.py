@@ -1,0 +1,1 @@
+"""From windows of two domains to the batches of a training step."""

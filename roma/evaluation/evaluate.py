@@ -1,0 +1,424 @@
+"""How good translations are where the truth is known, beside what doing nothing, colour statistics and one mean picture reach."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from infraredcity.files.atomic import write_atomic
+from infraredcity.files.records import read_json
+from infraredcity.loader import WindowReader
+from infraredcity.stills.images import resize
+from roma.config.schema import without_secrets
+from roma.errors import EvaluationError
+from roma.evaluation.baselines import DayDomain, day_domain, reinhard
+from roma.evaluation.flow import path_of, read_flow, resized
+from roma.evaluation.measures import ab_distance, chroma, edge_correlation, mae, psnr, ssim, warping_error
+from roma.inference.translator import BATCH_FRAMES, Translator, frames_of, open_levels
+from roma.training.metrics import save_picture
+
+REPORT_NAME = "evaluation.json"
+REPORT_FORMAT = "roma-evaluation-2"
+METHODS = ("translated", "infrared", "reinhard", "mean_day", "truth")
+NUM_PICTURES = 6
+_BESIDE_TRUTH = {
+    "psnr_db": psnr,
+    "ssim": ssim,
+    "mae": mae,
+    "edge_correlation": edge_correlation,
+    "ab_distance": ab_distance,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Means over all frames by `roma.evaluation.measures`; None where a measure does not apply, or had no flow to work with.
+
+    Attributes:
+        psnr_db: In dB, more is better.
+        ssim: In [-1, 1], more is better.
+        mae: In levels of 255, less is better.
+        edge_correlation: In [-1, 1], more is better.
+        ab_distance: In CIELAB units, less is better.
+        chroma: In CIELAB units, best near the truth's.
+        warping_error: In [0, 1], a mean square, best near the truth's; the mean over pairs of frames that follow each other.
+    """
+
+    psnr_db: float | None = None
+    ssim: float | None = None
+    mae: float | None = None
+    edge_correlation: float | None = None
+    ab_distance: float | None = None
+    chroma: float | None = None
+    warping_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalReport:
+    """An evaluation against truth.
+
+    Attributes:
+        source: What was translated.
+        compared_with: Where the true day frames came from.
+        visible: Shards of the day domain that the last two baselines were made from, or "" without them.
+        flow: Folder of the flows, or "" without them.
+        snapshot_step: Training steps of the translator.
+        size_px: Side of the square pictures that were compared.
+        num_frames: Frames compared.
+        num_without_truth: Frames that had no truth and were left out.
+        num_day_frames: Frames of the day domain that were looked at.
+        num_flow_pairs: Pairs of frames that a flow joins.
+        translated: Scores of the translations.
+        infrared: Scores of the infrared itself, the score of doing nothing.
+        reinhard: Scores of the infrared under the colour statistics of the day domain.
+        mean_day: Scores of the mean picture of the day domain, the same for every frame.
+        truth: Scores of the truth itself, where they do not compare it with itself.
+        weights: Pretrained weights that the measures used.
+        pictures: For each frame kept to look at: names of its infrared, translated and true picture.
+    """
+
+    source: str
+    compared_with: str
+    visible: str
+    flow: str
+    snapshot_step: int
+    size_px: int
+    num_frames: int
+    num_without_truth: int
+    num_day_frames: int
+    num_flow_pairs: int
+    translated: Scores
+    infrared: Scores
+    reinhard: Scores | None
+    mean_day: Scores | None
+    truth: Scores
+    weights: str
+    pictures: tuple[tuple[str, str, str], ...]
+
+    @property
+    def methods(self) -> tuple[tuple[str, Scores], ...]:
+        """Name and scores of every method that was measured, the translation first and the truth last."""
+        named = ((name, getattr(self, name)) for name in METHODS)
+        return tuple((name, scores) for name, scores in named if scores is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Moment:
+    """One frame to compare; `flow` is the folder of its clip's flows."""
+
+    clip_id: str
+    frame_index: int
+    name: str
+    infrared: UInt8[np.ndarray, "H W C"]
+    truth: UInt8[np.ndarray, "H2 W2 3"]
+    flow: Path | None
+
+
+def evaluate_shards(
+    translator: Translator,
+    patterns: tuple[str, ...],
+    truth: Path,
+    out: Path,
+    *,
+    visible: tuple[str, ...] = (),
+    flow: Path | None = None,
+    on_frames: Callable[[int, int], None] | None = None,
+) -> EvalReport:
+    """Evaluate on every sample of some infrared shards; the truth of clip c, frame i is frame i of `truth`/c.<ext>.
+
+    Args:
+        translator: From `roma.inference.translator.open_translator`.
+        patterns: Tar files or patterns.
+        truth: Folder of day videos named by clip id, frame for frame the same moments as the infrared clips.
+        out: Folder for evaluation.json and pictures.
+        visible: Tar files or patterns of day frames, those of the training, for the baselines made from them.
+        flow: Folder that holds <clip id>/<frame index, six digits>.png, the flow to the next frame as `roma.evaluation.flow`
+            reads it, for the warping error.
+        on_frames: Called with frames done and frames in all.
+
+    Raises:
+        EvaluationError: A clip has no truth or one of counts, none of the frames has a truth, or no flow joins two of them.
+        InfraredCityError: Shards or videos are not what they should be.
+    """
+    reader = WindowReader(patterns, window_frames=1, color="gray")
+    try:
+        index = reader.index
+        rows_of: dict[str, list[int]] = {}
+        for row, clip in enumerate(index.clip.tolist()):
+            rows_of.setdefault(index.clips[clip], []).append(row)
+        true_clips = {clip_id: open_levels(_truth_of(truth, clip_id)) for clip_id in rows_of}
+
+        def moments() -> Iterator[_Moment]:
+            for clip_id, rows in rows_of.items():
+                by_frame = {int(index.frame_index[row]): row for row in rows}
+                true_clip = true_clips[clip_id]
+                indices = [frame for frame in sorted(by_frame) if frame < true_clip.num_frames]
+                for frame_index, picture in frames_of(true_clip, indices, color="rgb"):
+                    row = by_frame[frame_index]
+                    yield _Moment(
+                        clip_id=clip_id,
+                        frame_index=frame_index,
+                        name=index.key(row),
+                        infrared=reader.read_rows([row])[0].permute(1, 2, 0).numpy(),
+                        truth=picture,
+                        flow=None if flow is None else flow / clip_id,
+                    )
+
+        return _evaluate(
+            translator,
+            moments(),
+            out,
+            len(index),
+            source=", ".join(without_secrets(patterns)),
+            truth=truth,
+            visible=visible,
+            flow=flow,
+            on_frames=on_frames,
+        )
+    finally:
+        reader.close()
+
+
+def evaluate_video(
+    translator: Translator,
+    source: Path,
+    truth: Path,
+    out: Path,
+    *,
+    visible: tuple[str, ...] = (),
+    flow: Path | None = None,
+    on_frames: Callable[[int, int], None] | None = None,
+) -> EvalReport:
+    """Evaluate on a video whose truth is another video, frame for frame; `flow` holds <frame index, six digits>.png.
+
+    Raises:
+        EvaluationError: A video holds counts, the two hold different numbers of frames, or no flow joins two of them.
+        InfraredCityError: One of them is no video that can be read.
+    """
+    infrared_clip, true_clip = open_levels(source), open_levels(truth)
+    if infrared_clip.num_frames != true_clip.num_frames:
+        raise EvaluationError(
+            f"{truth}: holds {true_clip.num_frames} frames, {source} {infrared_clip.num_frames}; "
+            "a truth shows the same moments, frame for frame"
+        )
+
+    def moments() -> Iterator[_Moment]:
+        everything = list(range(infrared_clip.num_frames))
+        true_frames = frames_of(true_clip, everything, color="rgb")
+        true_index, true_picture = next(true_frames, (-1, None))
+        for index, infrared in frames_of(infrared_clip, everything, color="gray"):
+            while true_picture is not None and true_index < index:
+                true_index, true_picture = next(true_frames, (-1, None))
+            if true_picture is not None and true_index == index:
+                name = f"{source.stem}_{index:08d}"
+                yield _Moment(
+                    clip_id=source.stem,
+                    frame_index=index,
+                    name=name,
+                    infrared=infrared,
+                    truth=true_picture,
+                    flow=flow,
+                )
+
+    return _evaluate(
+        translator,
+        moments(),
+        out,
+        infrared_clip.num_frames,
+        source=str(source),
+        truth=truth,
+        visible=visible,
+        flow=flow,
+        on_frames=on_frames,
+    )
+
+
+def read_report(out: Path) -> EvalReport:
+    """The report that an evaluation wrote into its folder.
+
+    Raises:
+        EvaluationError: There is none, it is damaged, or another version wrote it.
+    """
+    path = out / REPORT_NAME
+    try:
+        values = read_json(path)
+        found = values.pop("format", None)
+        if found != REPORT_FORMAT:
+            raise EvaluationError(f"{path}: format is {found!r}, expected {REPORT_FORMAT!r}; run roma evaluate again")
+        for name in METHODS:
+            values[name] = None if values[name] is None else Scores(**_numbers(values[name]))
+        values["pictures"] = tuple(_pictures_of_moment(names) for names in values["pictures"])
+        for each in fields(EvalReport):
+            if each.type in (str, int) and type(values[each.name]) is not each.type:
+                raise ValueError(f"{each.name} is {values[each.name]!r:.80}")
+        return EvalReport(**values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise EvaluationError(f"{path}: no evaluation that can be read ({error}); run roma evaluate again") from error
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: None if value is None else float(value) for name, value in values.items()}
+
+
+def _pictures_of_moment(names: Any) -> tuple[str, str, str]:
+    infrared, translated, truth = names
+    for name in names:
+        if not isinstance(name, str) or PurePath(name).name != name or not name.endswith(".png") or "\0" in name:
+            raise ValueError(f"{name!r:.80} is no plain name of a png")
+    return infrared, translated, truth
+
+
+def _evaluate(
+    translator: Translator,
+    moments: Iterator[_Moment],
+    out: Path,
+    total: int,
+    *,
+    source: str,
+    truth: Path,
+    visible: tuple[str, ...],
+    flow: Path | None,
+    on_frames: Callable[[int, int], None] | None,
+) -> EvalReport:
+    side = translator.snapshot.size_px
+    day = day_domain(visible, size_px=side) if visible else None
+    shown_every = max(1, total // NUM_PICTURES)
+    tally = _Tally()
+    pictures: list[tuple[str, str, str]] = []
+    count = num_pairs = 0
+    last: list[_Moment] = []
+    last_shown: dict[str, Tensor] = {}
+    for batch in _batched(moments, BATCH_FRAMES):
+        shown = _methods(translator, batch, day)
+        tally.add_frames(shown)
+        # The last frame of the batch before begins the first pair of this one.
+        joined = {name: torch.cat([*([last_shown[name]] if last_shown else []), shown[name]]) for name in shown}
+        num_pairs += tally.add_pairs([*last, *batch], joined)
+        last, last_shown = batch[-1:], {name: images[-1:] for name, images in shown.items()}
+        for number, moment in enumerate(batch):
+            if (count + number) % shown_every == shown_every // 2 and len(pictures) < NUM_PICTURES:
+                names = [f"{moment.name}-{kind}" for kind in ("infrared", "translated", "truth")]
+                for name, kind in zip(names, ("infrared", "translated", "truth"), strict=True):
+                    save_picture(out / f"{name}.png", shown[kind][number].permute(1, 2, 0).numpy())
+                pictures.append((f"{names[0]}.png", f"{names[1]}.png", f"{names[2]}.png"))
+        count += len(batch)
+        if on_frames is not None:
+            on_frames(count, total)
+    if count == 0:
+        raise EvaluationError(f"{source}: none of its {total} frames has a truth in {truth}")
+    if flow is not None and num_pairs == 0:
+        assert last[0].flow is not None
+        raise EvaluationError(
+            f"{flow}: no flow joins two compared frames; expected files such as {path_of(last[0].flow, 0)}, and frames that "
+            "follow each other"
+        )
+    report = EvalReport(
+        source=source,
+        compared_with=str(truth),
+        visible=", ".join(without_secrets(visible)),
+        flow="" if flow is None else str(flow),
+        snapshot_step=translator.snapshot.step,
+        size_px=side,
+        num_frames=count,
+        num_without_truth=total - count,
+        num_day_frames=0 if day is None else day.num_frames,
+        num_flow_pairs=num_pairs,
+        translated=tally.scores("translated"),
+        infrared=tally.scores("infrared"),
+        reinhard=None if day is None else tally.scores("reinhard"),
+        mean_day=None if day is None else tally.scores("mean_day"),
+        truth=tally.scores("truth"),
+        weights="none",
+        pictures=tuple(pictures),
+    )
+    text = json.dumps({"format": REPORT_FORMAT, **asdict(report)}, indent=1)
+    write_atomic(out / REPORT_NAME, (text + "\n").encode())
+    return report
+
+
+def _methods(translator: Translator, batch: list[_Moment], day: DayDomain | None) -> dict[str, Tensor]:
+    """What each method shows for some moments, u8 [N, 3, H, W] by its name."""
+    side = translator.snapshot.size_px
+    gray = np.stack([resize(moment.infrared, side, side) for moment in batch])
+    infrared = torch.from_numpy(np.repeat(gray, 3, axis=3)).permute(0, 3, 1, 2)
+    shown = {
+        "translated": torch.from_numpy(translator.translate(gray, size=(side, side))).permute(0, 3, 1, 2),
+        "infrared": infrared,
+    }
+    if day is not None:
+        shown["reinhard"] = reinhard(infrared, day)
+        shown["mean_day"] = day.mean_picture.expand_as(infrared)
+    truth = np.stack([resize(moment.truth, side, side) for moment in batch])
+    shown["truth"] = torch.from_numpy(truth).permute(0, 3, 1, 2)
+    return shown
+
+
+class _Tally:
+    """Gathers the measures of every method, frame by frame."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add_frames(self, shown: Mapping[str, Tensor]) -> None:
+        """Measure each method's frames by themselves and beside the truth."""
+        for method, images in shown.items():
+            values = self._values[method]
+            values["chroma"] += chroma(images).tolist()
+            if method != "truth":
+                for name, measure in _BESIDE_TRUTH.items():
+                    values[name] += measure(images, shown["truth"]).tolist()
+
+    def add_pairs(self, moments: list[_Moment], shown: Mapping[str, Tensor]) -> int:
+        """Measure each method's frames beside those that follow them, where a flow joins the two; how many pairs that are."""
+        height, width = shown["truth"].shape[-2:]
+        firsts, flows = [], []
+        for number, (moment, following) in enumerate(pairwise(moments)):
+            follows = (following.clip_id, following.frame_index) == (moment.clip_id, moment.frame_index + 1)
+            if moment.flow is not None and follows and (path := path_of(moment.flow, moment.frame_index)).exists():
+                firsts.append(number)
+                flows.append(resized(read_flow(path), width, height))
+        if not flows:
+            return 0
+        places = torch.tensor(firsts)
+        field = torch.from_numpy(np.stack([flow.field for flow in flows]))
+        visible = torch.from_numpy(np.stack([flow.visible for flow in flows]))
+        known = 0
+        for method, images in shown.items():
+            errors = warping_error(images[places], images[places + 1], field, visible)
+            measured = [error for error in errors.tolist() if not math.isnan(error)]
+            self._values[method]["warping_error"] += measured
+            known = len(measured)
+        return known
+
+    def scores(self, method: str) -> Scores:
+        """The means of one method."""
+        return Scores(
+            **{name: math.fsum(values) / len(values) for name, values in self._values[method].items() if values}
+        )
+
+
+def _batched(moments: Iterator[_Moment], size: int) -> Iterator[list[_Moment]]:
+    batch: list[_Moment] = []
+    for moment in moments:
+        batch.append(moment)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _truth_of(folder: Path, clip_id: str) -> Path:
+    found = sorted(path for path in folder.glob(f"{clip_id}.*") if path.is_file())
+    if not found:
+        raise EvaluationError(f"{folder}: holds no {clip_id}.<ext>, the true day frames of clip {clip_id}")
+    return found[0]

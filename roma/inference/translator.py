@@ -1,0 +1,279 @@
+"""The translator at work: a snapshot over frames and over a video."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+
+from infraredcity import video
+from infraredcity.stills.images import resize
+from roma.data.batches import to_bytes, to_unit_range
+from roma.errors import CheckpointError, EvaluationError
+from roma.inference.video_out import longest_pause_s, open_video
+from roma.models import AnyGenerator, build_generator
+from roma.training.checkpoint import Snapshot, load_snapshot
+
+BATCH_FRAMES = 4
+_MOST_UNITS_PER_S = 2**31 - 1
+"""What FFmpeg and an mp4 hold of a unit of time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Translator:
+    """A generator with its snapshot's weights, ready to run.
+
+    Attributes:
+        snapshot: Where the weights come from.
+        generator: The network, in eval mode on `device`.
+        device: Where it computes.
+    """
+
+    snapshot: Snapshot
+    generator: AnyGenerator
+    device: torch.device
+
+    def working_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """(width, height) nearest below a picture's that the network can work at."""
+        multiple, least = self.generator.SIDE_MULTIPLE, self.generator.MIN_SIDE_PX
+        width, height = (max(least, side // multiple * multiple) for side in (width_px, height_px))
+        return width, height
+
+    def translate(
+        self, frames: UInt8[np.ndarray, "N H W C"], *, size: tuple[int, int]
+    ) -> UInt8[np.ndarray, "N H2 W2 3"]:
+        """Infrared frames as day frames.
+
+        Args:
+            frames: C is 1, or 3 equal channels; 0..255.
+            size: (width, height) in pixels at which the network works, as `working_size` gives them. The training's square
+                (`snapshot.size_px`) is what it knows best; results have this size.
+        """
+        width, height = size
+        scaled = np.stack([resize(frame, width, height) for frame in frames])
+        tensor = torch.from_numpy(scaled).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            source = to_unit_range(tensor.to(self.device)).expand(-1, 3, -1, -1)
+            return to_bytes(self.generator(source)).permute(0, 2, 3, 1).cpu().numpy()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TranslateReport:
+    """What `translate_video` wrote."""
+
+    video: str
+    out: str
+    num_frames: int
+    width_px: int
+    height_px: int
+    num_missing: int
+
+
+def open_translator(path: Path, device: torch.device) -> Translator:
+    """The translator of a snapshot file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, a checkpoint, of another format, or its weights do not fit.
+    """
+    snapshot = load_snapshot(path)
+    _check_fit(path, snapshot)
+    generator = build_generator(snapshot.architecture, width=snapshot.width, num_blocks=snapshot.num_blocks)
+    generator.load_state_dict(snapshot.weights)
+    return Translator(snapshot=snapshot, generator=generator.to(device).eval().requires_grad_(False), device=device)
+
+
+def _check_fit(path: Path, snapshot: Snapshot) -> None:
+    """CheckpointError where weights are not those of the generator that the snapshot names; nothing of its size is made for it."""
+    try:
+        with torch.device("meta"):
+            empty = build_generator(snapshot.architecture, width=snapshot.width, num_blocks=snapshot.num_blocks)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: no generator has its sizes ({reason}); fetch the snapshot anew") from error
+    expected = {name: tuple(value.shape) for name, value in empty.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in snapshot.weights.items()}
+    wrong = next((name for name in (*expected, *found) if expected.get(name) != found.get(name)), None)
+    if wrong is not None:
+        raise CheckpointError(
+            f"{path}: its weights do not fit its generator ({wrong[:80]!a} is {found.get(wrong)}, expected {expected.get(wrong)}); "
+            "fetch the snapshot anew"
+        )
+    odd = next(
+        (name for name, value in snapshot.weights.items() if not value.is_floating_point() or value.is_meta), None
+    )
+    if odd is not None:
+        raise CheckpointError(
+            f"{path}: its weights are of type {snapshot.weights[odd].dtype}, expected floats; fetch the snapshot anew"
+        )
+    multiple, least = empty.SIDE_MULTIPLE, empty.MIN_SIDE_PX
+    if snapshot.size_px % multiple or snapshot.size_px < least:
+        raise CheckpointError(
+            f"{path}: its size_px is {snapshot.size_px}, expected a multiple of {multiple}, at least {least}, for a "
+            f"{snapshot.architecture}; fetch the snapshot anew"
+        )
+
+
+def translate_video(
+    translator: Translator,
+    source: Path,
+    out: Path,
+    *,
+    side_by_side: bool = False,
+    native: bool = False,
+    on_frames: Callable[[int, int], None] | None = None,
+) -> TranslateReport:
+    """Translate a video to an mp4 of the same size (rounded to even), shape as shown and frame count, its times counted from 0.
+
+    Args:
+        translator: From `open_translator`.
+        source: The infrared video.
+        out: The mp4 to write.
+        side_by_side: Put the input to the left of each translation.
+        native: Let the network work at the video's own size instead of the training's square.
+        on_frames: Called with frames done and frames in all.
+
+    Raises:
+        InfraredCityError: The source is no video that can be read.
+        EvaluationError: The source holds counts or no frame that can be decoded, or the output cannot be written or is no .mp4.
+    """
+    if out.suffix.lower() != ".mp4":
+        raise EvaluationError(f"{out}: the translation is an mp4; give -o a name that ends in .mp4")
+    if out.resolve() == source.resolve():
+        raise EvaluationError(f"{out}: is the input itself; give -o another name")
+    clip = open_levels(source)
+    info = clip.parts[0]
+    video.choose_decoder(clip, "pyav", "cpu")
+    width, height = max(2, info.width_px // 2 * 2), max(2, info.height_px // 2 * 2)
+    side = translator.snapshot.size_px
+    working = translator.working_size(info.width_px, info.height_px) if native else (side, side)
+    columns, rows = (1, 1) if not side_by_side else (2, 1) if _turns(info.rotation_deg) % 2 == 0 else (1, 2)
+    written = 0
+    batches = _read_levels(clip, video.FrameRange(start_frame=0, stop_frame=clip.num_frames), color="gray")
+    first = next(batches, None)  # before anything is written
+    if first is None:
+        raise EvaluationError(f"{source}: no frame of it could be decoded")
+    times, time_base = _mp4_times(clip)
+    start = int(times[first.frame_indices[0]])
+    with open_video(
+        out,
+        width_px=width * columns,
+        height_px=height * rows,
+        time_base=time_base,
+        fps=info.nominal_fps or 25.0,
+        rotation_deg=info.rotation_deg,
+        pixel_aspect=info.pixel_aspect,
+    ) as writer:
+        for batch in chain([first], batches):
+            for place in range(0, len(batch.data), BATCH_FRAMES):
+                frames = batch.data[place : place + BATCH_FRAMES]
+                translated = translator.translate(frames, size=working)
+                for number, picture in enumerate(translated):
+                    shown = resize(picture, width, height)
+                    if side_by_side:
+                        gray = resize(frames[number], width, height)
+                        shown = _beside(np.repeat(gray, 3, axis=2), shown, rotation_deg=info.rotation_deg)
+                    writer.add(shown, int(times[batch.frame_indices[place + number]]) - start)
+                    written += 1
+                if on_frames is not None:
+                    on_frames(written, clip.num_frames)
+    return TranslateReport(
+        video=str(source),
+        out=str(out),
+        num_frames=written,
+        width_px=width * columns,
+        height_px=height * rows,
+        num_missing=clip.num_frames - written,
+    )
+
+
+def _turns(rotation_deg: int) -> int:
+    """By how many quarters players turn a picture counter-clockwise: 0 to 3."""
+    return round(rotation_deg / 90) % 4
+
+
+def _beside(
+    left: UInt8[np.ndarray, "H W 3"], right: UInt8[np.ndarray, "H W 3"], *, rotation_deg: int
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """Put two pictures together so that a player that turns the whole shows them beside each other."""
+    turns = _turns(rotation_deg)
+    pair = (left, right) if turns in (0, 1) else (right, left)
+    joined: np.ndarray = np.concatenate(pair, axis=1 if turns % 2 == 0 else 0)
+    return joined
+
+
+def rising_times(pts: Int64[np.ndarray, " N"], time_base: Fraction) -> tuple[Int64[np.ndarray, " N"], Fraction]:
+    """The same times, each after the one before, and their unit.
+
+    As many frames as have one time share its unit: the unit is divided by the longest such run, so that all later times stay.
+    """
+    places = np.arange(len(pts), dtype=np.int64)
+    begins = np.flatnonzero(np.diff(pts, prepend=pts[0] - 1))
+    longest = int(np.diff(begins, append=len(pts)).max())
+    moved: np.ndarray = np.maximum.accumulate(pts * longest - places) + places
+    return moved, time_base / longest
+
+
+def _mp4_times(clip: video.ClipVideo) -> tuple[Int64[np.ndarray, " N"], Fraction]:
+    """Rising times of a clip's frames and their unit, from its own or, where a pause is too long for that, from 1 ms."""
+    longest_s = int(np.diff(clip.pts).max(initial=0)) * clip.time_base
+    times, unit = rising_times(clip.pts, clip.time_base)
+    if longest_s <= longest_pause_s(unit) and unit.denominator <= _MOST_UNITS_PER_S:
+        return times, unit
+    in_ms = np.array([round(1000 * time * clip.time_base) for time in clip.pts.tolist()], np.int64)
+    times, unit = rising_times(in_ms, Fraction(1, 1000))
+    if longest_s > longest_pause_s(unit):
+        raise EvaluationError(
+            f"{clip.parts[0].path}: pauses for {float(longest_s) / 3600:.0f} h, more than the "
+            f"{longest_pause_s(unit) / 3600:.0f} h that an mp4 holds; cut it at the pause"
+        )
+    return times, unit
+
+
+def open_levels(path: Path) -> video.ClipVideo:
+    """Open a video of 8 bits.
+
+    Raises:
+        InfraredCityError: It is no video that can be read.
+        EvaluationError: It holds counts of more than 8 bits, which no snapshot says how to bring to levels.
+    """
+    clip = video.open_clip([path])
+    deep = next((part for part in clip.parts if part.is_deep), None)
+    if deep is not None:
+        raise _refusal_of_counts(path, deep.pixel_format)
+    return clip
+
+
+def _refusal_of_counts(path: object, found: str) -> EvaluationError:
+    return EvaluationError(
+        f"{path}: holds counts ({found}), expected levels of 8 bits; bring it to 8 bits with the tone of the training first, since "
+        "a snapshot does not say which counts are black and white"
+    )
+
+
+def _read_levels(
+    clip: video.ClipVideo, frames: video.FrameRange, *, color: video.ColorMode
+) -> Iterator[video.FrameBatch]:
+    """Read frames of a clip that `open_levels` opened; EvaluationError where a decoder gives more than 8 bits after all."""
+    for batch in video.read_frames(clip, frames, color=color):
+        if batch.data.dtype != np.uint8:
+            raise _refusal_of_counts(clip.parts[0].path, str(batch.data.dtype))
+        yield batch
+
+
+def frames_of(clip: video.ClipVideo, indices: list[int], *, color: video.ColorMode) -> Iterator[tuple[int, np.ndarray]]:
+    """Read chosen frames of a clip from `open_levels`, in one pass: (frame index, u8 [H, W, C]); `indices` ascend.
+
+    Frames that cannot be decoded are left out.
+    """
+    wanted = set(indices)
+    if not wanted:
+        return
+    covering = video.FrameRange(start_frame=min(indices), stop_frame=max(indices) + 1)
+    for batch in _read_levels(clip, covering, color=color):
+        for picture, index in zip(batch.data, batch.frame_indices.tolist(), strict=True):
+            if index in wanted:
+                yield index, picture

@@ -1,0 +1,1 @@
+"""The translators, by the name of their architecture."""

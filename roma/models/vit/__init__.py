@@ -1,0 +1,1 @@
+"""The Vision Transformer whose tokens the losses compare, and its weights."""

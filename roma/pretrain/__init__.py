@@ -1,0 +1,1 @@
+"""The in-domain backbone: a masked autoencoder."""

@@ -1,0 +1,1 @@
+"""Which process of a training this is, and what the processes say to each other."""
