@@ -132,7 +132,7 @@ def test_the_hint_to_install_an_extra_follows_how_the_package_was_installed(
     (record,) = site.glob("*.dist-info")
     if noted is not None:
         (record / "direct_url.json").write_text(json.dumps(noted))
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); sys.modules['torch'] = None; import infraredcity.loader"
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); sys.modules['torch'] = None; from infraredcity.loader import batches"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.stderr.splitlines()[-1].endswith(f"torch, which is not installed; run: {command}")
 
