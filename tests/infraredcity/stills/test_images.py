@@ -268,7 +268,7 @@ def test_a_16_bit_png_holds_what_stands_in_the_standard() -> None:
 
 @pytest.mark.parametrize("color", ["gray", "rgb"])
 def test_a_16_bit_png_is_not_cut_to_8_bits(color: str) -> None:
-    message = r"^city_00000003: a png of 16 bits, which 8 cannot hold; read it with infraredcity\.images\.decode_deep$"
+    message = r"^city_00000003: a png of 16 bits, which 8 cannot hold; read it with .*decode_deep$"
     with pytest.raises(ImageError, match=message):
         decode(encode(counts(1, 2), "png16"), color, name="city_00000003")  # type: ignore[arg-type]
 
@@ -276,7 +276,7 @@ def test_a_16_bit_png_is_not_cut_to_8_bits(color: str) -> None:
 @pytest.mark.parametrize("image_format", ["jpg", "png", "webp"])
 def test_a_still_of_8_bits_is_not_read_as_16(image_format: str) -> None:
     data = encode(smooth(1), image_format)  # type: ignore[arg-type]
-    with pytest.raises(ImageError, match=r"^still: not a png of 16 bits; read it with infraredcity\.images\.decode$"):
+    with pytest.raises(ImageError, match=r"^still: not a png of 16 bits; read it with .*decode$"):
         decode_deep(data, name="still")
 
 
