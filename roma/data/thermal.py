@@ -16,6 +16,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from roma.pixels import gaussian_blur
+
 _DEGRADE = 3
 """Purpose of these random draws; `roma.data.batches` numbers the others."""
 _CUBE = 17
@@ -167,9 +169,5 @@ def _standard(gray: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
     return (gray - gray.mean()) / gray.std().clamp(min=1e-3)
 
 
-def _blurred(gray: Float[Tensor, "H W"], sigma: float) -> Float[Tensor, "H W"]:
-    radius = 3
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=gray.device, dtype=gray.dtype) / sigma) ** 2)
-    taps = taps / taps.sum()
-    padded = F.pad(gray[None, None], (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, taps[None, None, None, :]), taps[None, None, :, None])[0, 0]
+def _blurred(gray: Float[Tensor, "H W"], sigma_px: float) -> Float[Tensor, "H W"]:
+    return gaussian_blur(gray[None, None], sigma_px=sigma_px, radius_px=3, border="replicate")[0, 0]

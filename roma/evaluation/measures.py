@@ -5,7 +5,8 @@ import math
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-from torch.nn import functional as F
+
+from roma.pixels import gaussian_blur, luma
 
 # Least variance of gradient magnitudes, in squared levels, that is more than the rounding of a picture without any.
 _LEAST_VARIANCE = 1e-10
@@ -31,14 +32,12 @@ def ssim(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Fl
     Source: Wang et al. 2004, "Image quality assessment", equation 13: an 11x11 Gaussian window of sigma 1.5, K1 = 0.01,
     K2 = 0.03, L = 255, valid places only. The paper measures gray pictures; we average R, G and B.
     """
-    taps = torch.exp(-0.5 * (torch.arange(-5, 6, dtype=torch.float64) / 1.5) ** 2)
-    taps = taps / taps.sum()
     if min(image.shape[-2:]) < _SSIM_SIDE_PX:
         raise ValueError(f"SSIM needs pictures of at least 11x11 pixels, got {image.shape[-1]}x{image.shape[-2]}")
 
     def local_mean(values: Tensor) -> Tensor:
         planes = values.flatten(0, 1)[:, None]
-        filtered = F.conv2d(F.conv2d(planes, taps[None, None, None, :]), taps[None, None, :, None])
+        filtered = gaussian_blur(planes, sigma_px=1.5, radius_px=_SSIM_SIDE_PX // 2, border="valid")
         return filtered.reshape(*values.shape[:2], *filtered.shape[-2:])
 
     a, b = image.double(), truth.double()
@@ -137,9 +136,9 @@ def rgb_to_lab(image: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
 
 def _gradient_magnitudes(image: Tensor) -> Tensor:
     """Of each picture's luma, f64 [N, H - 2, W - 2]; exactly 0 where the luma is flat."""
-    luma = torch.einsum("c,nchw->nhw", torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64), image.double())
-    if min(luma.shape[-2:]) < 3:
-        raise ValueError(f"edges need pictures of at least 3x3 pixels, got {luma.shape[-1]}x{luma.shape[-2]}")
-    down = luma[:, :-2] + 2 * luma[:, 1:-1] + luma[:, 2:]
-    across = luma[:, :, :-2] + 2 * luma[:, :, 1:-1] + luma[:, :, 2:]
+    gray = luma(image.double())[:, 0]
+    if min(gray.shape[-2:]) < 3:
+        raise ValueError(f"edges need pictures of at least 3x3 pixels, got {gray.shape[-1]}x{gray.shape[-2]}")
+    down = gray[:, :-2] + 2 * gray[:, 1:-1] + gray[:, 2:]
+    across = gray[:, :, :-2] + 2 * gray[:, :, 1:-1] + gray[:, :, 2:]
     return torch.hypot(down[:, :, 2:] - down[:, :, :-2], across[:, 2:] - across[:, :-2])

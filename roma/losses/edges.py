@@ -1,11 +1,10 @@
-"""The edge loss: where the infrared has borders, its translation has them too. Not in the paper."""
+"""The edge loss: where the infrared has edges, its translation has them too. Not in the paper."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from roma.losses.details import LUMA
+from roma.pixels import gaussian_blur, luma
 
 _SIGMA_PX = 0.7
 
@@ -27,10 +26,7 @@ def edge_loss(fake: Float[Tensor, "N 3 H W"], source: Float[Tensor, "N 3 H W"]) 
 
 
 def _magnitudes(frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P"]:
-    luma = (frames * frames.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-    taps = torch.exp(-0.5 * (torch.arange(-2, 3, device=frames.device, dtype=frames.dtype) / _SIGMA_PX) ** 2)
-    taps = taps / taps.sum()
-    soft = F.conv2d(F.conv2d(luma, taps[None, None, None, :]), taps[None, None, :, None])
+    soft = gaussian_blur(luma(frames), sigma_px=_SIGMA_PX, radius_px=2, border="valid")
     across = soft[..., 1:-1, 2:] - soft[..., 1:-1, :-2]
     down = soft[..., 2:, 1:-1] - soft[..., :-2, 1:-1]
     # The root's slope is infinite at 0; a thousandth of the range keeps it finite and changes nothing that is seen.
