@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import statistics
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +24,8 @@ STEPS = 4
 EVERY_TERM = (
     "data.load_size_px=72",
     "data.crop_size_px=64",
-    "seed=1",  # with some others rounding crosses a kink of the patch critics at once, and norms part by up to 0.006 from then on
     "loss.gan=0.3",
     "loss.warmup_steps=1",
-    "optim.generator_lr=1e-5",  # of the paper; Adam turns rounding of gradients near zero into steps of the full rate
-    "optim.discriminator_lr=1e-5",
     f"batch_size={BATCH}",
 )
 
@@ -57,6 +53,10 @@ def one_rank(job: str, result: str) -> None:
     from roma.world.world import joined
 
     torch.set_num_threads(1)
+    # In float64 all that is left is a difference of ranks: in float32 rounding crosses kinks (LeakyReLU, |x|) at some seeds, and
+    # norms part by up to 0.006 from there on.
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign,assignment]
     with joined("cpu", timeout_s=600.0) as world:
         found = {name: first_steps(case, world) for name, case in json.loads(job).items()}
         if world.is_leader:
@@ -136,21 +136,17 @@ Steps = list[dict[str, dict[str, float]]]
 
 
 def check_same(expected: Steps, found: Steps) -> None:
-    """Every loss of every step within 1e-5, and gradient norms within 1e-4 but where a kink was crossed."""
+    """Every loss and gradient norm of every step within the rounding of float64."""
     assert len(found) == len(expected) == STEPS
-    far: dict[str, dict[str, float]] = {"losses": {}, "norms": {}}
+    far: dict[str, float] = {}
     for step, (one, many) in enumerate(zip(expected, found, strict=True)):
-        for kind in far:
+        for kind in ("losses", "norms"):
             assert one[kind].keys() == many[kind].keys()
             for name, value in one[kind].items():
                 assert value > 0, (step, name)  # a term that is off would agree with anything
                 # `anchor` compares networks that have hardly parted, so its value is a difference of nearly equal numbers.
-                far[kind][f"{name} {step}"] = abs(many[kind][name] - value) / max(value, 0.01)
-    assert max(far["losses"].values()) < 1e-5, far
-    # Single norms jump while the losses agree, by up to 0.0034 and at steps that change with the seed: probably where rounding puts
-    # a value on the other side of a kink, of LeakyReLU or |x|. A wrong share of a rank moves most of them, by per cents.
-    assert statistics.median(far["norms"].values()) < 1e-4, far
-    assert max(far["norms"].values()) < 1e-2, far
+                far[f"{name} {step}"] = abs(many[kind][name] - value) / max(value, 0.01)
+    assert max(far.values()) < 1e-10, far
 
 
 @pytest.mark.parametrize("mode", ["image", "video", "video, clipped"])
