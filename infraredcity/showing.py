@@ -4,9 +4,6 @@ Names of files, members of tars and facts of json files come from whoever made a
 writing makes `gpj.exe` of `exe.jpg`, an escape sequence rewrites a terminal's lines: such characters are shown as escapes.
 """
 
-import base64
-import hashlib
-import html
 import re
 import unicodedata
 
@@ -36,11 +33,21 @@ def visible_lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
-def in_page(value: object) -> str:
-    """A value as text of a page, harmless in markup and in attributes."""
-    return html.escape(visible(str(value)))
+def format_bytes(size_bytes: int) -> str:
+    """Bytes for people: 31.3 MB."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
-def policy_hash(text: str) -> str:
-    """How a Content-Security-Policy names the one style or script that it allows."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
+def format_time(seconds: float) -> str:
+    """Write a time for people, to hundredths: 0:08.04, 12:30.00, 1:02:03.50."""
+    hundredths = round(abs(seconds) * 100)
+    minutes, rest = divmod(hundredths, 6000)
+    hours, minutes = divmod(minutes, 60)
+    sign = "-" if seconds < 0 and hundredths else ""
+    before_seconds = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{sign}{before_seconds}:{rest // 100:02d}.{rest % 100:02d}"

@@ -27,6 +27,7 @@ EVERY_EXTRA = (
     "jaxtyping",
     "safetensors",
     "beartype",
+    "jinja2",
 )
 
 
@@ -100,6 +101,9 @@ def test_wheel_carries_code_types_and_manifests_and_works_outside_the_checkout(t
     for name in ("clips", "lite", "published"):
         assert f"infraredcity/manifests/{name}.toml" in names
     assert {"infraredcity/py.typed", "roma/py.typed", "roma/train.py"} <= names
+    for name in ("infraredcity/report/page", "roma/report/page"):
+        assert {f"{name}.html.j2", f"{name}.css", f"{name}.js"} <= names
+    assert "infraredcity/report/chart.svg.j2" in names
     assert not [name for name in names if name.startswith(("tests/", "tools/"))]
     code = f"import sys; sys.path.insert(0, {str(site)!r}); from infraredcity import clips; " \
         "from infraredcity.datasets import lite; " \

@@ -10,20 +10,12 @@ from pathlib import Path
 
 import click
 
-from infraredcity.cli.options import (
-    FILE_OR_URL,
-    catalog_of,
-    format_bytes,
-    json_option,
-    print_json,
-    tell_traffic,
-    where_clips_are,
-)
+from infraredcity.cli.options import FILE_OR_URL, catalog_of, json_option, print_json, tell_traffic, where_clips_are
 from infraredcity.clips import Clip, published_counts
 from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
 from infraredcity.files.path import Place
 from infraredcity.installation import install_command
-from infraredcity.showing import visible
+from infraredcity.showing import format_bytes, visible
 
 
 @click.command("clips")

@@ -16,7 +16,6 @@ from infraredcity.cli.options import (
     FOLDER_OR_URL,
     ProgressLine,
     catalog_of,
-    format_bytes,
     json_option,
     print_json,
     tell_traffic,
@@ -28,7 +27,7 @@ from infraredcity.errors import InfraredCityError, OutputError, RemoteError
 from infraredcity.extraction.config import DEADLINE_S
 from infraredcity.extraction.finish import ExtractReport
 from infraredcity.files.path import Place
-from infraredcity.showing import visible_lines
+from infraredcity.showing import format_bytes, visible_lines
 
 if TYPE_CHECKING:
     from infraredcity.extraction.executors.local import Executor

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from infraredcity.cli.options import FOLDER, format_bytes, json_option, print_json
+from infraredcity.cli.options import FOLDER, json_option, print_json
 from infraredcity.loader import monitor
+from infraredcity.showing import format_bytes
 
 _HEADINGS = (
     "rank", "written", "position", "frames/s", "MB/s", "read", "decode", "wait", "cache", "fetched", "replaced", "bad",

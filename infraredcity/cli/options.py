@@ -14,6 +14,7 @@ from infraredcity import clips
 from infraredcity.files import remote
 from infraredcity.files.path import Place, is_far, place
 from infraredcity.progress import Progress
+from infraredcity.showing import format_bytes
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _TRAFFIC_BEFORE = "infraredcity.traffic_before"
@@ -144,13 +145,3 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"expected N or WIDTHxHEIGHT, got {text!r}", param_hint="--size")
     return int(parts[0]), int(parts[-1])
-
-
-def format_bytes(size_bytes: int) -> str:
-    """Bytes for people: 31.3 MB."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

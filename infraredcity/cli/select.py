@@ -11,7 +11,6 @@ from infraredcity.cli.options import (
     FILE,
     FOLDER_OR_URL,
     ProgressLine,
-    format_bytes,
     json_option,
     print_json,
     tell_traffic,
@@ -22,6 +21,7 @@ from infraredcity.datasets.dataset import open_dataset
 from infraredcity.datasets.select import Chosen, Condition, ShardsReport
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import Place
+from infraredcity.showing import format_bytes
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _WHERE = "Condition on a column of the manifest: clip=city_clear,city_day, key=city_*, frame_index>=100, suspect=false, dup_of=."

@@ -13,14 +13,13 @@ from infraredcity.cli.options import (
     FOLDER,
     FOLDER_OR_URL,
     ProgressLine,
-    format_bytes,
     json_option,
     print_json,
     tell_traffic,
     traffic_told,
 )
 from infraredcity.files.path import Place
-from infraredcity.showing import visible
+from infraredcity.showing import format_bytes, visible
 
 _SHOWN_OF_PART = 10
 _PARTIAL, _MISMATCH = 3, 4

@@ -1,34 +1,27 @@
-"""Small charts as inline SVG: a histogram, a line over time, bars by size. Pure functions from numbers to markup.
+"""Draw small charts as inline SVG: a histogram, a line over time, bars by size.
 
-Colours and line styles come from the page's style sheet by class, so that light, dark and print each have their own. Every chart
-has a text that says what it shows; the numbers themselves belong into a table beside it.
+Pure functions from numbers to the markup of `chart.svg.j2`. Colours and line styles come from the page's style sheet by class, so
+that light, dark and print each have their own. Every chart has a text that says what it shows; its numbers belong in a table beside
+it.
 """
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
-from infraredcity.showing import in_page
+from infraredcity.report.template import fill
+from infraredcity.showing import format_time
 
 _WIDTH, _HEIGHT = 360, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 24
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _GAP_FACTOR = 2.5
-"""A line is not drawn over a step of time that is so many times the usual one."""
-
-
-def format_time(seconds: float) -> str:
-    """A time for people, to hundredths: 0:08.04, 12:30.00, 1:02:03.50."""
-    hundredths = round(abs(seconds) * 100)
-    minutes, rest = divmod(hundredths, 6000)
-    hours, minutes = divmod(minutes, 60)
-    sign = "-" if seconds < 0 and hundredths else ""
-    told = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
-    return f"{sign}{told}:{rest // 100:02d}.{rest % 100:02d}"
+"""A line breaks where a step of time is more than this many times the usual one."""
 
 
 def ticks(low: float, high: float, *, at_most: int = 4) -> list[float]:
-    """Round values inside [low, high], evenly spaced by 1, 2 or 5 times a power of ten, at most so many."""
+    """Choose at most `at_most` round values in [low, high], spaced by 1, 2 or 5 times a power of ten."""
     span = high - low
     if span <= 0:
         return [low]
@@ -40,7 +33,7 @@ def ticks(low: float, high: float, *, at_most: int = 4) -> list[float]:
 
 
 def histogram(bins: Sequence[int], *, marks: Sequence[tuple[str, float]], stop: int, says: str) -> str:
-    """Bars for counts in equal bins from 0 to `stop`, their height as a share of all.
+    """Draw bars for counts in equal bins from 0 to `stop`, their height as a share of all.
 
     Args:
         bins: Counts, at least one above 0.
@@ -55,13 +48,11 @@ def histogram(bins: Sequence[int], *, marks: Sequence[tuple[str, float]], stop: 
         for number, count in enumerate(bins)
         if count
     )
-    lines = "".join(
-        f'<path class="mark-line" d="M{_x(place, 0.0, float(stop)):.1f} {_TOP}V{_TOP + _PLOT_HEIGHT}"/>'
-        for _, place in marks
-    )
     share = 100 * highest / whole
     return _chart(
-        f'<path class="bars" d="{path}"/>{lines}',
+        "bars",
+        path,
+        marks=[f"M{_x(place, 0.0, float(stop)):.1f} {_TOP}V{_TOP + _PLOT_HEIGHT}" for _, place in marks],
         x_ticks=[(float(value), f"{value:g}") for value in (0, stop // 4, stop // 2, 3 * stop // 4, stop - 1)],
         x_range=(0.0, float(stop)),
         y_ticks=[(value, f"{value:g} %") for value in ticks(0.0, share, at_most=3)],
@@ -71,10 +62,10 @@ def histogram(bins: Sequence[int], *, marks: Sequence[tuple[str, float]], stop: 
 
 
 def line(times_s: Sequence[float], values: Sequence[float], *, from_zero: bool = False, says: str) -> str:
-    """A line of values over time, broken where time jumps; at least one value.
+    """Draw a line of values over time, broken where time jumps; at least one value.
 
     Args:
-        times_s: Where the values stand, ascending.
+        times_s: Times of the values, ascending.
         values: What is shown.
         from_zero: Whether the scale begins at 0 rather than near the lowest value.
         says: What the chart shows, in words.
@@ -91,7 +82,8 @@ def line(times_s: Sequence[float], values: Sequence[float], *, from_zero: bool =
         path += f"{'M' if begins else 'L'}{_x(time_s, *x_range):.1f} {_y(value, *y_range):.1f}{'h0' if begins else ''}"
         before = time_s
     return _chart(
-        f'<path class="line" d="{path}"/>',
+        "line",
+        path,
         x_ticks=_time_ticks(x_range),
         x_range=x_range,
         y_ticks=[(value, f"{value:g}") for value in ticks(*y_range)],
@@ -101,7 +93,7 @@ def line(times_s: Sequence[float], values: Sequence[float], *, from_zero: bool =
 
 
 def bars(labels: tuple[str, str], counts: Sequence[int], *, says: str) -> str:
-    """A bar for each count, the first and the last named; at least one count."""
+    """Draw a bar for each count and name the first and the last; at least one count."""
     highest = max(*counts, 1) if len(counts) > 1 else max(counts[0], 1)
     slot = _PLOT_WIDTH / len(counts)
     path = "".join(
@@ -112,7 +104,8 @@ def bars(labels: tuple[str, str], counts: Sequence[int], *, says: str) -> str:
     )
     whole = sorted({round(value) for value in ticks(0.0, float(highest))})
     return _chart(
-        f'<path class="bars" d="{path}"/>',
+        "bars",
+        path,
         x_ticks=[(0.0, labels[0]), (1.0, labels[1])],
         x_range=(0.0, 1.0),
         y_ticks=[(float(value), f"{value:,}") for value in whole],
@@ -122,8 +115,10 @@ def bars(labels: tuple[str, str], counts: Sequence[int], *, says: str) -> str:
 
 
 def _chart(
-    drawn: str,
+    kind: str,
+    path: str,
     *,
+    marks: Sequence[str] = (),
     x_ticks: Sequence[tuple[float, str]],
     x_range: tuple[float, float],
     y_ticks: Sequence[tuple[float, str]],
@@ -131,17 +126,22 @@ def _chart(
     says: str,
 ) -> str:
     base = _TOP + _PLOT_HEIGHT
-    grid = "".join(f"M{_LEFT} {_y(value, *y_range):.1f}h{_PLOT_WIDTH}" for value, _ in y_ticks)
-    texts = "".join(
-        f'<text class="end" x="{_LEFT - 6}" y="{_y(value, *y_range) + 4:.1f}">{in_page(label)}</text>'
-        for value, label in y_ticks
-    )
+    texts = [("end", f"{_LEFT - 6}", f"{_y(value, *y_range) + 4:.1f}", label) for value, label in y_ticks]
     for number, (value, label) in enumerate(x_ticks):
         anchor = "start" if number == 0 else "end" if number == len(x_ticks) - 1 else "middle"
-        texts += f'<text class="{anchor}" x="{_x(value, *x_range):.1f}" y="{base + 17}">{in_page(label)}</text>'
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{in_page(says)}">'
-        f'<path class="grid" d="{grid}"/>{drawn}<path class="axis" d="M{_LEFT} {base}h{_PLOT_WIDTH}"/>{texts}</svg>'
+        texts.append((anchor, f"{_x(value, *x_range):.1f}", f"{base + 17}", label))
+    return fill(
+        Path(__file__).parent,
+        "chart.svg.j2",
+        width=_WIDTH,
+        height=_HEIGHT,
+        says=says,
+        grid="".join(f"M{_LEFT} {_y(value, *y_range):.1f}h{_PLOT_WIDTH}" for value, _ in y_ticks),
+        kind=kind,
+        path=path,
+        marks=marks,
+        axis=f"M{_LEFT} {base}h{_PLOT_WIDTH}",
+        texts=texts,
     )
 
 

@@ -2,7 +2,8 @@ import html
 
 import pytest
 
-from infraredcity.showing import in_page, visible, visible_lines
+from infraredcity.report.template import in_page
+from infraredcity.showing import visible, visible_lines
 
 
 @pytest.mark.parametrize("code", [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])

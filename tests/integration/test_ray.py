@@ -24,13 +24,13 @@ from processes import PATIENCE_S, Start
 from ray_cluster import RayCluster
 from synthetic import GOP, Shelf, clip_of
 
-from infraredcity.cli.options import format_bytes
 from infraredcity.errors import CatalogError, MissingExtraError
 from infraredcity.extraction import run
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.extraction.executors.ray import RayExecutor, write_stretch
 from infraredcity.extraction.run import ExtractJob
+from infraredcity.showing import format_bytes
 
 CLIP = "city_clear"
 WORKER, TASK = b"executors.worker", b"ray::write_stretch"  # in the command lines of what decodes and of who watches it

@@ -19,10 +19,11 @@ from infraredcity.datasets import lite
 from infraredcity.datasets.dataset import open_dataset, open_part, write_part
 from infraredcity.datasets.lite import Cell, Recipe
 from infraredcity.datasets.similarity import Leakage
-from infraredcity.report.charts import bars, format_time, histogram, line, ticks
+from infraredcity.report.charts import bars, histogram, line, ticks
 from infraredcity.report.measure import MAX_THUMBNAILS, make_sheets, measure_dataset
 from infraredcity.report.page import leakage_words, page_html
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
+from infraredcity.showing import format_time
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"
 VOID = {"meta", "img", "br", "link", "input", "hr", "path"}

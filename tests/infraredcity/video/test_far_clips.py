@@ -21,10 +21,10 @@ from synthetic import Shelf, barcodes, clip_of, ffmpeg, write_clip
 from web_server import Cutter, Nginx, serving
 
 from infraredcity import video
-from infraredcity.cli.options import format_bytes
 from infraredcity.errors import RemoteError, RemoteMissingError, VideoDecodeError
 from infraredcity.files.path import FarPath
 from infraredcity.files.remote import RemoteOptions, traffic
+from infraredcity.showing import format_bytes
 from infraredcity.video import ClipVideo, FrameRange, open_clip, probe, pyav
 from infraredcity.video.remote_source import FarVideo, waits_for_network
 from infraredcity.video.types import VideoInfo
