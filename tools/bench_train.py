@@ -527,7 +527,8 @@ class Bench:
         from bench_train_reference import PlainStep, ReferenceStep
 
         from roma.data import batches
-        from roma.training.step import Trainer, build_networks
+        from roma.training.networks import build_networks
+        from roma.training.step import Trainer
         from roma.world.memory import keep_freed_memory
         from roma.world.world import World, use_threads
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from roma.config.schema import TrainConfig
 from roma.data.batches import TrainBatch, window_centres
 from roma.models import RegionDiscriminator, VisionTransformer
-from roma.training.step import Networks
+from roma.training.networks import Networks
 
 LAYER_NORM_EPS = 1e-6
 Layers = list[Tensor]
@@ -337,9 +337,10 @@ def window_corners(step: int, config: TrainConfig) -> list[tuple[int, int]]:
 
 def judges_of(networks: Networks) -> tuple[RegionDiscriminator, VisionTransformer]:
     """The discriminator and the ViT, which the published method always has."""
-    assert networks.region_discriminator is not None
     assert networks.vit is not None
-    return networks.region_discriminator, networks.vit
+    judge = networks.discriminators["region_discriminator"]
+    assert isinstance(judge, RegionDiscriminator)
+    return judge, networks.vit
 
 
 def optimisers_of(config: TrainConfig, networks: Networks) -> dict[str, torch.optim.Adam]:

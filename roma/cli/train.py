@@ -22,8 +22,8 @@ from roma.config.schema import TrainConfig, resolve, to_json
 from roma.data.batches import open_domains
 from roma.errors import RomaError
 from roma.training import schedule
+from roma.training.networks import build_networks
 from roma.training.progress import ProgressLine, steps_text
-from roma.training.step import build_networks
 from roma.training.stopping import Stop, parse_duration
 from roma.training.trainer import LOADER, LOGS, UNREADABLE_NAME, Listeners, RunResult, check_settings, train
 from roma.world.memory import keep_freed_memory

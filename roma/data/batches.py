@@ -45,6 +45,21 @@ class TrainBatch:
     target_positions: tuple[int, ...]
     """Stream positions of the visible windows, from which draws for them follow."""
 
+    def split(self, num_windows: int) -> "list[TrainBatch]":
+        """Cut the batch into parts of at most this many windows; 0 takes all of them as one."""
+        size = num_windows or len(self.source)
+        return [
+            replace(
+                self,
+                source=self.source[start : start + size],
+                target=self.target[start : start + size],
+                keys=self.keys[start : start + size],
+                source_positions=self.source_positions[start : start + size],
+                target_positions=self.target_positions[start : start + size],
+            )
+            for start in range(0, len(self.source), size)
+        ]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Domains:

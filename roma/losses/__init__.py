@@ -1,22 +1,18 @@
-"""The losses of training: pure functions from tokens or logits to one float32 scalar."""
+"""The losses of training, one file an equation: pure functions to one float32 scalar, and the list of a step's objectives."""
 
-from roma.losses.adversarial import discriminator_loss, generator_loss
-from roma.losses.colourise import colourise_loss
-from roma.losses.details import anchor_loss, luma_details
-from roma.losses.edges import edge_loss
-from roma.losses.similarity import cross_similarity, self_similarity, structure_distances, structure_loss
-from roma.losses.temporal import temporal_loss
+from roma.losses import adversarial, colourise, details, edges, objective, similarity, temporal
 
-__all__ = [
-    "anchor_loss",
-    "colourise_loss",
-    "cross_similarity",
-    "discriminator_loss",
-    "edge_loss",
-    "generator_loss",
-    "luma_details",
-    "self_similarity",
-    "structure_distances",
-    "structure_loss",
-    "temporal_loss",
-]
+__all__ = ["OBJECTIVES"]
+
+OBJECTIVES: tuple[objective.Objective, ...] = (
+    colourise.COLOURISE,
+    similarity.GLOBAL_STRUCTURE,
+    temporal.MOTION,
+    details.ANCHOR,
+    edges.EDGES,
+    adversarial.REGION_GAN,
+    adversarial.PATCH_GAN,
+    details.DETAIL_GAN,
+    similarity.LOCAL_STRUCTURE,
+)
+"""All that a step can have; a run has those whose weight is not 0. Another order is another rounding of the same sum."""

@@ -7,6 +7,8 @@ The two frames of a pair, stacked on the batch axis, give the paper's mean over 
 from jaxtyping import Float
 from torch import Tensor
 
+from roma.losses.objective import AdversarialObjective
+
 
 def generator_loss(fake_logits: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """mean((D(fake) - 1)^2): 0 when the discriminator takes every fake for real.
@@ -27,3 +29,18 @@ def discriminator_loss(
         real_logits: Judgement of true day frames; their number may differ.
     """
     return (fake_logits.float().square().mean() + (real_logits.float() - 1).square().mean()) / 2
+
+
+REGION_GAN = AdversarialObjective(
+    name="gan",
+    weight=lambda config: config.loss.gan,
+    discriminator="region_discriminator",
+    view=lambda frames: frames.regions,
+)
+PATCH_GAN = AdversarialObjective(
+    name="patch",
+    weight=lambda config: config.loss.patch_gan,
+    discriminator="patch_discriminator",
+    view=lambda frames: frames.pixels,
+)
+"""Not in the paper."""

@@ -3,13 +3,15 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from roma.losses.objective import FrameObjective
+
 
 def colourise_loss(
     recoloured: Float[Tensor, "N 3 H W"], truth: Float[Tensor, "N 3 H W"], *, edges: float = 0.0
 ) -> Float[Tensor, ""]:
     """Mean |recoloured - truth|, plus `edges` times the same between neighbouring pixels' differences; 0 when they agree.
 
-    An L1 alone settles for soft borders, since being a pixel off costs it twice; the second term asks for borders as strong as
+    An L1 by itself settles for soft edges, since being a pixel off costs it twice; the second term asks for edges as strong as
     the true ones. Source: the gradient difference loss of Mathieu et al. 2016, arXiv 1511.05440, with signed differences.
 
     Args:
@@ -23,3 +25,11 @@ def colourise_loss(
         right, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
         loss = loss + edges * (right.abs().mean() + down.abs().mean())
     return loss
+
+
+COLOURISE = FrameObjective(
+    name="colourise",
+    weight=lambda config: config.loss.colourise,
+    compute=lambda views, loss: colourise_loss(views.recoloured, views.true_colours, edges=loss.colourise_edges),
+    is_in_warmup=True,
+)

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from roma.losses.objective import AdversarialObjective, FrameObjective
 from roma.pixels import gaussian_blur, luma
 
 SIGMA_PX = 4.0
@@ -32,3 +33,16 @@ def anchor_loss(fake: Float[Tensor, "N 3 H W"], before: Float[Tensor, "N 3 H W"]
     """
     difference = fake.float() - before.float()
     return (difference - luma_details(difference)).abs().mean()
+
+
+ANCHOR = FrameObjective(
+    name="anchor",
+    weight=lambda config: config.loss.anchor,
+    compute=lambda views, loss: anchor_loss(views.fake.pixels, views.anchored),
+)
+DETAIL_GAN = AdversarialObjective(
+    name="detail",
+    weight=lambda config: config.loss.detail_gan,
+    discriminator="detail_discriminator",
+    view=lambda frames: luma_details(frames.pixels),
+)

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from roma.losses.objective import FrameObjective
 from roma.pixels import gaussian_blur, luma
 
 _SIGMA_PX = 0.7
@@ -31,3 +32,10 @@ def _magnitudes(frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P"]:
     down = soft[..., 2:, 1:-1] - soft[..., :-2, 1:-1]
     # The root's slope is infinite at 0; a thousandth of the range keeps it finite and changes nothing that is seen.
     return (across.square() + down.square() + 1e-6).sqrt().flatten(1)
+
+
+EDGES = FrameObjective(
+    name="edges",
+    weight=lambda config: config.loss.edges,
+    compute=lambda views, loss: edge_loss(views.fake.pixels, views.source.pixels),
+)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from roma.losses.objective import FrameObjective, WindowObjective
+
 COSINE_EPS = 1e-8
 
 
@@ -136,3 +138,19 @@ def structure_distances(
     compare = _cross_similarities if kind == "cross" else _self_similarities
     items = [compare(source, fake, centre=centre) for source, fake in zip(source_layers, fake_layers, strict=True)]
     return torch.stack(items).mean(dim=0)
+
+
+GLOBAL_STRUCTURE = FrameObjective(
+    name="structure_global",
+    weight=lambda config: config.loss.global_structure,
+    compute=lambda views, loss: structure_loss(
+        views.source.tokens, views.fake.tokens, kind=loss.similarity, centre=loss.centre_tokens
+    ),
+)
+LOCAL_STRUCTURE = WindowObjective(
+    name="structure_local",
+    weight=lambda config: config.loss.local_structure,
+    compute=lambda chunk, loss: chunk.share_of_mean(
+        structure_distances(chunk.source_layers, chunk.fake_layers, kind=loss.similarity, centre=loss.centre_tokens)
+    ),
+)

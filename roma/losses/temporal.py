@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from roma.config.schema import LossConfig, TrainConfig
+from roma.losses.objective import FrameObjective, Views
 from roma.losses.similarity import centred, row_distance, token_products
 
 
@@ -46,3 +48,19 @@ def temporal_loss(
         terms.append(row_distance(token_products(source_0, fake_1), token_products(fake_0, source_1)))
     stacked = torch.stack(terms)
     return stacked.sum() if reference_temporal else stacked.mean()
+
+
+def _weight(config: TrainConfig) -> float:
+    if not config.has_motion:
+        return 0.0
+    return 1.0 if config.loss.reference_temporal else config.loss.motion
+
+
+def _of_pairs(views: Views, loss: LossConfig) -> Tensor:
+    by_time = [
+        [tokens[time::2] for tokens in frames.tokens] for frames in (views.source, views.fake) for time in (0, 1)
+    ]
+    return temporal_loss(*by_time, centre=loss.centre_tokens, reference_temporal=loss.reference_temporal)
+
+
+MOTION = FrameObjective(name="motion", weight=_weight, compute=_of_pairs)

@@ -35,7 +35,7 @@ from roma.training.checkpoint import Checkpoint
 from roma.training.metrics import MetricsLog, check_wandb, grid_of, save_picture
 from roma.training.progress import Clock, StepReport
 from roma.training.schedule import steps_per_epoch
-from roma.training.step import load_optimiser
+from roma.training.update import load_optimiser
 from roma.world.world import World, check_batch
 
 logger = logging.getLogger(__name__)

@@ -8,57 +8,40 @@ from torch import nn
 
 from roma.config.schema import TrainConfig
 from roma.errors import ConfigError
-from roma.models import (
-    AnyGenerator,
-    PatchDiscriminator,
-    RegionDiscriminator,
-    VisionTransformer,
-    build_generator,
-)
+from roma.losses import OBJECTIVES
+from roma.losses.objective import AdversarialObjective
+from roma.models import AnyGenerator, VisionTransformer, build_generator
+from roma.models.critics.build import DISCRIMINATORS
 from roma.models.vit.weights import check_named, fill
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Networks:
-    """What trains and what watches; None where the config has no use for it."""
+    """The networks that train, and those that they are compared by; None where the config has no use for one."""
 
     generator: AnyGenerator
     averaged: AnyGenerator
     """Exponential moving average of the generator, which snapshots hold; the generator itself without averaging."""
-    region_discriminator: RegionDiscriminator | None
-    patch_discriminator: PatchDiscriminator | None
-    detail_discriminator: PatchDiscriminator | None
+    discriminators: dict[str, nn.Module]
+    """By the names of `roma.models.critics.build.DISCRIMINATORS`."""
     anchor: AnyGenerator | None
     """The averaged generator as it was at the end of the warm-up."""
     vit: VisionTransformer | None
 
     def trained(self) -> dict[str, nn.Module]:
         """The networks that a checkpoint holds, by name: all but the ViT, which no step changes."""
-        named: dict[str, nn.Module | None] = {
-            "generator": self.generator,
-            "averaged": self.averaged,
-            "region_discriminator": self.region_discriminator,
-            "patch_discriminator": self.patch_discriminator,
-            "detail_discriminator": self.detail_discriminator,
-            "anchor": self.anchor,
-        }
-        return {name: network for name, network in named.items() if network is not None}
-
-    def discriminators(self) -> list[nn.Module]:
-        """Those that there are."""
-        every = (self.region_discriminator, self.patch_discriminator, self.detail_discriminator)
-        return [network for network in every if network is not None]
+        generators = {"generator": self.generator, "averaged": self.averaged}
+        return {**generators, **self.discriminators, **({"anchor": self.anchor} if self.anchor is not None else {})}
 
 
 def build_networks(config: TrainConfig, device: torch.device) -> Networks:
-    """The networks of a run with their initial weights, a function of the config and its seed.
+    """Build the networks of a run with their initial weights, a function of the config and its seed.
 
     Raises:
         ConfigError: They are too large for the memory.
         WeightsError: The ViT's weights are not named, are missing (also where no loss looks at them) or do not fit.
     """
     check_named(config.vit.weights)
-    loss = config.loss
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -69,9 +52,11 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
                 init_gain=config.generator.init_gain,
                 last_init_gain=config.generator.last_init_gain,
             )
-            region = RegionDiscriminator(width=config.vit.width) if loss.gan else None
-            patch = PatchDiscriminator(width=loss.patch_gan_width) if loss.patch_gan else None
-            detail = PatchDiscriminator(width=loss.patch_gan_width) if loss.detail_gan else None
+            discriminators = {
+                objective.discriminator: DISCRIMINATORS[objective.discriminator](config)
+                for objective in OBJECTIVES
+                if isinstance(objective, AdversarialObjective) and objective.weight(config)
+            }
             vit = _build_vit(config) if config.needs_vit else None
     except RuntimeError as error:  # torch's, where memory does not suffice
         reason = str(error).splitlines()[0]
@@ -80,16 +65,13 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
         ) from error
     averaged = copy.deepcopy(generator).requires_grad_(False) if config.optim.ema_decay else generator
     anchor = copy.deepcopy(generator).requires_grad_(False) if config.loss.anchor else None
-    built = Networks(
+    return Networks(
         generator=generator.to(device),
         averaged=averaged.to(device),
-        region_discriminator=region.to(device) if region is not None else None,
-        patch_discriminator=patch.to(device) if patch is not None else None,
-        detail_discriminator=detail.to(device) if detail is not None else None,
+        discriminators={name: network.to(device) for name, network in discriminators.items()},
         anchor=anchor.to(device) if anchor is not None else None,
         vit=vit.to(device) if vit is not None else None,
     )
-    return built
 
 
 def _build_vit(config: TrainConfig) -> VisionTransformer:

@@ -27,10 +27,12 @@ from roma.models.vit.weights import check_named, check_set
 from roma.training import checkpoint, schedule
 from roma.training.checkpoint import Best, Checkpoint, CheckpointWriter, Snapshot
 from roma.training.metrics import MetricsLog, check_wandb, grid_of, save_picture
+from roma.training.networks import build_networks
 from roma.training.progress import Clock, StepReport
 from roma.training.schedule import Schedule
-from roma.training.step import StepResult, Trainer, build_networks, load_optimiser
+from roma.training.step import StepResult, Trainer
 from roma.training.stopping import Stop
+from roma.training.update import load_optimiser
 from roma.training.validate import HeldOut, check_best_by
 from roma.world.world import World, check_batch
 

@@ -19,7 +19,8 @@ from infraredcity.loader import WindowReader
 from roma.config.schema import TrainConfig
 from roma.data.batches import Domains, to_bytes, to_unit_range
 from roma.errors import ConfigError
-from roma.losses import edge_loss, structure_loss
+from roma.losses.edges import edge_loss
+from roma.losses.similarity import structure_loss
 from roma.models import VisionTransformer
 
 NUM_FRAMES = 16

@@ -33,7 +33,8 @@ def try_bad_frames(world: "World") -> None:
     from roma.config.schema import resolve
     from roma.data.batches import TrainBatch
     from roma.errors import TrainingError
-    from roma.training.step import Trainer, build_networks
+    from roma.training.networks import build_networks
+    from roma.training.step import Trainer
 
     config = resolve("tiny", mode="image", config_file=None, settings=[*SMALL, "loss.warmup_steps=1"])
     trainer = Trainer(config, build_networks(config, world.device), world)

@@ -69,7 +69,8 @@ def first_steps(case: dict[str, Any], world: "World") -> list[dict[str, dict[str
 
     from roma.config.schema import resolve
     from roma.data import batches
-    from roma.training.step import Trainer, build_networks
+    from roma.training.networks import build_networks
+    from roma.training.step import Trainer
 
     config = resolve("tiny", mode=case["mode"], config_file=None, settings=case["settings"])
     domains = batches.open_domains(config)
@@ -88,7 +89,7 @@ def first_steps(case: dict[str, Any], world: "World") -> list[dict[str, dict[str
         means = world.mean(torch.stack([done.losses[each].double() for each in names]) * share)
         norms = {"generator": gradient_norm(networks.generator)}
         if step >= 1:
-            norms["discriminators"] = math.hypot(*map(gradient_norm, networks.discriminators()))
+            norms["discriminators"] = math.hypot(*map(gradient_norm, networks.discriminators.values()))
         steps.append({"losses": dict(zip(names, means.tolist(), strict=True)), "norms": norms})
     batches.close()
     domains.close()

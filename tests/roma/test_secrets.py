@@ -19,7 +19,7 @@ from roma.inference.translator import open_translator
 from roma.models.vit.weights import fill
 from roma.report.page import write_page
 from roma.training.checkpoint import load_newest, load_snapshot
-from roma.training.step import build_networks
+from roma.training.networks import build_networks
 from tests.roma.conftest import SMALL, write_shards
 from tests.roma.evaluation.test_evaluate import write_video
 from tests.roma.pretrain.test_pretrain import SMALL as SMALL_PRETRAINING

@@ -1,4 +1,4 @@
-"""The frozen eye: a small Vision Transformer whose middle layers say what is where in a frame.
+"""The frozen ViT: a Vision Transformer whose middle layers describe what is where in a frame.
 
 The architecture and the names in the state dict are those of timm's `vit_base_patch16_384`, so its weights load
 unchanged (`roma.models.load_weights`). Source: Dosovitskiy et al. 2021, arXiv 2010.11929; how ROMA reads its tokens:
@@ -22,39 +22,39 @@ NORMALISATIONS: dict[Normalisation, tuple[tuple[float, float, float], tuple[floa
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""Means and deviations, of values in [0, 1], with which the weights of a ViT were trained."""
+"""Means and standard deviations, of values in [0, 1], with which the weights of a ViT were trained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ViTStart:
-    """What all paths through the blocks begin with, computed once per image.
+class SharedEmbedding:
+    """Embedded tokens and their queries, keys and values in the first block, computed once for whole frames and windows.
 
-    The first block's queries, keys and values depend on a token alone, not on whom it attends to; so those of the windows, in
-    which each token stands about five times, are those of the whole frame.
+    Those depend on a token only, not on the tokens it attends to; so the windows, in which each token occurs about five times, take
+    those of the whole frame.
     """
 
-    hidden: Float[Tensor, "B N D"]
+    tokens: Float[Tensor, "B N D"]
     """Prefix tokens, then patch embeddings with their positions."""
 
-    packed: Float[Tensor, "B N E"]
+    qkv: Float[Tensor, "B N E"]
     """Their queries, keys and values in the first block, E = 3 * D."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViTFeatures:
-    """Tokens of the asked layers, in their order; each went through the final LayerNorm and has no class token."""
+    """Tokens of the chosen layers, in their order; each went through the final LayerNorm and has no class token."""
 
     global_tokens: tuple[Float[Tensor, "B P D"], ...]
     """Tokens that attended to the whole frame, row by row; one tensor per layer."""
 
     window_tokens: tuple[Float[Tensor, "KB A D"], ...]
-    """Tokens that attended to their own window alone; window k of image b is at k * B + b. Empty if none was asked."""
+    """Tokens that attended only to their own window; window k of image b is at k * B + b. Empty without windows."""
 
 
 class VisionTransformer(nn.Module):
     """The patch embedding and the first blocks of a ViT, with the outputs of chosen blocks as features.
 
-    Only the blocks up to the deepest asked layer are built. By default the parameters are frozen while gradients flow
+    Only the blocks up to the deepest chosen layer are built. By default the parameters are frozen while gradients flow
     through to the images. There is no dropout, so `train()` equals `eval()`.
 
     Args:
@@ -145,72 +145,72 @@ class VisionTransformer(nn.Module):
         return prefix.expand(batch, -1, -1)
 
     def run_blocks(
-        self, embedded_bnd: Float[Tensor, "B N D"], packed_bne: Float[Tensor, "B N E"] | None = None
+        self, embedded_bnd: Float[Tensor, "B N D"], qkv_bne: Float[Tensor, "B N E"] | None = None
     ) -> tuple[Float[Tensor, "B N D"], ...]:
         """Run the blocks on any set of embedded tokens and take the outputs of `layers` through the final LayerNorm.
 
         Args:
             embedded_bnd: Tokens with their positions.
-            packed_bne: Their queries, keys and values in the first block, E = 3 * D, if they are known already.
+            qkv_bne: Their queries, keys and values in the first block, E = 3 * D, if they are known already.
         """
         outputs: list[Tensor] = []
         hidden = embedded_bnd
         for index, block in enumerate(self.blocks):
-            hidden = block(hidden, packed_bne if index == 0 else None)
+            hidden = block(hidden, qkv_bne if index == 0 else None)
             if index in self.layers:
                 outputs.append(self.norm(hidden))
         return tuple(outputs)
 
-    def start(self, images: Float[Tensor, "B 3 H W"]) -> ViTStart:
-        """What `global_tokens` and `window_tokens` begin with; images as for `embed`."""
-        embedded = self.embed(images)
-        hidden = torch.cat([self.prefix_tokens(embedded.shape[0]).to(embedded.dtype), embedded], dim=1)
-        return ViTStart(hidden=hidden, packed=self.blocks[0].pack(hidden))  # type: ignore[operator]  # a _Block
+    def embed_once(self, images: Float[Tensor, "B 3 H W"]) -> SharedEmbedding:
+        """Embed images for both `global_tokens` and `window_tokens`; images as for `embed`."""
+        patches = self.embed(images)
+        tokens = torch.cat([self.prefix_tokens(patches.shape[0]).to(patches.dtype), patches], dim=1)
+        return SharedEmbedding(tokens=tokens, qkv=self.blocks[0].qkv(tokens))  # type: ignore[operator]  # a _Block
 
-    def global_tokens(self, start: ViTStart) -> tuple[Float[Tensor, "B P D"], ...]:
+    def global_tokens(self, embedding: SharedEmbedding) -> tuple[Float[Tensor, "B P D"], ...]:
         """Tokens of the whole frame, one tensor per layer."""
-        return tuple(tokens[:, self.num_prefix_tokens :] for tokens in self.run_blocks(start.hidden, start.packed))
+        return tuple(tokens[:, self.num_prefix_tokens :] for tokens in self.run_blocks(embedding.tokens, embedding.qkv))
 
     def window_tokens(
-        self, start: ViTStart, window_index_kw: Int[Tensor, "K A"]
+        self, embedding: SharedEmbedding, window_index_kw: Int[Tensor, "K A"]
     ) -> tuple[Float[Tensor, "KB A D"], ...]:
         """Tokens of local windows, each run through the blocks by itself, so that attention ends at its border.
 
         Source: arXiv 2204.12367, local cross-similarity.
 
         Args:
-            start: Of B images; the position in the frame is in it.
+            embedding: Of B images; it holds the position in the frame.
             window_index_kw: Patch indices of K windows, as `window_indices` makes them; the same for all images.
 
         Returns:
             One tensor per layer; window k of image b is at k * B + b on the first axis.
         """
-        batch, num_tokens, _ = start.hidden.shape
+        batch, num_tokens, _ = embedding.tokens.shape
         num_windows, window_area = window_index_kw.shape
         first_row = torch.arange(batch, device=window_index_kw.device)[:, None] * num_tokens + self.num_prefix_tokens
         rows = (first_row + window_index_kw[:, None]).flatten()
         # index_select, not hidden[:, index]: the backward of advanced indexing differs between runs on 2 threads.
-        hidden, packed = (
+        tokens, qkv = (
             all_tokens.flatten(0, 1).index_select(0, rows).reshape(num_windows * batch, window_area, -1)
-            for all_tokens in (start.hidden, start.packed)
+            for all_tokens in (embedding.tokens, embedding.qkv)
         )
-        return self.run_blocks(hidden, packed)
+        return self.run_blocks(tokens, qkv)
 
     def tokens(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B P D"], ...]:
         """Tokens of the whole frame, one tensor per layer; images as for `embed`."""
-        return self.global_tokens(self.start(images))
+        return self.global_tokens(self.embed_once(images))
 
     def encode(self, images: Float[Tensor, "B 3 H W"], window_index: Int[Tensor, "K A"] | None = None) -> ViTFeatures:
-        """Global and, if asked, window tokens from one patch embedding.
+        """Global tokens and, where windows are given, theirs, from one patch embedding.
 
         Args:
             images: As for `embed`.
-            window_index: As for `window_tokens`; None for global tokens alone.
+            window_index: As for `window_tokens`; None for global tokens only.
         """
-        start = self.start(images)
+        embedding = self.embed_once(images)
         return ViTFeatures(
-            global_tokens=self.global_tokens(start),
-            window_tokens=() if window_index is None else self.window_tokens(start, window_index),
+            global_tokens=self.global_tokens(embedding),
+            window_tokens=() if window_index is None else self.window_tokens(embedding, window_index),
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"], window_index: Int[Tensor, "K A"] | None = None) -> ViTFeatures:
@@ -274,16 +274,16 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def mix(self, packed_bpe: Float[Tensor, "B P E"]) -> Float[Tensor, "B P D"]:
+    def attend(self, qkv_bpe: Float[Tensor, "B P E"]) -> Float[Tensor, "B P D"]:
         """Attention over the tokens of each item, from their queries, keys and values."""
-        batch, num_tokens, packed_width = packed_bpe.shape
-        heads = packed_bpe.reshape(batch, num_tokens, 3, self.num_heads, packed_width // (3 * self.num_heads))
+        batch, num_tokens, qkv_width = qkv_bpe.shape
+        heads = qkv_bpe.reshape(batch, num_tokens, 3, self.num_heads, qkv_width // (3 * self.num_heads))
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
         projected: Tensor = self.proj(_attend(query, key, value).transpose(1, 2).flatten(2))
         return projected
 
     def forward(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
-        return self.mix(self.qkv(tokens_bpd))
+        return self.attend(self.qkv(tokens_bpd))
 
 
 def _attend(
@@ -316,14 +316,14 @@ class _Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.mlp = _MLP(width, hidden=hidden)
 
-    def pack(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P E"]:
+    def qkv(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P E"]:
         """Queries, keys and values of tokens, E = 3 * D."""
-        packed: Tensor = self.attn.qkv(self.norm1(tokens_bpd))
-        return packed
+        joined: Tensor = self.attn.qkv(self.norm1(tokens_bpd))
+        return joined
 
     def forward(
-        self, tokens_bpd: Float[Tensor, "B P D"], packed_bpe: Float[Tensor, "B P E"] | None = None
+        self, tokens_bpd: Float[Tensor, "B P D"], qkv_bpe: Float[Tensor, "B P E"] | None = None
     ) -> Float[Tensor, "B P D"]:
-        attended: Tensor = tokens_bpd + self.attn.mix(self.pack(tokens_bpd) if packed_bpe is None else packed_bpe)
+        attended: Tensor = tokens_bpd + self.attn.attend(self.qkv(tokens_bpd) if qkv_bpe is None else qkv_bpe)
         transformed: Tensor = attended + self.mlp(self.norm2(attended))
         return transformed

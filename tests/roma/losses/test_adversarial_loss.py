@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from roma.losses import discriminator_loss, generator_loss
+from roma.losses.adversarial import discriminator_loss, generator_loss
 
 
 def test_generator_loss_is_the_mean_square_distance_from_one() -> None:

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from roma.losses import cross_similarity, self_similarity, structure_loss, temporal_loss
+from roma.losses.similarity import cross_similarity, self_similarity, structure_loss
+from roma.losses.temporal import temporal_loss
 
 
 def tokens(seed: int, *, batch: int = 2, num_tokens: int = 5, width: int = 3) -> torch.Tensor:

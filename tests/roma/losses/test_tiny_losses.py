@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from roma.losses import anchor_loss, colourise_loss, edge_loss, luma_details
+from roma.losses.colourise import colourise_loss
+from roma.losses.details import anchor_loss, luma_details
+from roma.losses.edges import edge_loss
 
 
 def test_colourise_is_the_mean_error_and_that_of_the_differences():

@@ -26,8 +26,8 @@ from roma.pretrain.config import PretrainConfig, preset, resolve
 from roma.pretrain.task import Pretrainer, build_autoencoder, lr_factor, painting_task, pretrain
 from roma.training.checkpoint import load_newest
 from roma.training.metrics import read_metrics
+from roma.training.networks import build_networks
 from roma.training.progress import StepReport
-from roma.training.step import build_networks
 from roma.world.world import World
 from tests.roma.conftest import write_shards
 

@@ -19,7 +19,8 @@ def two_steps(is_compiled: bool) -> list[dict[str, float]]:
 
     from roma.config.schema import resolve
     from roma.data.batches import TrainBatch
-    from roma.training.step import Trainer, build_networks
+    from roma.training.networks import build_networks
+    from roma.training.step import Trainer
     from roma.world.world import World
 
     torch.set_num_threads(1)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from roma.config.schema import Mode, TrainConfig, resolve
 from roma.data import batches
-from roma.training.step import Networks, Trainer, build_networks
+from roma.training.networks import Networks, build_networks
+from roma.training.step import Trainer
 from roma.world.world import World
 
 ALONE = World(rank=0, world_size=1, device=torch.device("cpu"))
@@ -44,9 +45,8 @@ def networks_of(config: TrainConfig) -> Networks:
     networks = build_networks(config, ALONE.device)
     draw = torch.Generator().manual_seed(3)
     assert networks.vit is not None
-    assert networks.region_discriminator is not None
     with torch.no_grad():
-        for network, scale in ((networks.vit, 0.35), (networks.region_discriminator, 0.2)):
+        for network, scale in ((networks.vit, 0.35), (networks.discriminators["region_discriminator"], 0.2)):
             for _, parameter in sorted(network.named_parameters()):
                 parameter.copy_(torch.randn(parameter.shape, generator=draw) * scale)
     return networks
@@ -217,11 +217,10 @@ class Plain:
 
     def __init__(self, config: TrainConfig, networks: Networks) -> None:
         assert networks.vit is not None
-        assert networks.region_discriminator is not None
         self.config = config
         self.vit = {name: value.detach().double() for name, value in networks.vit.state_dict().items()}
         self.generator = leaves(networks.generator)
-        self.discriminator = leaves(networks.region_discriminator)
+        self.discriminator = leaves(networks.discriminators["region_discriminator"])
         self.moments: dict[str, dict[str, tuple[Tensor, Tensor]]] = {"generator": {}, "discriminator": {}}
         self.num_updates = 0
 
@@ -372,7 +371,7 @@ def agree(config: TrainConfig, expected: list[After]) -> None:
         assert result.grad_norms == pytest.approx(after.norms, rel=1e-5), step
         for which, network, optimiser in (
             ("generator", networks.generator, trainer.generator_optimiser),
-            ("discriminator", networks.region_discriminator, trainer.discriminator_optimiser),
+            ("discriminator", networks.discriminators["region_discriminator"], trainer.discriminator_optimiser),
         ):
             assert network is not None
             assert optimiser is not None
@@ -447,9 +446,8 @@ def test_the_networks_of_the_preset_have_the_published_sizes() -> None:
         resolve("roma", mode=None, config_file=None, settings=["vit.weights=random"]), ALONE.device
     )
     assert networks.vit is not None
-    assert networks.region_discriminator is not None
     assert sum(value.numel() for value in networks.generator.parameters()) == 11_378_179
-    assert sum(value.numel() for value in networks.region_discriminator.parameters()) == 1_181_184
+    assert sum(value.numel() for value in networks.discriminators["region_discriminator"].parameters()) == 1_181_184
     assert (networks.vit.image_size, networks.vit.grid, networks.vit.layers) == (384, (24, 24), (1, 3, 5))
     assert (networks.vit.num_prefix_tokens, networks.vit.normalisation) == (1, "half")
     assert networks.averaged is networks.generator  # no average of weights in the paper
@@ -459,16 +457,18 @@ def test_the_first_answer_of_the_discriminator_is_as_large_as_that_of_torch_s_ow
     """The steps above begin from weights of this file's own. Those of a run decide how fast the discriminator learns at first."""
     settings = ["vit.weights=random"]
     ours = build_networks(resolve("roma", mode=None, config_file=None, settings=settings), ALONE.device)
-    assert ours.region_discriminator is not None
     draw = torch.Generator().manual_seed(1)
     regions = torch.randn(1, 50, 768, generator=draw)
     torch.manual_seed(2)
     plain = [torch.nn.Linear(768, 768) for _ in range(2)]
     with torch.no_grad():
         expected = plain[1](F.gelu(plain[0](regions))).square().mean()
-        found = ours.region_discriminator(regions).square().mean()
+        found = ours.discriminators["region_discriminator"](regions).square().mean()
     assert float(found) == pytest.approx(float(expected), rel=0.2)
-    sizes = {name: float(value.detach().std()) for name, value in ours.region_discriminator.named_parameters()}
+    sizes = {
+        name: float(value.detach().std())
+        for name, value in ours.discriminators["region_discriminator"].named_parameters()
+    }
     assert sizes == pytest.approx(dict.fromkeys(sizes, 1 / math.sqrt(3 * 768)), rel=0.1)
 
 

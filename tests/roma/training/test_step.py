@@ -9,9 +9,12 @@ from roma.config.schema import TrainConfig, preset, resolve
 from roma.data import batches
 from roma.data.thermal import degrade
 from roma.errors import ConfigError, TrainingError, WeightsError
-from roma.losses import structure_loss, temporal_loss
+from roma.losses.similarity import structure_loss
+from roma.losses.temporal import temporal_loss
 from roma.models import pool_regions, window_indices
-from roma.training.step import Trainer, build_networks, load_optimiser
+from roma.training.networks import build_networks
+from roma.training.step import Trainer
+from roma.training.update import load_optimiser
 from roma.world.world import World
 
 CPU = torch.device("cpu")
@@ -59,7 +62,6 @@ def test_published_total_is_the_weighted_sum_computed_by_hand(config: TrainConfi
     networks = build_networks(config, CPU)
     batch = batch_of(config, step=5)
     assert networks.vit is not None
-    assert networks.region_discriminator is not None
     with torch.no_grad():
         x0, x1 = batch.source[:, 0], batch.source[:, 1]
         y0, y1 = networks.generator(x0), networks.generator(x1)
@@ -76,7 +78,7 @@ def test_published_total_is_the_weighted_sum_computed_by_hand(config: TrainConfi
     # The generator is judged by the discriminator after that one's step.
     with torch.no_grad():
         regions = [pool_regions(of[name].global_tokens[-1], grid=(4, 4), sizes=(2,)) for name in "cd"]
-        judged = [(networks.region_discriminator(region) - 1).square().mean() for region in regions]
+        judged = [(networks.discriminators["region_discriminator"](region) - 1).square().mean() for region in regions]
     gan = (judged[0] + judged[1]) / 2
     assert float(result.losses["gan_generator"]) == pytest.approx(float(gan), rel=1e-5)
     total = 5 * global_ + 5 * local + motion + gan
@@ -103,14 +105,19 @@ def test_reference_temporal_ignores_its_weight_and_sums_over_layers(config: Trai
 
 def test_warm_up_trains_the_generator_on_the_visible_domain_alone(config: TrainConfig):
     networks = build_networks(config, CPU)
-    before = {name: value.clone() for name, value in networks.patch_discriminator.state_dict().items()}  # type: ignore[union-attr]
+    before = {
+        name: value.clone() for name, value in networks.discriminators["patch_discriminator"].state_dict().items()
+    }
     trainer = Trainer(config, networks, ALONE)
     one = batch_of(config, step=0, seed=1)
     other_source = dataclasses.replace(one, source=-one.source)
     weights = [value.clone() for value in networks.generator.parameters()]
     result = trainer.step(one, lr_factor=1.0)
     assert set(result.losses) == {"colourise", "generator_total"}
-    assert all(torch.equal(value, before[name]) for name, value in networks.patch_discriminator.state_dict().items())  # type: ignore[union-attr]
+    assert all(
+        torch.equal(value, before[name])
+        for name, value in networks.discriminators["patch_discriminator"].state_dict().items()
+    )
     assert any(not torch.equal(a, b) for a, b in zip(weights, networks.generator.parameters(), strict=True))
     fresh = Trainer(config, build_networks(config, CPU), ALONE)
     assert float(fresh.step(other_source, lr_factor=1.0).losses["colourise"]) == float(result.losses["colourise"])
@@ -251,7 +258,7 @@ def test_average_follows_the_generator_as_its_decay_says(config: TrainConfig):
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_term_and_frames(config: TrainConfig):
     networks = build_networks(config, CPU)
     trainer = Trainer(config, networks, ALONE)
-    judged = [value.clone() for network in networks.discriminators() for value in network.parameters()]
+    judged = [value.clone() for network in networks.discriminators.values() for value in network.parameters()]
     batch = batch_of(config, step=2)
     batch = dataclasses.replace(batch, source=torch.full_like(batch.source, math.nan))
     weights = [value.clone() for value in networks.generator.parameters()]
@@ -261,7 +268,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_term_a
     ):
         trainer.step(batch, lr_factor=1.0)
     assert all(torch.equal(a, b) for a, b in zip(weights, networks.generator.parameters(), strict=True))
-    now = [value for network in networks.discriminators() for value in network.parameters()]
+    now = [value for network in networks.discriminators.values() for value in network.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(judged, now, strict=True))
 
 

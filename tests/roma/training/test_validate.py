@@ -11,9 +11,10 @@ from roma.config.schema import TrainConfig
 from roma.data import batches
 from roma.data.batches import Domains
 from roma.errors import ConfigError
-from roma.losses import edge_loss, structure_loss
+from roma.losses.edges import edge_loss
+from roma.losses.similarity import structure_loss
 from roma.models import VisionTransformer
-from roma.training.step import build_networks
+from roma.training.networks import build_networks
 from roma.training.validate import HeldOut, check_best_by, polynomial_mmd
 from tests.roma.conftest import write_shards
 

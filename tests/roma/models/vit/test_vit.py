@@ -192,7 +192,9 @@ def test_window_tokens_are_the_blocks_run_on_plain_slices_window_after_window() 
     images = torch.rand(2, 3, 16, 16) * 2 - 1
     embedded = vit.embed(images)
     tops_lefts = [(0, 0), (1, 1), (1, 0)]  # of the windows around patches 0, 10 and 12
-    found = vit.window_tokens(vit.start(images), window_indices(torch.tensor([0, 10, 12]), grid=vit.grid, window=3))
+    found = vit.window_tokens(
+        vit.embed_once(images), window_indices(torch.tensor([0, 10, 12]), grid=vit.grid, window=3)
+    )
     grid = embedded.reshape(2, 4, 4, 8)
     for window, (top, left) in enumerate(tops_lefts):
         for image in range(2):
@@ -215,7 +217,7 @@ def test_encode_shares_one_patch_embedding_between_both_paths() -> None:
     assert len(calls) == 1
     for found, expected in zip(features.global_tokens, vit.tokens(images), strict=True):
         assert torch.equal(found, expected)
-    for found, expected in zip(features.window_tokens, vit.window_tokens(vit.start(images), index), strict=True):
+    for found, expected in zip(features.window_tokens, vit.window_tokens(vit.embed_once(images), index), strict=True):
         assert torch.equal(found, expected)
     assert vit.encode(images).window_tokens == ()
     assert torch.equal(vit(images, index).window_tokens[0], features.window_tokens[0])
