@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from infraredcity.checks.findings import Finding, VerifyReport
 from infraredcity.checks.repair import RepairReport, repair
-from infraredcity.checks.verify import DECODE_CHOICES, DecodeChoice, Finding, VerifyReport, verify
+from infraredcity.checks.verify import DECODE_CHOICES, DecodeChoice, verify
 from infraredcity.cli.options import (
     FOLDER,
     FOLDER_OR_URL,

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from infraredcity.clips import load_catalog, published_counts
+from infraredcity.checks.published import published_rows
+from infraredcity.clips import load_catalog
 from infraredcity.datasets import lite, manifest, select, similarity
 from infraredcity.datasets.dataset import GAPS_NAME, Part, rows_hash
 from infraredcity.datasets.manifest import ClipFacts
@@ -522,48 +523,20 @@ def _breakdowns(parts: Sequence[Part]) -> tuple[Breakdown, ...]:
 
 
 def _published(kind: Kind, parts: Sequence[Part]) -> tuple[PublishedCount, ...]:
-    groups = _groups(parts)
     nine = {clip.clip_id for clip in load_catalog(environment={})}
-    if kind not in ("extracted", "lite") or not any(facts.clip_id in nine for _, facts, _ in groups):
+    if not any(facts.clip_id in nine for _, facts, _ in _groups(parts)) or (kind != "extracted" and kind != "lite"):
         return ()
-    tables = published_counts()
-    rows: list[PublishedCount] = []
-
-    def add(name: str, expected: int, **wanted: str) -> None:
-        found = sum(
-            count
-            for part, facts, count in groups
-            if all((part.split if fact == "split" else getattr(facts, fact)) == value for fact, value in wanted.items())
+    return tuple(
+        PublishedCount(
+            name=row.name,
+            expected=row.expected,
+            found=row.found,
+            difference=row.found - row.expected,
+            says=difference_words(row.expected, row.found),
         )
-        rows.append(
-            PublishedCount(
-                name=name,
-                expected=expected,
-                found=found,
-                difference=found - expected,
-                says=difference_words(expected, found),
-            )
-        )
-
-    if kind == "extracted":
-        for name, expected in tables["frames"].items():
-            if name == "total":
-                add("all frames", expected)
-            else:
-                modality, _, time_of_day = name.partition("_")
-                add(f"{modality}, {time_of_day}", expected, modality=modality, time_of_day=time_of_day)
-        return tuple(rows)
-    for scene, table in tables["lite"].items():
-        if scene == "total":
-            continue
-        for name, expected in table.items():
-            if name == "total":
-                add(f"{scene}, all", expected, scene=scene)
-            else:
-                words = dict(zip(("modality", "split", "weather"), name.split("_"), strict=False))
-                add(f"{scene}: {', '.join(words.values())}", expected, scene=scene, **words)
-    add("all scenes", tables["lite"]["total"])
-    return tuple(rows)
+        for row in published_rows(kind, parts)
+        if row.expected
+    )
 
 
 def _duplicates(parts: Sequence[Part]) -> Duplicates:

@@ -113,7 +113,7 @@ def test_what_verify_finds_is_a_difference(rehearse: Any, extracted: Path, tmp_p
     assert rehearse.findings_of(json.loads(rehearse.run_verify(tmp_path, divide=2).stdout)) == [line]
     undivided = rehearse.findings_of(json.loads(rehearse.run_verify(tmp_path, divide=1).stdout))
     assert undivided[0] == line
-    assert "verify: total: 579,984 frames are published, 100 are here" in undivided
+    assert "verify: all frames: 579,984 frames are published, 100 are here" in undivided
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:

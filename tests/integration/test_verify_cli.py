@@ -62,8 +62,8 @@ def test_many_findings_are_summed_up(clip: Path, infraredcity: RunCommand) -> No
 def test_published_counts_are_printed_beside_what_is_here(extracted: Path, infraredcity: RunCommand) -> None:
     ran = infraredcity("verify", extracted, "--published", "--decode", "none")
     assert ran.code == 4
-    assert "infrared_night                         201,856        50  differs" in ran.stdout
-    assert "published: total: 579,984 frames are published, 100 are here" in ran.stdout
+    assert "infrared, night                        201,856        50  differs" in ran.stdout
+    assert "published: all frames: 579,984 frames are published, 100 are here" in ran.stdout
 
 
 def test_no_data_set_is_an_error(tmp_path: Path, infraredcity: RunCommand) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from synthetic import Shelf, clip_of
 
-from infraredcity.checks.verify import VerifyReport, verify
+from infraredcity.checks.findings import VerifyReport
+from infraredcity.checks.verify import verify
 from infraredcity.datasets import lite, manifest
 from infraredcity.datasets.dataset import open_dataset, open_part, rows_of, write_part
 from infraredcity.datasets.lite import Cell, Recipe
@@ -273,7 +274,7 @@ def test_runs_that_no_extraction_makes_are_found(shelf: Shelf, tmp_path: Path) -
     report = verify(clip)
     assert {("run", "city_clear_00000041"), ("run", "index.npz")} <= problems(report)
     messages = [finding.message for finding in report.findings if finding.problem == "run"]
-    assert messages[0].endswith("city_clear_00000041 is no multiple of 2 frames from the one before it")
+    assert messages[0].endswith("city_clear_00000041 is not a multiple of 2 frames from the one before it")
     assert messages[1].endswith("the runs of city_clear are not in order")
 
 
@@ -320,7 +321,7 @@ def edited(clip: Path, row: int, old: bytes, new: bytes) -> None:
         (b'"width":96', b'"width":95', "says width 95, expected 96"),
         (b'"frame_index":20', b'"frame_index":2.', "cannot be read"),
         (b'"height":64', b'"hoight":64', "says height None, expected 64"),
-        (b'"height":64', b'"hoight":64', "says 'hoight', which no shard of ours says"),
+        (b'"height":64', b'"hoight":64', "says 'hoight', which is no fact of a sample"),
     ],
 )
 def test_an_edited_json_member_is_found_though_all_hashes_fit(clip: Path, old: bytes, new: bytes, told: str) -> None:
@@ -405,7 +406,7 @@ def test_counts_that_do_not_add_up_are_found(clip: Path) -> None:
     report = verify(clip)
     assert problems(report) == {("count", "clips.json"), ("count", "gaps.json")}
     messages = [finding.message for finding in report.findings]
-    assert any("clips.json says num_suspect 2 of city_clear, the index has 0" in message for message in messages)
+    assert any("says num_suspect 2 of city_clear, the index has 0" in message for message in messages)
     assert any("50 samples and 0 frames in gaps.json, expected 51 together" in message for message in messages)
 
 
@@ -589,16 +590,19 @@ def test_published_counts_are_compared_and_small_sets_fail_honestly(extracted: P
     report = verify(extracted, published=True, decode="none")
     counts = {row.name: (row.expected, row.found) for row in report.counts}
     assert counts == {
-        "infrared_night": (201_856, 50), "visible_night": (178_698, 0), "visible_day": (199_430, 50), "total": (579_984, 100),
-    }  # fmt: skip
+        "infrared, night": (201_856, 50),
+        "visible, night": (178_698, 0),
+        "visible, day": (199_430, 50),
+        "all frames": (579_984, 100),
+    }
     assert {finding.problem for finding in report.findings} == {"published"}
     counts = {row.name: (row.expected, row.found) for row in verify(lite_set, published=True).counts}
-    assert counts["lite city infrared_train_clear"] == (5538, 16)
-    assert counts["lite city infrared_test_clear"] == (1000, 8)
-    assert counts["lite city visible_train"] == (5360, 20)
-    assert counts["lite city total"] == (15_180, 44)
-    assert counts["lite monitor infrared_train"] == (5612, 0)
-    assert counts["lite total"] == (41_339, 44)
+    assert counts["city: infrared, train, clear"] == (5538, 16)
+    assert counts["city: infrared, test, clear"] == (1000, 8)
+    assert counts["city: visible, train"] == (5360, 20)
+    assert counts["city, all"] == (15_180, 44)
+    assert counts["monitor: infrared, train"] == (5612, 0)
+    assert counts["all scenes"] == (41_339, 44)
     assert len(counts) == 17
     assert verify(lite_set).counts == ()
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from far_sets import contents, moved, sent, shard_bytes
 
-from infraredcity.checks.verify import Finding, verify
+from infraredcity.checks.findings import Finding
+from infraredcity.checks.verify import verify
 from infraredcity.datasets import dataset, lite, select, similarity
 from infraredcity.datasets.dataset import open_dataset, open_part, part_names, rows_of, sets_of
 from infraredcity.datasets.lite import Cell, LiteReport, Recipe

@@ -1,0 +1,75 @@
+"""What a check found: findings, and the report of all of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from infraredcity.checks.published import PublishedRow
+
+Found = Callable[[str, str, str], None]
+"""Takes a finding: where, which problem, and the message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        part: Name of the part, see `dataset.Part`.
+        where: File, or the key of a sample.
+        problem: What kind of thing it is, in a word or two: "shard-hash", "missing-sample".
+        message: One line: what was expected, what was found, what to do.
+    """
+
+    part: str
+    where: str
+    problem: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What was checked and what was found.
+
+    Attributes:
+        folder: The data set.
+        num_parts: Folders of shards or image files.
+        num_shards: Shards that the indexes name.
+        num_samples: Samples that the indexes name.
+        size_bytes: Bytes of these shards.
+        num_decoded: Pictures that were decoded.
+        is_quick: Whether no shard was read.
+        manifest_hash: sha256 over what the samples are, see `manifest.rows_hash`; None where a part cannot be opened, and where
+            several data sets lie in one folder.
+        findings: All that is wrong; empty for a data set that is whole.
+        notes: What is untidy and harms nothing.
+        counts: Published counts, where they were asked for.
+    """
+
+    folder: str
+    num_parts: int
+    num_shards: int
+    num_samples: int
+    size_bytes: int
+    num_decoded: int
+    is_quick: bool
+    manifest_hash: str | None
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+    counts: tuple[PublishedRow, ...] = ()
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the checks gather on the way."""
+
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    num_decoded: int = 0
+
+    def of_part(self, part: str) -> Found:
+        """Take findings of one part."""
+
+        def found(where: str, problem: str, message: str) -> None:
+            self.findings.append(Finding(part=part, where=where, problem=problem, message=message))
+
+        return found
