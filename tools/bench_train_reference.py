@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from roma.config.schema import TrainConfig
 from roma.data.batches import TrainBatch, window_centres
-from roma.models import RegionDiscriminator, VisionTransformer
+from roma.models.critics.region import RegionDiscriminator
+from roma.models.vit.vit import VisionTransformer
 from roma.training.networks import Networks
 
 LAYER_NORM_EPS = 1e-6

@@ -40,8 +40,8 @@ class Rule:
     def allows(self, value: _Number) -> bool:
         """Whether a number is finite and within the bounds."""
         return (
-            math.isfinite(value)
-            and not (isinstance(value, int) and value > _LARGEST_INT)
+            not _is_too_large(value)
+            and math.isfinite(value)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
@@ -102,11 +102,16 @@ def check(group: Any, name: str) -> None:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
             if not rule.allows(number):
-                if not math.isfinite(number):
+                is_too_large = _is_too_large(number)
+                if not is_too_large and not math.isfinite(number):
                     must = "hold finite numbers" if isinstance(value, tuple) else "be finite"
                 else:
-                    large = isinstance(number, int) and number > _LARGEST_INT
-                    expected = f"at most {_LARGEST_INT}" if large else rule.expected
+                    expected = f"at most {_LARGEST_INT}" if is_too_large else rule.expected
                     must = f"hold numbers {expected}" if isinstance(value, tuple) else f"be {expected}"
                 found = list(value) if isinstance(value, tuple) else value
                 raise ConfigError(f"{name}{'.' if name else ''}{item.name} must {must}, got {found}")
+
+
+def _is_too_large(number: _Number) -> bool:
+    """Whether an integer is larger than any use of it; also one that no float holds."""
+    return isinstance(number, int) and number > _LARGEST_INT

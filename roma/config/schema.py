@@ -83,8 +83,8 @@ class DataConfig:
 class GeneratorConfig:
     """The translator."""
 
-    architecture: Literal["resnet", "unet"] = setting("resnet", in_paper=False)
-    """"unet" sharpens within minutes on a CPU. Not in the paper."""
+    architecture: str = setting("resnet", in_paper=False)
+    """Its name in `roma.models.generators.build.GENERATORS`; "unet" sharpens within minutes on a CPU. Not in the paper."""
     width: int = setting(64, least=1)
     """Channels of the first convolution."""
     num_blocks: int = setting(9, least=0)
@@ -310,11 +310,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(self, "")
         self._check_losses()
-        side = self.data.crop_size_px
-        if self.generator.architecture == "unet":
-            _require(
-                side % 16 == 0 and side >= 32, "data.crop_size_px", "a multiple of 16, at least 32, for a unet", side
-            )
 
     def _check_losses(self) -> None:
         """Refuse losses that the run's ViT or its crops cannot have, and a run without any."""

@@ -289,7 +289,7 @@ def _evaluate(
     flow: Path | None,
     on_frames: Callable[[int, int], None] | None,
 ) -> EvalReport:
-    side = translator.snapshot.size_px
+    side = translator.side_px
     day = day_domain(visible, size_px=side) if visible else None
     shown_every = max(1, total // NUM_PICTURES)
     tally = _Tally()
@@ -347,7 +347,7 @@ def _evaluate(
 
 def _methods(translator: Translator, batch: list[_Moment], day: DayDomain | None) -> dict[str, Tensor]:
     """What each method shows for some moments, u8 [N, 3, H, W] by its name."""
-    side = translator.snapshot.size_px
+    side = translator.side_px
     gray = np.stack([resize(moment.infrared, side, side) for moment in batch])
     infrared = torch.from_numpy(np.repeat(gray, 3, axis=3)).permute(0, 3, 1, 2)
     shown = {

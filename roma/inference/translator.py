@@ -13,9 +13,10 @@ from jaxtyping import Int64, UInt8
 from infraredcity import video
 from infraredcity.stills.images import resize
 from roma.data.batches import to_bytes, to_unit_range
-from roma.errors import CheckpointError, EvaluationError
+from roma.errors import CheckpointError, ConfigError, EvaluationError
 from roma.inference.video_out import longest_pause_s, open_video
-from roma.models import AnyGenerator, build_generator
+from roma.models.generators.build import build_generator, check_side
+from roma.models.generators.generator import Generator
 from roma.training.checkpoint import Snapshot, load_snapshot
 
 BATCH_FRAMES = 4
@@ -34,8 +35,13 @@ class Translator:
     """
 
     snapshot: Snapshot
-    generator: AnyGenerator
+    generator: Generator
     device: torch.device
+
+    @property
+    def side_px(self) -> int:
+        """Side of the squares that it was trained on."""
+        return self.snapshot.config.data.crop_size_px
 
     def working_size(self, width_px: int, height_px: int) -> tuple[int, int]:
         """(width, height) nearest below a picture's that the network can work at."""
@@ -51,7 +57,7 @@ class Translator:
         Args:
             frames: C is 1, or 3 equal channels; 0..255.
             size: (width, height) in pixels at which the network works, as `working_size` gives them. The training's square
-                (`snapshot.size_px`) is what it knows best; results have this size.
+                (`side_px`) is what it knows best; results have this size.
         """
         width, height = size
         scaled = np.stack([resize(frame, width, height) for frame in frames])
@@ -81,7 +87,7 @@ def open_translator(path: Path, device: torch.device) -> Translator:
     """
     snapshot = load_snapshot(path)
     _check_fit(path, snapshot)
-    generator = build_generator(snapshot.architecture, width=snapshot.width, num_blocks=snapshot.num_blocks)
+    generator = build_generator(snapshot.config.generator)
     generator.load_state_dict(snapshot.weights)
     return Translator(snapshot=snapshot, generator=generator.to(device).eval().requires_grad_(False), device=device)
 
@@ -89,8 +95,12 @@ def open_translator(path: Path, device: torch.device) -> Translator:
 def _check_fit(path: Path, snapshot: Snapshot) -> None:
     """CheckpointError where weights are not those of the generator that the snapshot names; nothing of its size is made for it."""
     try:
+        check_side(snapshot.config.generator, snapshot.config.data.crop_size_px)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; fetch the snapshot anew") from error
+    try:
         with torch.device("meta"):
-            empty = build_generator(snapshot.architecture, width=snapshot.width, num_blocks=snapshot.num_blocks)
+            empty = build_generator(snapshot.config.generator)
     except (RuntimeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path}: no generator has its sizes ({reason}); fetch the snapshot anew") from error
@@ -108,12 +118,6 @@ def _check_fit(path: Path, snapshot: Snapshot) -> None:
     if odd is not None:
         raise CheckpointError(
             f"{path}: its weights are of type {snapshot.weights[odd].dtype}, expected floats; fetch the snapshot anew"
-        )
-    multiple, least = empty.SIDE_MULTIPLE, empty.MIN_SIDE_PX
-    if snapshot.size_px % multiple or snapshot.size_px < least:
-        raise CheckpointError(
-            f"{path}: its size_px is {snapshot.size_px}, expected a multiple of {multiple}, at least {least}, for a "
-            f"{snapshot.architecture}; fetch the snapshot anew"
         )
 
 
@@ -148,7 +152,7 @@ def translate_video(
     info = clip.parts[0]
     video.choose_decoder(clip, "pyav", "cpu")
     width, height = max(2, info.width_px // 2 * 2), max(2, info.height_px // 2 * 2)
-    side = translator.snapshot.size_px
+    side = translator.side_px
     working = translator.working_size(info.width_px, info.height_px) if native else (side, side)
     columns, rows = (1, 1) if not side_by_side else (2, 1) if _turns(info.rotation_deg) % 2 == 0 else (1, 2)
     written = 0

@@ -26,9 +26,9 @@ from roma.config.schema import TrainConfig, differences, to_json, updated, witho
 from roma.data.batches import Domains, TrainBatch, open_domains, to_bytes, to_unit_range, train_batches, unreadable
 from roma.data.thermal import degrade
 from roma.errors import CheckpointError, ConfigError, TrainingError
-from roma.models import VisionTransformer
 from roma.models.vit.backbone_file import BACKBONE_NAME, BackboneFacts, DomainFacts, backbone_facts, save_backbone
 from roma.models.vit.masked_autoencoder import MaskedAutoencoder, draw_masks, masked_loss, painted
+from roma.models.vit.vit import VisionTransformer
 from roma.pretrain.config import PretrainConfig
 from roma.training import checkpoint
 from roma.training.checkpoint import Checkpoint

@@ -13,7 +13,7 @@ from typing import Any
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import read_whole
 from infraredcity.report.template import data_uri, fill_page
-from roma.config.schema import TrainConfig, departures, from_json
+from roma.config.schema import departures
 from roma.errors import EvaluationError
 from roma.evaluation.evaluate import EvalReport, read_report
 from roma.evaluation.targets import Target, judge
@@ -88,7 +88,7 @@ def write_page(
         EvaluationError: The evaluation or a video cannot be read.
     """
     snapshot = load_snapshot(run / SNAPSHOT_NAME)
-    config = from_json(snapshot.config, where="snapshot")
+    config = snapshot.config
     lines = read_metrics(run)
     report = read_report(evaluation) if evaluation is not None else None
     page_text = fill_page(
@@ -96,7 +96,7 @@ def write_page(
         sources="img-src data:; media-src data:",
         has_script=bool(videos),
         title=title,
-        summary=_summary(snapshot, config),
+        summary=_summary(snapshot),
         videos=[(caption, _video_uri(path)) for caption, path in videos],
         evaluation=_evaluation(evaluation, report) if evaluation is not None and report is not None else None,
         measures=MEASURES,
@@ -144,9 +144,10 @@ def _shown(measure: str, value: float | None) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
 
 
-def _summary(snapshot: Snapshot, config: TrainConfig) -> str:
-    side = snapshot.size_px
-    return f"Preset {snapshot.preset}, {snapshot.step} steps, seed {config.seed}, {side}x{side} pixels."
+def _summary(snapshot: Snapshot) -> str:
+    config = snapshot.config
+    side = config.data.crop_size_px
+    return f"Preset {config.preset}, {snapshot.step} steps, seed {config.seed}, {side}x{side} pixels."
 
 
 def _names(lines: Sequence[dict[str, float | int]]) -> list[str]:

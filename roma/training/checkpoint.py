@@ -14,7 +14,6 @@ import math
 import pickle
 import struct
 import time
-import typing
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,14 +26,13 @@ import torch
 from infraredcity.errors import InfraredCityError
 from infraredcity.files.atomic import open_atomic, write_atomic
 from infraredcity.files.records import read_json, read_whole
-from roma.config.schema import MOST_CROP_PX
-from roma.errors import CheckpointError
-from roma.models import Architecture
+from roma.config.schema import TrainConfig, from_json, to_json
+from roma.errors import CheckpointError, ConfigError
 
 CHECKPOINT_FORMAT = "roma-checkpoint-2"
 CHECKPOINT_FORMAT_1 = "roma-checkpoint-1"
 """Without a digest, without the data it was trained on, and without the best step."""
-SNAPSHOT_FORMAT = "roma-snapshot-1"
+SNAPSHOT_FORMAT = "roma-snapshot-2"
 SNAPSHOT_NAME = "snapshot.pt"
 BEST_SNAPSHOT_NAME = "snapshot-best.pt"
 BEST_NAME = "best.json"
@@ -90,27 +88,14 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """A translator to run.
+    """A translator to run."""
 
-    Attributes:
-        width: Channels of the generator's first convolution.
-        num_blocks: Its residual blocks, or further convolutions of a U-Net.
-        weights: Its state dict.
-        size_px: Side of the square frames it was trained on.
-        step: Steps it was trained for.
-        preset: Preset of its training.
-        config: The training's config as plain values.
-        architecture: Of the generator.
-    """
-
-    width: int
-    num_blocks: int
     weights: dict[str, torch.Tensor]
-    size_px: int
+    """State dict of its generator."""
     step: int
-    preset: str
-    config: dict[str, Any]
-    architecture: Architecture = "resnet"
+    """Steps it was trained for."""
+    config: TrainConfig
+    """Of the training: also what the generator is, and on squares of which side it was trained."""
 
 
 def better(best: Best | None, *, by: str, step: int, value: float) -> Best | None:
@@ -337,14 +322,9 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         path,
         {
             "format": SNAPSHOT_FORMAT,
-            "width": snapshot.width,
-            "num_blocks": snapshot.num_blocks,
-            "architecture": snapshot.architecture,
             "weights": snapshot.weights,
-            "size_px": snapshot.size_px,
             "step": snapshot.step,
-            "preset": snapshot.preset,
-            "config": snapshot.config,
+            "config": to_json(snapshot.config),
         },
     )
 
@@ -356,38 +336,31 @@ def load_snapshot(path: Path) -> Snapshot:
         CheckpointError: The file is missing, damaged, a checkpoint, or of another format.
     """
     values = _read(path, SNAPSHOT_FORMAT)
-    values.setdefault("architecture", "resnet")  # snapshots from before there was the option
-    names = ("width", "num_blocks", "architecture", "weights", "size_px", "step", "preset", "config")
-    missing = [name for name in names if name not in values]
-    if missing:
-        raise CheckpointError(f"{path}: lacks {missing[0]!r}; train again, or fetch the snapshot anew")
+    missing = next((name for name in ("weights", "step", "config") if name not in values), None)
+    if missing is not None:
+        raise CheckpointError(f"{path}: lacks {missing!r}; train again, or fetch the snapshot anew")
     weights = values["weights"]
     for name, is_right, expected in (
         ("weights", _are_weights(weights), "tensors by their names"),
-        ("width", _is_count(values["width"], least=1), "a whole number from 1"),
-        # Each block has weights of its own.
-        (
-            "num_blocks",
-            _is_count(values["num_blocks"], most=len(weights)),
-            "a whole number, at most that of the weights",
-        ),
-        ("architecture", values["architecture"] in typing.get_args(Architecture), '"resnet" or "unet"'),
-        (
-            "size_px",
-            _is_count(values["size_px"], least=1, most=MOST_CROP_PX),
-            f"a whole number from 1 to {MOST_CROP_PX}",
-        ),
         ("step", _is_count(values["step"]), "a whole number"),
-        ("preset", isinstance(values["preset"], str), "text"),
         ("config", _is_plain(values["config"]), "settings as plain values"),
     ):
         if not is_right:
-            found = type(values[name]).__name__ if name in ("weights", "config") else ascii(values[name])[:80]
+            found = ascii(values[name])[:80] if name == "step" else type(values[name]).__name__
             raise CheckpointError(f"{path}: its {name} is {found}, expected {expected}; fetch the snapshot anew")
+    try:
+        config = from_json(values["config"], where=str(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{str(error)[:300]}; fetch the snapshot anew") from error
+    if config.generator.num_blocks > len(weights):  # each has weights of its own
+        raise CheckpointError(
+            f"{path}: its generator.num_blocks is {config.generator.num_blocks}, expected at most the number of its weights, "
+            f"{len(weights)}; fetch the snapshot anew"
+        )
     size_bytes = path.stat().st_size
     if sum(value.nbytes for value in weights.values()) > size_bytes:
         raise CheckpointError(f"{path}: its weights are larger than its {size_bytes} bytes; fetch the snapshot anew")
-    return Snapshot(**{name: values[name] for name in names})
+    return Snapshot(weights=weights, step=values["step"], config=config)
 
 
 def _is_count(value: object, *, least: int = 0, most: int = 1 << 62) -> bool:

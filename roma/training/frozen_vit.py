@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from roma.config.schema import TrainConfig
 from roma.data.batches import window_centres
-from roma.models import VisionTransformer, window_indices
-from roma.models.vit.vit import SharedEmbedding
+from roma.models.vit.vit import SharedEmbedding, VisionTransformer, window_indices
 
 _CHUNK_WINDOWS = 32
 """Windows of single images whose activations are held at once on a CPU, some 300 MB of them; larger chunks are slower there."""

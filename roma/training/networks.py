@@ -10,8 +10,10 @@ from roma.config.schema import TrainConfig
 from roma.errors import ConfigError
 from roma.losses import OBJECTIVES
 from roma.losses.objective import AdversarialObjective
-from roma.models import AnyGenerator, VisionTransformer, build_generator
 from roma.models.critics.build import DISCRIMINATORS
+from roma.models.generators.build import build_generator, check_side
+from roma.models.generators.generator import Generator
+from roma.models.vit.vit import VisionTransformer
 from roma.models.vit.weights import check_named, fill
 
 
@@ -19,12 +21,12 @@ from roma.models.vit.weights import check_named, fill
 class Networks:
     """The networks that train, and those that they are compared by; None where the config has no use for one."""
 
-    generator: AnyGenerator
-    averaged: AnyGenerator
+    generator: Generator
+    averaged: Generator
     """Exponential moving average of the generator, which snapshots hold; the generator itself without averaging."""
     discriminators: dict[str, nn.Module]
     """By the names of `roma.models.critics.build.DISCRIMINATORS`."""
-    anchor: AnyGenerator | None
+    anchor: Generator | None
     """The averaged generator as it was at the end of the warm-up."""
     vit: VisionTransformer | None
 
@@ -38,20 +40,15 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
     """Build the networks of a run with their initial weights, a function of the config and its seed.
 
     Raises:
-        ConfigError: They are too large for the memory.
+        ConfigError: They are too large for the memory, or no generator is called so or takes the crops.
         WeightsError: The ViT's weights are not named, are missing (also where no loss looks at them) or do not fit.
     """
+    check_side(config.generator, config.data.crop_size_px)
     check_named(config.vit.weights)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            generator = build_generator(
-                config.generator.architecture,
-                width=config.generator.width,
-                num_blocks=config.generator.num_blocks,
-                init_gain=config.generator.init_gain,
-                last_init_gain=config.generator.last_init_gain,
-            )
+            generator = build_generator(config.generator)
             discriminators = {
                 objective.discriminator: DISCRIMINATORS[objective.discriminator](config)
                 for objective in OBJECTIVES

@@ -23,6 +23,7 @@ from infraredcity.loader import Monitor
 from roma.config.schema import TrainConfig, differences, from_json, to_json
 from roma.data.batches import Domains, TrainBatch, learn_tones, open_domains, train_batches, unreadable
 from roma.errors import CheckpointError, ConfigError
+from roma.models.generators.build import check_side
 from roma.models.vit.weights import check_named, check_set
 from roma.training import checkpoint, schedule
 from roma.training.checkpoint import Best, Checkpoint, CheckpointWriter, Snapshot
@@ -140,9 +141,11 @@ def check_settings(config: TrainConfig, *, may_lack_weights: bool = False) -> No
         may_lack_weights: Let `vit.weights` be empty, as long as it is not to be trained.
 
     Raises:
-        ConfigError: `output.best_by` is none of its numbers, or the package for `output.wandb` is missing.
+        ConfigError: No generator is called so or takes the crops, `output.best_by` is none of its numbers, or the package for
+            `output.wandb` is missing.
         WeightsError: `vit.weights` is empty, though the run needs a ViT, or names no file.
     """
+    check_side(config.generator, config.data.crop_size_px)
     check_best_by(config)
     check_wandb(config.output.wandb)
     if config.needs_vit and not may_lack_weights:
@@ -456,17 +459,8 @@ def _save(run: _Run, done: int) -> None:
 
 def _snapshot_of(saved: Checkpoint) -> Snapshot:
     """The translator in a checkpoint."""
-    config = from_json(saved.config, where="checkpoint")
-    return Snapshot(
-        width=config.generator.width,
-        num_blocks=config.generator.num_blocks,
-        architecture=config.generator.architecture,
-        weights={name: value.cpu() for name, value in saved.networks["averaged"].items()},
-        size_px=config.data.crop_size_px,
-        step=saved.step,
-        preset=config.preset,
-        config=saved.config,
-    )
+    weights = {name: value.cpu() for name, value in saved.networks["averaged"].items()}
+    return Snapshot(weights=weights, step=saved.step, config=from_json(saved.config, where="checkpoint"))
 
 
 def _clear_temporaries(run: Path) -> None:

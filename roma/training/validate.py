@@ -21,7 +21,7 @@ from roma.data.batches import Domains, to_bytes, to_unit_range
 from roma.errors import ConfigError
 from roma.losses.edges import edge_loss
 from roma.losses.similarity import structure_loss
-from roma.models import VisionTransformer
+from roma.models.vit.vit import VisionTransformer
 
 NUM_FRAMES = 16
 NUM_SHOWN = 4

@@ -17,7 +17,7 @@ from roma.config.schema import TrainConfig
 from roma.data.batches import TrainBatch
 from roma.data.thermal import ThermalTones, degrade
 from roma.losses.objective import Frames, Views, WindowChunk
-from roma.models import pool_regions
+from roma.models.critics.region import pool_regions
 from roma.models.vit.vit import SharedEmbedding
 from roma.training.frozen_vit import FrozenViT, autocast
 from roma.training.networks import Networks

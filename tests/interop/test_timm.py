@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from roma.errors import WeightsError
-from roma.models import VisionTransformer
+from roma.models.vit.vit import VisionTransformer
 from roma.models.vit.weights import fill
 
 

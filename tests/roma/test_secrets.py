@@ -75,7 +75,7 @@ def test_a_run_from_urls_with_a_password_and_a_token_keeps_neither(server: Nginx
     assert (shown.exit_code, first.exit_code) == (0, 0), first.output
     assert json.loads(shown.stdout)["data"]["infrared"] == [bare(server, "infrared")]
     assert json.loads((run / "config.json").read_text())["data"]["held_out"] == [bare(server, "dusk")]
-    assert load_snapshot(run / "snapshot.pt").config["data"]["visible"] == [bare(server, "visible")]
+    assert load_snapshot(run / "snapshot.pt").config.data.visible == (bare(server, "visible"),)
     newest = load_newest(run)
     assert newest is not None
     assert (newest.step, newest.config["data"]["infrared"]) == (2, [bare(server, "infrared")])

@@ -1,30 +1,48 @@
-"""The translator by the name of its architecture: what a config and a snapshot say."""
+"""The table of generators: a new one is its file and a line here."""
 
-from typing import Literal
-
-from roma.models.generators.resnet import Generator
+from roma.config.schema import GeneratorConfig
+from roma.errors import ConfigError
+from roma.models.generators.generator import Generator
+from roma.models.generators.resnet import ResNetGenerator
 from roma.models.generators.unet import UNetGenerator
 
-Architecture = Literal["resnet", "unet"]
-"""`resnet`: the paper's. `unet`: that of the preset `tiny`; not in the paper."""
-AnyGenerator = Generator | UNetGenerator
+GENERATORS: dict[str, type[Generator]] = {
+    "resnet": ResNetGenerator,
+    "unet": UNetGenerator,
+}
+"""By the name that `generator.architecture` has for it. `resnet` is the paper's, the others are not in the paper."""
 
 
-def build_generator(
-    architecture: Architecture,
-    *,
-    width: int,
-    num_blocks: int,
-    init_gain: float = 0.02,
-    last_init_gain: float | None = None,
-) -> AnyGenerator:
-    """A generator with its initial weights; the sizes mean what its class says.
+def generator_class(config: GeneratorConfig) -> type[Generator]:
+    """Look up the network of a config.
 
     Raises:
-        ValueError: No architecture has that name, or a size or a gain is not positive.
+        ConfigError: No architecture has that name.
     """
-    if architecture == "resnet":
-        return Generator(width=width, num_blocks=num_blocks, init_gain=init_gain, last_init_gain=last_init_gain)
-    if architecture == "unet":
-        return UNetGenerator(width=width, num_blocks=num_blocks, init_gain=init_gain, last_init_gain=last_init_gain)
-    raise ValueError(f'architecture must be "resnet" or "unet", got {architecture!r}')
+    if config.architecture not in GENERATORS:
+        expected = ", ".join(GENERATORS)
+        raise ConfigError(f"generator.architecture must be one of {expected}, got {config.architecture[:80]!a}")
+    return GENERATORS[config.architecture]
+
+
+def check_side(config: GeneratorConfig, side_px: int) -> None:
+    """Refuse squares that the network of a config does not take.
+
+    Raises:
+        ConfigError: No architecture has that name, or its frames have other sides.
+    """
+    network = generator_class(config)
+    if not network.takes(side_px):
+        raise ConfigError(
+            f"data.crop_size_px must be a multiple of {network.SIDE_MULTIPLE}, at least {network.MIN_SIDE_PX}, for "
+            f"generator.architecture={config.architecture}, got {side_px}"
+        )
+
+
+def build_generator(config: GeneratorConfig) -> Generator:
+    """Build the network of a config with its initial weights.
+
+    Raises:
+        ConfigError: No architecture has that name.
+    """
+    return generator_class(config).from_config(config)

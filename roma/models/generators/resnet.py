@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from roma.config.schema import GeneratorConfig
+from roma.models.generators.generator import Generator
 from roma.models.initialise import Scheme, initialise
 
 
@@ -115,7 +117,7 @@ class ResidualBlock(nn.Module):
         return features + added
 
 
-class Generator(nn.Module):
+class ResNetGenerator(Generator):
     """ResNet translator with anti-aliased down- and upsampling; 11,378,179 parameters by default.
 
     Instance norm has neither affine nor running statistics, so every convolution keeps its bias, frames of a batch do
@@ -126,7 +128,7 @@ class Generator(nn.Module):
         num_blocks: Residual blocks at a quarter of the size.
         init: Distribution of the initial weights.
         init_gain: Its scale; 0.02 is the paper's.
-        last_init_gain: Scale for the last convolution alone, `init_gain` when None. Large steps are calmer with
+        last_init_gain: Scale for the last convolution, `init_gain` when None. Large steps are calmer with
             `init_gain=1.0, last_init_gain=0.02`: every layer has its natural scale, the first output is still gray.
 
     Raises:
@@ -134,7 +136,6 @@ class Generator(nn.Module):
     """
 
     SIDE_MULTIPLE = 4
-    """Height and width of frames are multiples of this."""
     MIN_SIDE_PX = 8
     """A reflection of 1 pixel at a quarter of the size needs two rows there."""
 
@@ -163,6 +164,16 @@ class Generator(nn.Module):
         if last_init_gain is not None:
             initialise(last, scheme=init, gain=last_init_gain)
 
+    @classmethod
+    def from_config(cls, config: GeneratorConfig) -> "ResNetGenerator":
+        """Build the network of a config."""
+        return cls(
+            width=config.width,
+            num_blocks=config.num_blocks,
+            init_gain=config.init_gain,
+            last_init_gain=config.last_init_gain,
+        )
+
     def forward(self, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
         """Translate frames.
 
@@ -176,12 +187,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: A side is not a multiple of 4 or is shorter than 8 pixels.
         """
-        height_px, width_px = frames.shape[-2:]
-        if height_px % 4 or width_px % 4 or min(height_px, width_px) < self.MIN_SIDE_PX:
-            raise ValueError(
-                f"the generator takes frames whose height and width are multiples of 4 and at least {self.MIN_SIDE_PX} "
-                f"pixels, got {height_px}x{width_px} (height x width); resize, crop or pad them"
-            )
+        self.check_size(frames)
         translated: Tensor = self.net(frames)
         return translated
 

@@ -5,13 +5,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from roma.config.schema import GeneratorConfig
+from roma.models.generators.generator import Generator
 from roma.models.initialise import initialise
 
 
-class UNetGenerator(nn.Module):
+class UNetGenerator(Generator):
     """Four halvings, four doublings, and at each size the features of the way down beside those of the way up.
 
-    Fine detail passes beside the deep layers instead of through them, so that borders are sharp after hundreds of steps
+    Fine detail passes beside the deep layers instead of through them, so that edges are sharp after hundreds of steps
     where the residual network of the paper needs thousands; and most of the work is done at small sizes. Source:
     Ronneberger et al. 2015, arXiv 1505.04597, with strided convolutions, instance norm and bilinear upsampling.
 
@@ -19,14 +21,13 @@ class UNetGenerator(nn.Module):
         width: Channels at the full size; 2, 4, 8 and 8 times as many below.
         num_blocks: Further convolutions at the smallest size.
         init_gain: Scale of the xavier-normal initial weights.
-        last_init_gain: Scale for the last convolution alone, `init_gain` when None.
+        last_init_gain: Scale for the last convolution, `init_gain` when None.
 
     Raises:
         ValueError: A size or a gain is not positive.
     """
 
     SIDE_MULTIPLE = 16
-    """Height and width of frames are multiples of this."""
     MIN_SIDE_PX = 32
     """Instance norm needs more than one value at a sixteenth of the size."""
 
@@ -46,6 +47,16 @@ class UNetGenerator(nn.Module):
         if last_init_gain is not None:
             initialise(self.last, scheme="xavier", gain=last_init_gain)
 
+    @classmethod
+    def from_config(cls, config: GeneratorConfig) -> "UNetGenerator":
+        """Build the network of a config."""
+        return cls(
+            width=config.width,
+            num_blocks=config.num_blocks,
+            init_gain=config.init_gain,
+            last_init_gain=config.last_init_gain,
+        )
+
     def forward(self, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
         """Translate frames.
 
@@ -59,13 +70,7 @@ class UNetGenerator(nn.Module):
         Raises:
             ValueError: A side is not a multiple of 16 or is shorter than 32 pixels.
         """
-        height_px, width_px = frames.shape[-2:]
-        multiple = self.SIDE_MULTIPLE
-        if height_px % multiple or width_px % multiple or min(height_px, width_px) < self.MIN_SIDE_PX:
-            raise ValueError(
-                f"the U-Net takes frames whose height and width are multiples of {multiple} and at least "
-                f"{self.MIN_SIDE_PX} pixels, got {height_px}x{width_px} (height x width); resize, crop or pad them"
-            )
+        self.check_size(frames)
         features: Tensor = self.first(frames)
         passed = [features]
         for stage in self.down:

@@ -12,11 +12,12 @@ import torch
 from click.testing import CliRunner
 
 from roma.cli import cli
+from roma.config.schema import DataConfig, GeneratorConfig, TrainConfig
 from roma.errors import EvaluationError
 from roma.evaluation.evaluate import REPORT_NAME, evaluate_shards, evaluate_video, read_report
 from roma.inference.translator import Translator, open_translator
 from roma.inference.video_out import open_video
-from roma.models import Generator
+from roma.models.generators.resnet import ResNetGenerator
 from roma.report.page import MEASURES
 from roma.training.checkpoint import Snapshot, save_snapshot
 
@@ -58,9 +59,11 @@ def write_flow(folder: Path, frames: range, *, right: int) -> Path:
 @pytest.fixture
 def snapshot_file(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    weights = Generator(width=4, num_blocks=1, init_gain=1.0).state_dict()
-    snapshot = Snapshot(width=4, num_blocks=1, weights=weights, size_px=SIDE, step=5, preset="tiny", config={})
-    save_snapshot(tmp_path / "snapshot.pt", snapshot)
+    weights = ResNetGenerator(width=4, num_blocks=1, init_gain=1.0).state_dict()
+    config = TrainConfig(
+        generator=GeneratorConfig(width=4, num_blocks=1), data=DataConfig(load_size_px=SIDE, crop_size_px=SIDE)
+    )
+    save_snapshot(tmp_path / "snapshot.pt", Snapshot(weights=weights, step=5, config=config))
     return tmp_path / "snapshot.pt"
 
 

@@ -12,6 +12,7 @@ import torch
 
 from infraredcity.errors import VideoDecodeError
 from infraredcity.video import FrameRange, open_clip, probe, read_frames
+from roma.config.schema import DataConfig, GeneratorConfig, TrainConfig
 from roma.errors import CheckpointError, EvaluationError
 from roma.inference.translator import (
     Translator,
@@ -22,7 +23,9 @@ from roma.inference.translator import (
     translate_video,
 )
 from roma.inference.video_out import open_video
-from roma.models import Generator, UNetGenerator
+from roma.models.generators.generator import Generator
+from roma.models.generators.resnet import ResNetGenerator
+from roma.models.generators.unet import UNetGenerator
 from roma.training.checkpoint import Snapshot, save_snapshot
 
 CPU = torch.device("cpu")
@@ -37,15 +40,20 @@ def write_video(path: Path, pts: list[int], *, width: int = 48, height: int = 32
     return path
 
 
+def snapshot_of(generator: Generator, *, side_px: int, architecture: str = "resnet") -> Snapshot:
+    config = TrainConfig(
+        generator=GeneratorConfig(architecture=architecture, width=4, num_blocks=1),
+        data=DataConfig(load_size_px=side_px, crop_size_px=side_px),
+    )
+    return Snapshot(weights=generator.state_dict(), step=5, config=config)
+
+
 @pytest.fixture
 def snapshot_file(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    generator = Generator(width=4, num_blocks=1, init_gain=1.0)
+    generator = ResNetGenerator(width=4, num_blocks=1, init_gain=1.0)
     path = tmp_path / "snapshot.pt"
-    save_snapshot(
-        path,
-        Snapshot(width=4, num_blocks=1, weights=generator.state_dict(), size_px=16, step=5, preset="tiny", config={}),
-    )
+    save_snapshot(path, snapshot_of(generator, side_px=16))
     return path
 
 
@@ -263,24 +271,13 @@ def test_a_unet_is_rebuilt_from_its_snapshot_and_works_at_multiples_of_its_own(t
     torch.manual_seed(0)
     generator = UNetGenerator(width=4, num_blocks=1)
     path = tmp_path / "unet.pt"
-    save_snapshot(
-        path,
-        Snapshot(width=4, num_blocks=1, weights=generator.state_dict(), size_px=32, step=5, preset="tiny", config={},
-                 architecture="unet"),
-    )  # fmt: skip
+    save_snapshot(path, snapshot_of(generator, side_px=32, architecture="unet"))
     translator = open_translator(path, CPU)
     assert isinstance(translator.generator, UNetGenerator)
     frames = torch.rand(1, 3, 32, 32) * 2 - 1
     assert torch.equal(translator.generator(frames), generator(frames))
     assert translator.working_size(100, 50) == (96, 48)
     assert translator.working_size(20, 20) == (32, 32)
-
-
-def test_a_snapshot_from_before_there_were_architectures_is_a_resnet(snapshot_file: Path):
-    values = torch.load(snapshot_file, weights_only=True)
-    del values["architecture"]
-    torch.save(values, snapshot_file)
-    assert isinstance(open_translator(snapshot_file, CPU).generator, Generator)
 
 
 def test_native_size_is_cut_to_multiples_of_four_for_the_network_alone(translator: Translator, tmp_path: Path):
@@ -313,7 +310,8 @@ def test_bad_input_leaves_no_output(translator: Translator, tmp_path: Path):
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, snapshot_file: Path):
     values = torch.load(snapshot_file, weights_only=True)
-    torch.save({**values, "num_blocks": 2}, tmp_path / "other.pt")
+    values["config"]["generator"]["num_blocks"] = 2
+    torch.save(values, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"other\.pt: its weights do not fit its generator"):
         open_translator(tmp_path / "other.pt", CPU)
 

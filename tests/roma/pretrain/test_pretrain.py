@@ -20,8 +20,9 @@ from roma.cli.pretrain import pretrain_command
 from roma.config import schema as train_config
 from roma.data import batches
 from roma.errors import ConfigError, DistributedError, RomaError, TrainingError, WeightsError
-from roma.models import VisionTransformer, load_weights
 from roma.models.vit.backbone_file import BackboneFacts, backbone_facts, save_backbone
+from roma.models.vit.vit import VisionTransformer
+from roma.models.vit.weights import load_weights
 from roma.pretrain.config import PretrainConfig, preset, resolve
 from roma.pretrain.task import Pretrainer, build_autoencoder, lr_factor, painting_task, pretrain
 from roma.training.checkpoint import load_newest

@@ -13,7 +13,7 @@ import torch
 
 from roma.errors import CheckpointError
 from roma.inference.translator import open_translator
-from roma.models import Generator
+from roma.models.generators.resnet import ResNetGenerator
 from roma.training.checkpoint import CHECKPOINT_FORMAT, SNAPSHOT_FORMAT, load, load_snapshot, save_snapshot
 from roma.training.checkpoint import _write as write
 from tests.roma.training.test_checkpoint import snapshot
@@ -32,11 +32,12 @@ finally:
 
 
 def values(**changes: Any) -> dict[str, Any]:
-    weights = Generator(width=4, num_blocks=1).state_dict()
-    return {
-        "format": SNAPSHOT_FORMAT, "width": 4, "num_blocks": 1, "architecture": "resnet", "weights": weights, "size_px": 16,
-        "step": 5, "preset": "tiny", "config": {}, **changes,
-    }  # fmt: skip
+    """What a snapshot file holds; groups of settings replace those of its config, all else what lies beside it."""
+    weights = ResNetGenerator(width=4, num_blocks=1).state_dict()
+    config = {"generator": {"width": 4, "num_blocks": 1}, "data": {"crop_size_px": 16}}
+    for group in config.keys() & changes.keys():
+        config[group] |= changes.pop(group)
+    return {"format": SNAPSHOT_FORMAT, "weights": weights, "step": 5, "config": config, **changes}
 
 
 def repacked(path: Path, packed: Path, compression: int) -> Path:
@@ -55,28 +56,28 @@ def test_a_whole_one_opens(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_blocks": 10**9}, r"its num_blocks is 1000000000, expected a whole number, at most that of the weights"),
-        ({"num_blocks": -1}, r"its num_blocks is -1, expected"),
-        ({"num_blocks": 9}, r"its weights do not fit its generator \('net\.\d+\.body\.1\.weight' is None, expected"),
-        ({"width": 10**9}, r"no generator has its sizes|its weights do not fit its generator"),
-        ({"width": 10**6}, r"its weights do not fit its generator"),
-        ({"width": 0}, r"its width is 0, expected a whole number from 1"),
-        ({"width": "a"}, r"its width is 'a', expected"),
-        ({"width": True}, r"its width is True, expected"),
-        ({"width": 4.0}, r"its width is 4\.0, expected"),
-        ({"width": 10**500}, r"its width is 1000"),
-        ({"architecture": "../x"}, r"""its architecture is '\.\./x', expected "resnet" or "unet\""""),
-        ({"architecture": ["resnet"]}, r"its architecture is \['resnet'\], expected"),
-        ({"architecture": "unet"}, r"its weights do not fit its generator"),
-        ({"size_px": 10**9}, r"its size_px is 1000000000, expected a whole number from 1 to 2048"),
-        ({"size_px": 4096}, r"its size_px is 4096, expected a whole number from 1 to 2048"),
-        ({"size_px": 18}, r"its size_px is 18, expected a multiple of 4, at least \d+, for a resnet; fetch"),
-        ({"size_px": 4}, r"its size_px is 4, expected a multiple of 4, at least \d+, for a resnet; fetch"),
+        ({"generator": {"num_blocks": 10**9}}, r"its generator\.num_blocks is 1000000000, expected at most the number of its w"),
+        ({"generator": {"num_blocks": -1}}, r"generator\.num_blocks must be at least 0, got -1"),
+        ({"generator": {"num_blocks": 9}}, r"its weights do not fit its generator \('net\.\d+\.body\.1\.weight' is None, expected"),
+        ({"generator": {"width": 10**9}}, r"no generator has its sizes|its weights do not fit its generator"),
+        ({"generator": {"width": 10**6}}, r"its weights do not fit its generator"),
+        ({"generator": {"width": 0}}, r"generator\.width must be at least 1, got 0"),
+        ({"generator": {"width": "a"}}, r"generator\.width must be int, got 'a'"),
+        ({"generator": {"width": True}}, r"generator\.width must be int, got True"),
+        ({"generator": {"width": 4.0}}, r"generator\.width must be int, got 4\.0"),
+        ({"generator": {"width": 10**500}}, r"generator\.width must be at most \d+, got 1000"),
+        ({"generator": {"height": 4}}, r"no setting is called generator\.height"),
+        ({"generator": {"architecture": "../x"}}, r"generator\.architecture must be one of resnet, unet, got '\.\./x'"),
+        ({"generator": {"architecture": ["resnet"]}}, r"generator\.architecture must be str, got"),
+        ({"generator": {"architecture": "unet"}, "data": {"crop_size_px": 32}}, r"its weights do not fit its generator"),
+        ({"data": {"crop_size_px": 10**9}}, r"data\.crop_size_px must be in \[8, 2048\], got 1000000000"),
+        ({"data": {"crop_size_px": 18}}, r"data\.crop_size_px must be a multiple of 4"),
+        ({"data": {"crop_size_px": 4}}, r"data\.crop_size_px must be in \[8, 2048\], got 4"),
+        ({"generator": {"architecture": "unet"}}, r"data\.crop_size_px must be a multiple of 16, at least 32, for .*=unet, got 16"),
         ({"step": -1}, r"its step is -1"),
-        ({"preset": 7}, r"its preset is 7, expected text"),
         ({"config": [1]}, r"its config is list, expected settings as plain values"),
         ({"config": {"a": torch.ones(1)}}, r"its config is dict, expected settings as plain values"),
-        ({"weights": {}}, r"its num_blocks is 1, expected"),
+        ({"weights": {}}, r"its generator\.num_blocks is 1, expected"),
         ({"weights": [1, 2]}, r"its weights is list, expected tensors by their names"),
         ({"weights": {"a": 1}}, r"its weights is dict, expected tensors by their names"),
         ({"weights": {"a": torch.eye(2).to_sparse()}}, r"its weights is dict, expected tensors by their names"),
@@ -92,7 +93,7 @@ def test_a_snapshot_that_is_not_what_it_says_is_one_line(tmp_path: Path, changes
 
 
 def test_weights_of_another_type_are_refused(tmp_path: Path):
-    weights = {name: value.int() for name, value in Generator(width=4, num_blocks=1).state_dict().items()}
+    weights = {name: value.int() for name, value in ResNetGenerator(width=4, num_blocks=1).state_dict().items()}
     write(tmp_path / "a.pt", values(weights=weights))
     with pytest.raises(CheckpointError, match=r"its weights are of type torch\.int32, expected floats"):
         open_translator(tmp_path / "a.pt", torch.device("cpu"))
@@ -133,8 +134,8 @@ def test_a_pipe_is_no_snapshot(tmp_path: Path):
 
 @pytest.mark.timeout(4 * LIMIT_S)
 def test_a_bomb_ends_in_bounded_memory(tmp_path: Path):
-    write(tmp_path / "blocks.pt", values(num_blocks=10**9))
-    write(tmp_path / "width.pt", values(width=10**6, weights={"a": torch.ones(1)}, num_blocks=1))
+    write(tmp_path / "blocks.pt", values(generator={"num_blocks": 10**9}))
+    write(tmp_path / "width.pt", values(generator={"width": 10**6}, weights={"a": torch.ones(1)}))
     write(tmp_path / "large.pt", values(weights={"a": torch.zeros(1 << 28)}))
     repacked(tmp_path / "large.pt", tmp_path / "packed.pt", zipfile.ZIP_DEFLATED)
     (tmp_path / "large.pt").unlink()

@@ -11,7 +11,8 @@ from roma.data.thermal import degrade
 from roma.errors import ConfigError, TrainingError, WeightsError
 from roma.losses.similarity import structure_loss
 from roma.losses.temporal import temporal_loss
-from roma.models import pool_regions, window_indices
+from roma.models.critics.region import pool_regions
+from roma.models.vit.vit import window_indices
 from roma.training.networks import build_networks
 from roma.training.step import Trainer
 from roma.training.update import load_optimiser

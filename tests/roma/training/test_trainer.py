@@ -46,7 +46,7 @@ def test_run_folder_holds_everything_that_the_readme_names(config: TrainConfig, 
     assert set(speed[0]) == {"step", "images_per_s", "wait_share", "memory_mib"}
     assert list((tmp_path / "tensorboard").iterdir())
     snapshot = load_snapshot(tmp_path / "snapshot.pt")
-    assert (snapshot.step, snapshot.width, snapshot.size_px) == (8, 4, 32)
+    assert (snapshot.step, snapshot.config) == (8, config)
 
 
 def test_four_steps_equal_two_and_a_resume_and_two(config: TrainConfig, tmp_path: Path):

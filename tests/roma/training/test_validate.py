@@ -13,7 +13,7 @@ from roma.data.batches import Domains
 from roma.errors import ConfigError
 from roma.losses.edges import edge_loss
 from roma.losses.similarity import structure_loss
-from roma.models import VisionTransformer
+from roma.models.vit.vit import VisionTransformer
 from roma.training.networks import build_networks
 from roma.training.validate import HeldOut, check_best_by, polynomial_mmd
 from tests.roma.conftest import write_shards

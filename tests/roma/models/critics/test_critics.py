@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from roma.models import REGION_SIZES, PatchDiscriminator, RegionDiscriminator, pool_regions
+from roma.models.critics.patch import PatchDiscriminator
+from roma.models.critics.region import REGION_SIZES, RegionDiscriminator, pool_regions
 
 
 def row_numbers(rows: int, columns: int) -> torch.Tensor:

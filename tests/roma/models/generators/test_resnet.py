@@ -3,17 +3,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from roma.models import Generator
-from roma.models.generators.resnet import BlurDown, BlurUp, ReflectionPad, reflect_by_slices
+from roma.models.generators.resnet import BlurDown, BlurUp, ReflectionPad, ResNetGenerator, reflect_by_slices
 
 
-def small() -> Generator:
+def small() -> ResNetGenerator:
     torch.manual_seed(0)
-    return Generator(width=4, num_blocks=2, init_gain=1.0)
+    return ResNetGenerator(width=4, num_blocks=2, init_gain=1.0)
 
 
 def test_the_default_has_the_parameters_of_the_paper() -> None:
-    assert sum(p.numel() for p in Generator().parameters()) == 11_378_179
+    assert sum(p.numel() for p in ResNetGenerator().parameters()) == 11_378_179
 
 
 def test_the_shape_is_kept_and_values_stay_in_range() -> None:
@@ -38,23 +37,23 @@ def test_an_unfit_size_is_named(shape: tuple[int, int]) -> None:
 
 
 def test_the_fixed_kernels_are_not_in_the_state_dict() -> None:
-    assert all(name.endswith(("weight", "bias")) for name in Generator(width=4, num_blocks=1).state_dict())
+    assert all(name.endswith(("weight", "bias")) for name in ResNetGenerator(width=4, num_blocks=1).state_dict())
 
 
 def test_initial_weights_have_the_asked_scale() -> None:
     torch.manual_seed(0)
-    net = Generator(width=32, num_blocks=1).net
+    net = ResNetGenerator(width=32, num_blocks=1).net
     first = net[1]
     # Glorot: std = gain * sqrt(2 / (fan_in + fan_out)), fans 3 * 49 and 32 * 49.
     assert first.weight.std().item() == pytest.approx(0.02 * (2 / (35 * 49)) ** 0.5, rel=0.05)
     assert first.bias.abs().max() == 0
-    normal = Generator(width=32, num_blocks=1, init="normal").net[1]
+    normal = ResNetGenerator(width=32, num_blocks=1, init="normal").net[1]
     assert normal.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 def test_the_last_convolution_can_have_its_own_gain() -> None:
     torch.manual_seed(0)
-    net = Generator(width=32, num_blocks=0, init_gain=1.0, last_init_gain=0.02).net
+    net = ResNetGenerator(width=32, num_blocks=0, init_gain=1.0, last_init_gain=0.02).net
     glorot = (2 / (35 * 49)) ** 0.5
     assert net[1].weight.std().item() == pytest.approx(glorot, rel=0.05)
     assert net[-2].weight.std().item() == pytest.approx(0.02 * glorot, rel=0.05)
@@ -62,7 +61,7 @@ def test_the_last_convolution_can_have_its_own_gain() -> None:
 
 def test_a_gain_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="gain of the initial weights must be positive, got 0"):
-        Generator(width=4, num_blocks=0, init_gain=0.0)
+        ResNetGenerator(width=4, num_blocks=0, init_gain=0.0)
 
 
 def test_blur_down_is_the_filter_on_every_second_pixel_of_a_reflected_frame() -> None:

@@ -1,7 +1,11 @@
 import pytest
 import torch
 
-from roma.models import Generator, UNetGenerator, build_generator
+from roma.config.schema import GeneratorConfig
+from roma.errors import ConfigError
+from roma.models.generators.build import build_generator, check_side
+from roma.models.generators.resnet import ResNetGenerator
+from roma.models.generators.unet import UNetGenerator
 
 
 def small() -> UNetGenerator:
@@ -49,7 +53,18 @@ def test_an_unfit_size_is_named(shape: tuple[int, int]) -> None:
 
 
 def test_a_generator_is_built_by_the_name_of_its_architecture() -> None:
-    assert isinstance(build_generator("resnet", width=4, num_blocks=1), Generator)
-    assert isinstance(build_generator("unet", width=4, num_blocks=1), UNetGenerator)
+    for name, kind in (("resnet", ResNetGenerator), ("unet", UNetGenerator)):
+        assert type(build_generator(GeneratorConfig(architecture=name, width=4, num_blocks=1))) is kind
+    with pytest.raises(ConfigError, match=r"generator\.architecture must be one of resnet, unet, got 'vae'"):
+        build_generator(GeneratorConfig(architecture="vae"))
     with pytest.raises(ValueError, match="width >= 1 and num_blocks >= 0, got 0 and 1"):
-        build_generator("unet", width=0, num_blocks=1)
+        UNetGenerator(width=0, num_blocks=1)
+
+
+def test_squares_that_a_generator_does_not_take_are_named() -> None:
+    check_side(GeneratorConfig(architecture="unet"), 48)
+    for side_px in (16, 72):
+        with pytest.raises(
+            ConfigError, match=rf"data\.crop_size_px must be a multiple of 16, at least 32, .*unet, got {side_px}"
+        ):
+            check_side(GeneratorConfig(architecture="unet"), side_px)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from roma.models import VisionTransformer
 from roma.models.vit.masked_autoencoder import (
     MaskedAutoencoder,
     draw_masks,
@@ -14,6 +13,7 @@ from roma.models.vit.masked_autoencoder import (
     patches_of,
     position_embeddings,
 )
+from roma.models.vit.vit import VisionTransformer
 
 SIDE, PATCH, NUM_PATCHES = 32, 8, 16
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from roma.models import VisionTransformer, window_indices
+from roma.models.vit.vit import VisionTransformer, window_indices
 
 
 def small(**changes: object) -> VisionTransformer:

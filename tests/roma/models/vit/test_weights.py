@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from roma.errors import WeightsError
-from roma.models import VisionTransformer, load_from_hub, load_weights
-from roma.models.vit.weights import fill
+from roma.models.vit.vit import VisionTransformer
+from roma.models.vit.weights import fill, load_from_hub, load_weights
 
 WIDTH, HEADS, HIDDEN, PATCH, NUM_TOKENS = 8, 2, 32, 4, 17  # 4x4 patches and a class token
 
