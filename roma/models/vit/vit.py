@@ -103,6 +103,7 @@ class VisionTransformer(nn.Module):
         self.image_size = image_size
         self.layers = tuple(layers)
         self.width = width
+        self.num_heads = num_heads
         self.num_prefix_tokens = num_prefix_tokens
         self.normalisation = normalisation
         self.grid = (image_size // patch_size, image_size // patch_size)

@@ -190,3 +190,20 @@ def test_tiny_learns_to_give_colour_back(config: TrainConfig, tmp_path: Path):
     trainer.train(longer, tmp_path, ALONE)
     losses = [line["colourise"] for line in read_metrics(tmp_path)]
     assert np.mean(losses[-15:]) < 0.9 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [({"architecture": "vae"}, "architecture must be one of resnet, unet, got 'vae'"), ({}, "of 16, .* got 24")],
+)
+def test_a_generator_that_cannot_be_is_refused_before_anything_is_written(
+    config: TrainConfig, tmp_path: Path, generator: dict[str, str], message: str
+):
+    odd = dataclasses.replace(
+        config,
+        generator=dataclasses.replace(config.generator, **generator),
+        data=dataclasses.replace(config.data, crop_size_px=24),
+    )
+    with pytest.raises(ConfigError, match=message):
+        trainer.train(odd, tmp_path / "run", ALONE)
+    assert list(tmp_path.iterdir()) == []
