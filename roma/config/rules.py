@@ -7,7 +7,7 @@ what the paper does not have. So a new field needs no second place.
 import math
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from roma.errors import ConfigError
 
@@ -32,8 +32,9 @@ class Rule:
     """The value is smaller than this."""
     in_paper: bool = True
     """False: every value but the default departs from the paper."""
-    is_term: bool = False
-    """Whether it weighs a term of the paper, so that 0 departs from it."""
+    weighs: Literal["tokens", "frames"] | None = None
+    """What the loss looks at whose weight this is, the ViT's tokens or only frames; None for a setting that is no weight of a loss.
+    0 leaves the loss out, which departs from the paper where the loss is in it."""
     used_by: tuple[str, ...] = ()
     """Weights in the same group, one of which must be above 0 for the setting to matter."""
 
@@ -72,11 +73,11 @@ def setting(
     most: _Number | None = None,
     below: _Number | None = None,
     in_paper: bool = True,
-    is_term: bool = False,
+    weighs: Literal["tokens", "frames"] | None = None,
     used_by: tuple[str, ...] = (),
 ) -> _Value:
     """Make a field of a config group with its default and its rule."""
-    rule = Rule(least=least, above=above, most=most, below=below, in_paper=in_paper, is_term=is_term, used_by=used_by)
+    rule = Rule(least=least, above=above, most=most, below=below, in_paper=in_paper, weighs=weighs, used_by=used_by)
     made: _Value = field(default=default, metadata={_RULE: rule})
     return made
 

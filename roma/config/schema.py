@@ -139,13 +139,13 @@ class ViTConfig:
 class LossConfig:
     """Weights and forms of the losses; a weight of 0 leaves the term and its computation out."""
 
-    global_structure: float = setting(5.0, least=0, is_term=True)
+    global_structure: float = setting(5.0, least=0, weighs="tokens")
     """lambda_global: similarity of whole-frame tokens."""
-    local_structure: float = setting(5.0, least=0, is_term=True)
+    local_structure: float = setting(5.0, least=0, weighs="tokens")
     """lambda_local: similarity of window tokens."""
-    motion: float = setting(1.0, least=0, is_term=True)
+    motion: float = setting(1.0, least=0, weighs="tokens")
     """lambda_motion: the temporal term; video mode only."""
-    gan: float = setting(1.0, least=0, is_term=True)
+    gan: float = setting(1.0, least=0, weighs="tokens")
     """lambda_GAN: the discriminator on region tokens."""
     num_windows: int = setting(64, least=1)
     """Window centres drawn per step, K."""
@@ -163,22 +163,22 @@ class LossConfig:
     """"self" compares each frame's tokens among themselves. Not in the paper."""
     centre_tokens: bool = setting(False, in_paper=False, used_by=("global_structure", "local_structure", "motion"))
     """Subtract each frame's mean token before comparing. Not in the paper."""
-    patch_gan: float = setting(0.0, least=0, in_paper=False)
+    patch_gan: float = setting(0.0, least=0, in_paper=False, weighs="frames")
     """Weight of a convolutional discriminator on pixels. Not in the paper."""
-    detail_gan: float = setting(0.0, least=0, in_paper=False)
+    detail_gan: float = setting(0.0, least=0, in_paper=False, weighs="frames")
     """Weight of such a discriminator on the luma details of translations, without their colours. Not in the paper."""
     patch_gan_width: int = setting(32, least=1)
     """Channels of the first convolution of both."""
-    colourise: float = setting(0.0, least=0, in_paper=False)
+    colourise: float = setting(0.0, least=0, in_paper=False, weighs="frames")
     """Weight of giving day frames that were turned into infrared-like gray their colour back, by L1. Not in the paper."""
     colourise_edges: float = setting(0.0, least=0, in_paper=False, used_by=("colourise",))
     """Weight, inside `colourise`, of the L1 between differences of neighbouring pixels. Not in the paper."""
     matched_tones: float = setting(0.0, least=0, most=1, in_paper=False, used_by=("colourise",))
     """Share of the frames of `colourise` whose gray follows tones learned from both domains, the others' tones being random; 0
     learns none. Not in the paper."""
-    edges: float = setting(0.0, least=0, in_paper=False)
+    edges: float = setting(0.0, least=0, in_paper=False, weighs="frames")
     """Weight of borders where the infrared has them. Not in the paper."""
-    anchor: float = setting(0.0, least=0, in_paper=False)
+    anchor: float = setting(0.0, least=0, in_paper=False, weighs="frames")
     """Weight of translations keeping all but their luma details as at the end of the warm-up. Not in the paper."""
     warmup_steps: int = setting(0, least=0, in_paper=False)
     """First steps that train nothing but `colourise`. Not in the paper."""
@@ -314,8 +314,7 @@ class TrainConfig:
     def _check_losses(self) -> None:
         """Refuse losses that the run's ViT or its crops cannot have, and a run without any."""
         loss, grid, side = self.loss, self.vit.grid_side, self.data.crop_size_px
-        others = (loss.patch_gan, loss.detail_gan, loss.colourise, loss.edges, loss.anchor)
-        if not self.needs_vit and not any(others):
+        if not self._has_loss("tokens") and not self._has_loss("frames"):
             alone = ", and loss.motion is for video mode" if loss.motion else ""
             raise ConfigError(f"all weights of losses are 0{alone}; set one of them, such as loss.global_structure=5")
         if loss.local_structure:
@@ -332,14 +331,21 @@ class TrainConfig:
 
     @property
     def needs_vit(self) -> bool:
-        """Whether any term looks at tokens."""
-        loss = self.loss
-        return bool(loss.gan or loss.global_structure or loss.local_structure or self.has_motion)
+        """Whether any loss looks at tokens."""
+        return self._has_loss("tokens")
 
     @property
     def has_motion(self) -> bool:
         """Whether the temporal term is one of the losses."""
         return bool(self.loss.motion) and self.mode == "video"
+
+    def _has_loss(self, looks_at: Literal["tokens", "frames"]) -> bool:
+        """Whether any loss has a weight, of those that look at tokens or at frames only; the temporal one counts in video mode."""
+        return any(
+            value and (item.name != "motion" or self.has_motion)
+            for item, value, rule in rules_of(self.loss)
+            if rule.weighs == looks_at
+        )
 
     @property
     def window_frames(self) -> int:
@@ -524,7 +530,8 @@ def departures(config: TrainConfig) -> list[str]:
             continue
         for inner, value, rule in rules_of(group):
             is_used = not rule.used_by or any(getattr(group, name) for name in rule.used_by)
-            is_left_out = rule.is_term and not value and (inner.name != "motion" or config.mode == "video")
+            is_in_mode = inner.name != "motion" or config.mode == "video"
+            is_left_out = rule.weighs and rule.in_paper and is_in_mode and not value
             if is_left_out or (not rule.in_paper and is_used and value != inner.default):
                 found.append(f"{item.name}.{inner.name} {now[item.name][inner.name]}")
     if config.vit.weights == "random" and config.needs_vit:
