@@ -229,7 +229,7 @@ def test_sigterm_and_ctrl_c_save_the_running_step_and_the_rest_is_the_same(
 def test_a_second_sigterm_ends_a_process_at_once_though_it_does_not_come_back_from_its_step():
     script = (
         "import hashlib, sys, time\n"
-        "from roma import stopping\n"
+        "from roma.training import stopping\n"
         "stopping.SAME_WISH_S = 5.0\n"  # a busy machine may need a second between the first two signals
         "with stopping.Stop().watching() as stop:\n"
         "    print('ready', flush=True)\n"

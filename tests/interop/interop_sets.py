@@ -49,7 +49,7 @@ def needs(package: str) -> None:
         found = importlib.util.find_spec(package)
     except ModuleNotFoundError:
         found = None
-    if found is None:
+    if found is None or found.origin is None:  # a folder of that name is no package
         message = f"{package} is not installed here; make interop runs this test"
         if os.environ.get("REQUIRE_INTEROP") == "1":
             pytest.fail(message)
