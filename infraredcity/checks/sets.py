@@ -142,7 +142,7 @@ def _check_record(path: Place, place: str, parts: Sequence[Part], hash_of_all: s
                     path.name,
                     "manifest-hash",
                     f"{path}: says manifest hash {str(report['manifest_hash'])[:8]}..., the parts have another: samples were "
-                    "changed or are of another build",
+                    "changed or are of another build; make the set again with --overwrite",
                 )
             if path.name == LITE_NAME:
                 _check_lite(path, report, place, parts, found)

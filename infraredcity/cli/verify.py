@@ -59,10 +59,13 @@ def verify_command(folder: Place, published: bool, decode: DecodeChoice, quick: 
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @json_option
 def repair_command(folder: Path, dry_run: bool, as_json: bool) -> None:
-    """Rebuild index, manifest and index files of DIR from its shards, and name what must be extracted again.
+    """Rewrite what describes the shards of DIR, and set damaged shards aside so that they can be made again.
 
-    Damaged shards are rewritten with the samples that are whole; the damaged file stays beside them as <name>.damaged.
-    Exit codes: 0 all is whole again; 3 samples were lost or something is wrong still, with the command to run.
+    Sidecars are rewritten from the index; index, clips.json and gaps.json of an extracted clip from its segment records. A damaged
+    shard becomes <name>.damaged and leaves the index; the same extract makes its segment again. Nothing is guessed: samples are
+    not picked out of damaged shards, facts and marks are not worked out from samples, and other sets whose index is lost have to be
+    made again.
+    Exit codes: 0 all is whole again; 3 samples were lost or something is still wrong, with the command to run.
     """
     report = repair(folder, dry_run=dry_run, on_progress=ProgressLine())
     if as_json:
