@@ -2,7 +2,6 @@
 
 import copy
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from roma.config.schema import TrainConfig
 from roma.data.batches import window_centres
 from roma.models.vit.vit import SharedEmbedding, VisionTransformer, window_indices
+from roma.training.running import autocast, compile_options
 
 _CHUNK_WINDOWS = 32
 """Windows of single images whose activations are held at once on a CPU, some 300 MB of them; larger chunks are slower there."""
@@ -68,13 +68,3 @@ class FrozenViT:
         if chosen is None:
             chosen = max(1, _CHUNK_WINDOWS // num_images) if self._device.type == "cpu" else 0
         return chosen or self._config.loss.num_windows
-
-
-def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """Compute in the run's precision inside the block."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
-
-
-def compile_options(device: torch.device) -> dict[str, Any]:
-    """Static shapes; on CUDA the compiler records graphs, so that a step is launched in a few calls."""
-    return {"dynamic": False} | ({"mode": "reduce-overhead"} if device.type == "cuda" else {})

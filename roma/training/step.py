@@ -7,7 +7,7 @@ token. With gradient accumulation the discriminators see all parts of the batch,
 generator's step begins: the same step as without it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -18,10 +18,10 @@ from roma.config.schema import TrainConfig
 from roma.data.batches import TrainBatch
 from roma.data.thermal import ThermalTones
 from roma.losses import OBJECTIVES
-from roma.losses.adversarial import discriminator_loss, generator_loss
-from roma.losses.objective import AdversarialObjective, FrameObjective, Frames, WindowObjective
-from roma.training.frozen_vit import autocast, compile_options
+from roma.losses.objective import FrameObjective, WindowObjective
+from roma.training.discriminators import Discriminators, Inputs
 from roma.training.networks import Networks
+from roma.training.running import compile_options, memory_format
 from roma.training.update import PartLosses, adam, agreed_norm, average, mean_losses, update
 from roma.training.views import PartViews, ViewBuilder
 from roma.world.world import World
@@ -40,14 +40,6 @@ class StepResult:
     """Whether any rank asked to stop; the same on all ranks."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Discriminator:
-    objective: AdversarialObjective
-    network: nn.Module
-    wrapped: nn.Module
-    """The same as its own step calls it, over all ranks."""
-
-
 class Trainer:
     """The state that steps change: networks, their wrappers for several ranks, and optimisers.
 
@@ -64,27 +56,24 @@ class Trainer:
         self.config = config
         self.networks = networks
         self.world = world
-        optim, judges = config.optim, list(networks.discriminators.values())
-        self.generator_optimiser = adam([networks.generator], optim, lr=optim.generator_lr, device=world.device)
-        self.discriminator_optimiser = (
-            adam(judges, optim, lr=optim.discriminator_lr, device=world.device) if judges else None
+        self.generator_optimiser = adam(
+            [networks.generator], config.optim, lr=config.optim.generator_lr, device=world.device
         )
-        layout = torch.channels_last if world.device.type == "cuda" else torch.contiguous_format
-        networks.generator.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks the option
+        networks.generator.to(memory_format=memory_format(world.device))  # type: ignore[call-overload]  # torch's stub lacks it
         if config.compute.compile:
             networks.generator.compile(**compile_options(world.device))
         self._generator = world.wrap(networks.generator)
         self._views = ViewBuilder(config, networks, self._generator, world.device, tones)
+        self._discriminators = Discriminators(config, networks, world)
         objectives = [objective for objective in OBJECTIVES if objective.weight(config)]
         self._on_frames = [objective for objective in objectives if isinstance(objective, FrameObjective)]
         self._on_windows = [objective for objective in objectives if isinstance(objective, WindowObjective)]
         self._weights = {objective.loss_name: objective.weight(config) for objective in objectives}
-        self._discriminators = [
-            _Discriminator(objective=objective, network=network, wrapped=world.wrap(network))
-            for objective in objectives
-            if isinstance(objective, AdversarialObjective)
-            for network in [networks.discriminators[objective.discriminator]]
-        ]
+
+    @property
+    def discriminator_optimiser(self) -> torch.optim.Optimizer | None:
+        """Of all discriminators; None without any."""
+        return self._discriminators.optimiser
 
     def learning_rates(self, lr_factor: float) -> tuple[float, float]:
         """Learning rates of the generator and of the discriminators at a factor of the schedule."""
@@ -104,51 +93,49 @@ class Trainer:
             TrainingError: A loss or a gradient is not finite, on any rank. The generator was not updated, and the message says
                 whether the discriminators were.
         """
-        if self.config.compute.compile:
+        config, networks = self.config, self.networks
+        if config.compute.compile:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        is_warmup = batch.step < self.config.loss.warmup_steps
-        if batch.step == self.config.loss.warmup_steps and self.networks.anchor is not None:
-            self.networks.anchor.load_state_dict(self.networks.averaged.state_dict())
-        discriminators = [] if is_warmup else self._discriminators
+        is_warmup = batch.step < config.loss.warmup_steps
+        if batch.step == config.loss.warmup_steps and networks.anchor is not None:
+            networks.anchor.load_state_dict(networks.averaged.state_dict())
         generator_lr, discriminator_lr = self.learning_rates(lr_factor)
-        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
-            if optimiser is not None:
-                optimiser.zero_grad(set_to_none=True)
-        parts = batch.split(self.config.compute.micro_batch)
-        generator_losses: PartLosses = []
-        discriminator_losses: PartLosses = []
+        self._zero_gradients()
+        parts = batch.split(config.compute.micro_batch)
         grad_norms: dict[str, float] = {}
-        # The generator is judged by discriminators that have seen all parts, for which parts are translated twice.
-        if discriminators and len(parts) > 1:
+        discriminator_losses: PartLosses = []
+        generator_losses: PartLosses = []
+        has_discriminators = bool(self._discriminators.objectives) and not is_warmup
+        if has_discriminators and len(parts) > 1:
+            # The generator is judged by discriminators that have seen all parts, so parts are translated twice.
             for part in parts:
                 with self._synchronised(part is parts[-1]):
-                    inputs = _inputs(discriminators, self._views.translations_only(part))
-                    discriminator_losses.append((part, self._judge(part, inputs)))
-            grad_norms["discriminator"] = self._update_discriminators(discriminator_losses, discriminator_lr)
+                    fake = self._discriminators.inputs(self._views.translations_only(part))
+                    discriminator_losses.append((part, self._judge(part, fake)))
+            grad_norms["discriminator"] = self._discriminators.update(discriminator_losses, lr=discriminator_lr)
         for part in parts:
             with self._synchronised(part is parts[-1]):
                 views = self._views.translate(part, is_warmup=is_warmup)
                 on_windows = {} if is_warmup else self._compare_windows(part, views)
                 losses = self._compare_frames(views, is_warmup=is_warmup)
-                inputs = _inputs(discriminators, views.fake)
-                if discriminators and len(parts) == 1:
-                    discriminator_losses.append((part, self._judge(part, inputs)))
-                    so_far = [(part, {**_detached(losses), **on_windows}), *discriminator_losses]
-                    grad_norms["discriminator"] = self._update_discriminators(so_far, discriminator_lr)
-                with _frozen([discriminator.network for discriminator in discriminators]):
-                    losses |= self._adversarial_losses(discriminators, inputs)
-                    del inputs
+                fake = self._discriminators.inputs(views.fake) if has_discriminators else {}
+                if has_discriminators and len(parts) == 1:
+                    discriminator_losses.append((part, self._judge(part, fake)))
+                    so_far = [(part, _detached(losses | on_windows)), *discriminator_losses]
+                    grad_norms["discriminator"] = self._discriminators.update(so_far, lr=discriminator_lr)
+                with self._discriminators.frozen():
+                    if has_discriminators:
+                        losses |= self._discriminators.generator_losses(fake)
                     views.backward(self._weighted_sum(losses) * self._share(part) if losses else None)
-                generator_losses.append((part, {**_detached(losses), **on_windows}))
-        done = "the discriminators were updated, the generator was not" if discriminators else "nothing was updated"
-        generator = self.networks.generator
-        grad_norms["generator"], stop = agreed_norm(
-            generator_losses, [generator], self.world, done=done, stop_requested=stop_requested
+                generator_losses.append((part, _detached(losses | on_windows)))
+        done = "the discriminators were updated, the generator was not" if has_discriminators else "nothing was updated"
+        norm, stop = agreed_norm(
+            generator_losses, [networks.generator], self.world, done=done, stop_requested=stop_requested
         )
-        optim = self.config.optim
-        norm = grad_norms["generator"]
-        update(self.generator_optimiser, [generator], lr=generator_lr, norm=norm, clip_norm=optim.clip_norm)
-        average(self.networks.averaged, generator, decay=optim.ema_decay, step=batch.step)
+        grad_norms["generator"] = norm
+        optimiser, clip_norm = self.generator_optimiser, config.optim.clip_norm
+        update(optimiser, [networks.generator], lr=generator_lr, norm=norm, clip_norm=clip_norm)
+        average(networks.averaged, networks.generator, decay=config.optim.ema_decay, step=batch.step)
         means = mean_losses([*generator_losses, *discriminator_losses], len(batch.source))
         total = self._weighted_sum({name: means[name] for name in generator_losses[-1][1]})
         return StepResult(losses={**means, "generator_total": total}, grad_norms=grad_norms, stop=stop)
@@ -170,39 +157,15 @@ class Trainer:
         objectives = [objective for objective in self._on_frames if objective.is_in_warmup or not is_warmup]
         return {objective.name: objective.compute(views, self.config.loss) for objective in objectives}
 
-    def _judge(self, part: TrainBatch, fake: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Let each discriminator judge detached fakes and real frames in one pass over both, and take the gradient."""
-        real = _inputs(self._discriminators, self._views.real(part))
-        losses: dict[str, Tensor] = {}
-        for discriminator in self._discriminators:
-            name = discriminator.objective.name
-            with autocast(self.config, self.world.device):
-                logits = discriminator.wrapped(torch.cat([fake[name].detach(), real[name]]))
-            count = len(fake[name])
-            losses[f"{name}_discriminator"] = discriminator_loss(logits[:count], logits[count:])
-        torch.autograd.backward(torch.stack(list(losses.values())).sum() * self._share(part))
-        return _detached(losses)
+    def _judge(self, part: TrainBatch, fake: Inputs) -> dict[str, Tensor]:
+        """Compute the losses of the discriminators and take their gradient."""
+        real = self._discriminators.inputs(self._views.real(part))
+        return self._discriminators.backward(fake, real, share=self._share(part))
 
-    def _adversarial_losses(
-        self, discriminators: Sequence[_Discriminator], fake: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Compute the generator's adversarial losses, with their graph."""
-        losses: dict[str, Tensor] = {}
-        for discriminator in discriminators:
-            name = discriminator.objective.name
-            with autocast(self.config, self.world.device):
-                logits = discriminator.network(fake[name])
-            losses[f"{name}_generator"] = generator_loss(logits)
-        return losses
-
-    def _update_discriminators(self, losses_by_part: PartLosses, lr: float) -> float:
-        """Take their step, if all is finite on all ranks; returns the norm of their gradients."""
-        assert self.discriminator_optimiser is not None
-        networks = [discriminator.network for discriminator in self._discriminators]
-        norm, _ = agreed_norm(losses_by_part, networks, self.world, done="nothing was updated")
-        clip_norm = self.config.optim.clip_norm
-        update(self.discriminator_optimiser, networks, lr=lr, norm=norm, clip_norm=clip_norm)
-        return norm
+    def _zero_gradients(self) -> None:
+        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
+            if optimiser is not None:
+                optimiser.zero_grad(set_to_none=True)
 
     def _weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([self._weights[name] * value for name, value in losses.items()]).sum()
@@ -215,28 +178,11 @@ class Trainer:
     def _synchronised(self, is_last_part: bool) -> Iterator[None]:
         """Average gradients over ranks in the backward pass of the last part only, which has those of all parts."""
         with ExitStack() as stack:
-            for module in (self._generator, *(discriminator.wrapped for discriminator in self._discriminators)):
+            for module in (self._generator, *self._discriminators.wrapped.values()):
                 if not is_last_part and isinstance(module, nn.parallel.DistributedDataParallel):
                     stack.enter_context(module.no_sync())
             yield
 
 
-def _inputs(discriminators: Sequence[_Discriminator], frames: Frames) -> dict[str, Tensor]:
-    """What each discriminator sees of frames, by the name of its objective."""
-    return {item.objective.name: item.objective.view(frames) for item in discriminators}
-
-
 def _detached(losses: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in losses.items()}
-
-
-@contextmanager
-def _frozen(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Let gradients pass through the networks without stopping in their weights."""
-    for network in networks:
-        network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for network in networks:
-            network.requires_grad_(True)

@@ -19,8 +19,9 @@ from roma.data.thermal import ThermalTones, degrade
 from roma.losses.objective import Frames, Views, WindowChunk
 from roma.models.critics.region import pool_regions
 from roma.models.vit.vit import SharedEmbedding
-from roma.training.frozen_vit import FrozenViT, autocast
+from roma.training.frozen_vit import FrozenViT
 from roma.training.networks import Networks
+from roma.training.running import autocast, memory_format
 
 
 class ViewBuilder:
@@ -45,7 +46,6 @@ class ViewBuilder:
         self.config = config
         self.networks = networks
         self.device = device
-        self.memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.vit = FrozenViT(networks.vit, config, device) if networks.vit is not None else None
         self._generator = generator
         self._tones = tones
@@ -103,7 +103,7 @@ class ViewBuilder:
 
     def _run(self, generator: nn.Module, frames: Tensor) -> Tensor:
         with autocast(self.config, self.device):
-            outputs: Tensor = generator(frames.contiguous(memory_format=self.memory_format))
+            outputs: Tensor = generator(frames.contiguous(memory_format=memory_format(self.device)))
         return outputs
 
 
