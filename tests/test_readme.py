@@ -38,7 +38,10 @@ def test_readme_names_no_command_or_option_that_does_not_exist():
     assert used
     for program, name, rest in used:
         assert f"{program} {name}" in known
-        options = {word for parameter in command_of(program, name).params for word in parameter.opts}
+        command = command_of(program, name)
+        if isinstance(command, click.Group):
+            command = command.commands[rest.split()[0]]
+        options = {word for parameter in command.params for word in parameter.opts}
         for option in re.findall(r"(?:^| )(--[a-z-]+)", rest.partition("#")[0]):
             assert option in options, (name, option)
 

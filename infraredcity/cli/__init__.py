@@ -45,7 +45,7 @@ cli.add_command(verify.verify_command)
 cli.add_command(verify.repair_command)
 cli.add_command(report.report_command)
 cli.add_command(monitor.monitor_command)
-cli.add_command(export.export_command)
+cli.add_command(export.export_group)
 cli.add_command(export.import_command)
 
 

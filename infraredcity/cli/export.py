@@ -1,12 +1,12 @@
 """`infraredcity export` and `infraredcity import`: descriptions and layouts that other programs know."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from infraredcity.cli.options import FILE, FOLDER, ProgressLine, json_option, print_json
 from infraredcity.export import croissant, hf_card, release_export, release_import
@@ -15,131 +15,126 @@ from infraredcity.export.release_export import DOUBLE_FORMATS, PAIRS, DoubleForm
 from infraredcity.export.release_import import FRAME_FORMATS, FrameFormat, ImportReport
 from infraredcity.export.release_layout import KINDS, Kind
 
-_ABOUT = ("name", "description", "url", "license", "creators", "cite_as", "data_version", "date_published")
-_ALLOWED = {
-    "--croissant": {*_ABOUT, "output"},
-    "--hf-card": {*_ABOUT, "output"} - {"data_version", "date_published"},
-    "--layout release": {"to", "kind", "pairs", "double_format"},
-}
-"""Options that a form takes, beside --overwrite and --json."""
 _SHOWN_SKIPPED = 5
+_Command = TypeVar("_Command", bound=Callable[..., None])
 
-
-@click.command("export")
-@click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--croissant", "as_croissant", is_flag=True, help="Write DIR/croissant.json, Croissant 1.0 JSON-LD.")
-@click.option(
-    "--hf-card",
-    "as_card",
-    is_flag=True,
-    help="Write DIR/README.md, a dataset card that datasets.load_dataset(DIR) reads.",
+OVERWRITE = click.option(
+    "--overwrite", is_flag=True, help="Replace, or write among, files that this command did not write."
 )
-@click.option("--layout", type=click.Choice(["release"]), help="Write the folders of the published Lite to --to.")
-@click.option("-o", "--output", type=FILE, help="Another file than in DIR, with --croissant or --hf-card.")
-@click.option("--name", help="Name of the data set.  [default: that of DIR]")
-@click.option("--description", help="What it is, in a few sentences.  [default: what was counted]")
-@click.option("--url", help="Where it can be found.")
-@click.option("--license", help="Its licence, by address or identifier; none is claimed without it.")
-@click.option("--creator", "creators", multiple=True, help="Who made it; may be given several times.")
-@click.option("--cite-as", help="How to cite it, best as BibTeX.")
+OUTPUT = click.option("-o", "--output", type=FILE, help="Another file than in DIR.")
+
+
+def about_options(command: _Command) -> _Command:
+    """Add what only people know of a data set, for formats that describe one."""
+    for option in (
+        click.option("--cite-as", help="How to cite it, best as BibTeX."),
+        click.option("--creator", "creators", multiple=True, help="Who made it; may be given several times."),
+        click.option("--license", help="Its licence, by address or identifier; none is claimed without it."),
+        click.option("--url", help="Where it can be found."),
+        click.option("--description", help="What it is, in a few sentences.  [default: what was counted]"),
+        click.option("--name", help="Name of the data set.  [default: that of DIR]"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("export")
+def export_group() -> None:
+    """Describe a data set for other programs, or write its frames in the folders of the published Lite."""
+
+
+@export_group.command("croissant")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@about_options
 @click.option("--data-version", help="Its version, MAJOR.MINOR.PATCH.")
 @click.option("--date-published", help="Day of its publication, as 2026-01-31.")
-@click.option("--to", type=FOLDER, help="Folder for --layout release.")
+@OUTPUT
+@OVERWRITE
+@json_option
+def croissant_command(
+    folder: Path,
+    data_version: str | None,
+    date_published: str | None,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    **facts: Any,
+) -> None:
+    """Write DIR/croissant.json, Croissant 1.0 JSON-LD."""
+    about = _about(version=data_version, date_published=date_published, **facts)
+    described = croissant.write(folder, about, output=output, overwrite=overwrite)
+    if as_json:
+        print_json(asdict(described))
+    else:
+        click.echo(f"{described.path}: {described.num_samples:,} samples in {described.num_shards:,} shards")
+    if described.missing:
+        click.echo(f"Croissant asks for more, which only people know: {', '.join(described.missing)}", err=True)
+    _note_output(folder, output)
+
+
+@export_group.command("hf-card")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@about_options
+@OUTPUT
+@OVERWRITE
+@json_option
+def hf_card_command(folder: Path, output: Path | None, overwrite: bool, as_json: bool, **facts: Any) -> None:
+    """Write DIR/README.md, a dataset card that datasets.load_dataset(DIR) reads."""
+    about = _about(version=None, date_published=None, **facts)
+    written = hf_card.write(folder, about, output=output, overwrite=overwrite)
+    if as_json:
+        print_json(asdict(written))
+    else:
+        click.echo(f"{written.path}: {written.num_samples:,} samples, configs {', '.join(written.configs)}")
+    if about.license is None:
+        click.echo('the card says "license: unknown"; --license states one', err=True)
+    _note_output(folder, output)
+
+
+@export_group.command("release")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--to", type=FOLDER, required=True, help="Folder to write.")
 @click.option("--kind", type=click.Choice([*KINDS, "both"]), default="both", show_default=True,
               help="Single frames, pairs of neighbours side by side (Double), or both.")  # fmt: skip
 @click.option("--pairs", type=click.Choice(PAIRS), default="overlapping", show_default=True,
               help="Pairs in Double: every two neighbours, or each frame once.")  # fmt: skip
 @click.option("--format", "double_format", type=click.Choice(DOUBLE_FORMATS), default="jpg", show_default=True,
               help="How Double's pictures are written; Single's bytes are copied.")  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace, or write among, what stands there and is of somebody else.")
+@OVERWRITE
 @json_option
-@click.pass_context
-def export_command(
-    context: click.Context,
+def release_command(
     folder: Path,
-    as_croissant: bool,
-    as_card: bool,
-    layout: str | None,
-    output: Path | None,
-    name: str | None,
-    description: str | None,
-    url: str | None,
-    license: str | None,
-    creators: tuple[str, ...],
-    cite_as: str | None,
-    data_version: str | None,
-    date_published: str | None,
-    to: Path | None,
+    to: Path,
     kind: str,
     pairs: Pairs,
     double_format: DoubleFormat,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Describe DIR for other programs, or write its frames in the folders of the published Lite.
+    """Write the frames of DIR in the folders of the published Lite."""
+    kinds: tuple[Kind, ...] = KINDS if kind == "both" else tuple(each for each in KINDS if each == kind)
+    done = release_export.export(
+        folder,
+        to,
+        kinds=kinds,
+        pairs=pairs,
+        double_format=double_format,
+        overwrite=overwrite,
+        on_progress=ProgressLine(),
+    )
+    _print_release(done, as_json)
 
-    One of --croissant, --hf-card and --layout release says what.
-    """
-    forms = (as_croissant, as_card, layout is not None)
-    if sum(forms) != 1:
-        raise click.UsageError("say what to write with one of --croissant, --hf-card and --layout release")
-    form = list(_ALLOWED)[forms.index(True)]
-    _check_options(context, form)
-    if layout is not None:
-        if to is None:
-            raise click.UsageError("--layout release needs --to, the folder to write")
-        kinds: tuple[Kind, ...] = KINDS if kind == "both" else tuple(each for each in KINDS if each == kind)
-        done = release_export.export(
-            folder,
-            to,
-            kinds=kinds,
-            pairs=pairs,
-            double_format=double_format,
-            overwrite=overwrite,
-            on_progress=ProgressLine(),
-        )
-        _print_release(done, as_json)
-        return
+
+def _about(**facts: Any) -> About:
     try:
-        about = About(
-            name=name,
-            description=description,
-            url=url,
-            license=license,
-            creators=creators,
-            cite_as=cite_as,
-            version=data_version,
-            date_published=date_published,
-        )
+        return About(**facts)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    if as_croissant:
-        described = croissant.write(folder, about, output=output, overwrite=overwrite)
-        if as_json:
-            print_json(asdict(described))
-        else:
-            click.echo(f"{described.path}: {described.num_samples:,} samples in {described.num_shards:,} shards")
-        if described.missing:
-            click.echo(f"Croissant asks for more, which only people know: {', '.join(described.missing)}", err=True)
-    else:
-        written = hf_card.write(folder, about, output=output, overwrite=overwrite)
-        if as_json:
-            print_json(asdict(written))
-        else:
-            click.echo(f"{written.path}: {written.num_samples:,} samples, configs {', '.join(written.configs)}")
-        if about.license is None:
-            click.echo('the card says "license: unknown"; --license states one', err=True)
+
+
+def _note_output(folder: Path, output: Path | None) -> None:
     if output is not None and output.resolve().parent != folder.resolve():
         click.echo(f"the paths in {output} start from {folder}: put it there to use it", err=True)
-
-
-def _check_options(context: click.Context, form: str) -> None:
-    """Usage error for an option that another form takes."""
-    others = set().union(*_ALLOWED.values()) - _ALLOWED[form]
-    for param in context.command.params:
-        given = context.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
-        if given and param.name in others:
-            raise click.UsageError(f"{param.opts[-1]} says nothing to {form}")
 
 
 def _print_release(report: ReleaseReport, as_json: bool) -> None:

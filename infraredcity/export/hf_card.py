@@ -20,7 +20,7 @@ from infraredcity.export.about import About, checked_rows, counted
 from infraredcity.files.atomic import write_atomic
 
 FILE_NAME = "README.md"
-_MARK = re.compile(r"<!-- written by infraredcity export --hf-card, ([0-9a-f]{64}) -->\n")
+_MARK = re.compile(r"<!-- written by infraredcity export hf-card, ([0-9a-f]{64}) -->\n")
 _SIZES = (
     ("n<1K", 1_000),
     ("1K<n<10K", 10_000),
@@ -217,7 +217,7 @@ def _license(said: str | None) -> dict[str, str]:
 def _marked(matter: Mapping[str, Any], body: str) -> str:
     front = "\n".join(["---", *_yaml(matter, ""), "---", ""])
     digest = hashlib.sha256((front + body).encode()).hexdigest()
-    return f"{front}<!-- written by infraredcity export --hf-card, {digest} -->\n{body}"
+    return f"{front}<!-- written by infraredcity export hf-card, {digest} -->\n{body}"
 
 
 def _is_ours(data: bytes | None) -> bool:

@@ -232,7 +232,7 @@ def test_credentials_do_not_get_into_what_is_written(
     assert not [data for data in written if b"PASSWORD" in data or b"TOKEN" in data]
 
 
-@pytest.mark.parametrize("command", [("repair",), ("export", "--croissant")])
+@pytest.mark.parametrize("command", [("repair",), ("export", "croissant")])
 def test_commands_for_folders_here_refuse_a_url(infraredcity: RunCommand, command: tuple[str, ...]) -> None:
     ran = infraredcity(*command, "s3://me:PASSWORD@bucket/set")
     assert ran.code == 2

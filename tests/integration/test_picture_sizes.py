@@ -132,7 +132,7 @@ def test_a_lite_set_and_its_release_have_them(shards: Path, infraredcity: RunCom
     lite, release = tmp_path / "lite", tmp_path / "release"
     for command in (
         ("make-lite", "--from", shards, "--out", lite, "--recipe", tmp_path / "mine.toml"),
-        ("export", lite, "--layout", "release", "--to", release, "--kind", "single"),
+        ("export", "release", lite, "--to", release, "--kind", "single"),
     ):
         ran = infraredcity(*command)
         assert ran.code == 0, ran.stderr
@@ -149,7 +149,7 @@ def test_a_lite_set_and_its_release_have_them(shards: Path, infraredcity: RunCom
 def test_a_report_and_a_card_name_all_sizes(shards: Path, infraredcity: RunCommand) -> None:
     assert infraredcity("report", shards).code == 0
     assert "96&times;64, 144&times;96" in (shards / "report.html").read_text()
-    assert infraredcity("export", shards, "--hf-card").code == 0
+    assert infraredcity("export", "hf-card", shards).code == 0
     assert "96x64, 144x96" in (shards / "README.md").read_text()
 
 

@@ -80,9 +80,7 @@ def test_the_page_of_real_clips_stays_small(real_set: Path, infraredcity: Comman
 
 
 def test_the_release_layout_and_back_keeps_every_byte(real_set: Path, infraredcity: Command, tmp_path: Path) -> None:
-    ran = infraredcity(
-        "export", real_set / "lite", "--layout", "release", "--kind", "both", "--to", tmp_path / "release"
-    )
+    ran = infraredcity("export", "release", real_set / "lite", "--kind", "both", "--to", tmp_path / "release")
     assert ran.code == 0, ran.stderr
     ran = infraredcity(
         "import", tmp_path / "release", "--layout", "release", "--kind", "single", "--out", tmp_path / "back"
