@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -14,14 +13,15 @@ from infraredcity.checks.expected import MANIFEST_NAMES, dali_problem
 from infraredcity.checks.findings import Findings, Found
 from infraredcity.checks.index import check_coverage
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import Part, facts_of
+from infraredcity.datasets.dataset import Part
 from infraredcity.datasets.manifest import ClipFacts, Columns
 from infraredcity.errors import ImageError, ManifestError, MissingExtraError, ShardError
 from infraredcity.files.atomic import TEMPORARY_PREFIX
 from infraredcity.files.path import FarPath, Place
-from infraredcity.files.records import opened, parse_json, read_whole
+from infraredcity.files.records import opened, read_whole
+from infraredcity.shards import sample_json
 from infraredcity.shards.index import ShardInfo
-from infraredcity.shards.names import BLOCK_BYTES
+from infraredcity.shards.names import BLOCK_BYTES, member_span
 from infraredcity.shards.reader import MAX_MEMBER_BYTES, Refused, Sample, iterate
 from infraredcity.stills import images
 from infraredcity.threads import in_order, threads_for
@@ -246,7 +246,7 @@ def _sample_problems(part: Part, row: int, sample: Sample, *, decode: bool) -> I
     offset = sample.offset + BLOCK_BYTES
     if offset != int(index.offset[row]):
         yield key, "offset", f"{key} begins at byte {offset}, the index says {int(index.offset[row])}"
-    span = sum(BLOCK_BYTES + len(data) + -len(data) % BLOCK_BYTES for data in sample.members.values())
+    span = sum(member_span(len(data)) for data in sample.members.values())
     if span != int(index.span[row]):
         yield key, "span", f"{key} takes {span} bytes, the index says {int(index.span[row])}"
     picture = sample.members.get(index.image_format)
@@ -265,25 +265,10 @@ def _sample_problems(part: Part, row: int, sample: Sample, *, decode: bool) -> I
             yield key, "undecodable", str(error)
     json_bytes = sample.members.get("json")
     if json_bytes is not None:
-        expected = facts_of(facts, int(index.frame_index[row]), int(index.pts[row]), size_px)
-        yield from _json_problems(key, json_bytes, expected)
-
-
-def _json_problems(key: str, json_bytes: bytes, expected: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    try:
-        found = parse_json(json_bytes)
-    except ValueError:
-        yield key, "json", f"the json of {key} cannot be read"
-        return
-    if not isinstance(found, dict):
-        yield key, "json", f"the json of {key} is not an object"
-        return
-    for name, value in expected.items():
-        if type(found.get(name)) is not type(value) or found[name] != value:
-            yield key, "json", f"the json of {key} says {name} {ascii(found.get(name))[:80]}, expected {value!r}"
-    for name in found:
-        if name not in expected:
-            yield key, "json", f"the json of {key} says {ascii(name)[:80]}, which is no fact of a sample"
+        frame_index, pts = int(index.frame_index[row]), int(index.pts[row])
+        expected = sample_json.facts_of(facts, facts.time_base, frame_index, pts, size_px)
+        for difference in sample_json.differences(json_bytes, expected):
+            yield key, "json", f"the json of {key} {difference}"
 
 
 def check_other_tars(

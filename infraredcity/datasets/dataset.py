@@ -4,10 +4,8 @@ A part holds shards, index.npz, clips.json, the manifest and the index files of 
 without it is not finished, and so is no part yet.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -252,26 +250,3 @@ def counted(index: SampleIndex, clips: Mapping[str, ClipFacts]) -> dict[str, Cli
             num_frozen=int(np.count_nonzero(marks & FROZEN)),
         )
     return facts
-
-
-def facts_of(facts: ClipFacts, frame_index: int, pts: int, size_px: tuple[int, int]) -> dict[str, str | int | float]:
-    """What the json member of a sample says, in this order; `size_px` is the width and height of its picture."""
-    base = Fraction(facts.time_base)
-    return {
-        "clip": facts.clip_id,
-        "scene": facts.scene,
-        "weather": facts.weather,
-        "modality": facts.modality,
-        "time_of_day": facts.time_of_day,
-        "frame_index": frame_index,
-        "pts": pts,
-        "time_base": facts.time_base,
-        "time_s": round(pts * base.numerator / base.denominator, 6),
-        "width": size_px[0],
-        "height": size_px[1],
-    }
-
-
-def facts_json(facts: Mapping[str, str | int | float]) -> bytes:
-    """The bytes of a sample's json member, as extraction writes them."""
-    return json.dumps(facts, separators=(",", ":")).encode()

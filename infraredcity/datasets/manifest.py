@@ -19,6 +19,7 @@ from infraredcity.files.path import Place
 from infraredcity.files.records import opened, read_json
 from infraredcity.shards.index import BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.shards.names import is_inside
+from infraredcity.shards.sample_json import CLIP_FIELDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +129,7 @@ def read_folder(folder: Place) -> tuple[dict[str, ClipFacts], str]:
 def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
     """The name of a fact that cannot be what clips.json says of this clip; None where all can be worked with."""
     kinds = {
-        str: ("scene", "weather", "modality", "time_of_day", "time_base"),
+        str: CLIP_FIELDS,
         int: ("frame_step", "clip_frames", "num_suspect", "num_repeats", "num_frozen"),
         dict: ("extraction",),
         list: ("sources",),

@@ -18,6 +18,7 @@ from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import OutputError
 from infraredcity.export.about import About, checked_rows, counted
 from infraredcity.files.atomic import write_atomic
+from infraredcity.shards import sample_json
 
 FILE_NAME = "README.md"
 _MARK = re.compile(r"<!-- written by infraredcity export hf-card, ([0-9a-f]{64}) -->\n")
@@ -35,10 +36,7 @@ _LICENSES = frozenset({
     "unlicense", "unknown", "other",
 })  # fmt: skip
 """Identifiers that the hub knows and data sets have; every other licence is "other" with a name."""
-_JSON_TYPES = {
-    "clip": "string", "scene": "string", "weather": "string", "modality": "string", "time_of_day": "string", "frame_index": "int64",
-    "pts": "int64", "time_base": "string", "time_s": "float64", "width": "int64", "height": "int64",
-}  # fmt: skip
+_ARROW_NAMES: dict[type, str] = {str: "string", int: "int64", float: "float64"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +188,12 @@ def _front_matter(root: Path, rows: Columns, configs: Sequence[CardConfig], abou
             "config_name": config.name,
             "features": [
                 {"name": config.image_format, "dtype": "image"},
-                {"name": "json", "struct": [{"name": name, "dtype": kind} for name, kind in _JSON_TYPES.items()]},
+                {
+                    "name": "json",
+                    "struct": [
+                        {"name": name, "dtype": _ARROW_NAMES[kind]} for name, kind in sample_json.FIELDS.items()
+                    ],
+                },
                 {"name": "__key__", "dtype": "string"},
                 {"name": "__url__", "dtype": "string"},
             ],

@@ -28,7 +28,7 @@ import numpy as np
 
 from infraredcity.clips import Clip
 from infraredcity.datasets.build import Making
-from infraredcity.datasets.dataset import Part, facts_json, facts_of, part_names, rows_hash, write_manifest, write_part
+from infraredcity.datasets.dataset import Part, part_names, rows_hash, write_manifest, write_part
 from infraredcity.datasets.manifest import ClipFacts
 from infraredcity.errors import CatalogError, ImageError, ManifestError, OutputError
 from infraredcity.export.release_layout import (
@@ -46,6 +46,7 @@ from infraredcity.files.atomic import lock_folder
 from infraredcity.files.records import read_json
 from infraredcity.progress import OnProgress, Progress
 from infraredcity.shards import index as sample_index
+from infraredcity.shards import sample_json
 from infraredcity.shards.index import IndexEntry, SampleIndex, ShardInfo
 from infraredcity.shards.names import parse_key, shard_name
 from infraredcity.shards.writer import open_shard
@@ -761,7 +762,11 @@ class _Writer:
             name = shard_name(dataset, facts.clip_id, len(shards))
             with open_shard(self._out / part, name, image_format=suffix) as handle:
                 for frame in batch:
-                    told = facts_json(facts_of(facts, frame.frame_index, frame.frame_index, frame.size_px))
+                    told = sample_json.to_bytes(
+                        sample_json.facts_of(
+                            facts, facts.time_base, frame.frame_index, frame.frame_index, frame.size_px
+                        )
+                    )
                     handle.writer.add(
                         facts.clip_id, frame.frame_index, frame.frame_index, frame.data, told,
                         size_px=frame.size_px, image_sha256=frame.sha256,

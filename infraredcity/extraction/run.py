@@ -35,7 +35,7 @@ from infraredcity.files.atomic import TEMPORARY_PREFIX, remove_temporaries, writ
 from infraredcity.files.path import FarPath, Place, size_of, sizes_in
 from infraredcity.files.records import read_json
 from infraredcity.shards import index as sample_index
-from infraredcity.shards import sidecars
+from infraredcity.shards import sample_json, sidecars
 from infraredcity.shards.index import IndexEntry, ShardInfo
 from infraredcity.shards.names import key_of
 from infraredcity.shards.writer import open_shard
@@ -580,14 +580,17 @@ def _write_shard(
     on_frames: Callable[[int], None] | None,
 ) -> None:
     marker = _MarkerBuilder(job, segment)
-    facts_of = _facts_maker(job)
+    time_base = str(job.video.time_base)
     with open_shard(job.folder, segment.shard, image_format=suffix_of(job.config.image_format)) as handle:
         for still in stills.below(segment.frames.stop_frame):
-            facts = facts_of(still)
+            size_px = (still.width_px, still.height_px)
+            facts = sample_json.to_bytes(
+                sample_json.facts_of(job.clip, time_base, still.frame_index, still.pts, size_px)
+            )
             marker.add(still, len(facts))
             handle.writer.add(
                 job.clip.clip_id, still.frame_index, still.pts, still.data, facts,
-                size_px=(still.width_px, still.height_px), image_sha256=still.sha256,
+                size_px=size_px, image_sha256=still.sha256,
             )  # fmt: skip
             if on_frames is not None:
                 on_frames(1)
@@ -640,28 +643,6 @@ def _write_files(
             on_frames(1)
     info = ShardInfo(name=".", num_samples=len(entries), size_bytes=sum(entry.size for entry in entries), sha256="")
     marker.write(info if entries else None, entries, dropped)
-
-
-def _facts_maker(job: ExtractJob) -> Callable[[_Still], bytes]:
-    """What the json member of a sample says; most of it is the same for all samples of a clip."""
-    clip, base = job.clip, job.video.time_base
-    facts = {
-        "clip": clip.clip_id,
-        "scene": clip.scene,
-        "weather": clip.weather,
-        "modality": clip.modality,
-        "time_of_day": clip.time_of_day,
-    }
-    before = json.dumps(facts, separators=(",", ":"))[:-1]
-
-    def told(still: _Still) -> bytes:
-        time_s = round(still.pts * base.numerator / base.denominator, 6)
-        return (
-            f'{before},"frame_index":{still.frame_index},"pts":{still.pts},"time_base":"{base}","time_s":{time_s!r},'
-            f'"width":{still.width_px},"height":{still.height_px}}}'
-        ).encode()
-
-    return told
 
 
 def _neighbours(todo: Sequence[Segment]) -> list[list[Segment]]:

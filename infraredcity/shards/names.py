@@ -23,6 +23,16 @@ BLOCK_BYTES = 512
 """The unit of a tar: headers are one block, data is padded to whole ones."""
 
 
+def padded(size: int) -> int:
+    """Bytes that data of `size` bytes takes in a tar, its padding to whole blocks included."""
+    return size + -size % BLOCK_BYTES
+
+
+def member_span(size: int) -> int:
+    """Bytes that a member with `size` bytes of data takes in a tar, from its header to the end of its padding."""
+    return BLOCK_BYTES + padded(size)
+
+
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
 
 

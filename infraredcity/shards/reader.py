@@ -11,7 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 from infraredcity.errors import ShardError
 from infraredcity.files.records import opened
 from infraredcity.shards.index import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES
-from infraredcity.shards.names import BLOCK_BYTES
+from infraredcity.shards.names import BLOCK_BYTES, padded
 
 MAX_MEMBERS = 1_000_000
 """No shard of a thousand samples comes near it; a tar of more is made to keep a reader busy."""
@@ -100,7 +100,7 @@ class Member:
     @property
     def stop(self) -> int:
         """Byte where the next header stands."""
-        return self.offset + _padded(self.size)
+        return self.offset + padded(self.size)
 
     @property
     def name(self) -> str:
@@ -312,7 +312,7 @@ def _members(
         if size is None:
             raise ShardError(f"{tar_name}: member {_shown(name)} claims no plain size; rebuild the shard")
         offset = place + BLOCK_BYTES
-        place = offset + _padded(size)
+        place = offset + padded(size)
         if place > size_bytes:
             raise ShardError(
                 f"{tar_name}: member {_shown(name)} claims {size} bytes, the file ends before; "
@@ -432,11 +432,6 @@ def _refuse(tar_name: str, refused: Refused, on_refused: OnRefused | None) -> No
     if on_refused is None:
         raise ShardError(f"{tar_name}: member {_shown(refused.name)} is {refused.reason}; rebuild the shard")
     on_refused(refused)
-
-
-def _padded(size: int) -> int:
-    """Bytes that data takes in a tar."""
-    return size + (-size % BLOCK_BYTES)
 
 
 def _has_checksum(header: bytes) -> bool:

@@ -11,7 +11,7 @@ from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import Place
 from infraredcity.files.records import opened
 from infraredcity.shards.index import SampleIndex
-from infraredcity.shards.names import BLOCK_BYTES
+from infraredcity.shards.names import BLOCK_BYTES, padded
 
 WIDS_NAME = "index.json"
 
@@ -71,7 +71,7 @@ def dali_bytes(folder: Place, index: SampleIndex, number: int, rows: np.ndarray,
     for row, json_size in zip(rows.tolist(), json_sizes.tolist(), strict=True):
         key, offset, size = index.key(row), int(index.offset[row]), int(index.size[row])
         end = offset - BLOCK_BYTES + int(index.span[row])
-        if json_size < 0 or _json_offset(offset, size) + json_size + (-json_size % BLOCK_BYTES) != end:
+        if json_size < 0 or _json_offset(offset, size) + padded(json_size) != end:
             raise ManifestError(
                 f"{folder / index.shards[number].name}: sample {key} ends elsewhere than its index says; build it again"
             )
@@ -105,7 +105,7 @@ def json_sizes_of(folder: Place, index: SampleIndex, number: int, rows: np.ndarr
 
 def _json_offset(offset: int, size: int) -> int:
     """Where the data of a sample's json member begins, from place and size of its image."""
-    return offset + size + (-size % BLOCK_BYTES) + BLOCK_BYTES
+    return offset + padded(size) + BLOCK_BYTES
 
 
 def json_size_of(sample: bytes, image_size: int) -> int:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from infraredcity.files.atomic import open_atomic
 from infraredcity.files.path import Place
 from infraredcity.shards.index import IndexEntry, ShardInfo
-from infraredcity.shards.names import BLOCK_BYTES, key_of
+from infraredcity.shards.names import BLOCK_BYTES, key_of, padded
 
 _END = bytes(2 * BLOCK_BYTES)
 
@@ -128,7 +128,7 @@ def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
         raise ValueError(
             f"a member's name must be of at most 100 bytes and its data below 8 GiB, got {name!r}, {len(data)}"
         )
-    return header, data, bytes(-len(data) % BLOCK_BYTES)
+    return header, data, bytes(padded(len(data)) - len(data))
 
 
 def _empty_header() -> bytes:

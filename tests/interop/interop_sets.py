@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infraredcity.datasets import dataset
+from infraredcity.shards import sample_json
 from infraredcity.shards.by_row import ShardFiles
 
 
@@ -38,7 +39,9 @@ def expected(root: Path, name: str = ".") -> list[Expected]:
             assert sha256 == part.index.sha256[row].tobytes().hex()
             facts = part.clips[part.index.clips[int(part.index.clip[row])]]
             size_px = (int(part.index.width[row]), int(part.index.height[row]))
-            told = dataset.facts_of(facts, int(part.index.frame_index[row]), int(part.index.pts[row]), size_px)
+            told = sample_json.facts_of(
+                facts, facts.time_base, int(part.index.frame_index[row]), int(part.index.pts[row]), size_px
+            )
             found.append(Expected(part.index.key(row), sha256, dict(told)))
     return found
 

@@ -11,6 +11,7 @@ from synthetic import picture
 from infraredcity.datasets import dataset
 from infraredcity.datasets.manifest import ClipFacts
 from infraredcity.shards import index as sample_index
+from infraredcity.shards import sample_json
 from infraredcity.shards.index import run_ids
 from infraredcity.shards.names import shard_name
 from infraredcity.shards.writer import open_shard
@@ -61,7 +62,9 @@ def make_part(root: Path, name: str, split: str, *footage: Footage) -> dataset.P
                 for frame in of.frames[start : start + 8]:
                     data = still_bytes(frame + of.shows, of.image_format, gray=of.modality == "infrared")
                     size_px = images.size_of(data, name=of.clip)
-                    told = dataset.facts_json(dataset.facts_of(facts[of.clip], frame, frame, size_px))
+                    told = sample_json.to_bytes(
+                        sample_json.facts_of(facts[of.clip], f"1/{of.fps}", frame, frame, size_px)
+                    )
                     handle.writer.add(of.clip, frame, frame, data, told, size_px=size_px)
             assert handle.info is not None
             shards.append((handle.info, handle.writer.entries))
