@@ -1,4 +1,4 @@
-"""From windows of two domains to what one training step takes; here what the camera saw becomes a role.
+"""From windows of two domains to the batch of a training step: infrared becomes the source, visible the target.
 
 Every random draw is a function of (seed, purpose, position or step), never of a generator's state, so that a run resumes with the
 numbers it would have drawn, at any world size.
@@ -80,7 +80,7 @@ class Domains:
 
 
 def open_domains(config: TrainConfig) -> Domains:
-    """Readers over the run's shards, frames brought to `data.load_size_px`.
+    """Open readers of the run's shards, with frames resized to `data.load_size_px`.
 
     Raises:
         infraredcity.errors.InfraredCityError: Shards are missing, damaged or hold no window.
@@ -106,21 +106,21 @@ def train_batches(
 ) -> Generator[TrainBatch, None, None]:
     """Yield this rank's batches from `start_step` on, without end.
 
-    For a GPU the next batch is cut and copied there while a step computes.
+    For a GPU the next batch is cropped and copied there while a step computes.
 
     Args:
         domains: From `open_domains`.
         config: The whole run.
         world: This process's place.
         start_step: The first batch's step.
-        whole_from: The step from which frames come whole, at `data.crop_size_px`, and are no more cut; None cuts them for ever.
-        monitor: Writes how fast batches come.
+        whole_from: The step from which frames are whole, at `data.crop_size_px`; None crops them to the end.
+        monitor: Records how fast batches arrive.
     """
     stream = _windows(domains, config, world, start_step=start_step, whole_from=whole_from, monitor=monitor)
     if world.device.type == "cuda":
-        yield from _uploaded(ahead(_cut(batch, config) for batch in stream), world.device)
+        yield from _uploaded(ahead(_crop(batch, config) for batch in stream), world.device)
     for batch in stream:
-        yield _to_train_batch(_cut(batch, config), world.device)
+        yield _to_train_batch(_crop(batch, config), world.device)
 
 
 def _windows(
@@ -134,7 +134,7 @@ def _windows(
 ) -> Iterator[UnpairedBatch]:
     """Yield windows as they come out of the readers: at `data.load_size_px` up to `whole_from`, then at `data.crop_size_px`."""
 
-    def begun(readers: Domains, step: int) -> Iterator[UnpairedBatch]:
+    def windows_from(readers: Domains, step: int) -> Iterator[UnpairedBatch]:
         return unpaired_batches(
             readers.infrared,
             readers.visible,
@@ -146,18 +146,18 @@ def _windows(
         )
 
     if whole_from is not None and start_step < whole_from:
-        yield from islice(begun(domains, start_step), whole_from - start_step)
+        yield from islice(windows_from(domains, start_step), whole_from - start_step)
         start_step = whole_from
-    yield from begun(domains if whole_from is None else domains.at_side(config.data.crop_size_px), start_step)
+    yield from windows_from(domains if whole_from is None else domains.at_side(config.data.crop_size_px), start_step)
 
 
 _Item = TypeVar("_Item")
 
 
 def ahead(items: Iterable[_Item]) -> Generator[_Item, None, None]:
-    """The items in their order, the next one made by a thread while the caller works on the one before.
+    """Yield the items in their order, while a thread makes the next one.
 
-    What their making raises is raised here. Closing ends the thread, after the item that it is making.
+    What making them raises is raised here. Closing ends the thread, after the item that it is making.
     """
     ready: queue.Queue[tuple[_Item | None, BaseException | None]] = queue.Queue(maxsize=1)
     is_closing = threading.Event()
@@ -185,14 +185,14 @@ def ahead(items: Iterable[_Item]) -> Generator[_Item, None, None]:
             yield item  # type: ignore[misc]  # an item, since there is no error
     finally:
         is_closing.set()
-        while thread.is_alive():  # it may wait to hand over what nobody takes any more
+        while thread.is_alive():  # it may wait to hand over an item that nobody takes
             with suppress(queue.Empty):
                 ready.get(timeout=0.05)
         thread.join()
 
 
 def unreadable(domains: Domains, world: World) -> dict[str, str]:
-    """The pictures that any rank could not read and replaced (`data.on_bad`): why, by key; a collective."""
+    """Collect the pictures that any rank could not read and replaced (`data.on_bad`): the reasons by key; a collective."""
     found: dict[str, str] = {}
     for text in world.texts(json.dumps({**domains.infrared.bad, **domains.visible.bad})):
         found |= json.loads(text)
@@ -200,23 +200,23 @@ def unreadable(domains: Domains, world: World) -> dict[str, str]:
 
 
 def to_unit_range(frames: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """0..255 to -1..1."""
+    """Map 0..255 to -1..1."""
     return frames.float().mul_(2 / 255).sub_(1)
 
 
 def to_bytes(frames: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """-1..1 to 0..255, rounded, what lies outside clipped."""
+    """Map -1..1 to 0..255, rounded and clipped."""
     return frames.float().add(1).mul_(255 / 2).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def window_centres(step: int, *, seed: int, num_windows: int, num_patches: int) -> Int64[Tensor, " K"]:
-    """Centres of the local windows at a step: distinct patches, the same on every rank and for every image."""
+    """Draw the centres of a step's local windows: distinct patches, the same on every rank and for every image."""
     draw = np.random.default_rng([seed, _CENTRES, step])
     return torch.from_numpy(draw.permutation(num_patches)[: min(num_windows, num_patches)].astype(np.int64))
 
 
 def learn_tones(domains: Domains) -> ThermalTones:
-    """What `degrade` can learn from frames of both domains, evenly spaced over all of them; the same on every rank."""
+    """Learn the tones for `degrade` from frames of both domains, evenly spaced over all of them; the same on every rank."""
     infrared, visible = (
         reader.read_rows(np.linspace(0, len(reader.index) - 1, min(_TONE_FRAMES, len(reader.index))).astype(np.int64))
         for reader in (domains.infrared, domains.visible)
@@ -242,7 +242,7 @@ def _open_domain(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Cut:
+class _CroppedBatch:
     """A batch in bytes, cropped, still in the memory of the host."""
 
     batch: UnpairedBatch
@@ -250,21 +250,21 @@ class _Cut:
     visible: UInt8[Tensor, "B T 3 h w"]
 
 
-def _cut(batch: UnpairedBatch, config: TrainConfig) -> _Cut:
-    return _Cut(
+def _crop(batch: UnpairedBatch, config: TrainConfig) -> _CroppedBatch:
+    return _CroppedBatch(
         batch=batch,
-        infrared=_cropped(batch.infrared, config, domain=0),
-        visible=_cropped(batch.visible, config, domain=1),
+        infrared=_squares(batch.infrared, config, domain=0),
+        visible=_squares(batch.visible, config, domain=1),
     )
 
 
-def _uploaded(cuts: Iterable[_Cut], device: torch.device) -> Iterator[TrainBatch]:
-    """Batches on a GPU, one of them ahead, copied on a stream of its own from page-locked memory."""
+def _uploaded(batches: Iterable[_CroppedBatch], device: torch.device) -> Iterator[TrainBatch]:
+    """Copy batches to a GPU, one ahead, on a stream of its own from page-locked memory."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     waiting: TrainBatch | None = None
-    for cut in cuts:
+    for cropped in batches:
         with torch.cuda.stream(side):
-            pinned = replace(cut, infrared=cut.infrared.pin_memory(), visible=cut.visible.pin_memory())
+            pinned = replace(cropped, infrared=cropped.infrared.pin_memory(), visible=cropped.visible.pin_memory())
             following = _to_train_batch(pinned, device)
         if waiting is not None:
             yield waiting
@@ -276,26 +276,26 @@ def _uploaded(cuts: Iterable[_Cut], device: torch.device) -> Iterator[TrainBatch
         waiting = following
 
 
-def _to_train_batch(cut: _Cut, device: torch.device) -> TrainBatch:
-    infrared, visible = cut.batch.infrared, cut.batch.visible
+def _to_train_batch(cropped: _CroppedBatch, device: torch.device) -> TrainBatch:
+    infrared, visible = cropped.batch.infrared, cropped.batch.visible
     return TrainBatch(
-        step=cut.batch.step,
-        source=to_unit_range(cut.infrared.to(device, non_blocking=True)).expand(-1, -1, 3, -1, -1),
-        target=to_unit_range(cut.visible.to(device, non_blocking=True)),
+        step=cropped.batch.step,
+        source=to_unit_range(cropped.infrared.to(device, non_blocking=True)).expand(-1, -1, 3, -1, -1),
+        target=to_unit_range(cropped.visible.to(device, non_blocking=True)),
         keys=infrared.keys,
         source_positions=tuple(infrared.positions.tolist()),
         target_positions=tuple(visible.positions.tolist()),
     )
 
 
-def _cropped(windows: FrameWindows, config: TrainConfig, *, domain: int) -> UInt8[Tensor, "B T C h w"]:
-    """One random square, and one coin for mirroring, for all frames of a window."""
+def _squares(windows: FrameWindows, config: TrainConfig, *, domain: int) -> UInt8[Tensor, "B T C h w"]:
+    """Crop each window: one random square, mirrored or not, for all of its frames."""
     side = config.data.crop_size_px
     slack = windows.frames.shape[-1] - side  # none in whole frames
-    cut = []
+    squares = []
     for frames, position in zip(windows.frames, windows.positions.tolist(), strict=True):
         draw = np.random.default_rng([config.seed, _CROP, domain, position])
         top, left, mirrored = int(draw.integers(slack + 1)), int(draw.integers(slack + 1)), draw.random() < 0.5
         square = frames[..., top : top + side, left : left + side]
-        cut.append(square.flip(-1) if mirrored and config.data.flip else square)
-    return torch.stack(cut).contiguous()
+        squares.append(square.flip(-1) if mirrored and config.data.flip else square)
+    return torch.stack(squares).contiguous()

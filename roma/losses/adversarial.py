@@ -22,7 +22,7 @@ def generator_loss(fake_logits: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
 def discriminator_loss(
     fake_logits: Float[Tensor, "*fake_shape"], real_logits: Float[Tensor, "*real_shape"]
 ) -> Float[Tensor, ""]:
-    """(mean D(fake)^2 + mean (D(real) - 1)^2) / 2: 0 when every frame is told apart, 1/4 when all logits are 1/2.
+    """(mean D(fake)^2 + mean (D(real) - 1)^2) / 2: 0 when every frame is classified right, 1/4 when all logits are 1/2.
 
     Args:
         fake_logits: Judgement of translated frames, made from detached tokens or frames.

@@ -1,4 +1,4 @@
-"""A frame in two parts: luma details, which a critic sharpens, and all the rest, which the anchor holds. Not in the paper."""
+"""A frame in two parts: luma details, which a discriminator sharpens, and the rest, which the anchor holds. Not in the paper."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,8 +14,8 @@ _RADIUS_PX = 9
 def luma_details(frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
     """Luma minus its own Gaussian blur, repeated to three channels: lines, edges and texture without colour or light.
 
-    A critic of whole translations decides their colours too, and drives them from the true ones within hundreds of steps, since
-    nothing else holds them; one of details cannot. Frames are at least 10 pixels high and wide.
+    A discriminator of whole translations decides their colours too, and drives them from the true ones within hundreds of steps,
+    since no other loss holds them; one of details cannot. Frames are at least 10 pixels high and wide.
     """
     gray = luma(frames)
     smooth = gaussian_blur(gray, sigma_px=SIGMA_PX, radius_px=_RADIUS_PX, border="reflect")

@@ -30,7 +30,7 @@ def _magnitudes(frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P"]:
     soft = gaussian_blur(luma(frames), sigma_px=_SIGMA_PX, radius_px=2, border="valid")
     across = soft[..., 1:-1, 2:] - soft[..., 1:-1, :-2]
     down = soft[..., 2:, 1:-1] - soft[..., :-2, 1:-1]
-    # The root's slope is infinite at 0; a thousandth of the range keeps it finite and changes nothing that is seen.
+    # The root's slope is infinite at 0; a thousandth of the range keeps it finite and changes nothing visible.
     return (across.square() + down.square() + 1e-6).sqrt().flatten(1)
 
 

@@ -1,1 +1,1 @@
-"""The discriminators."""
+"""The discriminators, and their table."""

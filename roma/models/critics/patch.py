@@ -1,4 +1,4 @@
-"""The critic of the `tiny` preset: it judges overlapping patches of pixels and needs no pretrained backbone."""
+"""The discriminator of the preset `tiny`: it judges overlapping patches of pixels and needs no pretrained backbone."""
 
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The critic of the paper: it judges region tokens of a frozen ViT, not pixels."""
+"""The discriminator of the paper: it judges region tokens of a frozen ViT, not pixels."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ class RegionDiscriminator(nn.Module):
     """A two-layer perceptron on each region token; 1,181,184 parameters by default.
 
     Its answer is a vector as wide as the token, and the least-squares loss averages over that vector too.
-    Source: arXiv 2204.12367. The paper does not say how the weights begin; in the authors' code they are as torch draws those of a
-    linear layer, weights and biases uniform in +-1/sqrt(D), unlike the generator's.
+    Source: arXiv 2204.12367. The paper does not name the initial weights; in the authors' code they are those that torch draws for
+    a linear layer, weights and biases uniform in +-1/sqrt(D), unlike the generator's.
 
     Args:
         width: Width D of a token.

@@ -1,1 +1,1 @@
-"""The translators, by the name of their architecture."""
+"""The translators, and their table."""

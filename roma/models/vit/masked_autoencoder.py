@@ -1,8 +1,8 @@
-"""A masked autoencoder: it sees a quarter of a picture's patches and paints the others, so its encoder learns what goes with what.
+"""A masked autoencoder: it sees a quarter of a picture's patches and predicts the others, by which its encoder learns.
 
 Source: He et al. 2021, arXiv 2111.06377. Where we differ: the encoder's position embeddings are learned from the fixed ones on,
-initial weights are those of `VisionTransformer` and of torch's layers, and the decoder predicts the masked patches alone.
-The encoder is the house's `VisionTransformer`, so its weights load wherever that one's do.
+initial weights are those of `VisionTransformer` and of torch's layers, and the decoder predicts only the masked patches.
+The encoder is a `VisionTransformer`, so its weights load wherever that one's do.
 """
 
 import math
@@ -61,15 +61,15 @@ class MaskedAutoencoder(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"], kept_index: Int64[Tensor, "B K"], masked_index: Int64[Tensor, "B M"]
     ) -> Float[Tensor, "B M C"]:
-        """The predicted pixels of the masked patches, as `patches_of` orders them.
+        """Predict the pixels of the masked patches, as `patches_of` orders them.
 
         Args:
             images: Pictures of the encoder's size, values in [-1, 1].
             kept_index: Patches that the encoder sees.
             masked_index: The others; no patch is in both.
         """
-        seen = self.narrow(self.encode(images, kept_index))
-        prefix, kept = seen[:, : self.encoder.num_prefix_tokens], seen[:, self.encoder.num_prefix_tokens :]
+        encoded = self.narrow(self.encode(images, kept_index))
+        prefix, kept = encoded[:, : self.encoder.num_prefix_tokens], encoded[:, self.encoder.num_prefix_tokens :]
         masked = self.mask_token.to(kept.dtype).expand(*masked_index.shape, -1)
         # Tokens stay in this order: attention does not care, and the positions say where each one is.
         order = torch.cat([kept_index, masked_index], dim=1)
@@ -80,13 +80,13 @@ class MaskedAutoencoder(nn.Module):
         return predicted
 
     def encode(self, images: Float[Tensor, "B 3 H W"], kept_index: Int64[Tensor, "B K"]) -> Float[Tensor, "B N D"]:
-        """The encoder's last tokens for the kept patches, behind its prefix token; masked patches cost nothing here."""
-        kept = taken(self.encoder.embed(images), kept_index)
+        """Encode the kept patches: the last tokens, behind the prefix token. Masked patches cost nothing here."""
+        kept = gather_tokens(self.encoder.embed(images), kept_index)
         with_prefix = torch.cat([self.encoder.prefix_tokens(len(images)), kept], dim=1)
         return self.encoder.run_blocks(with_prefix)[-1]
 
     def _draw_weights(self) -> None:
-        """As MAE's code: xavier-uniform for every linear map, the patch embedding as one too."""
+        """Draw them as MAE's code does: xavier-uniform for every linear map, the patch embedding being one too."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
@@ -100,7 +100,7 @@ class MaskedAutoencoder(nn.Module):
 def draw_masks(
     positions: tuple[int, ...], *, draw: list[int], num_patches: int, mask_share: float
 ) -> tuple[Int64[Tensor, "B K"], Int64[Tensor, "B M"]]:
-    """Kept and masked patches of each picture, rising: round(mask_share * num_patches) are masked, at least one is not.
+    """Draw kept and masked patches of each picture, both rising: round(mask_share * num_patches) are masked, at least one is not.
 
     Args:
         positions: Stream position of each picture; with `draw` all that its mask follows from.
@@ -124,19 +124,19 @@ def masked_loss(
     patch_size: int,
     normalise_pixels: bool,
 ) -> Float[Tensor, " B"]:
-    """Mean squared error of each picture over its masked patches alone.
+    """Mean squared error of each picture over its masked patches.
 
     Args:
-        predicted: What the autoencoder says of the masked patches.
+        predicted: Predictions of the masked patches.
         images: The truth.
         masked_index: Which patches those are.
         patch_size: Side of a patch in pixels.
         normalise_pixels: Compare with patches of mean 0 and variance 1, as the paper's best models do.
     """
-    truth = taken(patches_of(images, patch_size), masked_index)
+    truth = gather_tokens(patches_of(images, patch_size), masked_index)
     if normalise_pixels:
-        mean, deviation = _moments(truth)
-        truth = (truth - mean) / deviation
+        mean, std = _moments(truth)
+        truth = (truth - mean) / std
     return (predicted.float() - truth).square().mean(dim=(1, 2))
 
 
@@ -148,35 +148,35 @@ def painted(
     patch_size: int,
     normalise_pixels: bool,
 ) -> Float[Tensor, "B 3 H W"]:
-    """The pictures with their masked patches replaced by predictions, for the eye; arguments as for `masked_loss`.
+    """Replace the masked patches of pictures by predictions, to look at; arguments as for `masked_loss`.
 
-    Normalised predictions get the true patch's mean and deviation back, as in the paper's figures.
+    Normalised predictions get the true patch's mean and standard deviation back, as in the paper's figures.
     """
     patches = patches_of(images, patch_size)
     if normalise_pixels:
-        mean, deviation = _moments(taken(patches, masked_index))
-        predicted = predicted * deviation + mean
+        mean, std = _moments(gather_tokens(patches, masked_index))
+        predicted = predicted * std + mean
     where = masked_index[:, :, None].expand(-1, -1, patches.shape[2])
     return images_of(patches.scatter(1, where, predicted.to(patches.dtype)), patch_size)
 
 
 def patches_of(images: Float[Tensor, "B 3 H W"], patch_size: int) -> Float[Tensor, "B P C"]:
-    """Square patches row by row; a patch's values go row by row, R G B of each pixel together."""
+    """Cut square patches, row by row; a patch's values go row by row, R G B of each pixel together."""
     batch, channels, height, width = images.shape
     cut = images.reshape(batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
     return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
 def images_of(patches_bpc: Float[Tensor, "B P C"], patch_size: int) -> Float[Tensor, "B 3 S S"]:
-    """The square pictures that `patches_of` cut."""
+    """Join the patches of `patches_of` to square pictures."""
     batch, num_patches, _ = patches_bpc.shape
     side = math.isqrt(num_patches)
     cut = patches_bpc.reshape(batch, side, side, patch_size, patch_size, 3)
     return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, side * patch_size, side * patch_size)
 
 
-def taken(tokens_bpd: Float[Tensor, "B P D"], index: Int64[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
-    """Some tokens of each picture, in the index's order."""
+def gather_tokens(tokens_bpd: Float[Tensor, "B P D"], index: Int64[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
+    """Gather some tokens of each picture, in the index's order."""
     # gather: with distinct indices its backward adds each gradient to a zero, so it is exact on any number of threads.
     return tokens_bpd.gather(1, index[:, :, None].expand(-1, -1, tokens_bpd.shape[2]))
 
