@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench_extract import say, seamless, texture
 from measure import CHECKOUT, Ran, interruptible, machine_facts, machine_line, run, table
 
-from infraredcity.shards import names
+from infraredcity.shards import index_file, names
 
 if TYPE_CHECKING:
     import torch
@@ -380,7 +380,7 @@ def write_set(root: Path, jpgs: Iterable[bytes]) -> None:
     num_samples = sum(info.num_samples for info, _ in written)
     one_run = np.zeros(num_samples, np.int32)
     made = index.from_entries(clip_id=CLIP_ID, frame_step=1, image_format="jpg", shards=written, run_ids=one_run)
-    index.save(made, root / "shards")
+    index_file.save(made, root / "shards")
 
 
 def made_jpgs() -> Iterator[bytes]:

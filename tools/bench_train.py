@@ -49,6 +49,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench_extract import say, seamless, texture
 from measure import CHECKOUT, interruptible, machine_facts, machine_line, megabytes, run, table
 
+from infraredcity.shards import index_file
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -705,7 +707,7 @@ def make_shards(folder: Path, side_px: int) -> tuple[str, str]:
         assert handle.info is not None
         one_run = np.zeros(MADE_FRAMES, np.int32)
         written = [(handle.info, handle.writer.entries)]
-        index.save(
+        index_file.save(
             index.from_entries(clip_id=clip_id, frame_step=1, image_format="jpg", shards=written, run_ids=one_run),
             shards,
         )

@@ -38,7 +38,7 @@ class VerifyReport:
         size_bytes: Bytes of these shards.
         num_decoded: Pictures that were decoded.
         is_quick: Whether no shard was read.
-        manifest_hash: sha256 over what the samples are, see `manifest.rows_hash`; None where a part cannot be opened, and where
+        manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`; None where a part cannot be opened, and where
             several data sets lie in one folder.
         findings: All that is wrong; empty for a data set that is whole.
         notes: What is untidy and harms nothing.

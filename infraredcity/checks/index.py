@@ -9,7 +9,7 @@ from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, Part
 from infraredcity.datasets.manifest import ClipFacts
 from infraredcity.files.path import Place
 from infraredcity.files.records import read_json
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 
 
 def check_columns(part: Part, found: Found) -> None:
@@ -25,7 +25,7 @@ def check_columns(part: Part, found: Found) -> None:
         step = index.frame_steps[number]
         if step != part.clips[clip_id].frame_step:
             found(
-                sample_index.INDEX_NAME,
+                index_file.INDEX_NAME,
                 "frame-step",
                 f"{part.path}: the index says that {clip_id} has every {step}th frame, clips.json every "
                 f"{part.clips[clip_id].frame_step}th",
@@ -39,7 +39,7 @@ def check_columns(part: Part, found: Found) -> None:
                 f"{part.path}: {index.key(row)} is not a multiple of {step} frames from the one before it",
             )
         if len(rows) and int(np.diff(index.run_id[rows]).min(initial=0)) < 0:
-            found(sample_index.INDEX_NAME, "run", f"{part.path}: the runs of {clip_id} are not in order")
+            found(index_file.INDEX_NAME, "run", f"{part.path}: the runs of {clip_id} are not in order")
 
 
 def check_clips(part: Part, found: Found) -> None:

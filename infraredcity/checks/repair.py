@@ -61,8 +61,7 @@ from infraredcity.files.atomic import (
 )
 from infraredcity.files.records import opened, read_json
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.shards import index as sample_index
-from infraredcity.shards import sidecars
+from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_shard_name
 
 _LOST = "lost with a damaged shard; extract the clip again"
@@ -219,7 +218,7 @@ def _repair_part(root: Path, name: str, state: _State) -> None:
 
 def _is_unfinished(folder: Path) -> bool:
     """Return whether an extraction began and has not ended, of which gaps.json is the first sign."""
-    names = (GAPS_NAME, sample_index.INDEX_NAME, *MANIFEST_NAMES, manifest.CLIPS_NAME)
+    names = (GAPS_NAME, index_file.INDEX_NAME, *MANIFEST_NAMES, manifest.CLIPS_NAME)
     return (folder / JOB_NAME).is_file() and not any((folder / name).is_file() for name in names)
 
 
@@ -259,9 +258,9 @@ def _check(root: Path, name: str, records: Mapping[int, SegmentHead], state: _St
     """
     folder = root / name
     clips, split = _read_clips(folder)
-    index, stored_hash = sample_index.load_with_hash(folder)
-    path = folder / sample_index.INDEX_NAME
-    if stored_hash != index.rows_hash():
+    index, stored_hash = index_file.load_with_hash(folder)
+    path = folder / index_file.INDEX_NAME
+    if stored_hash != index.samples_hash():
         raise ManifestError(f"{path}: its rows are not those it was written with")
     if not {*index.clips} <= clips.keys():
         raise ManifestError(f"{folder / manifest.CLIPS_NAME}: lacks clips that the index has")
@@ -440,7 +439,7 @@ def _how_to_make_again(folder: Path, name: str, clip_id: str = "") -> str:
 
 def _wrong_sidecars(part: _Part, checked: _Checked, gaps: bytes | None) -> list[str]:
     """Name the files that describe the shards and are not as expected."""
-    wrong = [sample_index.INDEX_NAME] if checked.damaged else []
+    wrong = [index_file.INDEX_NAME] if checked.damaged else []
     if next(clips_problems(part), None) is not None or checked.damaged:
         wrong.append(manifest.CLIPS_NAME)
     wrong += [

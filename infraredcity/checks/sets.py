@@ -10,7 +10,7 @@ import numpy as np
 from infraredcity.checks.expected import MANIFEST_NAMES, manifest_problem
 from infraredcity.checks.findings import Findings, Found
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import JOB_NAME, RECORD_NAMES, Part, rows_hash
+from infraredcity.datasets.dataset import JOB_NAME, RECORD_NAMES, Part, dataset_hash
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import MissingExtraError
 from infraredcity.files.path import Place
@@ -72,7 +72,7 @@ def check_set(
     if len(parts) == len(members):
         if has_manifest and not is_quick:
             check_manifests(folder, parts, place, findings)
-        hash_of_all = rows_hash(parts)
+        hash_of_all = dataset_hash(parts)
     for record_name in RECORD_NAMES:
         path = folder / record_name
         if path.is_file():

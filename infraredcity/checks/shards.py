@@ -21,8 +21,8 @@ from infraredcity.files.path import FarPath, Place
 from infraredcity.files.records import opened, read_whole
 from infraredcity.shards import sample_json
 from infraredcity.shards.index import ShardInfo
-from infraredcity.shards.names import BLOCK_BYTES, member_span
-from infraredcity.shards.reader import MAX_MEMBER_BYTES, Refused, Sample, iterate
+from infraredcity.shards.names import BLOCK_BYTES, MAX_MEMBER_BYTES, member_span
+from infraredcity.shards.reader import Refused, Sample, iterate
 from infraredcity.stills import images
 from infraredcity.threads import in_order, threads_for
 

@@ -31,8 +31,7 @@ from infraredcity.errors import ManifestError, check_choice
 from infraredcity.files.atomic import TEMPORARY_PREFIX
 from infraredcity.files.path import FarPath, Place
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.shards import index as sample_index
-from infraredcity.shards import sidecars
+from infraredcity.shards import index_file, sidecars
 from infraredcity.threads import in_order, threads_for
 
 DecodeChoice = Literal["all", "sample", "none"]
@@ -128,7 +127,7 @@ def _opened(root: Place, name: str, files: set[str], findings: Findings, *, is_q
     folder = root / name
     found = findings.of_part(name)
     leftovers = sum(file.startswith(TEMPORARY_PREFIX) for file in files)
-    if isinstance(folder, FarPath) and files == {sample_index.INDEX_NAME}:
+    if isinstance(folder, FarPath) and files == {index_file.INDEX_NAME}:
         findings.notes.append(f"{folder}: the server lists nothing, so what does not belong there was not looked for")
     if leftovers:
         findings.notes.append(
@@ -136,7 +135,7 @@ def _opened(root: Place, name: str, files: set[str], findings: Findings, *, is_q
         )
     try:
         clips, _ = manifest.read_folder(folder)
-        if sample_index.INDEX_NAME not in files and _holds_files(clips):
+        if index_file.INDEX_NAME not in files and _holds_files(clips):
             check_files(folder, files, clips, findings, found, is_quick=is_quick)
             return None
     except ManifestError as error:
@@ -145,13 +144,13 @@ def _opened(root: Place, name: str, files: set[str], findings: Findings, *, is_q
     try:
         part, stored_hash = open_with_hash(root, name)
     except ManifestError as error:
-        found(sample_index.INDEX_NAME, "index", str(error))
+        found(index_file.INDEX_NAME, "index", str(error))
         return None
-    if stored_hash != part.index.rows_hash():
+    if stored_hash != part.index.samples_hash():
         found(
-            sample_index.INDEX_NAME,
+            index_file.INDEX_NAME,
             "index",
-            f"{folder / sample_index.INDEX_NAME}: its rows are not those it was written with; "
+            f"{folder / index_file.INDEX_NAME}: its rows are not those it was written with; "
             'rebuild it with "infraredcity repair"',
         )
     return part

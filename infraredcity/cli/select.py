@@ -91,7 +91,7 @@ def select_command(
                 "stride": stride,
                 "num_samples": len(rows["key"]),
                 "size_bytes": sum(rows["size"]),
-                "manifest_hash": manifest.rows_hash(rows),
+                "manifest_hash": manifest.dataset_hash(rows),
                 "parts": {each.part.name: len(each.rows) for each in chosen},
                 "output": None if output is None else str(output),
                 **traffic_told(),

@@ -18,8 +18,7 @@ from infraredcity.errors import OutputError
 from infraredcity.files.atomic import TEMPORARY_PREFIX, write_atomic
 from infraredcity.files.path import Place, is_below, sizes_in
 from infraredcity.files.records import read_json
-from infraredcity.shards import index as sample_index
-from infraredcity.shards import sidecars
+from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_inside
 
 
@@ -119,7 +118,7 @@ def _clear(folder: Place) -> None:
     there = sizes_in(folder)
     marks = (
         manifest.CLIPS_NAME,
-        sample_index.INDEX_NAME,
+        index_file.INDEX_NAME,
         manifest.CSV_NAME,
         manifest.PARQUET_NAME,
         sidecars.WIDS_NAME,
@@ -139,6 +138,6 @@ def _remove_empty(folder: Path, *, below: Path) -> None:
 
 def _is_whole(folder: Place) -> bool:
     there = sizes_in(folder)
-    if manifest.CLIPS_NAME not in there or sample_index.INDEX_NAME not in there:
+    if manifest.CLIPS_NAME not in there or index_file.INDEX_NAME not in there:
         return False
-    return all(there.get(info.name) == info.size_bytes for info in sample_index.load(folder).shards)
+    return all(there.get(info.name) == info.size_bytes for info in index_file.load(folder).shards)

@@ -15,8 +15,7 @@ from infraredcity.datasets.manifest import ClipFacts, Columns
 from infraredcity.errors import ManifestError, RemoteError
 from infraredcity.files.path import FarPath, Place, size_of, sizes_in, walk
 from infraredcity.files.remote import READ_ONLY_SCHEMES
-from infraredcity.shards import index as sample_index
-from infraredcity.shards import sidecars
+from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.index import BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.threads import in_order, threads_for
 
@@ -64,7 +63,7 @@ def part_names(root: Place) -> list[str]:
 
 def names_of_parts(folders: Mapping[str, set[str]]) -> list[str]:
     """The parts among folders that `folders_of` gave."""
-    marks = {manifest.CLIPS_NAME, sample_index.INDEX_NAME}
+    marks = {manifest.CLIPS_NAME, index_file.INDEX_NAME}
     return sorted(
         name for name, files in folders.items() if marks & files or any(file.endswith(".tar") for file in files)
     )
@@ -75,9 +74,9 @@ def folders_of(root: Place) -> dict[str, set[str]]:
     try:
         return dict(folders_below(root))
     except RemoteError:
-        if not (root / sample_index.INDEX_NAME).is_file():
+        if not (root / index_file.INDEX_NAME).is_file():
             raise
-        return {".": {sample_index.INDEX_NAME}}
+        return {".": {index_file.INDEX_NAME}}
 
 
 def folders_below(root: Place) -> Iterator[tuple[str, set[str]]]:
@@ -130,11 +129,11 @@ def open_with_hash(root: Place, name: str = ".") -> tuple[Part, str]:
     """As `open_part`, with the hash of its rows that its index was written with."""
     folder = root / name
     clips, split = manifest.read_folder(folder)
-    index, stored_hash = sample_index.load_with_hash(folder)
+    index, stored_hash = index_file.load_with_hash(folder)
     missing = [clip_id for clip_id in index.clips if clip_id not in clips]
     if missing:
         raise ManifestError(
-            f"{folder / manifest.CLIPS_NAME}: lacks clip {missing[0]}, which {sample_index.INDEX_NAME} has; "
+            f"{folder / manifest.CLIPS_NAME}: lacks clip {missing[0]}, which {index_file.INDEX_NAME} has; "
             'rebuild both with "infraredcity repair"'
         )
     return Part(path=folder, name=name, index=index, clips=clips, split=split), stored_hash
@@ -168,8 +167,8 @@ def rows_of(parts: Sequence[Part]) -> Columns:
     return manifest.concatenate([part.rows() for part in parts])
 
 
-def rows_hash(parts: Sequence[Part]) -> str:
-    """The `manifest.rows_hash` of all rows of all parts, in little memory."""
+def dataset_hash(parts: Sequence[Part]) -> str:
+    """The `manifest.dataset_hash` of all rows of all parts, in little memory."""
     return manifest.hash_of_sorted(_sorted_blocks(parts))
 
 
@@ -228,7 +227,7 @@ def write_part(
         folder, index, name=reader_name(root, name), json_sizes=json_sizes, with_dali=with_dali
     )
     manifest.write_rows(folder, index, facts, split=split)
-    sample_index.save(index, folder)
+    index_file.save(index, folder)
     manifest.write_clips(folder, list(facts.values()), split=split)
     return Part(path=folder, name=name, index=index, clips=facts, split=split)
 

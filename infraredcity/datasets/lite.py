@@ -17,14 +17,14 @@ import numpy as np
 from infraredcity.clips import check_clip_id, manifests_folder, read_toml
 from infraredcity.datasets import manifest, similarity
 from infraredcity.datasets.build import Making, check_apart
-from infraredcity.datasets.dataset import Part, rows_hash, write_manifest, write_part
+from infraredcity.datasets.dataset import Part, dataset_hash, write_manifest, write_part
 from infraredcity.datasets.manifest import ClipFacts
 from infraredcity.datasets.similarity import DuplicateRun, Leakage
 from infraredcity.errors import CatalogError, OutputError, RecipeError
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import Place
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.shards import copy
+from infraredcity.shards import copy, index_file
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.copy import Copied
 from infraredcity.shards.index import SampleIndex
@@ -133,7 +133,7 @@ class LiteReport:
         scale: Factor on the recipe's counts.
         guard_frames: The guard that was kept, in frames of the clip.
         num_frames: Frames over all rows.
-        manifest_hash: sha256 over what the samples are, see `manifest.rows_hash`.
+        manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`.
         rows: One per clip and split.
         leakage: For each modality with train and test samples, how close these come to each other.
         duplicate_runs: Runs that are nearly the same as another one; their samples name theirs in `dup_of`. None is dropped.
@@ -323,7 +323,7 @@ def build(
         record_name=REPORT_NAME,
         what="a Lite set",
         format=FORMAT,
-        inputs={"recipe": asdict(scaled), "clips": {clip: index.rows_hash() for clip, index in indexes.items()}},
+        inputs={"recipe": asdict(scaled), "clips": {clip: index.samples_hash() for clip, index in indexes.items()}},
         folders=folders,
     )
     with lock_folder(out):
@@ -362,7 +362,7 @@ def build(
             scale=factor,
             guard_frames=scaled.guard_frames,
             num_frames=sum(row.num_frames for row in rows),
-            manifest_hash=rows_hash(parts),
+            manifest_hash=dataset_hash(parts),
             rows=tuple(rows),
             leakage=alike.leakage,
             duplicate_runs=alike.runs,
@@ -469,7 +469,7 @@ def _read_clips(source: Place, recipe: Recipe) -> tuple[dict[str, SampleIndex], 
     indexes, facts = {}, {}
     for cell in recipe.cells:
         folder = source / cell.clip
-        indexes[cell.clip] = sample_index.load(folder)
+        indexes[cell.clip] = index_file.load(folder)
         facts[cell.clip] = manifest.read_clips(folder)[cell.clip]
     return indexes, facts
 

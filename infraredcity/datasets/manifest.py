@@ -238,7 +238,7 @@ def take(rows: Columns, chosen: Sequence[int] | np.ndarray) -> Columns:
     return {name: [values[number] for number in numbers] for name, values in rows.items()}
 
 
-def rows_hash(rows: Columns) -> str:
+def dataset_hash(rows: Columns) -> str:
     """sha256 over the canonical rows: what the samples are, sorted by split and key, whatever shards they lie in.
 
     A canonical row is the line that manifest.csv has for a sample, less shard, offset and size.
@@ -248,7 +248,7 @@ def rows_hash(rows: Columns) -> str:
 
 
 def hash_of_sorted(sorted_blocks: Iterable[Columns]) -> str:
-    """The `rows_hash` of rows that come sorted by split and key."""
+    """The `dataset_hash` of rows that come sorted by split and key."""
     names = [name for name in COLUMNS if name not in _PLACES]
     digest = hashlib.sha256((",".join(names) + "\n").encode())
     for block in sorted_blocks:

@@ -12,7 +12,7 @@ import numpy as np
 
 from infraredcity.datasets import manifest, reshard
 from infraredcity.datasets.build import Making, check_apart
-from infraredcity.datasets.dataset import Part, rows_hash, write_manifest
+from infraredcity.datasets.dataset import Part, dataset_hash, write_manifest
 from infraredcity.datasets.manifest import COLUMN_KINDS, COLUMNS, Columns
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.files.atomic import lock_folder
@@ -108,7 +108,7 @@ class ShardsReport:
     Attributes:
         folder: Where the set lies.
         num_samples: Samples over all parts.
-        manifest_hash: sha256 over what the samples are, see `manifest.rows_hash`.
+        manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`.
         parts: One for each part.
         is_new: False when the set stood there already.
     """
@@ -238,7 +238,7 @@ def write(
         inputs={
             "samples_per_shard": samples_per_shard,
             "parts": {
-                each.part.name: [each.part.split, each.part.index.take(each.rows).rows_hash()] for each in chosen
+                each.part.name: [each.part.split, each.part.index.take(each.rows).samples_hash()] for each in chosen
             },
         },
         folders=[each.part.name for each in chosen],
@@ -266,7 +266,7 @@ def write(
         report = ShardsReport(
             folder=str(out),
             num_samples=total,
-            manifest_hash=rows_hash(parts),
+            manifest_hash=dataset_hash(parts),
             parts=tuple(
                 ShardsPart(
                     name=part.name,

@@ -19,6 +19,7 @@ from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown, split_query
 from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.foreign import CACHE_VARIABLE, PICTURE_SUFFIXES, TarIndex, index_tars
 from infraredcity.shards.index import SampleIndex
@@ -192,7 +193,7 @@ def _folders(group: Sequence[str | Path]) -> Iterator[tuple[Path | str, bool, li
 def _holds_pictures_alone(folder: Path) -> bool:
     """Whether the folder holds pictures, and no shards."""
     names = _listed(folder)
-    return any(map(is_picture, names)) and not _tars(names) and sample_index.INDEX_NAME not in names
+    return any(map(is_picture, names)) and not _tars(names) and index_file.INDEX_NAME not in names
 
 
 def _listed(folder: Path) -> list[str]:
@@ -277,7 +278,7 @@ def _open_pictures(folder: Path, names: list[str]) -> tuple[SampleIndex, str]:
     if is_whole and (folder / JOB_NAME).exists() and not (folder / CLIPS_NAME).exists():
         raise ShardError(f"{folder}: an extraction that did not end; run the same command again, it goes on")
     index = index_pictures(folder, None if is_whole else names)
-    return index, index.rows_hash()
+    return index, index.samples_hash()
 
 
 def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
@@ -289,10 +290,10 @@ def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -
         names = _tars(_listed(folder))
         if not names:
             raise ShardError(f"{folder}: holds no shards and no pictures itself; it {_what_is_in(folder)}")
-    if not (folder / sample_index.INDEX_NAME).is_file() and not any((folder / name).exists() for name in _OUR_RECORDS):
+    if not (folder / index_file.INDEX_NAME).is_file() and not any((folder / name).exists() for name in _OUR_RECORDS):
         index: SampleIndex = index_tars([folder / name for name in names])
-        return index, index.rows_hash()
-    index, stored_hash = sample_index.load_with_hash(folder)
+        return index, index.samples_hash()
+    index, stored_hash = index_file.load_with_hash(folder)
     known = [info.name for info in index.shards]
     missing = [name for name in known if name not in names] if is_whole else []
     if missing:
@@ -303,7 +304,7 @@ def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -
     strangers = [name for name in names if name not in known]
     if strangers:
         raise ShardError(
-            f"{folder / strangers[0]}: not in {folder / sample_index.INDEX_NAME}, so it is not part of the data set; "
+            f"{folder / strangers[0]}: not in {folder / index_file.INDEX_NAME}, so it is not part of the data set; "
             "remove it, or build the folder again"
         )
     return _chosen(index, names, stored_hash)
@@ -311,9 +312,9 @@ def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -
 
 def _open_far(folder: str, patterns: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
     """As `_open_folder`, over a network."""
-    place = join(folder, sample_index.INDEX_NAME)
+    place = join(folder, index_file.INDEX_NAME)
     try:
-        data = fetch(place, options, max_bytes=sample_index.MAX_INDEX_BYTES)
+        data = fetch(place, options, max_bytes=index_file.MAX_INDEX_BYTES)
     except RemoteError as error:
         if not error.is_missing:
             raise
@@ -325,8 +326,8 @@ def _open_far(folder: str, patterns: list[str], options: RemoteOptions) -> tuple
         index: SampleIndex = index_tars(
             [_FarTar(name, url, RemoteFile(url, options)) for name, url in zip(patterns, urls, strict=True)]
         )
-        return index, index.rows_hash()
-    index, stored_hash = sample_index.loads(data, name=shown(place))
+        return index, index.samples_hash()
+    index, stored_hash = index_file.loads(data, name=shown(place))
     known = [info.name for info in index.shards]
     names: dict[str, None] = {}
     for pattern in patterns:
@@ -365,4 +366,4 @@ def _chosen(index: SampleIndex, names: Sequence[str], stored_hash: str) -> tuple
         return index, stored_hash
     wanted = np.isin(index.shard, [known[name] for name in names])
     part = index.take(np.flatnonzero(wanted))
-    return part, part.rows_hash()
+    return part, part.samples_hash()

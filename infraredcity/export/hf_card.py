@@ -295,7 +295,7 @@ Each sample is a picture (`{first.image_format}`) and its facts (`json`): clip, 
 frame index and presentation time. Frames stand in the order of their clips. `manifest.parquet` has a row for each sample, with
 the hash of its picture and the run of consecutive frames that it belongs to.
 
-Hash of the manifest's rows: `{manifest.rows_hash(rows)}`.
+Hash of the manifest's rows: `{manifest.dataset_hash(rows)}`.
 
 ## Loading
 

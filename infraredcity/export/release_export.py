@@ -177,7 +177,7 @@ def export(
             f"{root}: two samples of one key would become one file of {doubled[0]}; choose one with select"
         )
     inputs = {
-        "parts": {part.name: [part.split, part.index.rows_hash()] for part in parts},
+        "parts": {part.name: [part.split, part.index.samples_hash()] for part in parts},
         "kinds": list(kinds),
         "pairs": pairs,
         "double_format": double_format,

@@ -28,7 +28,7 @@ import numpy as np
 
 from infraredcity.clips import Clip
 from infraredcity.datasets.build import Making
-from infraredcity.datasets.dataset import Part, part_names, rows_hash, write_manifest, write_part
+from infraredcity.datasets.dataset import Part, dataset_hash, part_names, write_manifest, write_part
 from infraredcity.datasets.manifest import ClipFacts
 from infraredcity.errors import CatalogError, ImageError, ManifestError, OutputError
 from infraredcity.export.release_layout import (
@@ -117,7 +117,7 @@ class ImportReport:
         folder: Where the data set lies.
         kind: What was read: "single" or "double".
         num_frames: Frames over all rows.
-        manifest_hash: sha256 over what the samples are, see `manifest.rows_hash`.
+        manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`.
         rows: One for each folder and clip.
         num_shared: Pictures of a second weather's trainB that stand in the first one's too and were taken once.
         shifts: Folders whose numbers were moved.
@@ -270,7 +270,7 @@ def import_release(
             folder=str(out),
             kind=found_kind,
             num_frames=sum(len(part.index) for part in written),
-            manifest_hash=rows_hash(written),
+            manifest_hash=dataset_hash(written),
             rows=tuple(writer.rows),
             num_shared=num_shared,
             shifts=tuple(shifts),

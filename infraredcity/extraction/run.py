@@ -34,8 +34,7 @@ from infraredcity.extraction.spec import read as read_claim
 from infraredcity.files.atomic import TEMPORARY_PREFIX, remove_temporaries, write_atomic
 from infraredcity.files.path import FarPath, Place, size_of, sizes_in
 from infraredcity.files.records import read_json
-from infraredcity.shards import index as sample_index
-from infraredcity.shards import sample_json, sidecars
+from infraredcity.shards import index_file, sample_json, sidecars
 from infraredcity.shards.index import IndexEntry, ShardInfo
 from infraredcity.shards.names import key_of
 from infraredcity.shards.writer import open_shard
@@ -721,7 +720,7 @@ def _clear(folder: Place) -> None:
         or name in others
         or (name.endswith((".jpg", ".png", ".webp")) and name.startswith(f"{folder.name}_"))
     ]
-    for name in (manifest.CLIPS_NAME, sample_index.INDEX_NAME, *done, *hangs, *rest, JOB_NAME):
+    for name in (manifest.CLIPS_NAME, index_file.INDEX_NAME, *done, *hangs, *rest, JOB_NAME):
         (folder / name).unlink(missing_ok=True)
 
 

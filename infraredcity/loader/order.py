@@ -116,7 +116,7 @@ class WindowOrder:
     Attributes:
         num_windows: N.
         seed: Another seed is another order.
-        data_hash: sha256 in hexadecimal of the samples' rows (`SampleIndex.rows_hash`): other data is another order.
+        data_hash: sha256 in hexadecimal of the samples' rows (`SampleIndex.samples_hash`): other data is another order.
     """
 
     num_windows: int

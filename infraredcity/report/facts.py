@@ -275,7 +275,7 @@ class DatasetReport:
         kind: "lite" beside a lite.json, "selection" beside a shards.json, "extracted" where parts have a gaps.json, else "other".
         made: How a Lite set was made: "recipe lite, scale 0.05, guard of 12 frames"; else empty.
         library_version: Version of this program.
-        manifest_hash: sha256 over what the samples are, see `manifest.rows_hash`.
+        manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`.
         image_formats: File suffixes of the pictures.
         num_samples: Samples of all parts.
         size_bytes: Bytes of all shards.

@@ -16,7 +16,7 @@ import numpy as np
 from infraredcity.checks.published import published_rows
 from infraredcity.clips import load_catalog
 from infraredcity.datasets import lite, manifest, select, similarity
-from infraredcity.datasets.dataset import GAPS_NAME, Part, rows_hash
+from infraredcity.datasets.dataset import GAPS_NAME, Part, dataset_hash
 from infraredcity.datasets.manifest import ClipFacts
 from infraredcity.errors import ImageError, ShardError
 from infraredcity.extraction.finish import Gap
@@ -105,7 +105,7 @@ def measure_dataset(root: path.Place, parts: Sequence[Part], *, on_progress: OnP
         report = _clip_report(clip, reader, gaps, per_clip=per_clip, num_breaks=MAX_LISTED - num_listed)
         num_listed += len(report.runs.breaks)
         reports.append(report)
-    manifest_hash = rows_hash(parts)
+    manifest_hash = dataset_hash(parts)
     leakage = _leakage(root, parts, reader, manifest_hash, on_progress)
     infos = [info for part in parts for info in part.index.shards]
     problems = reader.problems

@@ -76,7 +76,7 @@ class TarIndex(SampleIndex):
         start = int(self.start[row])
         return start, int(self.offset[row]) - BLOCK_BYTES + int(self.span[row]) - start
 
-    def rows_hash(self) -> str:
+    def samples_hash(self) -> str:
         """sha256 over keys, frame indices and sizes: other tars have another one, wherever they lie. It does not see the pixels."""
         digest = hashlib.sha256()
         for own_key, frame_index, size in zip(

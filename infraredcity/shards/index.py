@@ -5,40 +5,23 @@ only the index with its sizes and hashes says what belongs to the data set. It n
 """
 
 import hashlib
-import io
-import json
-import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from infraredcity.clips import is_clip_id
 from infraredcity.errors import ManifestError
-from infraredcity.files.atomic import NPZ_DAMAGE, open_atomic, read_npz
-from infraredcity.files.path import FarPath, Place
-from infraredcity.files.records import opened, parse_json
-from infraredcity.shards.names import BLOCK_BYTES, is_shard_name, key_of
+from infraredcity.shards.names import BLOCK_BYTES, key_of
 
-INDEX_NAME = "index.npz"
-FORMAT = "infraredcity-index-4"
 BLOCK_ROWS = 65_536
 """So many samples are made lines of text, or rows of a table, at a time."""
-_ARRAYS = (
-    "clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "width", "height", "sha256", "dup_of",
-)  # fmt: skip
-_KINDS = {name: "i" for name in _ARRAYS} | {"mark": "u", "sha256": "u", "dup_of": "S"}
-_ENTRY_COLUMNS = {name: np.int64 for name in ("frame_index", "pts", "offset", "size", "span")} | {
-    "width": np.int32, "height": np.int32, "mark": np.uint8,
+FIELDS: dict[str, type[np.generic]] = {
+    "clip": np.int32, "frame_index": np.int64, "pts": np.int64, "run_id": np.int32, "mark": np.uint8, "shard": np.int32,
+    "offset": np.int64, "size": np.int64, "span": np.int64, "width": np.int32, "height": np.int32, "sha256": np.uint8,
+    "dup_of": np.bytes_,
 }  # fmt: skip
-MAX_MEMBER_BYTES = 256 * 1024 * 1024
-"""No still is larger; a header that claims more is damaged or hostile. Also the most that one sample may hold."""
-MAX_INDEX_BYTES = 4 << 30
-"""A far index is read whole; none of ours is larger, and a wrong file or a hostile server may have no end."""
-MAX_FRAME_STEP = 1 << 31
+"""The columns of an index in the order in which a file holds them, and what each is made of; sha256 has 32 of them a row."""
 SUSPECT, REPEAT, FROZEN = 1, 2, 4
 """Bits of `mark`: follows damage; the same picture as the sample before; hardly another one than the sample before."""
 
@@ -68,6 +51,10 @@ class IndexEntry:
     height: int
     sha256: str
     mark: int = 0
+
+
+_ENTRY_FIELDS = tuple(field.name for field in fields(IndexEntry) if field.name != "sha256")
+"""Columns that hold what an entry says as it says it; hashes become bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +110,7 @@ class SampleIndex:
     dup_of: np.ndarray
 
     def __post_init__(self) -> None:
-        lengths = {name: len(getattr(self, name)) for name in _ARRAYS}
+        lengths = {name: len(getattr(self, name)) for name in FIELDS}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of an index must have one length, got {lengths}")
         if len(self.clips) != len(self.frame_steps):
@@ -142,7 +129,7 @@ class SampleIndex:
 
     def take(self, rows: np.ndarray) -> "SampleIndex":
         """The index of some rows; clips and shards keep their numbers."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+        return replace(self, **{name: getattr(self, name)[rows] for name in FIELDS})
 
     def rows_by_shard(self) -> Iterator[np.ndarray]:
         """i64 [n] for each shard in turn: its rows, ascending."""
@@ -164,7 +151,7 @@ class SampleIndex:
         """Byte where the first header of a row's sample stands in its shard, and how many bytes the whole sample takes."""
         return int(self.offset[row]) - BLOCK_BYTES, int(self.span[row])
 
-    def rows_hash(self) -> str:
+    def samples_hash(self) -> str:
         """sha256 over what the samples are (clip, frame, time, run, picture), whatever shards they lie in."""
         digest = hashlib.sha256()
         for block in self.blocks():
@@ -240,12 +227,12 @@ def from_entries(
 ) -> SampleIndex:
     """The index of one clip from what its shard writers returned, in order; `run_ids` is i32 [N] and `dup_of` S [N]."""
     infos: list[ShardInfo] = []
-    columns = {name: [np.zeros(0, dtype)] for name, dtype in _ENTRY_COLUMNS.items()}
+    columns = {name: [np.zeros(0, FIELDS[name])] for name in _ENTRY_FIELDS}
     shard_of = [np.zeros(0, np.int32)]
     hashes = bytearray()
     for info, entries in shards:  # its entries become columns before the next shard's are there
-        for name, dtype in _ENTRY_COLUMNS.items():
-            columns[name].append(np.array([getattr(entry, name) for entry in entries], dtype))
+        for name, parts in columns.items():
+            parts.append(np.array([getattr(entry, name) for entry in entries], FIELDS[name]))
         shard_of.append(np.full(len(entries), len(infos), np.int32))
         hashes += b"".join(bytes.fromhex(entry.sha256) for entry in entries)
         infos.append(info)
@@ -276,7 +263,7 @@ def concatenate(indexes: Sequence[SampleIndex], *, same_names: bool = False) -> 
     clips: dict[str, int] = {}
     shards: list[ShardInfo] = []
     names: set[str] = set()
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in _ARRAYS}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
     for index in indexes:
         if index.image_format != indexes[0].image_format:
             raise ManifestError(
@@ -293,7 +280,7 @@ def concatenate(indexes: Sequence[SampleIndex], *, same_names: bool = False) -> 
                 raise ManifestError(f"shard {info.name} occurs in two folders; rename one of the data sets")
             names.add(info.name)
             shards.append(info)
-        for name in _ARRAYS:
+        for name in FIELDS:
             columns[name].append(getattr(index, name))
         columns["clip"][-1] = clip_numbers[index.clip] if len(index) else index.clip
         columns["shard"][-1] = index.shard + np.int32(first_shard)
@@ -304,136 +291,6 @@ def concatenate(indexes: Sequence[SampleIndex], *, same_names: bool = False) -> 
         image_format=indexes[0].image_format,
         **{name: np.concatenate(parts) for name, parts in columns.items()},
     )
-
-
-def save(index: SampleIndex, folder: Place) -> None:
-    """Write `folder`/index.npz; the same bytes for the same index."""
-    header = {
-        "format": FORMAT,
-        "clips": index.clips,
-        "frame_steps": index.frame_steps,
-        "image_format": index.image_format,
-        "rows_hash": index.rows_hash(),
-        "shards": [[info.name, info.num_samples, info.size_bytes, info.sha256] for info in index.shards],
-    }
-    with open_atomic(folder / INDEX_NAME, keep_same=True) as file:
-        np.savez(
-            file,
-            header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-            **{name: getattr(index, name) for name in _ARRAYS},
-        )
-
-
-def load(folder: Place) -> SampleIndex:
-    """Read `folder`/index.npz.
-
-    Raises:
-        ManifestError: There is none, it is damaged, or it is of another format.
-    """
-    return load_with_hash(folder)[0]
-
-
-def load_with_hash(folder: Place) -> tuple[SampleIndex, str]:
-    """As `load`, with the hash of its rows that it was written with, to compare with `SampleIndex.rows_hash`."""
-    path = folder / INDEX_NAME
-    try:
-        if isinstance(path, FarPath):
-            return loads(path.read_bytes(MAX_INDEX_BYTES), name=str(path))
-        with opened(path) as file:
-            return _read(file, os.fstat(file.fileno()).st_size, str(path))
-    except FileNotFoundError as error:
-        raise ManifestError(
-            f"{path}: no index; finish extraction or make-lite there, or name a folder that has one"
-        ) from error
-    except OSError as error:
-        raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
-
-
-def loads(data: bytes, *, name: str) -> tuple[SampleIndex, str]:
-    """An index from the bytes of an index.npz, and the hash of its rows that it was written with.
-
-    Args:
-        data: The file's bytes.
-        name: What to call the file in an error.
-
-    Raises:
-        ManifestError: It is damaged, or of another format.
-    """
-    return _read(io.BytesIO(data), len(data), name)
-
-
-def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> tuple[SampleIndex, str]:
-    """The index in a file, and its stored hash."""
-    try:
-        arrays = read_npz(file, size_bytes)
-        header = parse_json(arrays["header"].tobytes())
-        if header["format"] != FORMAT:
-            raise ManifestError(
-                f"{name}: format is {header['format']!r}, this version reads {FORMAT!r}; make the data set anew "
-                "(`infraredcity extract --overwrite`, or `make-lite --overwrite` of a Lite set)"
-            )
-        columns = {name: arrays[name] for name in _ARRAYS}
-        _check_header(header)
-        _check_columns(columns, header)
-        index = SampleIndex(
-            clips=tuple(header["clips"]),
-            frame_steps=tuple(header["frame_steps"]),
-            image_format=header["image_format"],
-            shards=tuple(
-                ShardInfo(name=name, num_samples=count, size_bytes=size, sha256=sha256)
-                for name, count, size, sha256 in header["shards"]
-            ),
-            **columns,
-        )
-        return index, str(header["rows_hash"])
-    except NPZ_DAMAGE as error:
-        raise ManifestError(f"{name}: damaged or not an index ({error}); build it again") from error
-
-
-def _check_header(header: dict[str, Any]) -> None:
-    """ValueError for names that would lead out of the folder, and for numbers that no index of ours has."""
-    for clip_id in header["clips"]:
-        if not is_clip_id(clip_id):
-            raise ValueError(f"clip id {clip_id!r}")
-    for step in header["frame_steps"]:
-        if type(step) is not int or not 0 < step <= MAX_FRAME_STEP:
-            raise ValueError(f"frame step {step!r:.80}")
-    for name, count, size_bytes, sha256 in header["shards"]:
-        if not is_shard_name(name):
-            raise ValueError(f"shard name {name!r}")
-        if any(type(number) is not int or not 0 <= number < 1 << 62 for number in (count, size_bytes)):
-            raise ValueError(f"{count!r:.80} samples and {size_bytes!r:.80} bytes of shard {name}")
-        if not isinstance(sha256, str):
-            raise ValueError(f"sha256 of shard {name}")
-    if re.fullmatch("[a-z0-9]{1,8}", header["image_format"]) is None:
-        raise ValueError(f"image format {header['image_format']!r}")
-
-
-def _check_columns(columns: dict[str, np.ndarray], header: dict[str, Any]) -> None:
-    """ValueError for columns that no index of ours has, and for samples that do not lie in their shards."""
-    for name, column in columns.items():
-        expected = (_KINDS[name], (32,) if name == "sha256" else ())
-        if (column.dtype.kind, column.shape[1:]) != expected:
-            raise ValueError(f"column {name} is {column.dtype} {list(column.shape)}")
-    for numbering, of in (("clip", header["clips"]), ("shard", header["shards"])):
-        numbers = columns[numbering]
-        if len(numbers) and not (int(numbers.min()) >= 0 and int(numbers.max()) < len(of)):
-            raise ValueError(f"column {numbering} numbers what is not there")
-    for positive in ("frame_index", "offset", "size", "span", "width", "height"):
-        if len(columns[positive]) and int(columns[positive].min()) < 0:
-            raise ValueError(f"column {positive} has a negative number")
-    if len(columns["mark"]) and int(columns["mark"].max()) > SUSPECT + REPEAT + FROZEN:
-        raise ValueError(f"mark {int(columns['mark'].max())}")
-    sizes = columns["size"].astype(np.int64)
-    if len(sizes) and int(sizes.max()) > MAX_MEMBER_BYTES:
-        raise ValueError(f"a picture of {int(sizes.max())} bytes")
-    shard_bytes = np.array([size_bytes for _, _, size_bytes, _ in header["shards"]], np.int64)[columns["shard"]]
-    outside = np.flatnonzero((columns["offset"] > shard_bytes - sizes) | (columns["span"] > shard_bytes))
-    if len(outside):
-        row = int(outside[0])
-        raise ValueError(f"the sample of row {row} lies outside of the {int(shard_bytes[row])} bytes of its shard")
-    if len(columns["frame_index"]) and int(columns["frame_index"].max()) >= 10**18:
-        raise ValueError(f"frame index {int(columns['frame_index'].max())}")
 
 
 def run_ids(

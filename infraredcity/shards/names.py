@@ -4,6 +4,14 @@ import re
 
 from infraredcity.clips import is_clip_id
 
+BLOCK_BYTES = 512
+"""The unit of a tar: headers are one block, data is padded to whole ones."""
+MAX_MEMBER_BYTES = 256 * 1024 * 1024
+"""No still is larger; a header that claims more is damaged or hostile. Also the most that one sample may hold."""
+FRAME_DIGITS = 8
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
+_KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
+
 
 def shard_name(dataset: str, clip_id: str, number: int) -> str:
     """The file name of a shard: `<dataset>-<clip>-<number>.tar`."""
@@ -16,13 +24,6 @@ def dataset_of(shard: str, clip_id: str) -> str:
     return stem.partition(f"-{clip_id}-")[0] or stem
 
 
-FRAME_DIGITS = 8
-
-
-BLOCK_BYTES = 512
-"""The unit of a tar: headers are one block, data is padded to whole ones."""
-
-
 def padded(size: int) -> int:
     """Bytes that data of `size` bytes takes in a tar, its padding to whole blocks included."""
     return size + -size % BLOCK_BYTES
@@ -31,12 +32,6 @@ def padded(size: int) -> int:
 def member_span(size: int) -> int:
     """Bytes that a member with `size` bytes of data takes in a tar, from its header to the end of its padding."""
     return BLOCK_BYTES + padded(size)
-
-
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,195}\.tar")
-
-
-_KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
 
 
 def key_of(clip_id: str, frame_index: int) -> str:

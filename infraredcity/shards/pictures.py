@@ -18,8 +18,7 @@ import numpy as np
 from infraredcity.errors import ShardError
 from infraredcity.shards.foreign import PICTURE_SUFFIXES, TarIndex, clip_ids, most_frequent, numbered
 from infraredcity.shards.index import ShardInfo, no_duplicates
-from infraredcity.shards.names import BLOCK_BYTES
-from infraredcity.shards.reader import MAX_MEMBER_BYTES
+from infraredcity.shards.names import BLOCK_BYTES, MAX_MEMBER_BYTES
 
 logger = logging.getLogger(__name__)
 

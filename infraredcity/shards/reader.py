@@ -10,8 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from infraredcity.errors import ShardError
 from infraredcity.files.records import opened
-from infraredcity.shards.index import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES
-from infraredcity.shards.names import BLOCK_BYTES, padded
+from infraredcity.shards.names import BLOCK_BYTES, MAX_MEMBER_BYTES, padded
 
 MAX_MEMBERS = 1_000_000
 """No shard of a thousand samples comes near it; a tar of more is made to keep a reader busy."""

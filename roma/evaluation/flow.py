@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from infraredcity.files.records import read_whole
-from infraredcity.shards.reader import MAX_MEMBER_BYTES
+from infraredcity.shards.names import MAX_MEMBER_BYTES
 from roma.errors import EvaluationError
 
 

@@ -24,7 +24,7 @@ from web_server import Cutter, serving
 from infraredcity.datasets import manifest
 from infraredcity.files import remote
 from infraredcity.files.atomic import lock_folder
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
 from infraredcity.stills.images import decode
 
@@ -71,7 +71,7 @@ def test_every_frame_comes_once_under_its_own_number(
     found = samples(tmp_path / CLIP)
     assert [shown for shown, _ in found] == list(range(50))
     assert [facts["frame_index"] for _, facts in found] == list(range(50))
-    index = sample_index.load(tmp_path / CLIP)
+    index = index_file.load(tmp_path / CLIP)
     assert len(index) == 50
     for info in index.shards:
         data = (tmp_path / CLIP / info.name).read_bytes()
@@ -202,7 +202,7 @@ def test_each_nth_frame_between_start_and_stop(shelf: Shelf, infraredcity: Run, 
     assert ran.code == 0
     found = samples(tmp_path / CLIP)
     assert [shown for shown, _ in found] == [10, 14, 18, 22, 26, 30]
-    index = sample_index.load(tmp_path / CLIP)
+    index = index_file.load(tmp_path / CLIP)
     assert (index.frame_steps, index.frame_index.tolist(), index.run_id.max()) == ((4,), [10, 14, 18, 22, 26, 30], 0)
 
 
@@ -227,7 +227,7 @@ def test_pictures_have_the_asked_shape(
             assert decode(sample.members["jpg"], "gray").shape == (*shape, 1)
             facts = json.loads(sample.members["json"])
             assert (facts["height"], facts["width"]) == shape
-    assert {*sample_index.load(tmp_path / CLIP).picture_sizes()} == {shape[::-1]}
+    assert {*index_file.load(tmp_path / CLIP).picture_sizes()} == {shape[::-1]}
 
 
 @pytest.mark.parametrize("image_format", ["png", "webp"])
@@ -455,7 +455,7 @@ def test_gaps_are_named_and_exit_with_5(shelf: Shelf, infraredcity: Run, tmp_pat
     assert [(gap["first_frame"], gap["last_frame"], gap["num_frames"]) for gap in gaps] == [(20, 21, 2)]
     assert [shown for shown, _ in samples(tmp_path / CLIP)] == [*range(20), *range(22, 40)]
     # The frame before them is suspect: what made the next one undecodable may have begun in it.
-    assert sample_index.load(tmp_path / CLIP).run_id.tolist() == [0] * 19 + [1] + [2] * 18
+    assert index_file.load(tmp_path / CLIP).run_id.tolist() == [0] * 19 + [1] + [2] * 18
 
 
 def test_a_segment_without_any_picture_is_a_gap_and_no_shard(shelf: Shelf, infraredcity: Run, tmp_path: Path) -> None:
@@ -533,7 +533,7 @@ def test_a_recording_in_chunks_is_one_clip_with_two_runs(shelf: Shelf, infraredc
         )  # fmt: skip
         assert ran.code == 0, ran.stderr
     assert [shown for shown, _ in samples(tmp_path / "1" / CLIP)] == list(range(50))
-    assert sample_index.load(tmp_path / "1" / CLIP).run_id.tolist() == [0] * 30 + [1] * 20
+    assert index_file.load(tmp_path / "1" / CLIP).run_id.tolist() == [0] * 30 + [1] * 20
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
@@ -686,5 +686,5 @@ def test_the_manifest_and_the_facts_say_where_everything_came_from(
     assert len(rows) == 51
     assert rows[4].startswith("city_clear_00000003,city_clear,infrared,night,city,clear,all,3,")
     assert ",0.28," in rows[4]  # frame 3 stands at (2 * 3 + 1) / 25 s
-    index = sample_index.load(tmp_path / CLIP)
+    index = index_file.load(tmp_path / CLIP)
     assert np.array_equal(np.unique(index.run_id), [0])

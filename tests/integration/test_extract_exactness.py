@@ -10,7 +10,7 @@ from synthetic import clip_of
 from infraredcity import video
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
 from infraredcity.stills.images import decode
 from infraredcity.video import FrameRange
@@ -54,6 +54,6 @@ def test_stills_are_the_decoded_pictures_with_one_worker_and_with_two(folder: Pa
         assert still.key == f"{CLIP}_{number:08d}"
         assert np.array_equal(decode(still.members["png"], "rgb"), frame.picture("rgb")), f"frame {number}"
 
-    written = sample_index.load(tmp_path / "1" / CLIP)
+    written = index_file.load(tmp_path / "1" / CLIP)
     assert written.frame_index.tolist() == list(range(clip.num_frames))
     assert written.pts.tolist() == clip.pts.tolist()

@@ -19,7 +19,7 @@ from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.run import fit_clip_tone, prepare
 from infraredcity.extraction.spec import read as read_claim
 from infraredcity.loader.order import window_table
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
 from infraredcity.shards.reader import iterate
 from infraredcity.stills.images import decode, decode_deep
@@ -73,7 +73,7 @@ def test_png16_keeps_every_bit(deep: Path, infraredcity: Run, tmp_path: Path) ->
     found = stills(tmp_path / CLIP, decode_deep)
     assert [np.array_equal(still[:, :, 0], counts(index)) for index, still in enumerate(found)] == [True] * NUM_FRAMES
     assert manifest.read_clips(tmp_path / CLIP)[CLIP].tone is None
-    assert sample_index.load(tmp_path / CLIP).image_format == "png"
+    assert index_file.load(tmp_path / CLIP).image_format == "png"
 
 
 # The lowest count of the clip is 29,000, the highest 29,000 + 290 + 63 * 20 + 47 = 30,597.
@@ -206,7 +206,7 @@ def test_frames_that_stand_still_are_kept_marked_and_in_no_window(
     ran = infraredcity(*words, "--frames-per-shard", per_shard, "--workers", workers)
     assert ran.code == 0, ran.stderr
     assert "city_clear: marked: 1 repeat the one before, 1 are frozen; no window spans them" in ran.stderr
-    index = sample_index.load(tmp_path / CLIP)
+    index = index_file.load(tmp_path / CLIP)
     expected = np.zeros(NUM_FRAMES, np.uint8)
     expected[10], expected[20] = REPEAT, FROZEN
     assert index.mark.tolist() == expected.tolist()
@@ -252,7 +252,7 @@ def test_frames_behind_damage_are_kept_and_marked(
     ran = infraredcity(*words, "--frames-per-shard", per_shard)
     assert ran.code == (5 if missing else 0), ran.stderr
     assert f"{len(suspects)} follow damage (suspect)" in ran.stderr
-    index = sample_index.load(tmp_path / CLIP)
+    index = index_file.load(tmp_path / CLIP)
     assert index.frame_index[(index.mark & SUSPECT) != 0].tolist() == suspects
     hashes = {
         int(frame): index.sha256[row].tobytes()
@@ -261,7 +261,7 @@ def test_frames_behind_damage_are_kept_and_marked(
     }
     again = infraredcity(*words[:6], tmp_path / "again", *words[7:], "--frames-per-shard", 5)
     assert again.code == ran.code
-    other = sample_index.load(tmp_path / "again" / CLIP)
+    other = index_file.load(tmp_path / "again" / CLIP)
     assert {
         int(frame): other.sha256[row].tobytes()
         for row, frame in enumerate(other.frame_index.tolist())
@@ -281,7 +281,7 @@ def test_frames_behind_damage_can_be_left_out_and_are_named_then(
     assert sorted(named) == sorted([*suspects, *missing])
     assert "suspect, since it follows damage, and left out as asked" in {gap["reason"] for gap in gaps}
     assert json.loads((tmp_path / CLIP / "gaps.json").read_text()) == gaps
-    index = sample_index.load(tmp_path / CLIP)
+    index = index_file.load(tmp_path / CLIP)
     assert len(index) == 60 - len(named)
     assert not index.mark.any()
 

@@ -18,7 +18,7 @@ from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME
 from infraredcity.errors import InfraredCityError, ManifestError
 from infraredcity.loader import WindowReader
 from infraredcity.shards import sidecars
-from infraredcity.shards.index import INDEX_NAME, load
+from infraredcity.shards.index_file import INDEX_NAME, load
 from roma.config.schema import read_settings
 from roma.errors import ConfigError
 

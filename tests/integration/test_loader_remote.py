@@ -22,7 +22,7 @@ from infraredcity.errors import RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.remote import RemoteOptions
 from infraredcity.loader import FrameWindows, WindowReader, batches, domain_batches
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.stills.images import encode
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
@@ -183,7 +183,7 @@ def test_a_server_that_is_gone_is_no_bad_sample(web: Nginx, tmp_path: Path) -> N
 def test_a_stale_picture_is_never_shown(web: Nginx, tmp_path: Path) -> None:
     """One picture on the server is another one of the same size, as after an upload that did not reach every copy."""
     folder = web.root / CLEAR
-    index = sample_index.load(folder)
+    index = index_file.load(folder)
     row = next(row for row in range(20, 50) if index.shard[row] == 1)
     shard = folder / index.shards[1].name
     data = bytearray(shard.read_bytes())

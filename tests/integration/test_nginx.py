@@ -18,9 +18,10 @@ from web_server import Cutter, Nginx, serving
 from infraredcity.errors import InfraredCityError, RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.remote import RemoteFile, RemoteOptions, fetch
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
-from infraredcity.shards.index import INDEX_NAME, SampleIndex
+from infraredcity.shards.index import SampleIndex
+from infraredcity.shards.index_file import INDEX_NAME
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
@@ -53,7 +54,7 @@ class Shards:
 def shards(extracted: Path, tmp_path: Path) -> Shards:
     folder = tmp_path / "www"
     shutil.copytree(extracted / "city_clear", folder)
-    index = sample_index.load(folder)
+    index = index_file.load(folder)
     with ShardFiles(index, folder) as files:
         return Shards(folder, index, [files.image(row) for row in range(len(index))])
 

@@ -12,7 +12,7 @@ from commands import RunCommand
 from infraredcity.datasets import manifest
 from infraredcity.errors import ShardError
 from infraredcity.loader import WindowReader
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
 from infraredcity.stills.images import size_of
 
@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def sizes_told(part: Path) -> list[list[tuple[int, int]]]:
     """Width and height of each sample of a part: in json, index, csv and parquet."""
     told = [json.loads(sample.members["json"]) for path in sorted(part.glob("*.tar")) for sample in iterate(path)]
-    index = sample_index.load(part)
+    index = index_file.load(part)
     rows = [manifest.read(part / name) for name in (manifest.CSV_NAME, manifest.PARQUET_NAME)]
     return [
         [(each["width"], each["height"]) for each in told],
@@ -80,7 +80,7 @@ def test_each_sample_has_its_own_size_wherever_it_is_told(shards: Path, infrared
 
 
 def test_a_run_ends_where_the_size_changes(shards: Path) -> None:
-    index = sample_index.load(shards / CLIP)
+    index = index_file.load(shards / CLIP)
     assert index.run_id[29] != index.run_id[30]
     assert np.flatnonzero(np.diff(index.width)).tolist() == [29]
 
@@ -92,12 +92,12 @@ def test_what_is_lost_comes_back_with_the_sizes(shards: Path, infraredcity: RunC
     assert infraredcity("repair", shards).code == 0
     assert sizes_told(shards / CLIP) == [SIZES] * 4
     assert infraredcity("verify", shards, "--decode", "all").code == 0
-    index = sample_index.load(shards / CLIP)
+    index = index_file.load(shards / CLIP)
     assert index.run_id[29] != index.run_id[30]
 
 
 def test_an_index_without_a_damaged_shard_keeps_the_sizes(shards: Path, infraredcity: RunCommand) -> None:
-    index = sample_index.load(shards / CLIP)
+    index = index_file.load(shards / CLIP)
     path = shards / CLIP / index.shards[1].name  # frames 16 to 31, of both sizes
     data = bytearray(path.read_bytes())
     data[int(index.offset[20]) + 300] ^= 1
@@ -108,7 +108,7 @@ def test_an_index_without_a_damaged_shard_keeps_the_sizes(shards: Path, infrared
 
 
 def test_sizes_that_a_json_states_wrongly_are_found(shards: Path, infraredcity: RunCommand) -> None:
-    index = sample_index.load(shards / CLIP)
+    index = index_file.load(shards / CLIP)
     path = shards / CLIP / index.shards[1].name
     before = path.read_bytes()
     assert before.count(b'"width":144,"height":96') == 2
@@ -138,8 +138,8 @@ def test_a_lite_set_and_its_release_have_them(shards: Path, infraredcity: RunCom
         assert ran.code == 0, ran.stderr
     expected = []
     for part in ("city/infrared-train", "city/infrared-test"):
-        expected += [SIZES[frame] for frame in sample_index.load(lite / part).frame_index.tolist()]
-        assert sizes_told(lite / part) == [expected[-len(sample_index.load(lite / part)) :]] * 4
+        expected += [SIZES[frame] for frame in index_file.load(lite / part).frame_index.tolist()]
+        assert sizes_told(lite / part) == [expected[-len(index_file.load(lite / part)) :]] * 4
     assert {*expected} == {*SIZES}
     check(infraredcity, lite)
     exported = [size_of(path.read_bytes(), name=path.name) for path in release.rglob("*.jpg")]

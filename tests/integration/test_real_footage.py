@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infraredcity import video
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
 
 VARIABLE = "INFRAREDCITY_REAL_DATA"
@@ -44,4 +44,4 @@ def test_extraction_of_real_night_clips_gives_each_key_once(
     expected = [f"city_clear_{frame:08d}" for frame in range(num_frames)]
     shards = sorted((tmp_path / "city_clear").glob("*.tar"))
     assert [sample.key for shard in shards for sample in iterate(shard)] == expected
-    assert sample_index.load(tmp_path / "city_clear").keys() == expected
+    assert index_file.load(tmp_path / "city_clear").keys() == expected

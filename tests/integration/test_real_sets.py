@@ -13,7 +13,7 @@ from infraredcity.datasets.dataset import open_dataset
 from infraredcity.datasets.lite import Cell, Recipe
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
 
 VARIABLE = "INFRAREDCITY_REAL_DATA"
@@ -98,7 +98,7 @@ def test_a_damaged_shard_is_found_and_its_clip_made_whole_again(
     assert infraredcity(*words).code == 0
     folder = tmp_path / "city_clear"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
-    index = sample_index.load(folder)
+    index = index_file.load(folder)
     shard = folder / index.shards[1].name
     data = bytearray(shard.read_bytes())
     data[int(index.offset[400]) + 900] ^= 0x10

@@ -32,12 +32,12 @@ def test_a_selection_in_a_file_becomes_shards(
     out = tmp_path / "out"
     ran = infraredcity("shard", extracted, "--selection", chosen, "--out", out, "--samples-per-shard", 8, "--json")
     assert ran.code == 0
-    assert ran.json["manifest_hash"] == manifest.rows_hash(manifest.read(chosen))
+    assert ran.json["manifest_hash"] == manifest.dataset_hash(manifest.read(chosen))
     assert [part["num_shards"] for part in ran.json["parts"]] == [3, 3]
     direct = infraredcity("shard", extracted, "--where", "frame_index>=30", "--out", tmp_path / "direct")
     assert "written" in direct.stderr
-    assert [part.index.rows_hash() for part in open_dataset(out)] == [
-        part.index.rows_hash() for part in open_dataset(tmp_path / "direct")
+    assert [part.index.samples_hash() for part in open_dataset(out)] == [
+        part.index.samples_hash() for part in open_dataset(tmp_path / "direct")
     ]
     again = infraredcity("shard", extracted, "--where", "frame_index>=30", "--out", tmp_path / "direct")
     assert "nothing to do" in again.stderr

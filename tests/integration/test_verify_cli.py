@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from commands import RunCommand
 
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 
 SHARD = "infraredcity-city_clear-000001.tar"
 
@@ -16,7 +16,7 @@ def clip(extracted: Path, tmp_path: Path) -> Path:
 
 def flip(clip: Path) -> None:
     data = bytearray((clip / SHARD).read_bytes())
-    data[int(sample_index.load(clip).offset[20]) + 300] ^= 1
+    data[int(index_file.load(clip).offset[20]) + 300] ^= 1
     (clip / SHARD).write_bytes(data)
 
 
@@ -48,9 +48,9 @@ def test_a_damaged_data_set_ends_with_4_and_a_line_for_each_finding(clip: Path, 
 
 
 def test_many_findings_are_summed_up(clip: Path, infraredcity: RunCommand) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     index.offset[:] += 512
-    sample_index.save(index, clip)
+    index_file.save(index, clip)
     ran = infraredcity("verify", clip)
     assert ran.code == 4
     assert "more (" in ran.stdout

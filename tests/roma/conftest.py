@@ -7,6 +7,7 @@ import pytest
 
 from infraredcity.datasets import manifest
 from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.writer import open_shard
 from infraredcity.stills.images import encode
 from roma.config.schema import TrainConfig, resolve
@@ -64,7 +65,7 @@ def write_shards(folder: Path, clip_id: str, *, num_frames: int, channels: int, 
     index = sample_index.from_entries(
         clip_id=clip_id, frame_step=1, image_format="jpg", shards=written, run_ids=np.zeros(num_frames, np.int32)
     )
-    sample_index.save(index, folder)
+    index_file.save(index, folder)
     facts = manifest.ClipFacts(
         clip_id=clip_id, scene="test", weather="any", modality="infrared", time_of_day="night", time_base="1/25",
         nominal_fps=25.0, frame_step=1, clip_frames=num_frames,

@@ -25,7 +25,7 @@ class DomainFacts:
     Attributes:
         shards: Tar files or patterns, as they were given.
         num_frames: Pictures in them.
-        rows_sha256: Hash of what they are (`SampleIndex.rows_hash`), wherever they lie.
+        rows_sha256: Hash of what they are (`SampleIndex.samples_hash`), wherever they lie.
     """
 
     shards: tuple[str, ...]

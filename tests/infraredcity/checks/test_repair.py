@@ -25,7 +25,7 @@ from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.records import MAX_RECORD_BYTES
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.writer import open_shard
 
 SHARD = "infraredcity-city_clear-000001.tar"
@@ -146,10 +146,10 @@ def test_what_no_segment_record_holds_is_not_rebuilt(clip: Path, gone: list[str]
 
 def test_wrong_places_in_the_index_are_put_right(clip: Path) -> None:
     before = files(clip)
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     index.offset[20] += 512
     index.span[21] += 1
-    sample_index.save(index, clip)
+    index_file.save(index, clip)
     assert repair(clip).lost == ()
     assert files(clip) == before
 
@@ -218,15 +218,15 @@ def test_a_json_member_that_was_edited_is_found_though_the_index_vouches_for_it(
     old, new = b'"frame_index":20,"pts":10240', b'"frame_index":21,"pts":10752'
     assert data.count(old) == 1
     (clip / SHARD).write_bytes(data.replace(old, new))
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     sha256 = hashlib.sha256((clip / SHARD).read_bytes()).hexdigest()
     shards = tuple(replace(info, sha256=sha256) if info.name == SHARD else info for info in index.shards)
-    sample_index.save(replace(index, shards=shards), clip)
+    index_file.save(replace(index, shards=shards), clip)
     assert [(loss.first_frame, loss.last_frame) for loss in repair(clip).lost] == [(16, 31)]
 
 
 def test_a_picture_with_its_hash_is_kept_even_if_it_never_decoded(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     samples = []
     with open_shard(clip, "infraredcity-city_clear-000003.tar", image_format="jpg") as handle:
         for row in (48, 49):
@@ -269,7 +269,7 @@ DAMAGES = ["picture", "json", "padding", "image header", "json header", "cut", "
 
 def damage(clip: Path, how: str) -> None:
     """Break the second shard."""
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     path = clip / SHARD
     start, size, end = int(index.offset[20]), int(index.size[20]), int(index.offset[21]) - 512
     json_header = start + size + (-size % 512)
@@ -361,7 +361,7 @@ def test_a_clip_all_of_whose_shards_are_damaged_is_extracted_again(shelf: Shelf,
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(clip: Path) -> None:
-    flip(clip / SHARD, int(sample_index.load(clip).offset[20]) + 300)
+    flip(clip / SHARD, int(index_file.load(clip).offset[20]) + 300)
     (clip / "infraredcity-city_clear-000002.tar").rename(clip / "renamed.tar")
     (clip / "index.json").unlink()
     (clip / ".tmp-1-x").touch()
@@ -423,7 +423,7 @@ def test_a_lite_set_without_an_index_has_to_be_made_again(lite_set: Path, name: 
 def test_a_lite_set_that_lost_samples_has_to_be_made_again(extracted: Path, lite_set: Path) -> None:
     before = files(lite_set)
     (shard,) = (lite_set / "city/infrared-test").glob("*.tar")
-    flip(shard, int(sample_index.load(shard.parent).offset[2]) + 300)
+    flip(shard, int(index_file.load(shard.parent).offset[2]) + 300)
     report = repair(lite_set)
     assert [(loss.part, loss.num_frames, loss.what_to_do) for loss in report.lost] == [
         ("city/infrared-test", 8, 'run the same "infraredcity make-lite" again, with --overwrite')
@@ -434,7 +434,7 @@ def test_a_lite_set_that_lost_samples_has_to_be_made_again(extracted: Path, lite
     make_lite(extracted, lite_set, overwrite=True)
     assert files(lite_set) == before
     # One part alone, too, knows what set it belongs to.
-    flip(shard, int(sample_index.load(shard.parent).offset[2]) + 300)
+    flip(shard, int(index_file.load(shard.parent).offset[2]) + 300)
     assert "make-lite" not in repair(shard.parent).lost[0].what_to_do
 
 
@@ -455,7 +455,7 @@ def test_nobody_else_writes_while_a_folder_is_repaired(lite_set: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_one_line(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flip(clip / SHARD, int(sample_index.load(clip).offset[20]) - 500)
+    flip(clip / SHARD, int(index_file.load(clip).offset[20]) - 500)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -521,7 +521,7 @@ def test_a_repair_that_is_killed_is_done_by_the_next(shelf: Shelf, extracted: Pa
     clip = Path(shutil.copytree(extracted / "city_clear", tmp_path / "city_clear"))
     whole = files(clip)
     damage(clip, "cut")
-    flip(clip / "infraredcity-city_clear-000002.tar", int(sample_index.load(clip).offset[40]) - 500)
+    flip(clip / "infraredcity-city_clear-000002.tar", int(index_file.load(clip).offset[40]) - 500)
     (clip / "infraredcity-city_clear-000000.tar").rename(clip / "renamed.tar")
     begun = files(clip)
     undisturbed = Path(shutil.copytree(clip, tmp_path / "undisturbed/city_clear"))
@@ -542,7 +542,7 @@ def test_a_repair_that_is_killed_is_done_by_the_next(shelf: Shelf, extracted: Pa
 def test_the_kills_above_are_at_all_moments(extracted: Path, tmp_path: Path) -> None:
     clip = Path(shutil.copytree(extracted / "city_clear", tmp_path / "city_clear"))
     damage(clip, "cut")
-    flip(clip / "infraredcity-city_clear-000002.tar", int(sample_index.load(clip).offset[40]) - 500)
+    flip(clip / "infraredcity-city_clear-000002.tar", int(index_file.load(clip).offset[40]) - 500)
     (clip / "infraredcity-city_clear-000000.tar").rename(clip / "renamed.tar")
     assert killed_at(NUM_CALLS + 1, clip) == 0
 

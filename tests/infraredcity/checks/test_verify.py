@@ -21,8 +21,7 @@ from infraredcity.errors import ManifestError
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.files.records import MAX_RECORD_BYTES
-from infraredcity.shards import index as sample_index
-from infraredcity.shards import names, sidecars
+from infraredcity.shards import index_file, names, sidecars
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.writer import open_shard
 
@@ -57,13 +56,13 @@ def flip(path: Path, place: int) -> None:
 
 def vouch(folder: Path, index: SampleIndex | None = None) -> SampleIndex:
     """Write the index anew so that it vouches for the shards as they are now, whatever they are."""
-    index = index or sample_index.load(folder)
+    index = index or index_file.load(folder)
     shards = []
     for info in index.shards:
         data = (folder / info.name).read_bytes()
         shards.append(replace(info, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
     index = replace(index, shards=tuple(shards))
-    sample_index.save(index, folder)
+    index_file.save(index, folder)
     (folder / "index.json").write_bytes(sidecars.wids_bytes(index, name="x"))
     return index
 
@@ -90,19 +89,19 @@ def test_as_many_pictures_are_decoded_as_were_asked_for(clip: Path, decode: str,
 
 
 def test_a_flipped_byte_in_a_picture_is_found(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     flip(clip / SHARD, int(index.offset[20]) + 300)
     assert problems(verify(clip)) == {("shard-hash", SHARD), ("picture-hash", "city_clear_00000020")}
 
 
 def test_a_flipped_byte_in_padding_is_found(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     flip(clip / SHARD, int(index.offset[20]) + int(index.size[20]) + 1)
     assert problems(verify(clip)) == {("shard-hash", SHARD)}
 
 
 def test_a_flipped_byte_in_a_header_is_found(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     flip(clip / SHARD, int(index.offset[20]) - 512 + 3)
     found = problems(verify(clip))
     assert ("damaged-shard", SHARD) in found
@@ -117,7 +116,7 @@ def test_a_tar_behind_the_end_of_a_shard_is_found_even_where_the_hashes_allow_it
 
 @pytest.mark.parametrize("num_kept", [0, 1, 9])
 def test_a_tar_cut_at_a_block_boundary_is_found(clip: Path, num_kept: int) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     path = clip / SHARD
     path.write_bytes(path.read_bytes()[: int(index.offset[16 + num_kept]) - 512])
     found = problems(verify(clip))
@@ -128,7 +127,7 @@ def test_a_tar_cut_at_a_block_boundary_is_found(clip: Path, num_kept: int) -> No
 
 def test_a_tar_cut_and_closed_again_is_found(clip: Path) -> None:
     # What a writer that ended early leaves: a good tar of fewer samples, and an index that vouches for it.
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     path = clip / SHARD
     data, cut = path.read_bytes(), int(index.offset[30]) - 512
     path.write_bytes(data[:cut] + bytes(len(data) - cut))
@@ -167,7 +166,7 @@ def test_a_shard_that_nobody_knows_is_found(clip: Path) -> None:
 
 @pytest.mark.parametrize("row", [17, 31])
 def test_a_doubled_sample_is_found_though_all_hashes_fit(clip: Path, row: int) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     path = clip / SHARD
     data = path.read_bytes()
     start, span = int(index.offset[row]) - 512, int(index.span[row])
@@ -182,7 +181,7 @@ def test_a_doubled_sample_is_found_though_all_hashes_fit(clip: Path, row: int) -
 
 
 def test_samples_in_another_order_are_found(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     path = clip / SHARD
     data = path.read_bytes()
     first, second, end = (int(index.offset[row]) - 512 for row in (16, 17, 18))
@@ -198,16 +197,16 @@ def test_samples_in_another_order_are_found(clip: Path) -> None:
     [("offset", 512, "offset"), ("size", 1, "size"), ("span", 512, "span")],
 )
 def test_a_wrong_place_in_the_index_is_found(clip: Path, column: str, change: int, problem: str) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     getattr(index, column)[20] += change
-    sample_index.save(index, clip)
+    index_file.save(index, clip)
     assert (problem, "city_clear_00000020") in problems(verify(clip))
 
 
 def test_a_wrong_count_of_a_shard_is_found(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     shards = tuple(replace(info, num_samples=17) if info.name == SHARD else info for info in index.shards)
-    sample_index.save(replace(index, shards=shards), clip)
+    index_file.save(replace(index, shards=shards), clip)
     report = verify(clip)
     assert ("shard-count", SHARD) in problems(report)
     assert any("the index lists 16 of its 17 samples" in finding.message for finding in report.findings)
@@ -215,7 +214,7 @@ def test_a_wrong_count_of_a_shard_is_found(clip: Path) -> None:
 
 @pytest.mark.parametrize("how", ["more", "turned around"])
 def test_other_members_than_a_picture_and_its_json_are_found(clip: Path, how: str) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     data = (clip / SHARD).read_bytes()
     start, end = (int(index.offset[row]) - 512 for row in (20, 21))
     middle = start + 512 + int(index.size[20]) + -int(index.size[20]) % 512
@@ -236,9 +235,9 @@ def test_other_members_than_a_picture_and_its_json_are_found(clip: Path, how: st
 
 
 def test_a_wrong_hash_in_the_index_is_found(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     index.sha256[20, 0] ^= 1
-    sample_index.save(index, clip)
+    index_file.save(index, clip)
     assert problems(verify(clip)) == {
         ("picture-hash", "city_clear_00000020"),
         ("manifest", "manifest.csv"),
@@ -255,10 +254,10 @@ def test_an_index_whose_rows_were_changed_behind_its_back_is_found(clip: Path) -
 
 
 def test_rows_in_another_order_than_their_frames_are_found(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     order = np.arange(50)
     order[[20, 21]] = 21, 20
-    sample_index.save(index.take(order), clip)
+    index_file.save(index.take(order), clip)
     found = problems(verify(clip))
     assert ("order", "city_clear_00000020") in found
     assert ("order", SHARD) in found
@@ -267,10 +266,10 @@ def test_rows_in_another_order_than_their_frames_are_found(clip: Path) -> None:
 def test_runs_that_no_extraction_makes_are_found(shelf: Shelf, tmp_path: Path) -> None:
     extract_clip(clip_of(shelf.gray), ExtractConfig(frames_per_shard=16, every=2), tmp_path, workers=0)
     clip = tmp_path / "city_clear"
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     index.frame_index[20:] += 1
     index.run_id[:2] = 1
-    sample_index.save(index, clip)
+    index_file.save(index, clip)
     report = verify(clip)
     assert {("run", "city_clear_00000041"), ("run", "index.npz")} <= problems(report)
     messages = [finding.message for finding in report.findings if finding.problem == "run"]
@@ -293,7 +292,7 @@ def test_a_manifest_of_another_build_is_found(
     assert problems(report) == {("manifest", name)}
     assert "of city_clear_000000" in report.findings[0].message
     assert "it is of another build" in report.findings[0].message
-    rows = manifest.columns(sample_index.load(clip), manifest.read_clips(clip))
+    rows = manifest.columns(index_file.load(clip), manifest.read_clips(clip))
     manifest.write_blocks(clip, [manifest.take(rows, range(49))])
     assert "has 49 rows, the index 50" in verify(clip).findings[0].message
     (clip / name).unlink()
@@ -303,7 +302,7 @@ def test_a_manifest_of_another_build_is_found(
 def edited(clip: Path, row: int, old: bytes, new: bytes) -> None:
     """Another json member of the same size, for which index and index files vouch."""
     assert len(old) == len(new)
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     path = clip / index.shards[int(index.shard[row])].name
     data = path.read_bytes()
     start = int(index.offset[row]) - 512
@@ -333,7 +332,7 @@ def test_an_edited_json_member_is_found_though_all_hashes_fit(clip: Path, old: b
 
 
 def test_an_edited_json_member_is_named_beside_the_shards_hash(clip: Path) -> None:
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     path = clip / SHARD
     data = path.read_bytes()
     assert data.count(b'"frame_index":20') == 1
@@ -344,7 +343,7 @@ def test_an_edited_json_member_is_named_beside_the_shards_hash(clip: Path) -> No
 
 def rewritten(clip: Path, pictures: Callable[[int, bytes], bytes]) -> None:
     """All shards with other pictures, for which the index vouches."""
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     entries = []
     for number, info in enumerate(index.shards):
         data = (clip / info.name).read_bytes()
@@ -524,7 +523,7 @@ def test_a_missing_or_strange_part_of_a_lite_set_is_found(lite_set: Path) -> Non
     shutil.copytree(lite_set / "city/infrared-test", lite_set / "city/second-test")
     found = problems(verify(lite_set))
     assert ("unknown-part", "city/second-test") in found
-    assert ("doubled-key", sample_index.load(lite_set / "city/infrared-test").key(0)) in found
+    assert ("doubled-key", index_file.load(lite_set / "city/infrared-test").key(0)) in found
     assert any(
         "8 keys are in city/infrared-test and in city/second-test, the first is city_clear_" in finding.message
         for finding in verify(lite_set).findings
@@ -538,7 +537,7 @@ def test_one_sample_in_two_splits_is_found(lite_set: Path) -> None:
     train, test = (open_part(lite_set, f"city/infrared-{split}") for split in ("train", "test"))
     clip_id, frame_index = train.index.clips[0], int(train.index.frame_index[3])
     test.index.frame_index[0] = frame_index
-    sample_index.save(test.index, test.path)
+    index_file.save(test.index, test.path)
     key = names.key_of(clip_id, frame_index)
     report = verify(lite_set)
     assert ("doubled-key", key) in problems(report)
@@ -573,7 +572,7 @@ def test_a_manifest_without_a_record_makes_a_set_too(extracted: Path, tmp_path: 
 
 
 def test_only_one_data_set_has_a_hash(extracted: Path, lite_set: Path, tmp_path: Path) -> None:
-    assert verify(extracted).manifest_hash == manifest.rows_hash(rows_of(open_dataset(extracted)))
+    assert verify(extracted).manifest_hash == manifest.dataset_hash(rows_of(open_dataset(extracted)))
     shutil.copytree(extracted, tmp_path / "shards")
     assert verify(tmp_path).manifest_hash is None
 

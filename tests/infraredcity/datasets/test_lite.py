@@ -16,7 +16,7 @@ from infraredcity.datasets.similarity import NEAR_BITS
 from infraredcity.errors import CatalogError, OutputError, RecipeError, ShardError
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
-from infraredcity.shards import index as index_module
+from infraredcity.shards import index_file
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.reader import iterate
 
@@ -243,7 +243,7 @@ def test_frames_are_copied_byte_for_byte_into_the_published_layout(tmp_path: Pat
     assert len(copied) == 44
     assert all(sample.members == source[sample.key] for sample in copied)
     for row in report.rows:
-        index = index_module.load(tmp_path / row.folder)
+        index = index_file.load(tmp_path / row.folder)
         assert len(index) == row.num_frames
         facts = manifest.read_clips(tmp_path / row.folder)
         assert list(facts) == [row.clip]
@@ -251,8 +251,8 @@ def test_frames_are_copied_byte_for_byte_into_the_published_layout(tmp_path: Pat
 
 def test_train_and_test_share_no_frame_and_keep_the_guard_on_disk(tmp_path: Path, extracted: Path) -> None:
     build(extracted, tmp_path, recipe(*CELLS))
-    train = index_module.load(tmp_path / "city/infrared-train").frame_index
-    test = index_module.load(tmp_path / "city/infrared-test").frame_index
+    train = index_file.load(tmp_path / "city/infrared-train").frame_index
+    test = index_file.load(tmp_path / "city/infrared-test").frame_index
     assert np.abs(train[:, None] - test[None, :]).min() - 1 >= 5
     # The manifest of the whole set names each sample's split and shard.
     rows = (tmp_path / "manifest.csv").read_text().splitlines()
@@ -302,7 +302,7 @@ def test_a_test_run_that_shows_what_a_train_run_shows_is_flagged_and_kept(tmp_pa
     # Train frames from the middle of the clip have nothing to do with the test frames at its end.
     report = build(tmp_path / "clips", tmp_path / "apart", recipe(cell(train=24, test=24), run_frames=24))
     (leak,) = report.leakage
-    train = index_module.load(tmp_path / "apart/city/infrared-train")
+    train = index_file.load(tmp_path / "apart/city/infrared-train")
     assert train.frame_index.tolist() == list(range(147, 171))
     assert leak.num_near == 0
     assert leak.distance_bits > NEAR_BITS
@@ -316,7 +316,7 @@ def test_a_test_run_that_shows_what_a_train_run_shows_is_flagged_and_kept(tmp_pa
     (run,) = [run for run in report.duplicate_runs if run.part == "city/infrared-test"]
     assert (run.first_key, run.num_samples, run.num_near) == ("city_clear_00000324", 24, 24)
     assert run.of_part == "city/infrared-train"
-    test = index_module.load(tmp_path / "lite/city/infrared-test")
+    test = index_file.load(tmp_path / "lite/city/infrared-test")
     shown_before = [int(key.decode()[-8:]) for key in test.dup_of.tolist()]
     assert len(test) == 24
     assert max(shown_before) < 24  # of frames that hardly move, any of the first 24 may be the closest
@@ -400,7 +400,7 @@ def test_a_damaged_source_shard_is_not_copied(tmp_path: Path, extracted: Path) -
     for path in (extracted / "city_day").iterdir():
         if path.is_file():
             (source / path.name).write_bytes(path.read_bytes())
-    index = index_module.load(source)
+    index = index_file.load(source)
     for number, info in enumerate(index.shards):
         data = bytearray((source / info.name).read_bytes())
         for row in np.flatnonzero(index.shard == number).tolist():

@@ -14,7 +14,7 @@ from infraredcity.datasets.dataset import open_dataset, open_part
 from infraredcity.datasets.manifest import ClipFacts, Columns, read_clips, write_clips
 from infraredcity.errors import ManifestError
 from infraredcity.shards import index as sample_index
-from infraredcity.shards import sidecars
+from infraredcity.shards import index_file, sidecars
 
 FACTS = ClipFacts(
     clip_id="city_clear",
@@ -74,7 +74,7 @@ def test_facts_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path: Pa
 def test_an_index_that_contradicts_its_shard_gets_no_sidecars(extracted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "city_clear"
     shutil.copytree(extracted / "city_clear", folder)
-    index = sample_index.load(folder)
+    index = index_file.load(folder)
     index.span[3] += 512
     with pytest.raises(ManifestError, match=r"sample city_clear_00000003 ends elsewhere than its index says"):
         sidecars.write_reader_indexes(folder, index, name="x")
@@ -86,7 +86,7 @@ def test_an_index_that_contradicts_its_shard_gets_no_sidecars(extracted: Path, t
 
 def rows_of_clip(extracted: Path) -> Columns:
     folder = extracted / "city_clear"
-    return manifest.columns(sample_index.load(folder), read_clips(folder), split="train")
+    return manifest.columns(index_file.load(folder), read_clips(folder), split="train")
 
 
 def test_the_manifest_has_the_columns_that_its_readers_know(extracted: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_manifest_has_the_columns_that_its_readers_know(extracted: Path) -> 
         "city_clear_00000000,city_clear,infrared,night,city,clear,all,0,0,0.0,0,infraredcity-city_clear-000000.tar,512,"
         + (extracted / "city_clear/manifest.csv").read_text().splitlines()[1].split(",")[13]
         + ","
-        + sample_index.load(extracted / "city_clear").sha256[0].tobytes().hex()
+        + index_file.load(extracted / "city_clear").sha256[0].tobytes().hex()
         + ",96,64,,false,",
     ]
 
@@ -126,12 +126,12 @@ def test_pandas_reads_what_was_written(extracted: Path, tmp_path: Path) -> None:
 
 def test_the_manifests_hash_knows_what_samples_are_and_not_where_they_lie(extracted: Path) -> None:
     rows = rows_of_clip(extracted)
-    before = manifest.rows_hash(rows)
+    before = manifest.dataset_hash(rows)
     elsewhere = {**rows, "shard": ["x.tar"] * 50, "offset": [0] * 50, "size": [1] * 50}
     backwards = manifest.take(rows, range(49, -1, -1))
-    assert manifest.rows_hash(elsewhere) == manifest.rows_hash(backwards) == before
+    assert manifest.dataset_hash(elsewhere) == manifest.dataset_hash(backwards) == before
     changed = {
-        manifest.rows_hash({**rows, name: [change(rows[name][0]), *rows[name][1:]]})
+        manifest.dataset_hash({**rows, name: [change(rows[name][0]), *rows[name][1:]]})
         for name, change in {
             "key": lambda _: "city_clear_00000099",
             "split": lambda _: "test",
@@ -145,7 +145,7 @@ def test_the_manifests_hash_knows_what_samples_are_and_not_where_they_lie(extrac
         }.items()
     }
     assert len(changed | {before}) == 10
-    assert manifest.rows_hash(manifest.take(rows, range(49))) != before
+    assert manifest.dataset_hash(manifest.take(rows, range(49))) != before
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_rows_written_a_few_at_a_time_are_those_written_at_once(
     written = (tmp_path / "manifest.parquet").read_bytes()
     manifest.write_rows(tmp_path, part.index, part.clips)
     assert (tmp_path / "manifest.parquet").read_bytes() == written
-    assert part.index.rows_hash() == sample_index.load_with_hash(extracted / "city_clear")[1]
+    assert part.index.samples_hash() == index_file.load_with_hash(extracted / "city_clear")[1]
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 1000])
@@ -200,11 +200,11 @@ def test_the_hash_of_parts_is_that_of_all_their_rows(
         replace(parts[0], name="c", index=parts[0].index.take(np.arange(0, 50, 2)), split="train"),
         replace(parts[0], name="d", index=parts[0].index.take(np.arange(0)), split="train"),
     ]
-    expected = manifest.rows_hash(dataset.rows_of(mixed))
+    expected = manifest.dataset_hash(dataset.rows_of(mixed))
     monkeypatch.setattr(dataset, "BLOCK_ROWS", block_rows)
-    assert dataset.rows_hash(mixed) == dataset.rows_hash(mixed[::-1]) == expected
-    assert dataset.rows_hash(mixed[:2]) != expected
-    assert dataset.rows_hash([]) == manifest.rows_hash(dataset.rows_of([]))
+    assert dataset.dataset_hash(mixed) == dataset.dataset_hash(mixed[::-1]) == expected
+    assert dataset.dataset_hash(mixed[:2]) != expected
+    assert dataset.dataset_hash([]) == manifest.dataset_hash(dataset.rows_of([]))
 
 
 def test_a_damaged_parquet_says_so(extracted: Path, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_split_of_a_folder_survives(tmp_path: Path) -> None:
 
 def test_the_table_names_split_and_shard(extracted: Path) -> None:
     folder = extracted / "city_clear"
-    table = manifest.table(sample_index.load(folder), read_clips(folder), split="train")
+    table = manifest.table(index_file.load(folder), read_clips(folder), split="train")
     assert set(table["split"]) == {"train"}
     assert table["shard"].tolist()[15:17] == [f"infraredcity-city_clear-00000{number}.tar" for number in (0, 1)]
     assert table["time_s"].tolist()[:3] == [0.0, 0.04, 0.08]

@@ -146,11 +146,11 @@ def test_a_selection_is_copied_byte_for_byte_and_stays_in_its_parts(lite_set: Pa
     ]
     rows = manifest.read(tmp_path / "out/manifest.parquet")
     assert rows == manifest.read(tmp_path / "out/manifest.csv") == rows_of(written)
-    assert manifest.rows_hash(rows) == report.manifest_hash == manifest.rows_hash(rows_of_chosen(chosen))
+    assert manifest.dataset_hash(rows) == report.manifest_hash == manifest.dataset_hash(rows_of_chosen(chosen))
 
 
 def test_shards_of_another_size_are_the_same_data_in_the_same_order(lite_set: Path, tmp_path: Path) -> None:
-    before = manifest.rows_hash(manifest.read(lite_set / "manifest.csv"))
+    before = manifest.dataset_hash(manifest.read(lite_set / "manifest.csv"))
     report = write(choose(open_dataset(lite_set)), tmp_path / "out", samples_per_shard=3)
     assert report.manifest_hash == before
     readers = [
@@ -172,7 +172,7 @@ def test_a_folder_of_one_clip_stays_one_folder(extracted: Path, tmp_path: Path) 
     (part,) = open_dataset(tmp_path / "out")
     assert (part.name, len(part.index), len(part.index.shards)) == (".", 50, 3)
     whole = open_part(extracted, "city_day")
-    assert part.index.rows_hash() == whole.index.rows_hash()
+    assert part.index.samples_hash() == whole.index.samples_hash()
 
 
 def test_writing_again_does_nothing_and_after_a_kill_it_begins_again(lite_set: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_table_counts_what_is_there(tmp_path: Path) -> None:
     # Two clips of 9 frames, 8 a shard.
     assert row.split(" | ")[2:4] == ["18", "4"]
     assert row.endswith("| 96x64 | city_clear, city_overcast |")
-    assert manifest.rows_hash(manifest.read(tmp_path / "manifest.csv")) in text
+    assert manifest.dataset_hash(manifest.read(tmp_path / "manifest.csv")) in text
 
 
 def test_no_licence_is_claimed_that_nobody_stated(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from infraredcity.export.release_export import export
 from infraredcity.export.release_import import ImportReport, import_release
 from infraredcity.loader import WindowReader
 from infraredcity.progress import Progress
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.stills import images
 
 CITY = "Single/Traffic/City/clearday"
@@ -29,7 +29,7 @@ def numbered(
 
 
 def frames_of(root: Path, part: str, clip: str) -> list[int]:
-    index = sample_index.load(root / part)
+    index = index_file.load(root / part)
     return index.frame_index[index.clip == index.clips.index(clip)].tolist()
 
 

@@ -19,7 +19,7 @@ from infraredcity.extraction.finish import ExtractReport, Hang, gaps_of, merge
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.extraction.spec import Claim
 from infraredcity.extraction.spec import read as read_claim
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.index import FROZEN, REPEAT
 
 MERGED = ("clips.json", "gaps.json", "index.json", "index.npz", "manifest.csv", "manifest.parquet")
@@ -111,7 +111,7 @@ def test_frames_of_a_marker_that_are_missing_become_gaps(clip: Path) -> None:
     report = merged(clip)
     assert [(gap.first_frame, gap.last_frame, gap.num_frames) for gap in report.gaps] == [(15, 15, 1)]
     assert json.loads((clip / "gaps.json").read_text())[0]["reason"] == "the decoder could not make a picture of it"
-    index = sample_index.load(clip)
+    index = index_file.load(clip)
     assert index.frame_index.tolist() == [*range(15), *range(16, 50)]
     assert index.run_id.tolist() == [0] * 15 + [1] * 34
 
@@ -124,11 +124,11 @@ def test_a_picture_is_compared_with_the_last_one_of_the_segment_before(clip: Pat
 
     rewrite(clip, 1, shows_it_again)
     merged(clip)
-    marks = sample_index.load(clip).mark
+    marks = index_file.load(clip).mark
     assert (marks[16], np.count_nonzero(marks)) == (REPEAT, 1)
     rewrite(clip, 1, lambda head, rows: (head, replace(rows, sha256=bytes(32) + rows.sha256[32:])))
     merged(clip)
-    assert sample_index.load(clip).mark[16] == FROZEN
+    assert index_file.load(clip).mark[16] == FROZEN
 
 
 def test_what_the_catalogue_expects_is_compared_with_the_whole_clip(clip: Path) -> None:

@@ -30,7 +30,7 @@ from infraredcity.loader import (
     uploaded,
 )
 from infraredcity.loader import monitor as loader_monitor
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 
 
 def codes(frames: torch.Tensor) -> list[list[int]]:
@@ -277,7 +277,7 @@ def test_a_folder_that_lacks_a_shard_is_refused_and_what_is_there_can_be_named(e
 
 def test_a_folder_without_an_index_is_refused(extracted: Path, tmp_path: Path) -> None:
     folder = copied(extracted, tmp_path)
-    (folder / sample_index.INDEX_NAME).unlink()
+    (folder / index_file.INDEX_NAME).unlink()
     with pytest.raises(ManifestError, match=r"index\.npz: no index; finish extraction"):
         WindowReader([folder / "*.tar"])
 
@@ -294,7 +294,7 @@ def test_a_shard_of_another_size_is_refused(extracted: Path, tmp_path: Path) -> 
 
 def test_a_damaged_picture_is_named_by_its_key(extracted: Path, tmp_path: Path) -> None:
     folder = copied(extracted, tmp_path)
-    index = sample_index.load(folder)
+    index = index_file.load(folder)
     shard = folder / index.shards[0].name
     data = bytearray(shard.read_bytes())
     data[int(index.offset[5]) : int(index.offset[5]) + 40] = bytes(40)
@@ -351,8 +351,8 @@ def test_open_sources_names_the_folder_of_each_shard(extracted: Path) -> None:
 def test_the_order_of_a_whole_folder_is_that_of_its_shards_named_one_by_one(extracted: Path, tmp_path: Path) -> None:
     shards = sorted((extracted / "city_clear").glob("*.tar"))
     whole, listed, few = (open_sources([names]) for names in ([extracted / "city_clear"], shards, shards[:2]))
-    assert whole.data_hash == listed.data_hash == whole.index.rows_hash()
-    assert few.data_hash == few.index.rows_hash() != whole.data_hash
+    assert whole.data_hash == listed.data_hash == whole.index.samples_hash()
+    assert few.data_hash == few.index.samples_hash() != whole.data_hash
     braced = open_sources([[str(extracted / "city_clear" / "infraredcity-city_clear-{000000..000001}.tar")]])
     assert braced.data_hash == few.data_hash
     with pytest.raises(ShardError, match="holds no shards and no pictures itself; it holds nothing"):
@@ -584,7 +584,7 @@ def test_further_members_come_along_as_bytes(extracted: Path) -> None:
 def damaged(extracted: Path, folder: Path, frames: tuple[int, ...]) -> Path:
     """A copy of city_clear in which some pictures are wiped."""
     folder = copied(extracted, folder)
-    index = sample_index.load(folder)
+    index = index_file.load(folder)
     for frame in frames:
         shard = folder / index.shards[int(index.shard[frame])].name
         data = bytearray(shard.read_bytes())

@@ -31,7 +31,7 @@ from synthetic import Shelf, barcode, clip_of
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.loader import FrameWindows, ResizeCrop, WindowReader, batches, one_pass
-from infraredcity.shards import index as sample_index
+from infraredcity.shards import index_file
 from infraredcity.shards.foreign import CACHE_VARIABLE
 
 MOST_GROWTH_KIB = 4096
@@ -127,7 +127,7 @@ def with_damage(folder: Path, target: Path) -> Path:
     for path in folder.iterdir():
         if path.is_file():
             (target / path.name).write_bytes(path.read_bytes())
-    index = sample_index.load(target)
+    index = index_file.load(target)
     shard = target / index.shards[int(index.shard[7])].name
     data = bytearray(shard.read_bytes())
     data[int(index.offset[7]) : int(index.offset[7]) + 40] = bytes(40)

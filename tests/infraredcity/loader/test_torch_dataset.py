@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Subset
 from infraredcity.errors import ManifestError, ShardError
 from infraredcity.loader import WindowReader, batches
 from infraredcity.loader.torch_dataset import Epochs, PositionSampler, WindowDataset, WindowItem
-from infraredcity.shards import index as indexes
+from infraredcity.shards import index_file
 
 pytestmark = [
     # A machine of one core does for these tests.
@@ -215,7 +215,7 @@ def copied(extracted: Path, tmp_path: Path) -> Path:
 
 
 def test_what_workers_replace_is_told_with_the_batch(copied: Path) -> None:
-    index = indexes.load(copied)
+    index = index_file.load(copied)
     shard = copied / index.shards[0].name
     data = bytearray(shard.read_bytes())
     data[int(index.offset[5]) : int(index.offset[5]) + 40] = bytes(40)
@@ -308,7 +308,7 @@ def reader_of(
         folder.mkdir()
         for shard in shards:
             (folder / shard.name).touch()
-        indexes.save(replace(index, shards=shards, shard=of_shard), folder)
+        index_file.save(replace(index, shards=shards, shard=of_shard), folder)
     folders = [root / str(number) for number in range(len(sets))]
     return WindowReader(folders, window_frames=window_frames, stride=stride, threads=1)
 

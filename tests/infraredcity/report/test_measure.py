@@ -138,7 +138,7 @@ def test_extracted_clips_are_counted_beside_what_is_published(extracted: Path) -
         "extracted", 100, 8, ("jpg",),
     )  # fmt: skip
     assert found.size_bytes == sum(path.stat().st_size for path in extracted.rglob("*.tar"))
-    assert found.manifest_hash == manifest.rows_hash(rows_of(parts))
+    assert found.manifest_hash == manifest.dataset_hash(rows_of(parts))
     assert [(part.name, part.split, part.num_samples, part.num_shards) for part in found.parts] == [
         ("city_clear", "all", 50, 4), ("city_day", "all", 50, 4),
     ]  # fmt: skip

@@ -123,7 +123,7 @@ def test_of_tars_one_behind_the_other_all_samples_are_found(tmp_path: Path) -> N
     assert [read(both, index, row) for row in range(10, 20)] == JPGS[:10]
     assert len(windows(index)) == 19
     far = Elsewhere("both.tar", both.read_bytes(), "v1")
-    assert index_tars([far], cache_folder=tmp_path / "elsewhere").rows_hash() == index.rows_hash()
+    assert index_tars([far], cache_folder=tmp_path / "elsewhere").samples_hash() == index.samples_hash()
     both.write_bytes(tars[0].read_bytes() + b"what is this" * 100)
     with pytest.raises(ShardError, match=rf"damaged at byte {len(tars[0].read_bytes())}: neither a member nor the end"):
         index_tars([both])
@@ -283,8 +283,8 @@ def test_any_keys_give_an_index_whose_rows_are_their_pictures(
     assert all(read(tar, index, row).decode() == f"{key}.png" for row, key in enumerate(index.keys()))
     assert all(map(is_clip_id, index.clips))
     again = index_tars([tar], cache_folder=folder / "cache")
-    assert (again.rows_hash(), again.keys(), again.run_id.tolist()) == (
-        index.rows_hash(),
+    assert (again.samples_hash(), again.keys(), again.run_id.tolist()) == (
+        index.samples_hash(),
         index.keys(),
         index.run_id.tolist(),
     )
@@ -313,13 +313,13 @@ def test_the_hash_is_that_of_the_tars_wherever_they_lie(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     one = frames(tmp_path / "x.tar", ["a_1", "a_2"])
     moved = Path(shutil.copy(one, tmp_path / "other" / "y.tar"))
-    assert index_tars([one]).rows_hash() == index_tars([moved]).rows_hash()
+    assert index_tars([one]).samples_hash() == index_tars([moved]).samples_hash()
     others = [
         frames(tmp_path / "1.tar", ["b_1", "b_2"]),
         frames(tmp_path / "2.tar", ["a_1", "a_3"]),
         write(tmp_path / "3.tar", *({"__key__": f"a_{n}", "jpg": JPGS[n] + b"longer"} for n in (1, 2))),
     ]
-    assert len({index_tars([tar]).rows_hash() for tar in (one, *others)}) == 4
+    assert len({index_tars([tar]).samples_hash() for tar in (one, *others)}) == 4
 
 
 def test_what_was_found_is_kept_until_the_tar_changes(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_a_damaged_cache_is_built_again(tmp_path: Path, damage: str) -> None:
             "of another tar": next((tmp_path / "elsewhere").iterdir()).read_bytes(),
         }[damage]
     )
-    assert index_tars([tar]).rows_hash() == good.rows_hash()
+    assert index_tars([tar]).samples_hash() == good.samples_hash()
     assert kept.read_bytes() == data
 
 
@@ -391,7 +391,7 @@ def test_tars_elsewhere_are_indexed_in_few_reads_and_kept_by_version(tmp_path: P
     local = frames(tmp_path / "x.tar", [f"a_{number}" for number in range(300)], json=b"{}")
     far = Elsewhere("x.tar", local.read_bytes(), "v1")
     index = index_tars([far])
-    assert index.rows_hash() == index_tars([local]).rows_hash()
+    assert index.samples_hash() == index_tars([local]).samples_hash()
     assert far.num_reads <= far.size_bytes // (1 << 20) + 1
     for version, num_reads in (("v1", 0), ("v2", 2), ("", 2), ("", 2)):
         again = Elsewhere("x.tar", local.read_bytes(), version)

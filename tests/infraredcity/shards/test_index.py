@@ -13,18 +13,9 @@ from synthetic import sample_index
 from infraredcity.errors import ManifestError, RemoteError
 from infraredcity.files.path import FarPath
 from infraredcity.shards import index as module
-from infraredcity.shards.index import (
-    FROZEN,
-    INDEX_NAME,
-    REPEAT,
-    SUSPECT,
-    SampleIndex,
-    concatenate,
-    load,
-    repeated,
-    run_ids,
-    save,
-)
+from infraredcity.shards import index_file
+from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, concatenate, repeated, run_ids
+from infraredcity.shards.index_file import INDEX_NAME, load, save
 from infraredcity.shards.names import key_of, parse_key
 
 COLUMNS = ("clip", "frame_index", "pts", "run_id", "mark", "shard", "offset", "size", "span", "sha256", "dup_of")
@@ -115,7 +106,7 @@ def test_an_index_without_a_column_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("header", [{"format": module.FORMAT}, [1, 2], None, "x"])
+@pytest.mark.parametrize("header", [{"format": index_file.FORMAT}, [1, 2], None, "x"])
 def test_an_index_with_another_header_is_refused(tmp_path: Path, header: object) -> None:
     np.savez(tmp_path / INDEX_NAME, header=np.frombuffer(json.dumps(header).encode(), np.uint8))
     with pytest.raises(ManifestError, match="damaged or not an index"):
@@ -201,18 +192,18 @@ def test_stretches_hold_every_row_once_and_only_neighbours(num_frames: int, miss
         assert len(set(index.run_id[start : start + length].tolist())) == 1
 
 
-def test_the_rows_hash_does_not_know_shards() -> None:
-    assert sample_index(30, samples_per_shard=7).rows_hash() == sample_index(30, samples_per_shard=30).rows_hash()
+def test_the_samples_hash_does_not_know_shards() -> None:
+    assert sample_index(30, samples_per_shard=7).samples_hash() == sample_index(30, samples_per_shard=30).samples_hash()
 
 
-def test_the_rows_hash_changes_with_every_fact_of_a_sample() -> None:
+def test_the_samples_hash_changes_with_every_fact_of_a_sample() -> None:
     plain = sample_index(30)
     others = [sample_index(31), sample_index(30, clip_id="city_day"), sample_index(30, missing=[4])]
     for name in ("pts", "run_id", "sha256"):
         changed = getattr(plain, name).copy()
         changed.flat[-1] += 1
         others.append(SampleIndex(**{f: getattr(plain, f) for f in plain.__dataclass_fields__} | {name: changed}))
-    assert len({index.rows_hash() for index in [plain, *others]}) == 7
+    assert len({index.samples_hash() for index in [plain, *others]}) == 7
 
 
 def test_indexes_of_two_clips_become_one() -> None:

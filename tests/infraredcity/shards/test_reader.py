@@ -15,8 +15,8 @@ from infraredcity.errors import ShardError
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import reader
 from infraredcity.shards.index import SampleIndex
+from infraredcity.shards.names import MAX_MEMBER_BYTES
 from infraredcity.shards.reader import (
-    MAX_MEMBER_BYTES,
     MAX_MEMBERS,
     MAX_NAME_BYTES,
     MAX_SAMPLE_MEMBERS,

@@ -198,7 +198,7 @@ def test_the_backbone_says_what_it_was_trained_on(config: PretrainConfig, domain
     assert (facts.infrared.shards, facts.visible.shards) == ((domains[0],), (domains[1],))
     assert (facts.infrared.num_frames, facts.visible.num_frames) == (20, 13)
     opened = batches.open_domains(train_config.TrainConfig(mode="image", data=config.data))
-    hashes = opened.infrared.index.rows_hash(), opened.visible.index.rows_hash()
+    hashes = opened.infrared.index.samples_hash(), opened.visible.index.samples_hash()
     opened.close()
     assert (facts.infrared.rows_sha256, facts.visible.rows_sha256) == hashes
     assert facts.config == train_config.to_json(config)
