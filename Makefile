@@ -2,6 +2,7 @@
 # make test   the tests                        make test-all   the slow ones too
 # make check  format, lint, types, imports     make format     rewrite files to the house format
 # make interop   our shards in the hands of other people's packages, in an environment of its own
+# make docs   the documentation as a site, in site/, in an environment of its own
 # make bench  how fast extraction is, on a quiet machine; a quarter of an hour, and its clips stay in bench/
 # make bench-train    how fast a training step is beside the authors' way; ten minutes on two cores
 # make bench-loader   how fast the loader is beside others, in an environment of their own (gigabytes); half an hour
@@ -15,12 +16,13 @@ DEMO ?= demo
 INTEROP_VENV ?= .venv-interop
 INTEROP := $(INTEROP_VENV)/bin
 BENCH_VENV ?= .venv-bench
+DOCS_VENV ?= .venv-docs
 TORCH_INDEX ?=
 # Tests run in so many processes at once, a file of tests in one of them; torch gets one thread in each, or they would wait for each other.
 TEST_WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-.PHONY: env demo test test-all system interop check format bench bench-loader bench-train clean
+.PHONY: env demo test test-all system interop check format bench bench-loader bench-train docs clean
 .DELETE_ON_ERROR:
 
 env: $(VENV)/.ready
@@ -60,6 +62,15 @@ $(INTEROP_VENV)/.ready: pyproject.toml constraints.txt tests/interop/requirement
 	$(INTEROP)/python -m pip install --quiet -c constraints.txt -e '.[extract,loader]' -r tests/interop/requirements.txt
 	@touch $@
 
+docs: $(DOCS_VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@echo "done: open site/index.html"
+
+$(DOCS_VENV)/.ready: docs/requirements.txt
+	test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
 check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -86,4 +97,4 @@ $(BENCH_VENV)/.ready: tools/bench_loader_requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(INTEROP_VENV) $(BENCH_VENV) $(DEMO) bench bench-extract.json bench-loader.json bench-train.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(INTEROP_VENV) $(BENCH_VENV) $(DOCS_VENV) site $(DEMO) bench bench-extract.json bench-loader.json bench-train.json dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -6,6 +6,7 @@ as day video, compared with its truth. Run it again and it goes on, or does noth
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -61,7 +62,25 @@ def main() -> None:
         commands=way.commands,
         title="A night in a town nobody trained on, by day",
     )
+    write_strip(folder / "strip.jpg", [night, translated, truth])
     way.say(f"done: open {page}")
+
+
+def write_strip(path: Path, videos: Sequence[Path], frames: Sequence[int] = (37, 112)) -> None:
+    """Write a picture of chosen frames of videos: a row for each frame, a column for each video."""
+    import cv2
+    import numpy as np
+
+    from roma.inference.translator import frames_of, open_levels
+
+    columns = [
+        np.vstack([picture for _, picture in frames_of(open_levels(video), list(frames), color="rgb")])
+        for video in videos
+    ]
+    gap = np.full((columns[0].shape[0], 4, 3), 255, np.uint8)
+    pictures = np.hstack([columns[0], *(part for column in columns[1:] for part in (gap, column))])
+    if not cv2.imwrite(str(path), cv2.cvtColor(pictures, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]):
+        sys.exit(f"Error: {path}: cannot be written")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def where_clips_are(command: _Command) -> _Command:
     """Adds --clips-dir and --clips."""
     command = click.option(
         "--clips", "clips_file", type=FILE_OR_URL,
-        help="TOML file of [clips.<id>] tables with path or paths (see README).",
+        help="TOML file of [clips.<id>] tables with path or paths (docs/own-clips.md).",
     )(command)  # fmt: skip
     return click.option("--clips-dir", type=FOLDER_OR_URL, help="Folder of files named <clip_id>.<ext>.")(command)
 
