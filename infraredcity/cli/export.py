@@ -1,7 +1,6 @@
 """`infraredcity export` and `infraredcity import`: descriptions and layouts that other programs know."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,6 @@ from infraredcity.export.release_export import DOUBLE_FORMATS, PAIRS, DoubleForm
 from infraredcity.export.release_import import FRAME_FORMATS, FrameFormat, ImportReport
 from infraredcity.export.release_layout import KINDS, Kind
 
-_SHOWN_SKIPPED = 5
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 OVERWRITE = click.option(
@@ -163,7 +161,7 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
 @click.option(
     "--fps",
     type=click.FloatRange(0.01, 100_000),
-    help="Frames per second.  [default: what release.json tells, else 25]",
+    help="Frames per second.  [default: as release.json says, else 25]",
 )
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True,
               help="How far the numbers of neighbours in time are apart.")  # fmt: skip
@@ -172,7 +170,7 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
 @click.option(
     "--samples-per-shard", type=click.IntRange(1), default=release_import.SAMPLES_PER_SHARD, show_default=True
 )
-@click.option("--overwrite", is_flag=True, help="Replace another import that stands in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace another import in --out.")
 @json_option
 def import_command(
     folder: Path,
@@ -188,7 +186,8 @@ def import_command(
 ) -> None:
     """Write the pictures of a published Lite's folders as shards with index, manifest and runs.
 
-    RELEASE holds Single or Double, or is one of them. Single's bytes are copied.
+    RELEASE holds Single or Double, or is one of them. Single's bytes are copied. What does not fit the layout is refused: other
+    files, names without a number, numbers that occur twice in a clip, several sizes or formats, testB.
     """
     report = release_import.import_release(
         folder,
@@ -205,30 +204,13 @@ def import_command(
         print_json(asdict(report))
     else:
         _print_import(report)
-    _warn_of_skipped(report)
     state = "written" if report.is_new else "nothing to do"
     click.echo(f"{report.folder}: {report.num_frames:,} frames of {report.kind}, {state}", err=True)
 
 
 def _print_import(report: ImportReport) -> None:
-    click.echo(f"{'from':42} {'to':28} {'clip':18} {'frames':>7} {'runs':>6}  index")
+    click.echo(f"{'from':42} {'to':28} {'clip':18} {'frames':>7} {'runs':>6}")
     for row in report.rows:
-        click.echo(f"{row.source:42} {row.folder:28} {row.clip:18} {row.num_frames:7,} {row.num_runs:6,}  {row.order}")
+        click.echo(f"{row.source:42} {row.folder:28} {row.clip:18} {row.num_frames:7,} {row.num_runs:6,}")
     if report.num_shared:
-        click.echo(f"{report.num_shared:,} visible pictures stand in two weathers and were taken once")
-    for shift in report.shifts:
-        click.echo(
-            f"{shift.source}: {shift.added:,} added to its numbers, which other folders of {shift.clip} have too"
-        )
-
-
-def _warn_of_skipped(report: ImportReport) -> None:
-    by_reason = Counter(skipped.reason for skipped in report.skipped)
-    for reason, count in by_reason.most_common():
-        names: Sequence[str] = [skipped.path for skipped in report.skipped if skipped.reason == reason]
-        more = (
-            ""
-            if count <= _SHOWN_SKIPPED
-            else f" and {count - _SHOWN_SKIPPED:,} more, named in {release_import.IMPORT_NAME}"
-        )
-        click.echo(f"skipped, {reason}: {', '.join(names[:_SHOWN_SKIPPED])}{more}", err=True)
+        click.echo(f"{report.num_shared:,} visible pictures are in two weathers and were taken once")

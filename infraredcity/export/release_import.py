@@ -1,28 +1,27 @@
-"""The folders of the published Lite as a data set of this house: shards, index, manifest, runs.
+"""Read the folders of the published Lite as a data set: shards, index, manifest, runs.
 
 The layout carries less than a data set: no times, no clips, and numbers only in file names. What is made of it here:
 
 - A folder is a clip of the catalogue: City/clearday/trainA is `city_clear`, City/*/trainB is `city_day`, and so on. Where
-  `release.json` of `infraredcity export` stands beside, the clips, runs and rates it tells are taken for the files named by them.
-- The number at the end of a name is the frame's index in its clip, if all names of the folder have one and no two the same; else
-  its place in natural order is, places of files that are skipped included. Frames whose indices follow each other are one run
-  where their names go on too, so that pictures of several sources in one folder make no false pairs.
-- Train, test and a second weather's trainB may each count from 0. Where their numbers meet those of the clip's folders before them,
-  they are moved up by a power of ten, see `Shift`. Runs never go from one folder to another.
-- trainB is shared by the weathers of a scene: a picture whose bytes stand in the first weather's folder is taken once.
+  `release.json` of `infraredcity export` is there too, files named by its clips keep their clips, runs and rates.
+- Every name ends in a number, the frame's index in its clip: no two files of a clip have the same one. Frames whose numbers follow
+  each other and whose names are otherwise the same are one run. Runs never go from one folder to another.
+- trainB is shared by the weathers of a scene: a picture whose bytes are in the first weather's folder is taken once.
 - A picture of Double is two frames: number k gives the indices 2k and 2k + 1, a run of two, so that no window crosses pairs.
+
+What does not fit is refused with one line: other files, pictures of several sizes in a clip or of
+several formats in a part, numbers that occur twice, links out of the release.
 """
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,91 +53,59 @@ from infraredcity.stills import images
 from infraredcity.threads import num_cores
 
 IMPORT_NAME = "import.json"
-FORMAT = "infraredcity-import-1"
+FORMAT = "infraredcity-import-2"
 SAMPLES_PER_SHARD = 256
 DEFAULT_FPS = 25.0
 FrameFormat = Literal["png", "jpg"]
 FRAME_FORMATS: tuple[FrameFormat, ...] = ("png", "jpg")
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_NUMBER = re.compile(r"([0-9]+)$")
-_MAX_DIGITS = 12
-"""A longer number is a time of day or a hash rather than a place in a clip."""
+_NAME = re.compile(r"(.*?)([0-9]{1,12})\.(?:jpg|jpeg|png)", re.IGNORECASE | re.DOTALL)
 _MIN_FPS, _MAX_FPS = 0.01, 100_000
 _MIN_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportRow:
-    """What one folder of the layout gave to one clip.
-
-    Attributes:
-        source: The folder.
-        folder: The part of the data set.
-        clip: The clip.
-        weather: Of the clip.
-        split: "train" or "test".
-        num_frames: Frames written.
-        num_runs: Stretches of consecutive frames among them.
-        order: What the frames' indices are: "number" in the names, or "place" among them.
-    """
+    """What one folder of the layout gave to one clip."""
 
     source: str
+    """The folder."""
     folder: str
+    """The part of the data set."""
     clip: str
+    """The clip."""
     weather: str
+    """Of the clip."""
     split: str
+    """"train" or "test"."""
     num_frames: int
+    """Frames written."""
     num_runs: int
-    order: Literal["number", "place"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SkippedFile:
-    """A file that was not taken, from the release's folder, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shift:
-    """What was added to the numbers of a folder because other folders of its clip have the same ones."""
-
-    source: str
-    clip: str
-    added: int
+    """Stretches of consecutive frames among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """What an import ended with; stored as import.json.
-
-    Attributes:
-        folder: Where the data set lies.
-        kind: What was read: "single" or "double".
-        num_frames: Frames over all rows.
-        manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`.
-        rows: One for each folder and clip.
-        num_shared: Pictures of a second weather's trainB that stand in the first one's too and were taken once.
-        shifts: Folders whose numbers were moved.
-        skipped: Files that were not taken.
-        is_new: False when the set stood there already.
-    """
+    """What an import ended with; stored as import.json."""
 
     folder: str
+    """Where the data set is."""
     kind: Kind
+    """What was read: "single" or "double"."""
     num_frames: int
+    """Frames over all rows."""
     manifest_hash: str
+    """sha256 over what the samples are, see `manifest.dataset_hash`."""
     rows: tuple[ImportRow, ...]
+    """One for each folder and clip."""
     num_shared: int = 0
-    shifts: tuple[Shift, ...] = ()
-    skipped: tuple[SkippedFile, ...] = ()
+    """Pictures of a second weather's trainB that are in the first one's too and were taken once."""
     is_new: bool = True
+    """False when the set was there already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ClipNote:
-    """What release.json tells of a clip."""
+    """What release.json says of a clip."""
 
     clip: Clip
     fps: float
@@ -148,11 +115,11 @@ class _ClipNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    """A picture file of the layout: its place among its folder's, what its header says, and the hash of its bytes."""
+    """A picture file of the layout: the text and the number of its name, what its header says, and the hash of its bytes."""
 
     path: Path
-    told: str
-    place: int
+    text: str
+    number: int
     sha256: str
     size_bytes: int
     image_format: images.ImageFormat
@@ -161,7 +128,7 @@ class _File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
-    """The frames that one folder gives to one clip: files and their numbers, ascending."""
+    """The frames that one folder gives to one clip, by ascending numbers."""
 
     cell: Cell
     place: Place
@@ -170,9 +137,7 @@ class _Block:
     fps: float
     frame_step: int
     run_starts: tuple[int, ...]
-    order: Literal["number", "place"]
     files: tuple[_File, ...]
-    numbers: tuple[int, ...]
 
     @property
     def part(self) -> str:
@@ -193,22 +158,21 @@ def import_release(
 ) -> ImportReport:
     """Write the pictures of a release's folders as `out`/<scene>/{infrared-train, infrared-test, visible-train}.
 
-    Single's bytes are copied. What cannot be taken is skipped and told: other files than jpg and png, pictures that cannot be
-    decoded, those of another size than most of their clip or another format than most of their part, links out of `root`.
+    Single's bytes are copied.
 
     Args:
-        root: The folder that holds Single, Double or both; or one of these; or a copy of one under another name.
+        root: The folder that holds Single, Double or both; or one of these.
         out: Folder to write.
         kind: "single" or "double"; by default Single where it is there.
-        fps: Frames per second of the clips; pts is the frame index. By default what release.json tells, else 25.
-        frame_step: How far the numbers of neighbours in time are apart; where release.json tells it, that holds.
+        fps: Frames per second of the clips; pts is the frame index. By default as release.json says, else 25.
+        frame_step: How far the numbers of neighbours in time are apart; release.json, where it is there, says it for its clips.
         frame_format: How Double's halves are written: "png" keeps what was decoded, "jpg" is of quality 95.
         samples_per_shard: Samples in a full shard.
-        overwrite: Replace another import that stands in `out`.
-        on_progress: Told of pictures read and written.
+        overwrite: Replace another import in `out`.
+        on_progress: Called with the pictures read and written.
 
     Raises:
-        ManifestError: There is nothing to import, or release.json is damaged.
+        ManifestError: There is nothing to import, something does not fit the layout, or release.json is damaged.
         OutputError: `out` holds another data set, lies in the release, or cannot be written.
     """
     if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
@@ -220,16 +184,8 @@ def import_release(
     if out.resolve().is_relative_to(root.resolve()):
         raise OutputError(f"{out}: lies in the release itself; use another --out")
     found_kind, base = _kind_folder(root, kind)
-    notes = _clip_notes(root, base)
-    skipped: list[SkippedFile] = []
-    blocks, num_shared = _blocks(root, base, notes, fps, frame_step, skipped, on_progress)
-    blocks = _of_one_size_and_format(blocks, found_kind, frame_format, skipped)
-    if not blocks:
-        some = f"; {skipped[0].path!a} was skipped: {skipped[0].reason}" if skipped else ""
-        raise ManifestError(
-            f"{base}: holds no picture of the layout, expected Traffic/City/clearday/trainA, Monitor/trainB and so on{some}"
-        )
-    blocks, shifts = _shifted(blocks)
+    blocks, num_shared = _read_blocks(root, base, _clip_notes(root, base), fps, frame_step, on_progress)
+    _check(blocks, found_kind, frame_format)
     folders = sorted({block.part for block in blocks})
     making = Making(
         out=out,
@@ -242,7 +198,7 @@ def import_release(
             "frame_step": frame_step,
             "frame_format": frame_format if found_kind == "double" else None,
             "samples_per_shard": samples_per_shard,
-            "blocks": [_block_told(block) for block in blocks],
+            "blocks": [_identity_of(block) for block in blocks],
         },
         folders=folders,
     )
@@ -258,27 +214,18 @@ def import_release(
             raise OutputError(f"{out / others[0]}: is a part of another data set; use another --out")
         making.write_record(None)
         total = sum(len(block.files) for block in blocks)
-        writer = _Writer(out, found_kind, frame_format, samples_per_shard, skipped, total, on_progress)
+        writer = _Writer(out, found_kind, frame_format, samples_per_shard, total, on_progress)
         parts = [writer.write(name, [block for block in blocks if block.part == name]) for name in folders]
-        written = [part for part in parts if part is not None]
-        if not written:
-            raise ManifestError(
-                f"{base}: none of its pictures can be decoded; {skipped[0].path!a}: {skipped[0].reason}"
-            )
-        write_manifest(out, written)
+        write_manifest(out, parts)
         report = ImportReport(
             folder=str(out),
             kind=found_kind,
-            num_frames=sum(len(part.index) for part in written),
-            manifest_hash=dataset_hash(written),
+            num_frames=sum(len(part.index) for part in parts),
+            manifest_hash=dataset_hash(parts),
             rows=tuple(writer.rows),
             num_shared=num_shared,
-            shifts=tuple(shifts),
-            skipped=tuple(skipped),
         )
-        # A folder of which nothing could be decoded is no part of the set.
-        done = replace(making, folders=[part.name for part in written])
-        done.write_record({name: value for name, value in asdict(report).items() if name not in ("folder", "is_new")})
+        making.write_record({name: value for name, value in asdict(report).items() if name not in ("folder", "is_new")})
         return report
 
 
@@ -286,8 +233,6 @@ def _report_of(record: Mapping[str, Any], out: Path) -> ImportReport:
     try:
         known = {**record, "folder": str(out), "is_new": False}
         known["rows"] = tuple(ImportRow(**row) for row in record["rows"])
-        known["shifts"] = tuple(Shift(**each) for each in record["shifts"])
-        known["skipped"] = tuple(SkippedFile(**each) for each in record["skipped"])
         return ImportReport(**known)
     except (KeyError, TypeError) as error:
         raise OutputError(
@@ -295,26 +240,24 @@ def _report_of(record: Mapping[str, Any], out: Path) -> ImportReport:
         ) from error
 
 
-def _block_told(block: _Block) -> list[Any]:
-    """What a block is, for the hash that says whether two imports are the same."""
+def _identity_of(block: _Block) -> list[Any]:
+    """Say what a block is, for the hash that tells whether two imports are the same."""
     clip = block.clip
     digest = hashlib.sha256()
-    for file, number in zip(block.files, block.numbers, strict=True):
-        digest.update(f"{number},{file.sha256}\n".encode())
+    for file in block.files:
+        digest.update(f"{file.number},{file.sha256}\n".encode())
     facts = [clip.clip_id, clip.scene, clip.weather, clip.modality, clip.time_of_day]
     return [block.source, *facts, block.fps, block.frame_step, list(block.run_starts), digest.hexdigest()]
 
 
 def _kind_folder(root: Path, kind: Kind | None) -> tuple[Kind, Path]:
-    """What is read, and the folder that holds Traffic and Monitor."""
-    there = {known: _child(root, KIND_FOLDERS[known]) for known in KINDS}
+    """Find the folder that holds Traffic and Monitor, and what kind it is."""
     wanted = [kind] if kind is not None else list(KINDS)
     for known in wanted:
-        folder = there[known]
-        if folder is not None:
-            return known, folder
-    if any(_child(root, name) is not None for name in ("Traffic", "Monitor")):
-        named = next((known for known in KINDS if KIND_FOLDERS[known].lower() == root.resolve().name.lower()), None)
+        if (root / KIND_FOLDERS[known]).is_dir():
+            return known, root / KIND_FOLDERS[known]
+    if any((root / name).is_dir() for name in ("Traffic", "Monitor")):
+        named = next((known for known in KINDS if KIND_FOLDERS[known] == root.resolve().name), None)
         return kind or named or "single", root
     expected = " or ".join(KIND_FOLDERS[known] for known in wanted)
     raise ManifestError(
@@ -323,23 +266,8 @@ def _kind_folder(root: Path, kind: Kind | None) -> tuple[Kind, Path]:
     )
 
 
-def _child(folder: Path, name: str) -> Path | None:
-    """A folder in a folder, in capital or small letters, if it is there and does not lead out."""
-    if (folder / name).is_dir():
-        return folder / name
-    matches = [path for path in _listing(folder) if path.name.lower() == name.lower() and path.is_dir()]
-    return matches[0] if matches else None
-
-
-def _descend(folder: Path, name: str) -> Path | None:
-    place: Path | None = folder
-    for step in name.split("/"):
-        place = None if place is None else _child(place, step)
-    return place
-
-
 def _clip_notes(root: Path, base: Path) -> dict[str, _ClipNote]:
-    """The clips that release.json tells of, in the release's folder or beside the kind's; none where there is no such file."""
+    """Read the clips of release.json, in the release's folder or beside the kind's; none where there is no such file."""
     path = next((path for path in (root / RECORD_NAME, base.parent / RECORD_NAME) if path.is_file()), None)
     if path is None:
         return {}
@@ -347,19 +275,23 @@ def _clip_notes(root: Path, base: Path) -> dict[str, _ClipNote]:
         record = read_json(path)
         if record["format"] != RECORD_FORMAT:
             raise ValueError(f"format {record['format']!r}")
-        return {clip_id: _clip_note(clip_id, told) for clip_id, told in record["clips"].items()}
+        return {clip_id: _clip_note(clip_id, facts) for clip_id, facts in record["clips"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, CatalogError) as error:
         raise ManifestError(
             f"{path}: damaged ({error}); export again, or remove it to import by the names of folders and files alone"
         ) from error
 
 
-def _clip_note(clip_id: str, told: Mapping[str, Any]) -> _ClipNote:
+def _clip_note(clip_id: str, facts: Mapping[str, Any]) -> _ClipNote:
     clip = Clip(
         clip_id=clip_id,
-        **{name: told[name] for name in ("scene", "weather", "modality", "time_of_day") if isinstance(told[name], str)},
+        **{
+            name: facts[name]
+            for name in ("scene", "weather", "modality", "time_of_day")
+            if isinstance(facts[name], str)
+        },
     )
-    fps, frame_step, run_starts = float(told["nominal_fps"]), int(told["frame_step"]), told["run_starts"]
+    fps, frame_step, run_starts = float(facts["nominal_fps"]), int(facts["frame_step"]), facts["run_starts"]
     if not _MIN_FPS <= fps <= _MAX_FPS or frame_step < 1:
         raise ValueError(f"clip {clip_id}: {fps} frames per second, step {frame_step}")
     if not all(type(start) is int for start in run_starts):
@@ -367,40 +299,91 @@ def _clip_note(clip_id: str, told: Mapping[str, Any]) -> _ClipNote:
     return _ClipNote(clip=clip, fps=fps, frame_step=frame_step, run_starts=tuple(run_starts))
 
 
-def _blocks(
+def _read_blocks(
     root: Path,
     base: Path,
     notes: Mapping[str, _ClipNote],
     fps: float | None,
     frame_step: int,
-    skipped: list[SkippedFile],
     on_progress: OnProgress | None,
 ) -> tuple[list[_Block], int]:
-    """All folders that are there, in order, and how many pictures of a second weather's trainB stand in the first one's."""
-    listed = [
-        (cell, place, folder)
-        for place in PLACES
-        for cell in CELLS
-        if (folder := _descend(base, f"{cell.folder}/{place.folder}")) is not None
-    ]
+    """Read all folders that are there, in order; return how many pictures of a second weather's trainB are in the first one's."""
     for cell in CELLS:
-        unused = _descend(base, f"{cell.folder}/testB")
-        if unused is not None:
-            skipped.append(SkippedFile(path=_told(root, unused), reason="a folder that the layout does not have"))
-    scanner = _Scanner(root, skipped, on_progress)
+        if (base / cell.folder / "testB").is_dir():
+            raise ManifestError(f"{base / cell.folder / 'testB'}: the layout has no visible test frames; remove it")
     blocks: list[_Block] = []
-    shown: dict[str, set[str]] = {}
-    num_shared = 0
-    for cell, place, folder in listed:
-        files = scanner.scan(folder)
-        if place.folder == "trainB":
-            before = shown.setdefault(cell.scene, set())
-            fresh = [file for file in files if file.sha256 not in before]
-            num_shared += len(files) - len(fresh)
-            before |= {file.sha256 for file in files}
-            files = fresh
-        blocks += _blocks_of_folder(cell, place, _told(root, folder), files, notes, fps, frame_step)
+    of_scene: dict[str, set[str]] = {}
+    num_shared = num_read = 0
+    for place in PLACES:
+        for cell in CELLS:
+            folder = base / cell.folder / place.folder
+            if not folder.is_dir():
+                continue
+            files = _read_folder(folder, root)
+            num_read += len(files)
+            if on_progress is not None:
+                on_progress(Progress(what="import: pictures read", done=num_read, total=None))
+            if place.folder == "trainB":
+                before = of_scene.setdefault(cell.scene, set())
+                fresh = [file for file in files if file.sha256 not in before]
+                num_shared += len(files) - len(fresh)
+                before |= {file.sha256 for file in files}
+                files = fresh
+            source = folder.relative_to(root).as_posix()
+            blocks += _blocks_of_folder(cell, place, source, files, notes, fps, frame_step)
+    if not blocks:
+        raise ManifestError(
+            f"{base}: holds no picture of the layout, expected Traffic/City/clearday/trainA, Monitor/trainB and so on"
+        )
     return blocks, num_shared
+
+
+def _read_folder(folder: Path, root: Path) -> list[_File]:
+    """Read the pictures of a folder in the order of their names; hidden files are none of them."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise ManifestError(f"{folder}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+    inside = root.resolve()
+    with ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="import") as pool:
+        return list(pool.map(lambda path: _read_file(path, inside), paths))
+
+
+def _read_file(path: Path, inside: Path) -> _File:
+    """Read a picture's name, header and hash; ManifestError where it does not fit the layout."""
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        raise ManifestError(f"{path}: expected a jpg or png whose name ends in a number; rename or remove it")
+    try:
+        target = path.resolve(strict=True)
+        if not target.is_relative_to(inside) or not target.is_file():
+            raise ManifestError(f"{path}: is not a file of the release; remove it")
+        data = target.read_bytes()
+        size = images.size_of(data, name="it")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise ManifestError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except ImageError as error:
+        raise ManifestError(f"{path}: {str(error).removeprefix('it: ')}") from error
+    image_format = _format_of(data)
+    if image_format is None:
+        raise ManifestError(f"{path}: is a webp, expected jpg or png; convert or remove it")
+    return _File(
+        path=path,
+        text=name[1],
+        number=int(name[2]),
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        image_format=image_format,
+        size=size,
+    )
+
+
+def _format_of(data: bytes) -> images.ImageFormat | None:
+    if data[:2] == b"\xff\xd8":
+        return "jpg"
+    if data[:4] == b"\x89PNG":
+        return "png16" if data[24:25] == b"\x10" else "png"
+    return None
 
 
 def _blocks_of_folder(
@@ -412,61 +395,37 @@ def _blocks_of_folder(
     fps: float | None,
     frame_step: int,
 ) -> Iterator[_Block]:
-    usual_id = cell.infrared_clip if place.modality == "infrared" else cell.visible_clip
-    weather = cell.weather if place.modality == "infrared" else "any"
-    usual = Clip(
-        clip_id=usual_id, scene=cell.scene, weather=weather, modality=place.modality, time_of_day=place.time_of_day
+    clip_of_folder = Clip(
+        clip_id=cell.infrared_clip if place.modality == "infrared" else cell.visible_clip,
+        scene=cell.scene,
+        weather=cell.weather if place.modality == "infrared" else "any",
+        modality=place.modality,
+        time_of_day=place.time_of_day,
     )
     of_clip: dict[str, list[_File]] = {}
     for file in files:
         note = _note_of(file, notes)
         is_known = note is not None and (note.clip.scene, note.clip.modality) == (cell.scene, place.modality)
         of_clip.setdefault(note.clip.clip_id if note is not None and is_known else "", []).append(file)
-    for clip_id, members in of_clip.items():
+    for clip_id, of_this in of_clip.items():
+        members = sorted(of_this, key=lambda file: file.number)
         note = notes.get(clip_id)
-        numbers = [_number(file) for file in members]
-        counts = Counter(numbers)
-        is_numbered = None not in counts and max(counts.values()) == 1
         step = frame_step if note is None else note.frame_step
-        if is_numbered:
-            pairs = sorted(
-                ((number, file) for number, file in zip(numbers, members, strict=True) if number is not None),
-                key=lambda pair: pair[0],
-            )
-        else:
-            pairs = [(file.place * step, file) for file in members]
-        run_starts = {*_apart(pairs, step), *(() if note is None else note.run_starts)}
+        run_starts = {
+            file.number
+            for before, file in pairwise(members)
+            if file.number - before.number != step or file.text != before.text
+        }
         yield _Block(
             cell=cell,
             place=place,
             source=source,
-            clip=usual if note is None else note.clip,
+            clip=clip_of_folder if note is None else note.clip,
             fps=fps or (DEFAULT_FPS if note is None else note.fps),
             frame_step=step,
-            run_starts=tuple(sorted(run_starts)),
-            order="number" if is_numbered else "place",
-            files=tuple(file for _, file in pairs),
-            numbers=tuple(number for number, _ in pairs),
+            run_starts=tuple(sorted(run_starts.union(() if note is None else note.run_starts))),
+            files=tuple(members),
         )
-
-
-def _apart(pairs: Sequence[tuple[int, _File]], step: int) -> tuple[int, ...]:
-    """The indices before which a run ends because the names do not go on: another text, or another number than the next.
-
-    Names without a number at their end say nothing against it.
-    """
-    starts = []
-    for (_, before), (index, file) in pairwise(pairs):
-        one, other = _number(before), _number(file)
-        if one is None and other is None:
-            continue
-        if one is None or other is None or other - one != step or _text(before) != _text(file):
-            starts.append(index)
-    return tuple(starts)
-
-
-def _text(file: _File) -> str:
-    return _NUMBER.sub("", file.path.stem)
 
 
 def _note_of(file: _File, notes: Mapping[str, _ClipNote]) -> _ClipNote | None:
@@ -477,206 +436,47 @@ def _note_of(file: _File, notes: Mapping[str, _ClipNote]) -> _ClipNote | None:
     return notes.get(clip_id)
 
 
-def _number(file: _File) -> int | None:
-    found = _NUMBER.search(file.path.stem)
-    if found is None or len(found[1].lstrip("0")) > _MAX_DIGITS:
-        return None
-    return int(found[1])
-
-
-class _Scanner:
-    """Reads folders of picture files: what each is by its header, and the hash of its bytes; nothing is unpacked yet."""
-
-    def __init__(self, root: Path, skipped: list[SkippedFile], on_progress: OnProgress | None) -> None:
-        self._root = root
-        self._inside = root.resolve()
-        self._skipped = skipped
-        self._on_progress = on_progress
-        self._done = 0
-
-    def scan(self, folder: Path) -> list[_File]:
-        """The pictures of a folder in natural order; those that are skipped keep their places."""
-        if not folder.resolve().is_relative_to(self._inside):
-            self._skip(folder, "a link that leads out of the release")
-            return []
-        named: list[Path] = []
-        for path in _listing(folder):
-            if path.name.startswith("."):
-                self._skip(path, "hidden")
-            elif path.is_dir():
-                self._skip(path, "a folder")
-            elif path.suffix.lower() not in _SUFFIXES:
-                self._skip(path, "neither jpg nor png by its name")
-            else:
-                named.append(path)
-        files: list[_File] = []
-        with ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="import") as pool:
-            for place, (path, found) in enumerate(zip(named, pool.map(self._read, enumerate(named)), strict=True)):
-                if isinstance(found, str):
-                    self._skip(path, found)
-                else:
-                    files.append(found)
-                self._done += 1
-                if self._on_progress is not None and (self._done % 256 == 0 or place + 1 == len(named)):
-                    self._on_progress(Progress(what="import: pictures read", done=self._done, total=None))
-        return files
-
-    def _read(self, numbered: tuple[int, Path]) -> _File | str:
-        place, path = numbered
-        data = _bytes_of(path, self._inside)
-        if isinstance(data, str):
-            return data
-        try:
-            size = images.size_of(data, name="it")
-        except ImageError as error:
-            return _reason(error)
-        image_format = _format_of(data)
-        if image_format is None:
-            return "a webp, expected jpg or png"
-        return _File(
-            path=path,
-            told=_told(self._root, path),
-            place=place,
-            sha256=hashlib.sha256(data).hexdigest(),
-            size_bytes=len(data),
-            image_format=image_format,
-            size=size,
-        )
-
-    def _skip(self, path: Path, reason: str) -> None:
-        self._skipped.append(SkippedFile(path=_told(self._root, path), reason=reason))
-
-
-def _listing(folder: Path) -> list[Path]:
-    """What a folder holds, in natural order."""
-    try:
-        return sorted(folder.iterdir(), key=lambda path: (_natural(path.name), path.name))
-    except OSError as error:
-        raise ManifestError(f"{folder}: cannot be read ({(error.strerror or str(error)).lower()})") from error
-
-
-def _bytes_of(path: Path, inside: Path) -> bytes | str:
-    """A file's bytes, or why it is not read: a link out of the release, a device, a pipe, no right to."""
-    try:
-        target = path.resolve(strict=True)
-        if not target.is_relative_to(inside):
-            return "a link that leads out of the release"
-        if not target.is_file():
-            return "not a plain file"
-        return target.read_bytes()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        return f"cannot be read ({(getattr(error, 'strerror', None) or str(error)).lower()})"
-
-
-def _format_of(data: bytes) -> images.ImageFormat | None:
-    if data[:2] == b"\xff\xd8":
-        return "jpg"
-    if data[:4] == b"\x89PNG":
-        return "png16" if data[24:25] == b"\x10" else "png"
-    return None
-
-
-def _reason(error: ImageError) -> str:
-    """Without the file's name, which stands beside it."""
-    return str(error).removeprefix("it: ").partition(";")[0]
-
-
-def _natural(name: str) -> list[str | int]:
-    """So that frame 9 comes before frame 10: texts and numbers by turns."""
-    pieces = re.split("([0-9]+)", name)
-    return [int(piece) if turn % 2 else piece for turn, piece in enumerate(pieces)]
-
-
-def _told(root: Path, path: Path) -> str:
-    """A file from the release's folder, fit for a line and for json whatever its name holds."""
-    name = path.relative_to(root).as_posix()
-    return name if name.isprintable() else ascii(name)[1:-1]
-
-
-def _of_one_size_and_format(
-    blocks: Sequence[_Block], kind: Kind, frame_format: FrameFormat, skipped: list[SkippedFile]
-) -> list[_Block]:
-    """The blocks without pictures that cannot stand in one part, or in one clip of it, with the others."""
-
-    def bad_double(_: _Block, file: _File) -> str | None:
-        if file.size[0] != 2 * file.size[1]:
-            return f"{file.size[0]}x{file.size[1]}, not two square frames side by side"
-        return "of 16 bits, which jpg cannot hold" if frame_format == "jpg" and file.image_format == "png16" else None
+def _check(blocks: Sequence[_Block], kind: Kind, frame_format: FrameFormat) -> None:
+    """Refuse pictures that cannot be in one part, or in one clip of it, with the others."""
 
     def format_of(file: _File) -> str:
         if kind == "single":
             return file.image_format
         return "of 16 bits" if file.image_format == "png16" else "of 8 bits"  # the rest is the same once it is decoded
 
-    if kind == "double":
-        blocks = _kept(blocks, bad_double, skipped)
-    formats = _most((block.part, format_of(file)) for block in blocks for file in block.files)
-
-    def other_format(block: _Block, file: _File) -> str | None:
-        found, usual = format_of(file), formats[block.part]
-        return None if found == usual else f"{found}, most of its part are {usual}"
-
-    blocks = _kept(blocks, other_format, skipped)
-    sizes = _most(((block.part, block.clip.clip_id), file.size) for block in blocks for file in block.files)
-
-    def other_size(block: _Block, file: _File) -> str | None:
-        (width, height), usual = file.size, sizes[block.part, block.clip.clip_id]
-        return None if file.size == usual else f"{width}x{height}, most of its clip are {usual[0]}x{usual[1]}"
-
-    return _kept(blocks, other_size, skipped)
-
-
-_Group = TypeVar("_Group")
-_Value = TypeVar("_Value")
-
-
-def _most(pairs: Iterable[tuple[_Group, _Value]]) -> dict[_Group, _Value]:
-    """For each group the value that is told most often; of equal ones the first."""
-    counts: dict[_Group, Counter[_Value]] = {}
-    for group, value in pairs:
-        counts.setdefault(group, Counter())[value] += 1
-    return {group: counter.most_common(1)[0][0] for group, counter in counts.items()}
-
-
-def _kept(
-    blocks: Sequence[_Block], objection: Callable[[_Block, _File], str | None], skipped: list[SkippedFile]
-) -> list[_Block]:
-    kept = []
+    formats: dict[str, tuple[Path, str]] = {}
+    sizes: dict[tuple[str, str], tuple[Path, tuple[int, int]]] = {}
+    numbers: dict[tuple[str, int], Path] = {}
     for block in blocks:
-        pairs = []
-        for number, file in zip(block.numbers, block.files, strict=True):
-            reason = objection(block, file)
-            if reason is None:
-                pairs.append((number, file))
-            else:
-                skipped.append(SkippedFile(path=file.told, reason=reason))
-        if pairs:
-            numbers, files = zip(*pairs, strict=True)
-            kept.append(replace(block, numbers=numbers, files=files))
-    return kept
-
-
-def _shifted(blocks: Sequence[_Block]) -> tuple[list[_Block], list[Shift]]:
-    """The blocks with numbers that are unique in their clip, and what was added to which."""
-    taken: dict[str, set[int]] = {}
-    moved, shifts = [], []
-    for block in blocks:
-        before = taken.setdefault(block.clip.clip_id, set())
-        added = 0
-        if not before.isdisjoint(block.numbers):
-            added = 10
-            while added < max(before) + 2:
-                added *= 10
-            shifts.append(Shift(source=block.source, clip=block.clip.clip_id, added=added))
-        numbers = tuple(number + added for number in block.numbers)
-        before.update(numbers)
-        moved.append(replace(block, numbers=numbers, run_starts=tuple(start + added for start in block.run_starts)))
-    return moved, shifts
+        for file in block.files:
+            width, height = file.size
+            if kind == "double" and width != 2 * height:
+                raise ManifestError(f"{file.path}: is {width}x{height}, expected two square frames side by side")
+            if kind == "double" and frame_format == "jpg" and file.image_format == "png16":
+                raise ManifestError(f"{file.path}: is of 16 bits, which jpg cannot hold; use --format png")
+            first, image_format = formats.setdefault(block.part, (file.path, format_of(file)))
+            if format_of(file) != image_format:
+                raise ManifestError(
+                    f"{file.path}: is {format_of(file)}, but {first.name} of the same part is {image_format}; one part has one "
+                    "format"
+                )
+            first, size = sizes.setdefault((block.part, block.clip.clip_id), (file.path, file.size))
+            if file.size != size:
+                raise ManifestError(
+                    f"{file.path}: is {width}x{height}, but {first.name} of the same clip is {size[0]}x{size[1]}; one clip has one "
+                    "size"
+                )
+            other = numbers.setdefault((block.clip.clip_id, file.number), file.path)
+            if other != file.path:
+                raise ManifestError(
+                    f"{file.path}: has the number of {other}, and both are frames of {block.clip.clip_id}; number the frames of a "
+                    "clip once"
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """A frame that is written: its index, its run's block and picture, the bytes."""
+    """A frame that is written: its index, its block and picture, the bytes."""
 
     frame_index: int
     block: int
@@ -687,7 +487,7 @@ class _Frame:
 
 
 class _Writer:
-    """Writes parts; gathers what each folder gave and what cannot be decoded."""
+    """Write parts, and gather what each folder gave."""
 
     def __init__(
         self,
@@ -695,7 +495,6 @@ class _Writer:
         kind: Kind,
         frame_format: FrameFormat,
         samples_per_shard: int,
-        skipped: list[SkippedFile],
         total: int,
         on_progress: OnProgress | None,
     ) -> None:
@@ -704,23 +503,17 @@ class _Writer:
         self._kind = kind
         self._frame_format = frame_format
         self._samples_per_shard = samples_per_shard
-        self._skipped = skipped
         self._done, self._total = 0, total
         self._on_progress = on_progress
 
-    def write(self, name: str, blocks: Sequence[_Block]) -> Part | None:
-        """The part of some folders; None when none of their pictures can be decoded."""
+    def write(self, name: str, blocks: Sequence[_Block]) -> Part:
+        """Write the part of some folders."""
         indexes: list[SampleIndex] = []
         facts: dict[str, ClipFacts] = {}
         for clip_id in dict.fromkeys(block.clip.clip_id for block in blocks):
             of_clip = [block for block in blocks if block.clip.clip_id == clip_id]
-            clip_facts = self._facts(of_clip)
-            index = self._write_clip(name, of_clip, clip_facts)
-            if index is not None:
-                indexes.append(index)
-                facts[clip_id] = clip_facts
-        if not indexes:
-            return None
+            facts[clip_id] = self._facts(of_clip)
+            indexes.append(self._write_clip(name, of_clip, facts[clip_id]))
         return write_part(self._out, name, sample_index.concatenate(indexes), facts, split=blocks[0].place.split)
 
     def _facts(self, blocks: Sequence[_Block]) -> ClipFacts:
@@ -737,7 +530,7 @@ class _Writer:
             time_base=f"{rate.denominator}/{rate.numerator}",
             nominal_fps=first.fps,
             frame_step=1 if self._kind == "double" else first.frame_step,
-            clip_frames=(max(block.numbers[-1] for block in blocks) + 1) * per_picture,
+            clip_frames=(max(block.files[-1].number for block in blocks) + 1) * per_picture,
             sources=[
                 {
                     "name": block.source,
@@ -752,7 +545,7 @@ class _Writer:
             extraction={"from": "release", "kind": self._kind},
         )
 
-    def _write_clip(self, part: str, blocks: Sequence[_Block], facts: ClipFacts) -> SampleIndex | None:
+    def _write_clip(self, part: str, blocks: Sequence[_Block], facts: ClipFacts) -> SampleIndex:
         weather = "" if facts.weather == "any" else f"-{facts.weather}"
         dataset = f"release{weather}-{blocks[0].place.split}"
         suffix = images.suffix_of(self._frame_format if self._kind == "double" else blocks[0].files[0].image_format)
@@ -762,20 +555,18 @@ class _Writer:
             name = shard_name(dataset, facts.clip_id, len(shards))
             with open_shard(self._out / part, name, image_format=suffix) as handle:
                 for frame in batch:
-                    told = sample_json.to_bytes(
+                    json_bytes = sample_json.to_bytes(
                         sample_json.facts_of(
                             facts, facts.time_base, frame.frame_index, frame.frame_index, frame.size_px
                         )
                     )
                     handle.writer.add(
-                        facts.clip_id, frame.frame_index, frame.frame_index, frame.data, told,
+                        facts.clip_id, frame.frame_index, frame.frame_index, frame.data, json_bytes,
                         size_px=frame.size_px, image_sha256=frame.sha256,
                     )  # fmt: skip
             assert handle.info is not None
             shards.append((handle.info, handle.writer.entries))
             frames += [replace(frame, data=b"") for frame in batch]
-        if not frames:
-            return None
         run_ids = _run_ids(frames, facts.frame_step, blocks, is_double=self._kind == "double")
         for number, block in enumerate(blocks):
             runs = {run for frame, run in zip(frames, run_ids.tolist(), strict=True) if frame.block == number}
@@ -788,7 +579,6 @@ class _Writer:
                     split=block.place.split,
                     num_frames=sum(frame.block == number for frame in frames),
                     num_runs=len(runs),
-                    order=block.order,
                 )
             )
         return sample_index.from_entries(
@@ -800,23 +590,18 @@ class _Writer:
         )
 
     def _batches(self, blocks: Sequence[_Block]) -> Iterator[list[_Frame]]:
-        """The frames of a clip in order, as many at a time as a shard holds."""
+        """Yield the frames of a clip in order, as many at a time as a shard holds."""
         merged = sorted(
-            (number, place, file)
-            for place, block in enumerate(blocks)
-            for number, file in zip(block.numbers, block.files, strict=True)
+            ((number, file) for number, block in enumerate(blocks) for file in block.files),
+            key=lambda pair: pair[1].number,
         )
         waiting: list[_Frame] = []
         with ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="import") as pool:
-            for start in range(
-                0, len(merged), self._samples_per_shard
-            ):  # no more pictures in memory than a shard holds
+            # No more pictures are in memory than a shard holds.
+            for start in range(0, len(merged), self._samples_per_shard):
                 some = merged[start : start + self._samples_per_shard]
-                for (_, _, file), found in zip(some, pool.map(self._frames, some), strict=True):
-                    if isinstance(found, str):
-                        self._skipped.append(SkippedFile(path=file.told, reason=found))
-                    else:
-                        waiting += found
+                for frames in pool.map(self._frames, some):
+                    waiting += frames
                 self._done += len(some)
                 if self._on_progress is not None:
                     self._on_progress(Progress(what="import: pictures written", done=self._done, total=self._total))
@@ -826,9 +611,9 @@ class _Writer:
         if waiting:
             yield waiting
 
-    def _frames(self, item: tuple[int, int, _File]) -> list[_Frame] | str:
-        """The frames of one picture, or why it cannot be taken."""
-        number, block, file = item
+    def _frames(self, item: tuple[int, _File]) -> list[_Frame]:
+        """Read the frames of one picture."""
+        block, file = item
         try:
             data = file.path.read_bytes()
         except OSError as error:
@@ -842,13 +627,13 @@ class _Writer:
         try:
             picture = images.decode_any(data, name="it")
             if self._kind == "single":
-                return [_Frame(number, block, number, data, file.sha256, file.size)]
+                return [_Frame(file.number, block, file.number, data, file.sha256, file.size)]
             halves = [self._encoded(half) for half in np.split(picture, 2, axis=1)]
         except ImageError as error:
-            return _reason(error)
+            raise ManifestError(f"{file.path}: {str(error).removeprefix('it: ')}") from error
         size_px = (picture.shape[1] // 2, picture.shape[0])
         return [
-            _Frame(2 * number + side, block, number, half, hashlib.sha256(half).hexdigest(), size_px)
+            _Frame(2 * file.number + side, block, file.number, half, hashlib.sha256(half).hexdigest(), size_px)
             for side, half in enumerate(halves)
         ]
 
@@ -860,7 +645,7 @@ class _Writer:
 
 
 def _run_ids(frames: Sequence[_Frame], frame_step: int, blocks: Sequence[_Block], *, is_double: bool) -> np.ndarray:
-    """I32 [N]: a run ends where the numbers do not go on, where another folder begins, and at each picture of Double."""
+    """Number the runs, i32 [N]: each ends where the numbers do not go on, at another folder, and at each picture of Double."""
     numbers = np.array([frame.frame_index for frame in frames], np.int64)
     breaks = np.diff(numbers) != frame_step
     breaks |= np.diff([frame.block for frame in frames]) != 0
@@ -872,5 +657,5 @@ def _run_ids(frames: Sequence[_Frame], frame_step: int, blocks: Sequence[_Block]
 
 
 def _hash_of(block: _Block) -> str:
-    """What stands for the source's packets: a hash over the pictures' hashes."""
+    """Hash the pictures' hashes, in place of the packets of a clip's file."""
     return hashlib.sha256("".join(file.sha256 for file in block.files).encode()).hexdigest()

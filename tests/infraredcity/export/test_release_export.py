@@ -276,11 +276,10 @@ def test_an_export_and_its_import_are_the_same_set(tmp_path: Path) -> None:
               Footage(clip="city_clear", weather="clear", frames=[*range(5), *range(10, 14)], breaks=[11]),
               Footage(clip="rain-2", weather="overcast", frames=range(1, 12, 2), frame_step=2, fps=50))  # fmt: skip
     export(source, tmp_path / "release", kinds=["single"])
-    report = import_release(tmp_path / "release", tmp_path / "back")
+    import_release(tmp_path / "release", tmp_path / "back")
     assert samples_of(tmp_path / "back") == samples_of(source)
     assert windows_of(tmp_path / "back") == windows_of(source)
     assert len(windows_of(source)) == 4 + 0 + 2 + 5 + 2 + 5 + 3
-    assert report.skipped == ()
     for before, after in zip(open_dataset(source), open_dataset(tmp_path / "back"), strict=True):
         assert (before.name, before.split, list(before.clips)) == (after.name, after.split, list(after.clips))
         assert before.index.picture_sizes() == after.index.picture_sizes()
