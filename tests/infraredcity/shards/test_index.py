@@ -12,7 +12,6 @@ from synthetic import sample_index
 
 from infraredcity.errors import ManifestError, RemoteError
 from infraredcity.files.path import FarPath
-from infraredcity.shards import index as module
 from infraredcity.shards import index_file
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, concatenate, repeated, run_ids
 from infraredcity.shards.index_file import INDEX_NAME, load, save
@@ -72,7 +71,7 @@ def test_a_missing_index_says_what_to_do(tmp_path: Path) -> None:
 
 def test_an_index_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as other_version:
-        other_version.setattr(module, "FORMAT", "infraredcity-index-7")
+        other_version.setattr(index_file, "FORMAT", "infraredcity-index-7")
         save(sample_index(3), tmp_path)
     line = (
         "format is 'infraredcity-index-7', this version reads 'infraredcity-index-4'; make the data set anew "
@@ -87,9 +86,9 @@ def test_a_far_index_beyond_all_bounds_is_not_read(monkeypatch: pytest.MonkeyPat
     try:
         save(sample_index(3), folder)
         size_bytes = (folder / INDEX_NAME).stat().st_size
-        monkeypatch.setattr(module, "MAX_INDEX_BYTES", size_bytes)
+        monkeypatch.setattr(index_file, "MAX_INDEX_BYTES", size_bytes)
         assert len(load(folder)) == 3
-        monkeypatch.setattr(module, "MAX_INDEX_BYTES", size_bytes - 1)
+        monkeypatch.setattr(index_file, "MAX_INDEX_BYTES", size_bytes - 1)
         with pytest.raises(RemoteError, match=rf"index\.npz: is {size_bytes} bytes, expected at most {size_bytes - 1}"):
             load(folder)
     finally:
