@@ -21,13 +21,8 @@ from roma.losses.objective import FrameObjective, WindowObjective
 COSINE_EPS = 1e-8
 
 
-def row_distance(first_bpq: Float[Tensor, "B P Q"], second_bpq: Float[Tensor, "B P Q"]) -> Float[Tensor, ""]:
-    """Mean of |1 - cosine| between equal rows of two maps, the paper's d; 0 when they agree, at most 2."""
-    return row_distances(first_bpq, second_bpq).mean()
-
-
 def row_distances(first_bpq: Float[Tensor, "B P Q"], second_bpq: Float[Tensor, "B P Q"]) -> Float[Tensor, " B"]:
-    """`row_distance` of each item of the batch."""
+    """Mean of |1 - cosine| between equal rows of two maps, of each item of the batch; 0 when they agree, at most 2."""
     with torch.autocast(first_bpq.device.type, enabled=False):
         cosine = F.cosine_similarity(first_bpq.float(), second_bpq.float(), dim=-1, eps=COSINE_EPS)
         return (1 - cosine).abs().mean(dim=-1)
@@ -51,8 +46,8 @@ def centred(tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
 
 def cross_similarity(
     source_bpd: Float[Tensor, "B P D"], fake_bpd: Float[Tensor, "B P D"], *, centre: bool = False
-) -> Float[Tensor, ""]:
-    """d(S F^T, F S^T): mean of 1 - cosine between the rows of S F^T and those of its transpose; 0 when S equals F.
+) -> Float[Tensor, " B"]:
+    """d(S F^T, F S^T) of each item: mean of 1 - cosine between the rows of S F^T and those of its transpose; 0 when S equals F.
 
     Source: arXiv 2204.12367, the summand of the global and local structure losses. F S^T is the transpose of S F^T, so
     one product serves both.
@@ -62,12 +57,6 @@ def cross_similarity(
         fake_bpd: Tokens of the translations at the same places.
         centre: Subtract each frame's mean token first (`centred`).
     """
-    return _cross_similarities(source_bpd, fake_bpd, centre=centre).mean()
-
-
-def _cross_similarities(
-    source_bpd: Float[Tensor, "B P D"], fake_bpd: Float[Tensor, "B P D"], *, centre: bool
-) -> Float[Tensor, " B"]:
     if centre:
         source_bpd, fake_bpd = centred(source_bpd), centred(fake_bpd)
     similarity = token_products(source_bpd, fake_bpd)
@@ -76,23 +65,12 @@ def _cross_similarities(
 
 def self_similarity(
     source_bpd: Float[Tensor, "B P D"], fake_bpd: Float[Tensor, "B P D"], *, centre: bool = False
-) -> Float[Tensor, ""]:
-    """d(S S^T, F F^T): each frame's tokens are compared among themselves, so only layout counts, not appearance.
+) -> Float[Tensor, " B"]:
+    """d(S S^T, F F^T) of each item: each frame's tokens are compared among themselves, so only layout counts, not appearance.
 
     Not in the paper, whose loss has its optimum at the infrared frame itself. Source of the idea: Zheng et al. 2021
-    (F/LSeSim), arXiv 2104.00854; here with d and the tokens above.
-
-    Args:
-        source_bpd: Tokens of the infrared frames, or of their windows.
-        fake_bpd: Tokens of the translations at the same places.
-        centre: Subtract each frame's mean token first (`centred`).
+    (F/LSeSim), arXiv 2104.00854; here with d and the tokens above. Arguments are those of `cross_similarity`.
     """
-    return _self_similarities(source_bpd, fake_bpd, centre=centre).mean()
-
-
-def _self_similarities(
-    source_bpd: Float[Tensor, "B P D"], fake_bpd: Float[Tensor, "B P D"], *, centre: bool
-) -> Float[Tensor, " B"]:
     if centre:
         source_bpd, fake_bpd = centred(source_bpd), centred(fake_bpd)
     return row_distances(token_products(source_bpd, source_bpd), token_products(fake_bpd, fake_bpd))
@@ -135,7 +113,7 @@ def structure_distances(
     """
     if not source_layers or len(source_layers) != len(fake_layers):
         raise ValueError(f"expected equally many layers, at least one, got {len(source_layers)} and {len(fake_layers)}")
-    compare = _cross_similarities if kind == "cross" else _self_similarities
+    compare = cross_similarity if kind == "cross" else self_similarity
     items = [compare(source, fake, centre=centre) for source, fake in zip(source_layers, fake_layers, strict=True)]
     return torch.stack(items).mean(dim=0)
 

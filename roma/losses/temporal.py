@@ -8,7 +8,7 @@ from torch import Tensor
 
 from roma.config.schema import LossConfig, TrainConfig
 from roma.losses.objective import FrameObjective, Views
-from roma.losses.similarity import centred, row_distance, token_products
+from roma.losses.similarity import centred, row_distances, token_products
 
 
 def temporal_loss(
@@ -45,7 +45,7 @@ def temporal_loss(
     terms: list[Tensor] = []
     for tokens in zip(source_0_layers, source_1_layers, fake_0_layers, fake_1_layers, strict=True):
         source_0, source_1, fake_0, fake_1 = map(centred, tokens) if centre else tokens
-        terms.append(row_distance(token_products(source_0, fake_1), token_products(fake_0, source_1)))
+        terms.append(row_distances(token_products(source_0, fake_1), token_products(fake_0, source_1)).mean())
     stacked = torch.stack(terms)
     return stacked.sum() if reference_temporal else stacked.mean()
 

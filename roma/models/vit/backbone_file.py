@@ -20,36 +20,30 @@ BACKBONE_NAME = "backbone.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DomainFacts:
-    """The pictures of one domain.
-
-    Attributes:
-        shards: Tar files or patterns, as they were given.
-        num_frames: Pictures in them.
-        rows_sha256: Hash of what they are (`SampleIndex.samples_hash`), wherever they lie.
-    """
+    """The pictures of one domain."""
 
     shards: tuple[str, ...]
+    """Tar files or patterns, as they were given."""
     num_frames: int
+    """Pictures in them."""
     rows_sha256: str
+    """Hash of what they are (`SampleIndex.samples_hash`), wherever they lie."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackboneFacts:
-    """What a backbone was trained on.
-
-    Attributes:
-        infrared: The night infrared pictures.
-        visible: The day visible pictures.
-        step: Steps it was trained for.
-        seed: Seed of its training.
-        config: The training's config as plain values.
-    """
+    """What a backbone was trained on."""
 
     infrared: DomainFacts
+    """The night infrared pictures."""
     visible: DomainFacts
+    """The day visible pictures."""
     step: int
+    """Steps it was trained for."""
     seed: int
+    """Seed of its training."""
     config: dict[str, Any]
+    """The training's config as plain values."""
 
 
 def save_backbone(path: Path, weights: dict[str, Tensor], facts: BackboneFacts) -> None:
@@ -65,7 +59,7 @@ def save_backbone(path: Path, weights: dict[str, Tensor], facts: BackboneFacts) 
 
 
 def backbone_facts(path: Path) -> BackboneFacts:
-    """What a backbone file says it was trained on.
+    """Read what a backbone file says it was trained on.
 
     Raises:
         WeightsError: The file is missing, damaged, or was not written by `roma pretrain`.
@@ -109,7 +103,7 @@ def backbone_facts(path: Path) -> BackboneFacts:
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same file with its metadata sorted by name; safetensors writes them in a new order every time."""
+    """Sort the metadata of a file by name; safetensors writes them in a new order every time."""
     length = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

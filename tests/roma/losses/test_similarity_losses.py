@@ -46,33 +46,33 @@ def test_cross_similarity_worked_by_hand() -> None:
     source = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     fake = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
     # S F^T = [[1, 1], [0, 0]] and its transpose [[1, 0], [1, 0]]: cosines 1 / sqrt(2) and 0 (a zero row)
-    assert cross_similarity(source, fake).item() == pytest.approx((1 - 1 / math.sqrt(2) + 1) / 2)
+    assert cross_similarity(source, fake).mean().item() == pytest.approx((1 - 1 / math.sqrt(2) + 1) / 2)
 
 
 def test_self_similarity_worked_by_hand() -> None:
     source = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     fake = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
     # [[1, 0], [0, 1]] against [[1, 1], [1, 1]]
-    assert self_similarity(source, fake).item() == pytest.approx(1 - 1 / math.sqrt(2))
+    assert self_similarity(source, fake).mean().item() == pytest.approx(1 - 1 / math.sqrt(2))
 
 
 def test_similarities_equal_the_slow_loops() -> None:
     source, fake = tokens(0), tokens(1)
-    assert cross_similarity(source, fake).item() == pytest.approx(slow_cross(source, fake), abs=1e-6)
-    assert self_similarity(source, fake).item() == pytest.approx(slow_self(source, fake), abs=1e-6)
+    assert cross_similarity(source, fake).mean().item() == pytest.approx(slow_cross(source, fake), abs=1e-6)
+    assert self_similarity(source, fake).mean().item() == pytest.approx(slow_self(source, fake), abs=1e-6)
 
 
 def test_centring_takes_each_frames_mean_token_away() -> None:
     source, fake = tokens(0) + 7, tokens(1) - 3
     expected = slow_cross(without_mean(source), without_mean(fake))
-    assert cross_similarity(source, fake, centre=True).item() == pytest.approx(expected, abs=1e-5)
+    assert cross_similarity(source, fake, centre=True).mean().item() == pytest.approx(expected, abs=1e-5)
     expected = slow_self(without_mean(source), without_mean(fake))
-    assert self_similarity(source, fake, centre=True).item() == pytest.approx(expected, abs=1e-5)
+    assert self_similarity(source, fake, centre=True).mean().item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_equal_tokens_cost_nothing() -> None:
     source = tokens(0)
-    for loss in (cross_similarity(source, source), self_similarity(source, source)):
+    for loss in (cross_similarity(source, source).mean(), self_similarity(source, source).mean()):
         assert loss.item() == pytest.approx(0, abs=1e-6)
     assert temporal_loss([source], [tokens(1)], [source], [tokens(1)]).item() == pytest.approx(0, abs=1e-6)
 
@@ -120,15 +120,15 @@ def test_losses_stay_float32_and_exact_under_bfloat16_autocast() -> None:
     source, fake = tokens(0, width=64).bfloat16(), tokens(1, width=64).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = [
-            cross_similarity(source, fake),
-            self_similarity(source, fake, centre=True),
+            cross_similarity(source, fake).mean(),
+            self_similarity(source, fake, centre=True).mean(),
             structure_loss([source], [fake]),
             temporal_loss([source], [fake], [fake], [source]),
         ]
     exact_source, exact_fake = source.float(), fake.float()
     expected = [
-        cross_similarity(exact_source, exact_fake),
-        self_similarity(exact_source, exact_fake, centre=True),
+        cross_similarity(exact_source, exact_fake).mean(),
+        self_similarity(exact_source, exact_fake, centre=True).mean(),
         structure_loss([exact_source], [exact_fake]),
         temporal_loss([exact_source], [exact_fake], [exact_fake], [exact_source]),
     ]
@@ -140,16 +140,16 @@ def test_losses_stay_float32_and_exact_under_bfloat16_autocast() -> None:
 
 def test_gradients_reach_the_translation_and_are_finite_on_zero_tokens() -> None:
     fake = torch.zeros(1, 5, 3, requires_grad=True)
-    cross_similarity(tokens(0, batch=1), fake).backward()
+    cross_similarity(tokens(0, batch=1), fake).mean().backward()
     assert fake.grad.isfinite().all()
     fake = tokens(1).requires_grad_()
-    cross_similarity(tokens(0), fake).backward()
+    cross_similarity(tokens(0), fake).mean().backward()
     assert fake.grad.abs().sum() > 0
 
 
 def test_cross_similarity_has_the_slope_of_its_formula() -> None:
     source, fake = tokens(0), tokens(1).requires_grad_()
-    cross_similarity(source, fake).backward()
+    cross_similarity(source, fake).mean().backward()
     step = 1e-3
     with torch.no_grad():
         for place in [(0, 0, 0), (1, 4, 2)]:
