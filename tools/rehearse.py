@@ -40,7 +40,7 @@ from measure import (
 )
 
 from infraredcity.clips import Clip, load_catalog, published_counts
-from infraredcity.datasets import lite
+from infraredcity.datasets.recipe import read_recipe
 
 Counts = dict[str, int]
 FORMAT = "infraredcity-rehearsal-1"
@@ -164,7 +164,7 @@ def findings_of(report: Mapping[str, Any]) -> list[str]:
 
 def clip_lengths(clips: list[Clip]) -> Counts:
     """The published totals dealt to the clips: each in proportion to what the Lite table takes of the clip."""
-    takes = {cell.clip: cell.train + cell.test for cell in lite.read_recipe().cells}
+    takes = {cell.clip: cell.train + cell.test for cell in read_recipe().cells}
     lengths: Counts = {}
     for kind, total in published_counts()["frames"].items():
         members = [clip.clip_id for clip in clips if kind_of(clip) == kind]

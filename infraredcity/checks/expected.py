@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import Part, counted
-from infraredcity.datasets.manifest import COLUMNS, ClipFacts, Columns
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.folder import ShardFolder, counted
+from infraredcity.datasets.manifest import COLUMNS, Columns
 from infraredcity.errors import ManifestError
 from infraredcity.files.path import Place
 from infraredcity.files.records import MAX_SIDECAR_BYTES, read_json, read_whole
@@ -21,7 +22,7 @@ from infraredcity.shards import sidecars
 MANIFEST_NAMES = (manifest.CSV_NAME, manifest.PARQUET_NAME)
 
 
-def wids_problem(part: Part) -> str | None:
+def wids_problem(part: ShardFolder) -> str | None:
     """Compare index.json with the shards of the index; the name in it may be any, since a folder can be renamed."""
     try:
         found = read_json(part.path / sidecars.WIDS_NAME, MAX_SIDECAR_BYTES)  # of a million shards 100 MB
@@ -31,7 +32,7 @@ def wids_problem(part: Part) -> str | None:
     return None if found == expected else "does not list these shards"
 
 
-def dali_problem(part: Part, number: int, rows: np.ndarray, json_sizes: np.ndarray) -> str | None:
+def dali_problem(part: ShardFolder, number: int, rows: np.ndarray, json_sizes: np.ndarray) -> str | None:
     """Compare the `.idx` of a shard that is there.
 
     Args:
@@ -65,7 +66,7 @@ def manifest_problem(path: Place, expected: Callable[[], Iterable[Columns]]) -> 
         return str(error).removeprefix(f"{path}: ")
 
 
-def clips_problems(part: Part) -> Iterator[str]:
+def clips_problems(part: ShardFolder) -> Iterator[str]:
     """Compare the numbers of marked samples in clips.json with the index."""
     for clip_id, expected in counted(part.index, part.clips).items():
         for name in ("num_suspect", "num_repeats", "num_frozen"):

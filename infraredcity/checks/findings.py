@@ -14,7 +14,7 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        part: Name of the part, see `dataset.Part`.
+        part: Name of the part, see `folder.ShardFolder`.
         where: File, or the key of a sample.
         problem: What kind of thing it is, in a word or two: "shard-hash", "missing-sample".
         message: One line: what was expected, what was found, what to do.

@@ -4,15 +4,16 @@ import numpy as np
 
 from infraredcity.checks.expected import asked_frames, clips_problems
 from infraredcity.checks.findings import Found
-from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, Part
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets import clip_facts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.files.path import Place
 from infraredcity.files.records import read_json
 from infraredcity.shards import index_file
 
 
-def check_columns(part: Part, found: Found) -> None:
+def check_columns(part: ShardFolder, found: Found) -> None:
     """Check order, keys and runs."""
     index = part.index
     for number, clip_id in enumerate(index.clips):
@@ -42,13 +43,13 @@ def check_columns(part: Part, found: Found) -> None:
             found(index_file.INDEX_NAME, "run", f"{part.path}: the runs of {clip_id} are not in order")
 
 
-def check_clips(part: Part, found: Found) -> None:
+def check_clips(part: ShardFolder, found: Found) -> None:
     """Check that clips.json counts what the index marks."""
     for problem in clips_problems(part):
-        found(manifest.CLIPS_NAME, "count", f"{part.path / manifest.CLIPS_NAME}: {problem}")
+        found(clip_facts.CLIPS_NAME, "count", f"{part.path / clip_facts.CLIPS_NAME}: {problem}")
 
 
-def check_gaps(part: Part, found: Found) -> None:
+def check_gaps(part: ShardFolder, found: Found) -> None:
     """Check that samples and gaps are together the frames that were asked for."""
     for number, clip_id in enumerate(part.index.clips):
         frames = part.index.frame_index[part.index.clip == number]

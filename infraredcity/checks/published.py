@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from infraredcity.clips import published_counts
-from infraredcity.datasets.dataset import Part
+from infraredcity.datasets.folder import ShardFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class _Cell:
     wanted: dict[str, str]
 
 
-def published_rows(kind: Literal["extracted", "lite"], parts: Sequence[Part]) -> list[PublishedRow]:
+def published_rows(kind: Literal["extracted", "lite"], parts: Sequence[ShardFolder]) -> list[PublishedRow]:
     """Compare the samples of some parts with the published table of their kind; what no published cell counts comes last.
 
     Args:

@@ -31,19 +31,10 @@ from infraredcity.checks.findings import Findings
 from infraredcity.checks.index import check_columns, check_gaps
 from infraredcity.checks.sets import blocks_below, check_set
 from infraredcity.checks.shards import ShardResult, check_shard
-from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import (
-    GAPS_NAME,
-    JOB_NAME,
-    MARKERS,
-    Part,
-    open_part,
-    part_names,
-    sets_of,
-    write_manifest,
-    write_part,
-)
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets import clip_facts, manifest
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, MARKERS, part_names, sets_of, write_manifest
+from infraredcity.datasets.folder import ShardFolder, open_folder, write_folder
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.extraction import segment_record, spec
 from infraredcity.extraction.finish import Gap, merge
@@ -66,7 +57,7 @@ from infraredcity.shards.names import is_shard_name
 
 _LOST = "lost with a damaged shard; extract the clip again"
 DAMAGED_SUFFIX = ".damaged"
-_ASIDE_NAME = f"{TEMPORARY_PREFIX}repair-{manifest.CLIPS_NAME}"
+_ASIDE_NAME = f"{TEMPORARY_PREFIX}repair-{clip_facts.CLIPS_NAME}"
 """clips.json while a folder is changed; an extraction that makes the folder anew removes it as the leftover that it is then."""
 _MAKERS = {"shards.json": "shard", "lite.json": "make-lite", "import.json": "import"}
 """The command that makes a set with such a record."""
@@ -108,7 +99,7 @@ class RepairReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Part(Part):
+class _Part(ShardFolder):
     """A part on a local disk: nothing is repaired elsewhere."""
 
     path: Path
@@ -218,17 +209,17 @@ def _repair_part(root: Path, name: str, state: _State) -> None:
 
 def _is_unfinished(folder: Path) -> bool:
     """Return whether an extraction began and has not ended, of which gaps.json is the first sign."""
-    names = (GAPS_NAME, index_file.INDEX_NAME, *MANIFEST_NAMES, manifest.CLIPS_NAME)
+    names = (GAPS_NAME, index_file.INDEX_NAME, *MANIFEST_NAMES, clip_facts.CLIPS_NAME)
     return (folder / JOB_NAME).is_file() and not any((folder / name).is_file() for name in names)
 
 
 def _read_clips(folder: Path) -> tuple[dict[str, ClipFacts], str]:
     """Read clips.json, or what a repair that was killed set aside."""
-    if (folder / manifest.CLIPS_NAME).is_file() or not (folder / _ASIDE_NAME).is_file():
-        return manifest.read_folder(folder)
+    if (folder / clip_facts.CLIPS_NAME).is_file() or not (folder / _ASIDE_NAME).is_file():
+        return clip_facts.read_folder(folder)
     with TemporaryDirectory() as elsewhere:
-        shutil.copyfile(folder / _ASIDE_NAME, Path(elsewhere) / manifest.CLIPS_NAME)
-        return manifest.read_folder(Path(elsewhere))
+        shutil.copyfile(folder / _ASIDE_NAME, Path(elsewhere) / clip_facts.CLIPS_NAME)
+        return clip_facts.read_folder(Path(elsewhere))
 
 
 def _job_of(folder: Path) -> Claim | None:
@@ -263,7 +254,7 @@ def _check(root: Path, name: str, records: Mapping[int, SegmentHead], state: _St
     if stored_hash != index.samples_hash():
         raise ManifestError(f"{path}: its rows are not those it was written with")
     if not {*index.clips} <= clips.keys():
-        raise ManifestError(f"{folder / manifest.CLIPS_NAME}: lacks clips that the index has")
+        raise ManifestError(f"{folder / clip_facts.CLIPS_NAME}: lacks clips that the index has")
     part = _Part(path=folder, name=name, index=index, clips=clips, split=split)
     hashes = {info.name: info.sha256 for info in index.shards}
     for head in records.values():
@@ -314,7 +305,7 @@ def _rename_back(part: _Part, hashes: Mapping[str, str], state: _State) -> set[s
 
 def _begin(folder: Path) -> None:
     """Take the sign of completeness from a folder before something in it is changed."""
-    path = folder / manifest.CLIPS_NAME
+    path = folder / clip_facts.CLIPS_NAME
     if path.is_file():
         path.replace(folder / _ASIDE_NAME)
         fsync_folder(folder)
@@ -354,9 +345,9 @@ def _write(root: Path, checked: _Checked, records: Mapping[int, SegmentHead], st
         if gaps is not None:
             write_atomic(part.path / GAPS_NAME, gaps)
         if len(whole.index):
-            write_part(root, part.name, whole.index, whole.clips, split=whole.split)
-    elif (part.path / _ASIDE_NAME).is_file() and not (part.path / manifest.CLIPS_NAME).is_file():
-        (part.path / _ASIDE_NAME).replace(part.path / manifest.CLIPS_NAME)
+            write_folder(root, part.name, whole.index, whole.clips, split=whole.split)
+    elif (part.path / _ASIDE_NAME).is_file() and not (part.path / clip_facts.CLIPS_NAME).is_file():
+        (part.path / _ASIDE_NAME).replace(part.path / clip_facts.CLIPS_NAME)
     remove_temporaries(part.path)
     fsync_folder(part.path)
 
@@ -441,7 +432,7 @@ def _wrong_sidecars(part: _Part, checked: _Checked, gaps: bytes | None) -> list[
     """Name the files that describe the shards and are not as expected."""
     wrong = [index_file.INDEX_NAME] if checked.damaged else []
     if next(clips_problems(part), None) is not None or checked.damaged:
-        wrong.append(manifest.CLIPS_NAME)
+        wrong.append(clip_facts.CLIPS_NAME)
     wrong += [
         name for name in MANIFEST_NAMES if manifest_problem(part.path / name, lambda: blocks_below([part], part.name))
     ]
@@ -464,7 +455,7 @@ def _repair_set(root: Path, place: str, members: Sequence[str], state: _State) -
         return  # the parts are not yet what the manifest has to say of them
     names = part_names(folder)
     try:
-        parts = [open_part(folder, name) for name in names]
+        parts = [open_folder(folder, name) for name in names]
     except ManifestError as error:
         state.unsolved.append(f"{folder}: its manifest was not rebuilt ({error}); {_how_to_make_again(folder, place)}")
         return

@@ -10,7 +10,8 @@ import numpy as np
 from infraredcity.checks.expected import MANIFEST_NAMES, manifest_problem
 from infraredcity.checks.findings import Findings, Found
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import JOB_NAME, RECORD_NAMES, Part, dataset_hash
+from infraredcity.datasets.dataset import JOB_NAME, RECORD_NAMES, dataset_hash
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import MissingExtraError
 from infraredcity.files.path import Place
@@ -20,7 +21,7 @@ from infraredcity.shards.names import key_of
 LITE_NAME = "lite.json"
 
 
-def check_manifests(folder: Place, parts: Sequence[Part], place: str, findings: Findings) -> None:
+def check_manifests(folder: Place, parts: Sequence[ShardFolder], place: str, findings: Findings) -> None:
     """Check manifest.csv and manifest.parquet of a folder against the index and clips.json of its parts.
 
     Args:
@@ -58,7 +59,7 @@ def check_begun(root: Place, folders: Mapping[str, set[str]], names: Sequence[st
 
 
 def check_set(
-    root: Place, place: str, parts: Sequence[Part], members: Sequence[str], findings: Findings, *, is_quick: bool
+    root: Place, place: str, parts: Sequence[ShardFolder], members: Sequence[str], findings: Findings, *, is_quick: bool
 ) -> str | None:
     """Check what parts owe each other; return the hash of all their rows, where all of them could be opened."""
     found = findings.of_part(place)
@@ -80,7 +81,7 @@ def check_set(
     return hash_of_all
 
 
-def _check_keys(folder: Place, parts: Sequence[Part], found: Found) -> None:
+def _check_keys(folder: Place, parts: Sequence[ShardFolder], found: Found) -> None:
     """Check that no key occurs twice, in one part or in two."""
     places: dict[str, list[tuple[int, np.ndarray]]] = {}
     for number, part in enumerate(parts):
@@ -104,7 +105,7 @@ def _check_keys(folder: Place, parts: Sequence[Part], found: Found) -> None:
             )
 
 
-def blocks_below(parts: Sequence[Part], place: str) -> Iterator[Columns]:
+def blocks_below(parts: Sequence[ShardFolder], place: str) -> Iterator[Columns]:
     """Yield the manifest of some parts with shards named from a folder above them."""
     for part in parts:
         yield from manifest.blocks(part.index, part.clips, split=part.split, folder=below(part.name, place))
@@ -115,7 +116,7 @@ def below(name: str, place: str) -> str:
     return name if place == "." else PurePosixPath(name).relative_to(place).as_posix()
 
 
-def _check_record(path: Place, place: str, parts: Sequence[Part], hash_of_all: str | None, found: Found) -> None:
+def _check_record(path: Place, place: str, parts: Sequence[ShardFolder], hash_of_all: str | None, found: Found) -> None:
     try:
         record = read_json(path)
         report = record["report"]
@@ -150,7 +151,7 @@ def _check_record(path: Place, place: str, parts: Sequence[Part], hash_of_all: s
             found(path.name, "record", f"{path}: lacks a fact ({error}); make the set again with --overwrite")
 
 
-def _check_lite(path: Place, report: Mapping[str, Any], place: str, parts: Sequence[Part], found: Found) -> None:
+def _check_lite(path: Place, report: Mapping[str, Any], place: str, parts: Sequence[ShardFolder], found: Found) -> None:
     """Check the counts of lite.json, and the guard gap between train and test frames of a clip."""
     counted = Counter(
         (below(part.name, place), part.index.clips[number], part.split)

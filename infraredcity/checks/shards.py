@@ -13,8 +13,9 @@ from infraredcity.checks.expected import MANIFEST_NAMES, dali_problem
 from infraredcity.checks.findings import Findings, Found
 from infraredcity.checks.index import check_coverage
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import Part
-from infraredcity.datasets.manifest import ClipFacts, Columns
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.folder import ShardFolder
+from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ImageError, ManifestError, MissingExtraError, ShardError
 from infraredcity.files.atomic import TEMPORARY_PREFIX
 from infraredcity.files.path import FarPath, Place
@@ -76,7 +77,7 @@ class ShardResult:
         return size_bytes == info.size_bytes
 
 
-def look_at_shard(part: Part, number: int, rows: np.ndarray, there: Mapping[str, int]) -> ShardResult:
+def look_at_shard(part: ShardFolder, number: int, rows: np.ndarray, there: Mapping[str, int]) -> ShardResult:
     """Check a shard without reading it."""
     info = part.index.shards[number]
     path = part.path / info.name
@@ -89,7 +90,7 @@ def look_at_shard(part: Part, number: int, rows: np.ndarray, there: Mapping[str,
     return result
 
 
-def check_shard(part: Part, number: int, rows: np.ndarray, to_decode: frozenset[int]) -> ShardResult:
+def check_shard(part: ShardFolder, number: int, rows: np.ndarray, to_decode: frozenset[int]) -> ShardResult:
     """Read one shard, hash it, and compare all its samples with the index; pictures of the rows `to_decode` are decoded."""
     info = part.index.shards[number]
     path = part.path / info.name
@@ -175,7 +176,7 @@ def _streamed(path: Place) -> Iterator[_Stream]:
 
 
 def _check_samples(
-    part: Part,
+    part: ShardFolder,
     path: Place,
     info: ShardInfo,
     rows: np.ndarray,
@@ -235,7 +236,7 @@ def _check_samples(
     return np.array([*json_sizes.values()], np.int64)
 
 
-def _sample_problems(part: Part, row: int, sample: Sample, *, decode: bool) -> Iterator[tuple[str, str, str]]:
+def _sample_problems(part: ShardFolder, row: int, sample: Sample, *, decode: bool) -> Iterator[tuple[str, str, str]]:
     """Yield what is wrong with one sample of a tar: where, which problem, and the message."""
     index, key = part.index, sample.key
     facts = part.clips[index.clips[int(index.clip[row])]]
@@ -272,7 +273,7 @@ def _sample_problems(part: Part, row: int, sample: Sample, *, decode: bool) -> I
 
 
 def check_other_tars(
-    part: Part, files: set[str], missing_sha256: Mapping[str, str], found: Found, *, is_quick: bool
+    part: ShardFolder, files: set[str], missing_sha256: Mapping[str, str], found: Found, *, is_quick: bool
 ) -> None:
     """Check for tars that the index does not name: renamed ones, second copies, others."""
     known = {info.name: info.sha256 for info in part.index.shards}

@@ -16,17 +16,10 @@ from infraredcity.checks.index import check_clips, check_columns, check_gaps
 from infraredcity.checks.published import PublishedRow, published_rows
 from infraredcity.checks.sets import LITE_NAME, check_begun, check_manifests, check_set
 from infraredcity.checks.shards import ShardResult, check_files, check_other_tars, check_shard, look_at_shard
-from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import (
-    RECORD_NAMES,
-    Part,
-    folders_of,
-    names_of_parts,
-    open_with_hash,
-    sets_of,
-    shard_sizes,
-)
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets import clip_facts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import RECORD_NAMES, folders_of, names_of_parts, sets_of
+from infraredcity.datasets.folder import ShardFolder, open_with_hash, shard_sizes
 from infraredcity.errors import ManifestError, check_choice
 from infraredcity.files.atomic import TEMPORARY_PREFIX
 from infraredcity.files.path import FarPath, Place
@@ -40,16 +33,16 @@ _SAMPLE_OF_PART = 32
 """Pictures of a part that are decoded where a sample is asked for."""
 
 
-def _check_wids(part: Part, found: Found) -> None:
+def _check_wids(part: ShardFolder, found: Found) -> None:
     problem = wids_problem(part)
     if problem is not None:
         path = part.path / sidecars.WIDS_NAME
         found(path.name, "sidecar", f'{path}: {problem}; run "infraredcity repair"')
 
 
-PART_CHECKS: tuple[Callable[[Part, Found], None], ...] = (check_columns, check_clips, check_gaps)
+PART_CHECKS: tuple[Callable[[ShardFolder, Found], None], ...] = (check_columns, check_clips, check_gaps)
 """Checks of one part that read only what is small; a new one is a function in this list."""
-SIDECAR_CHECKS: tuple[Callable[[Part, Found], None], ...] = (_check_wids,)
+SIDECAR_CHECKS: tuple[Callable[[ShardFolder, Found], None], ...] = (_check_wids,)
 """Checks of one part that `quick` leaves out."""
 
 
@@ -83,7 +76,7 @@ def verify(
         what = "no such folder" if not root.is_dir() else "holds no shards"
         raise ManifestError(f"{root}: {what}; name a folder that extract, make-lite or shard wrote")
     findings = Findings()
-    opened: dict[str, Part] = {}
+    opened: dict[str, ShardFolder] = {}
     for name in names:
         part = _opened(root, name, folders[name], findings, is_quick=quick)
         if part is not None:
@@ -122,7 +115,7 @@ def verify(
     )
 
 
-def _opened(root: Place, name: str, files: set[str], findings: Findings, *, is_quick: bool) -> Part | None:
+def _opened(root: Place, name: str, files: set[str], findings: Findings, *, is_quick: bool) -> ShardFolder | None:
     """Open a part if it can be opened; what keeps it from that is a finding."""
     folder = root / name
     found = findings.of_part(name)
@@ -134,12 +127,12 @@ def _opened(root: Place, name: str, files: set[str], findings: Findings, *, is_q
             f"{folder}: {leftovers} temporary files of a run that was killed; the same command removes them"
         )
     try:
-        clips, _ = manifest.read_folder(folder)
+        clips, _ = clip_facts.read_folder(folder)
         if index_file.INDEX_NAME not in files and _holds_files(clips):
             check_files(folder, files, clips, findings, found, is_quick=is_quick)
             return None
     except ManifestError as error:
-        found(manifest.CLIPS_NAME, "unfinished", str(error))
+        found(clip_facts.CLIPS_NAME, "unfinished", str(error))
         return None
     try:
         part, stored_hash = open_with_hash(root, name)
@@ -161,7 +154,7 @@ def _holds_files(clips: Mapping[str, ClipFacts]) -> bool:
 
 
 def _check_part(
-    part: Part,
+    part: ShardFolder,
     files: set[str],
     findings: Findings,
     decode: DecodeChoice,
@@ -208,7 +201,7 @@ def _to_decode(num_samples: int, decode: DecodeChoice) -> frozenset[int]:
 
 
 def _check_published(
-    root: Place, sets: Mapping[str, Sequence[str]], opened: Mapping[str, Part], findings: Findings
+    root: Place, sets: Mapping[str, Sequence[str]], opened: Mapping[str, ShardFolder], findings: Findings
 ) -> tuple[PublishedRow, ...]:
     """Compare with the published counts; each difference is a finding."""
     rows: list[PublishedRow] = []

@@ -15,6 +15,7 @@ from infraredcity.cli.options import (
     traffic_told,
 )
 from infraredcity.datasets import lite
+from infraredcity.datasets.recipe import of_scenes, read_recipe
 from infraredcity.datasets.similarity import Leakage
 from infraredcity.files.path import Place
 
@@ -56,9 +57,9 @@ def make_lite_command(
             raise click.BadParameter(f"expected a number or auto, got {scale!r}", param_hint="--scale") from error
         if not 0 < factor <= 1:
             raise click.BadParameter(f"must be in (0, 1], got {scale}", param_hint="--scale")
-    chosen = lite.read_recipe(recipe)
+    chosen = read_recipe(recipe)
     if scenes:
-        chosen = lite.of_scenes(chosen, scenes)
+        chosen = of_scenes(chosen, scenes)
     report = lite.build(
         source,
         out,

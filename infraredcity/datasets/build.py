@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infraredcity.datasets import manifest
+from infraredcity.datasets import clip_facts, manifest
 from infraredcity.errors import OutputError
 from infraredcity.files.atomic import TEMPORARY_PREFIX, write_atomic
 from infraredcity.files.path import Place, is_below, sizes_in
@@ -117,7 +117,7 @@ def _clear(folder: Place) -> None:
     """Delete a part as far as we wrote it, its marks of completeness first."""
     there = sizes_in(folder)
     marks = (
-        manifest.CLIPS_NAME,
+        clip_facts.CLIPS_NAME,
         index_file.INDEX_NAME,
         manifest.CSV_NAME,
         manifest.PARQUET_NAME,
@@ -138,6 +138,6 @@ def _remove_empty(folder: Path, *, below: Path) -> None:
 
 def _is_whole(folder: Place) -> bool:
     there = sizes_in(folder)
-    if manifest.CLIPS_NAME not in there or index_file.INDEX_NAME not in there:
+    if clip_facts.CLIPS_NAME not in there or index_file.INDEX_NAME not in there:
         return False
     return all(there.get(info.name) == info.size_bytes for info in index_file.load(folder).shards)

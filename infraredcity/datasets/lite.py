@@ -8,19 +8,18 @@ least `guard_frames` away from every test run. All runs are consecutive frames, 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from infraredcity.clips import check_clip_id, manifests_folder, read_toml
-from infraredcity.datasets import manifest, similarity
+from infraredcity.datasets import clip_facts, similarity
 from infraredcity.datasets.build import Making, check_apart
-from infraredcity.datasets.dataset import Part, dataset_hash, write_manifest, write_part
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import dataset_hash, write_manifest
+from infraredcity.datasets.folder import ShardFolder, write_folder
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.similarity import DuplicateRun, Leakage
-from infraredcity.errors import CatalogError, OutputError, RecipeError
+from infraredcity.errors import OutputError, RecipeError
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import Place
 from infraredcity.progress import OnProgress, Progress
@@ -35,77 +34,6 @@ FORMAT = "infraredcity-lite-2"
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 _SCALE_STEPS = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """What the recipe takes of one clip: `train` and `test` frames, for the folders of `scene`."""
-
-    scene: str
-    clip: str
-    train: int = 0
-    test: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A Lite recipe.
-
-    Attributes:
-        name: Begins the names of its shards.
-        run_frames: Samples taken together, in a row.
-        guard_frames: Frames of the clip that lie at least between a train frame and a test frame.
-        window_frames: T, the frames of a training window; no run is shorter.
-        cells: What is taken of each clip.
-    """
-
-    name: str
-    run_frames: int
-    guard_frames: int
-    window_frames: int
-    cells: tuple[Cell, ...]
-
-    def __post_init__(self) -> None:
-        check_clip_id(self.name)
-        if self.window_frames < 1 or self.run_frames < self.window_frames or self.guard_frames < 0:
-            raise RecipeError(
-                f"recipe {self.name}: needs window_frames of at least 1, run_frames of at least window_frames and "
-                f"guard_frames of at least 0, got {self.window_frames}, {self.run_frames}, {self.guard_frames}"
-            )
-        clips = [cell.clip for cell in self.cells]
-        doubled = sorted({clip for clip in clips if clips.count(clip) > 1})
-        if doubled:
-            raise RecipeError(f"recipe {self.name}: clip {doubled[0]} stands in two cells; put its counts into one")
-        for cell in self.cells:
-            check_clip_id(cell.clip)
-            check_clip_id(cell.scene)
-            if min(cell.train, cell.test) < 0 or cell.train + cell.test == 0:
-                raise RecipeError(f"recipe {self.name}: clip {cell.clip} needs a positive train or test count")
-
-    def scaled(self, scale: float) -> "Recipe":
-        """The recipe for shorter clips: counts rounded down, the guard scaled but never under one window.
-
-        Raises:
-            RecipeError: A count would fall under one window; `shortfalls` lists every such count.
-        """
-        exact = Fraction(str(scale))  # 0.29 of 100 frames are 29, not 28.999999999999996 rounded down
-
-        def part(count: int) -> int:
-            return math.floor(count * exact)
-
-        shortfalls = tuple(
-            f"{cell.clip} {split}: {count} frames at scale {scale:g} are less than one window of {self.window_frames}"
-            for cell in self.cells
-            for split, count in (("train", cell.train), ("test", cell.test))
-            if count > 0 and part(count) < self.window_frames
-        )
-        if shortfalls:
-            raise RecipeError(f"recipe {self.name}: {'; '.join(shortfalls)}; use a larger scale", shortfalls)
-        return replace(
-            self,
-            guard_frames=max(min(self.guard_frames, self.window_frames), part(self.guard_frames)),
-            cells=tuple(replace(cell, train=part(cell.train), test=part(cell.test)) for cell in self.cells),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,51 +78,6 @@ class LiteReport:
     leakage: tuple[Leakage, ...] = ()
     duplicate_runs: tuple[DuplicateRun, ...] = ()
     is_new: bool = True
-
-
-def read_recipe(path: Path | None = None) -> Recipe:
-    """A recipe file, or the published `manifests/lite.toml`.
-
-    Raises:
-        RecipeError: It lacks a key, has an unknown one, or asks for something impossible.
-        CatalogError: It cannot be read, or is not TOML.
-    """
-    path = path or manifests_folder() / "lite.toml"
-    values = read_toml(path)
-    try:
-        tables = values.pop("cells", None)
-        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise RecipeError("lacks its [[cells]] tables")
-        _check_keys(values, {"name": str, "run_frames": int, "guard_frames": int, "window_frames": int}, {})
-        for table in tables:
-            _check_keys(table, {"scene": str, "clip": str}, {"train": int, "test": int})
-        return Recipe(cells=tuple(Cell(**table) for table in tables), **values)
-    except (RecipeError, CatalogError) as error:
-        raise RecipeError(f"{path}: {error}; manifests/lite.toml shows the format") from error
-
-
-def _check_keys(table: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type]) -> None:
-    for name in required:
-        if name not in table:
-            raise RecipeError(f"lacks {name!r}" + (f" in the cell of {table['clip']}" if "clip" in table else ""))
-    for name, value in table.items():
-        expected = {**required, **optional}.get(name)
-        if expected is None:
-            raise RecipeError(f"unknown key {name!r}; known are {', '.join([*required, *optional])}")
-        if type(value) is not expected:  # a bool is no count
-            raise RecipeError(f"{name} must be {expected.__name__}, got {value!r}")
-
-
-def of_scenes(recipe: Recipe, scenes: Sequence[str]) -> Recipe:
-    """The recipe's cells of some scenes; RecipeError names the known ones when one is unknown."""
-    known = {cell.scene for cell in recipe.cells}
-    for scene in scenes:
-        if scene not in known:
-            raise RecipeError(
-                f"recipe {recipe.name} has no scene {scene!r}; it has {', '.join(sorted(known))}; scenes of your own stand in a "
-                "recipe of your own, --recipe"
-            )
-    return replace(recipe, cells=tuple(cell for cell in recipe.cells if cell.scene in scenes))
 
 
 def select(index: SampleIndex, cell: Cell, recipe: Recipe) -> dict[Split, list[range]]:
@@ -333,7 +216,7 @@ def build(
         making.write_record(None)
         rows, copied = _copy_all(source, out, scaled, indexes, facts, chosen, on_progress)
         parts = [
-            Part(
+            ShardFolder(
                 path=out / folder,
                 name=folder,
                 index=sample_index.concatenate([each.samples.index for each in copied[folder]]),
@@ -345,7 +228,7 @@ def build(
         hashed = [np.concatenate([each.hashes for each in copied[folder]]) for folder in folders]
         alike = similarity.find(parts, hashed=hashed)
         parts = [
-            write_part(
+            write_folder(
                 out,
                 part.name,
                 replace(part.index, dup_of=dup_of),
@@ -458,7 +341,7 @@ def _counter(on_progress: OnProgress | None, what: str, total: int) -> Callable[
 
 
 def _read_clips(source: Place, recipe: Recipe) -> tuple[dict[str, SampleIndex], dict[str, ClipFacts]]:
-    missing = [cell.clip for cell in recipe.cells if not (source / cell.clip / manifest.CLIPS_NAME).is_file()]
+    missing = [cell.clip for cell in recipe.cells if not (source / cell.clip / clip_facts.CLIPS_NAME).is_file()]
     if missing:
         raise RecipeError(
             f"{source}: these clips of the recipe are not extracted: {', '.join(missing)}; "
@@ -470,7 +353,7 @@ def _read_clips(source: Place, recipe: Recipe) -> tuple[dict[str, SampleIndex], 
     for cell in recipe.cells:
         folder = source / cell.clip
         indexes[cell.clip] = index_file.load(folder)
-        facts[cell.clip] = manifest.read_clips(folder)[cell.clip]
+        facts[cell.clip] = clip_facts.read_clips(folder)[cell.clip]
     return indexes, facts
 
 

@@ -4,30 +4,26 @@ import csv
 import hashlib
 import importlib.util
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.errors import ManifestError, MissingExtraError
-from infraredcity.files.atomic import open_atomic, write_atomic
+from infraredcity.files.atomic import open_atomic
 from infraredcity.files.path import Place
-from infraredcity.files.records import opened, read_json
+from infraredcity.files.records import opened
 from infraredcity.shards.index import BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.shards.names import is_inside
-from infraredcity.shards.sample_json import CLIP_FIELDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CLIPS_NAME = "clips.json"
 CSV_NAME = "manifest.csv"
 PARQUET_NAME = "manifest.parquet"
-FORMAT = "infraredcity-clips-1"
 _MARK_WORDS = tuple(
     "+".join(word for bit, word in ((SUSPECT, "suspect"), (REPEAT, "repeat"), (FROZEN, "frozen")) if mark & bit)
     for mark in range(SUSPECT + REPEAT + FROZEN + 1)
@@ -45,136 +41,6 @@ COLUMN_KINDS: dict[str, type] = {name: str for name in COLUMNS} | {
 _CSV_HEADER = (",".join(COLUMNS) + "\n").encode()
 _PLACES = ("shard", "offset", "size")
 """Where a sample lies; all other columns say what it is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFacts:
-    """What is known of a clip's samples as a whole.
-
-    Attributes:
-        clip_id: The clip.
-        scene: What is filmed.
-        weather: "clear", "overcast" or "any".
-        modality: "infrared" or "visible".
-        time_of_day: "night" or "day".
-        time_base: Seconds per unit of pts, as "1/15360".
-        nominal_fps: Frames per second that the container states.
-        frame_step: Clip frames from one sample to the next.
-        clip_frames: Frames of the whole clip.
-        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format, streams, rotation_deg,
-            pixel_aspect, hdr; see `claim.sources_of`.
-        extraction: The ExtractConfig as plain values.
-        versions: Version of each library that shaped the bytes.
-        suspect: What makes the clip less than trustworthy.
-        notes: What else is good to know of its files: other streams, rotation, pixel aspect, joined recordings.
-        num_suspect: Samples that follow damage.
-        num_repeats: Samples that show the same picture as the one before.
-        num_frozen: Samples that hardly differ from the one before, as a thermal camera's shutter makes them.
-        tone: Counts that become black ("low") and white ("high"), for clips of more than 8 bits; None for others.
-        is_inverted: Whether levels were turned around, so that hot is where cold was.
-    """
-
-    clip_id: str
-    scene: str
-    weather: str
-    modality: str
-    time_of_day: str
-    time_base: str
-    nominal_fps: float
-    frame_step: int
-    clip_frames: int
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    extraction: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    suspect: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    num_suspect: int = 0
-    num_repeats: int = 0
-    num_frozen: int = 0
-    tone: dict[str, int] | None = None
-    is_inverted: bool = False
-
-
-def write_clips(folder: Place, clips: Sequence[ClipFacts], *, split: str = "all") -> None:
-    """Write `folder`/clips.json. Written last, it marks a folder as complete."""
-    payload = {"format": FORMAT, "split": split, "clips": {facts.clip_id: asdict(facts) for facts in clips}}
-    write_atomic(folder / CLIPS_NAME, (json.dumps(payload, indent=1) + "\n").encode())
-
-
-def read_clips(folder: Place) -> dict[str, ClipFacts]:
-    """The clips of `folder`/clips.json by id.
-
-    Raises:
-        ManifestError: The file is missing, damaged or of another format.
-    """
-    return read_folder(folder)[0]
-
-
-def read_folder(folder: Place) -> tuple[dict[str, ClipFacts], str]:
-    """The clips of `folder`/clips.json by id, and the split that its samples belong to: "all", "train" or "test".
-
-    Raises:
-        ManifestError: The file is missing, damaged or of another format, or a fact is nothing it can be.
-    """
-    clips, split = read_unchecked(folder)
-    for clip_id, facts in clips.items():
-        flaw = flaw_of(clip_id, facts)
-        if flaw is not None:
-            raise ManifestError(
-                f'{folder / CLIPS_NAME}: {flaw} of {clip_id!a} is nothing it can be; run "infraredcity repair"'
-            )
-    return clips, split
-
-
-def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
-    """The name of a fact that cannot be what clips.json says of this clip; None where all can be worked with."""
-    kinds = {
-        str: CLIP_FIELDS,
-        int: ("frame_step", "clip_frames", "num_suspect", "num_repeats", "num_frozen"),
-        dict: ("extraction",),
-        list: ("sources",),
-    }
-    for kind, names in kinds.items():
-        for name in names:
-            if type(getattr(facts, name)) is not kind:
-                return name
-    try:
-        Fraction(facts.time_base)
-    except (ValueError, ZeroDivisionError):
-        return "time_base"
-    try:
-        range(0)[facts.extraction.get("start_frame", 0) : facts.extraction.get("stop_frame")]
-    except TypeError:
-        return "extraction"
-    if not all(isinstance(source, dict) and isinstance(source.get("num_frames"), int) for source in facts.sources):
-        return "sources"
-    return None if facts.clip_id == clip_id and facts.frame_step > 0 else "clip_id or frame_step"
-
-
-def read_unchecked(folder: Place) -> tuple[dict[str, ClipFacts], str]:
-    """As `read_folder`, but facts are taken as they are, for who wants to put them right; see `flaw_of`.
-
-    Raises:
-        ManifestError: The file is missing, damaged or of another format.
-    """
-    path = folder / CLIPS_NAME
-    try:
-        payload = read_json(path)
-    except FileNotFoundError as error:
-        raise ManifestError(f"{path}: no such file; finish extraction there first") from error
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: damaged ({error}); build it again") from error
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise ManifestError(f"{path}: not of format {FORMAT!r}; build it again with this version")
-    known = {item.name for item in fields(ClipFacts)}
-    try:
-        clips = {
-            clip_id: ClipFacts(**{name: value for name, value in facts.items() if name in known})
-            for clip_id, facts in payload["clips"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{path}: lacks a fact ({error}); build it again") from error
-    return clips, str(payload.get("split", "all"))
 
 
 def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> Columns:

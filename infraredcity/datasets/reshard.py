@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from infraredcity.datasets.dataset import Part, write_part
+from infraredcity.datasets.folder import ShardFolder, write_folder
 from infraredcity.files.path import Place
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.copy import copy
@@ -13,13 +13,13 @@ from infraredcity.shards.names import dataset_of
 
 
 def copy_part(
-    part: Part,
+    part: ShardFolder,
     rows: np.ndarray,
     root: Place,
     *,
     samples_per_shard: int,
     on_samples: Callable[[int], None] | None = None,
-) -> Part:
+) -> ShardFolder:
     """Copy samples of a part, of any of its clips, into `root`/<the part's name>, with index and manifest.
 
     Shards keep the first part of their names and are numbered anew.
@@ -57,7 +57,7 @@ def copy_part(
                 on_samples=on_samples,
             )
         )
-    return write_part(
+    return write_folder(
         root,
         part.name,
         sample_index.concatenate([each.index for each in copied]),

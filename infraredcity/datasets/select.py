@@ -12,7 +12,8 @@ import numpy as np
 
 from infraredcity.datasets import manifest, reshard
 from infraredcity.datasets.build import Making, check_apart
-from infraredcity.datasets.dataset import Part, dataset_hash, write_manifest
+from infraredcity.datasets.dataset import dataset_hash, write_manifest
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import COLUMN_KINDS, COLUMNS, Columns
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.files.atomic import lock_folder
@@ -87,7 +88,7 @@ class Condition:
 class Chosen:
     """Samples of one part: `rows` is i64 [N], rows of its index, ascending."""
 
-    part: Part
+    part: ShardFolder
     rows: np.ndarray
 
 
@@ -121,7 +122,7 @@ class ShardsReport:
 
 
 def choose(
-    parts: Sequence[Part], conditions: Sequence[Condition] = (), *, window_frames: int = 1, stride: int = 1
+    parts: Sequence[ShardFolder], conditions: Sequence[Condition] = (), *, window_frames: int = 1, stride: int = 1
 ) -> list[Chosen]:
     """The samples for which all conditions hold and which stand in a window of such samples.
 
@@ -161,7 +162,7 @@ def rows_of_chosen(chosen: Sequence[Chosen]) -> Columns:
     return manifest.concatenate([manifest.take(each.part.rows(), each.rows) for each in chosen])
 
 
-def find_rows(parts: Sequence[Part], rows: Columns) -> list[Chosen]:
+def find_rows(parts: Sequence[ShardFolder], rows: Columns) -> list[Chosen]:
     """The samples that a manifest names: each by its key, in the part where its shard lies.
 
     Args:

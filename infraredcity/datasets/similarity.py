@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infraredcity.datasets.dataset import Part
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.stills.images import decode_small
@@ -93,7 +93,9 @@ class _Run:
     hashes: np.ndarray
 
 
-def perceptual_hashes(parts: Sequence[Part], on_samples: Callable[[int], None] | None = None) -> list[np.ndarray]:
+def perceptual_hashes(
+    parts: Sequence[ShardFolder], on_samples: Callable[[int], None] | None = None
+) -> list[np.ndarray]:
     """u64 [N] for each part: a hash of what each picture looks like.
 
     Gray, brought to 32x32 by means over areas; of its discrete cosine transform the 8x8 lowest frequencies without the constant row
@@ -207,7 +209,7 @@ _COSINES = np.round(
 
 
 def find(
-    parts: Sequence[Part],
+    parts: Sequence[ShardFolder],
     *,
     hashed: Sequence[np.ndarray] | None = None,
     on_samples: Callable[[int], None] | None = None,
@@ -256,11 +258,13 @@ def _pieces(stretches: np.ndarray) -> list[tuple[int, int]]:
     ]
 
 
-def _modality(part: Part, row: int) -> str:
+def _modality(part: ShardFolder, row: int) -> str:
     return part.clips[part.index.clips[int(part.index.clip[row])]].modality
 
 
-def _duplicates(parts: Sequence[Part], runs: Sequence[_Run], near: dict[tuple[int, int], str]) -> list[DuplicateRun]:
+def _duplicates(
+    parts: Sequence[ShardFolder], runs: Sequence[_Run], near: dict[tuple[int, int], str]
+) -> list[DuplicateRun]:
     """The near-duplicates among runs of one modality; `near` gets the key that each of their samples is close to."""
     found = []
     looked_at = np.zeros(0, np.uint64)
@@ -296,7 +300,7 @@ def _duplicates(parts: Sequence[Part], runs: Sequence[_Run], near: dict[tuple[in
     return found
 
 
-def _leakage(parts: Sequence[Part], runs: Sequence[_Run], modality: str) -> list[Leakage]:
+def _leakage(parts: Sequence[ShardFolder], runs: Sequence[_Run], modality: str) -> list[Leakage]:
     """The leakage of one modality, or nothing where it lacks train or test samples."""
     train = [run for run in runs if parts[run.part].split == "train"]
     test = [run for run in runs if parts[run.part].split == "test"]
@@ -329,7 +333,7 @@ def _leakage(parts: Sequence[Part], runs: Sequence[_Run], modality: str) -> list
     ]
 
 
-def _named(part: Part, number: int, near: dict[tuple[int, int], str]) -> np.ndarray:
+def _named(part: ShardFolder, number: int, near: dict[tuple[int, int], str]) -> np.ndarray:
     """The `dup_of` of one part."""
     keys = [near.get((number, row), "").encode() or told for row, told in enumerate(part.index.dup_of.tolist())]
     return np.array(keys, "S") if any(keys) else np.zeros(len(keys), "S1")

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from infraredcity.datasets.clip_facts import CLIPS_NAME
 from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, RECORD_NAMES
-from infraredcity.datasets.manifest import CLIPS_NAME
 from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown, split_query

@@ -8,7 +8,8 @@ from datetime import date
 from pathlib import Path
 
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import Part, rows_of
+from infraredcity.datasets.dataset import rows_of
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ManifestError
 from infraredcity.files.records import opened
@@ -65,7 +66,7 @@ def counted(rows: Columns) -> str:
     return f"{len(rows['key']):,} frames of {clips} clip{'' if clips == 1 else 's'} ({scenes}; {modalities})"
 
 
-def checked_rows(root: Path, parts: Sequence[Part]) -> tuple[Columns, bool]:
+def checked_rows(root: Path, parts: Sequence[ShardFolder]) -> tuple[Columns, bool]:
     """The rows of a data set, and whether a manifest of all of them stands in its folder.
 
     `extract --all` writes a folder for each clip and none that joins them; make-lite, shard and import write one.

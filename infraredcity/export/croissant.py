@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import Part, open_dataset
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import COLUMN_KINDS, COLUMNS
 from infraredcity.errors import OutputError
 from infraredcity.export.about import About, checked_rows, sha256_of
@@ -157,7 +158,7 @@ def _is_description(path: Path) -> bool:
     return isinstance(found, dict) and str(found.get("conformsTo", "")).startswith("http://mlcommons.org/croissant/")
 
 
-def _described(root: Path, parts: Sequence[Part], about: About) -> dict[str, Any]:
+def _described(root: Path, parts: Sequence[ShardFolder], about: About) -> dict[str, Any]:
     rows, is_joint = checked_rows(root, parts)
     described: dict[str, Any] = {
         "@context": _CONTEXT,
@@ -218,7 +219,7 @@ def _manifest_set(root: Path, manifests: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _shard_file(part: Part, number: int) -> dict[str, Any]:
+def _shard_file(part: ShardFolder, number: int) -> dict[str, Any]:
     info = part.index.shards[number]
     name = _named(part, info.name)
     return {
@@ -233,7 +234,7 @@ def _shard_file(part: Part, number: int) -> dict[str, Any]:
     }
 
 
-def _picture_set(parts: Sequence[Part]) -> dict[str, Any]:
+def _picture_set(parts: Sequence[ShardFolder]) -> dict[str, Any]:
     formats = sorted({part.index.image_format for part in parts})
     return {
         "@type": "cr:FileSet",
@@ -294,5 +295,5 @@ def _pictures() -> dict[str, Any]:
     }
 
 
-def _named(part: Part, name: str) -> str:
+def _named(part: ShardFolder, name: str) -> str:
     return name if part.name == "." else f"{part.name}/{name}"

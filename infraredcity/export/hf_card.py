@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import Part, open_dataset
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import OutputError
 from infraredcity.export.about import About, checked_rows, counted
@@ -44,7 +45,7 @@ class CardSplit:
     """The samples of one split of a configuration: `name` as the hub knows it, and its parts."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[ShardFolder, ...]
 
     @property
     def num_samples(self) -> int:
@@ -117,7 +118,7 @@ def write(root: Path, about: About, *, output: Path | None = None, overwrite: bo
     )
 
 
-def configs_of(parts: Sequence[Part]) -> list[CardConfig]:
+def configs_of(parts: Sequence[ShardFolder]) -> list[CardConfig]:
     """The configurations of a data set: a scene and modality each, told apart by time of day and image format where that is needed.
 
     A part of several scenes or modalities is a configuration of its own. Split "all" is called train: the hub keeps that word.
@@ -130,12 +131,12 @@ def configs_of(parts: Sequence[Part]) -> list[CardConfig]:
             told[part.name] = (*seen.pop(), part.index.image_format)
         else:
             told[part.name] = ("samples" if part.name == "." else part.name.replace("/", "-"),)
-    by_config: dict[tuple[str, ...], list[Part]] = {}
+    by_config: dict[tuple[str, ...], list[ShardFolder]] = {}
     for part in parts:
         by_config.setdefault(told[part.name], []).append(part)
     configs = []
     for words, members in by_config.items():
-        splits: dict[str, list[Part]] = {}
+        splits: dict[str, list[ShardFolder]] = {}
         for part in members:
             splits.setdefault("train" if part.split == "all" else part.split, []).append(part)
         configs.append(
@@ -159,7 +160,7 @@ def _config_name(words: tuple[str, ...], all_words: Sequence[tuple[str, ...]]) -
     return "-".join(words)
 
 
-def _patterns(part: Part) -> list[str]:
+def _patterns(part: ShardFolder) -> list[str]:
     """What names a part's shards: one pattern where the folder holds these alone, else each by its name."""
     before = "" if part.name == "." else f"{glob.escape(part.name)}/"
     names = sorted(info.name for info in part.index.shards)

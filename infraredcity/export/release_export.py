@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from infraredcity.datasets.dataset import Part, open_dataset
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.errors import ImageError, ManifestError, OutputError, ShardError, check_choice
 from infraredcity.export.release_layout import (
     CELLS,
@@ -107,7 +108,7 @@ class ReleaseReport:
 class _Task:
     """Pictures of one part for one folder: a row each, or the first row of each pair; all rows are neighbours for pairs."""
 
-    part: Part
+    part: ShardFolder
     kind: Kind
     folders: tuple[str, ...]
     rows: tuple[int, ...]
@@ -205,7 +206,7 @@ def export(
         return report
 
 
-def _planned(parts: Sequence[Part], kinds: Sequence[Kind], pairs: Pairs, double_format: DoubleFormat) -> _Plan:
+def _planned(parts: Sequence[ShardFolder], kinds: Sequence[Kind], pairs: Pairs, double_format: DoubleFormat) -> _Plan:
     plan = _Plan()
     weathers = _weathers_with_infrared(parts)
     for part in parts:
@@ -240,7 +241,7 @@ def _planned(parts: Sequence[Part], kinds: Sequence[Kind], pairs: Pairs, double_
     return plan
 
 
-def _weathers_with_infrared(parts: Sequence[Part]) -> dict[str, set[str]]:
+def _weathers_with_infrared(parts: Sequence[ShardFolder]) -> dict[str, set[str]]:
     """For each scene, the weathers of its infrared clips: those whose trainB is of use."""
     found: dict[str, set[str]] = {}
     for part in parts:
@@ -274,7 +275,7 @@ def _homes(facts: ClipFacts, split: str, weathers: Mapping[str, set[str]]) -> tu
     return tuple(f"{cell.folder}/{place.folder}" for cell in cells)
 
 
-def _clips_told(parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
+def _clips_told(parts: Sequence[ShardFolder]) -> dict[str, dict[str, Any]]:
     """What the layout loses of each clip and import needs: its facts, and where a run begins though its numbers go on."""
     told: dict[str, dict[str, Any]] = {}
     for part in parts:
@@ -491,7 +492,7 @@ def _write_double(task: _Task, files: ShardFiles, out: Path, goes_on: bool) -> N
             del kept[gone]
 
 
-def _picture(part: Part, files: ShardFiles, row: int) -> bytes:
+def _picture(part: ShardFolder, files: ShardFiles, row: int) -> bytes:
     data = files.image(row)
     if hashlib.sha256(data).digest() != part.index.sha256[row].tobytes():
         shard = part.path / part.index.shards[int(part.index.shard[row])].name

@@ -27,8 +27,9 @@ import numpy as np
 
 from infraredcity.clips import Clip
 from infraredcity.datasets.build import Making
-from infraredcity.datasets.dataset import Part, dataset_hash, part_names, write_manifest, write_part
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import dataset_hash, part_names, write_manifest
+from infraredcity.datasets.folder import ShardFolder, write_folder
 from infraredcity.errors import CatalogError, ImageError, ManifestError, OutputError
 from infraredcity.export.release_layout import (
     CELLS,
@@ -506,7 +507,7 @@ class _Writer:
         self._done, self._total = 0, total
         self._on_progress = on_progress
 
-    def write(self, name: str, blocks: Sequence[_Block]) -> Part:
+    def write(self, name: str, blocks: Sequence[_Block]) -> ShardFolder:
         """Write the part of some folders."""
         indexes: list[SampleIndex] = []
         facts: dict[str, ClipFacts] = {}
@@ -514,7 +515,7 @@ class _Writer:
             of_clip = [block for block in blocks if block.clip.clip_id == clip_id]
             facts[clip_id] = self._facts(of_clip)
             indexes.append(self._write_clip(name, of_clip, facts[clip_id]))
-        return write_part(self._out, name, sample_index.concatenate(indexes), facts, split=blocks[0].place.split)
+        return write_folder(self._out, name, sample_index.concatenate(indexes), facts, split=blocks[0].place.split)
 
     def _facts(self, blocks: Sequence[_Block]) -> ClipFacts:
         first = blocks[0]

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import GAPS_NAME, write_part
+from infraredcity.datasets import clip_facts, manifest
+from infraredcity.datasets.dataset import GAPS_NAME
+from infraredcity.datasets.folder import write_folder
 from infraredcity.errors import OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
@@ -142,10 +143,10 @@ def merge(
     write_atomic(folder / GAPS_NAME, (json.dumps([asdict(gap) for gap in gaps], indent=1) + "\n").encode())
     clips = {claim.clip.clip_id: facts}
     if claim.config.to == "shards":
-        write_part(folder, ".", index, clips, with_dali=False)
+        write_folder(folder, ".", index, clips, with_dali=False)
     else:
         manifest.write_rows(folder, index, clips)
-        manifest.write_clips(folder, [facts])
+        clip_facts.write_clips(folder, [facts])
     return ExtractReport(
         clip=claim.clip.clip_id,
         folder=str(folder),
@@ -306,9 +307,9 @@ def gaps_of(claim: Claim, missing: Sequence[int], dropped: frozenset[int], hangs
     return tuple(gaps)
 
 
-def _facts(claim: Claim, index: SampleIndex) -> manifest.ClipFacts:
+def _facts(claim: Claim, index: SampleIndex) -> clip_facts.ClipFacts:
     clip = claim.clip
-    return manifest.ClipFacts(
+    return clip_facts.ClipFacts(
         clip_id=clip.clip_id,
         scene=clip.scene,
         weather=clip.weather,

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from infraredcity.clips import Clip
-from infraredcity.datasets import manifest
+from infraredcity.datasets import clip_facts, manifest
 from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, MARKERS
 from infraredcity.errors import OutputError, VideoDecodeError
 from infraredcity.extraction import segment_record
@@ -720,7 +720,7 @@ def _clear(folder: Place) -> None:
         or name in others
         or (name.endswith((".jpg", ".png", ".webp")) and name.startswith(f"{folder.name}_"))
     ]
-    for name in (manifest.CLIPS_NAME, index_file.INDEX_NAME, *done, *hangs, *rest, JOB_NAME):
+    for name in (clip_facts.CLIPS_NAME, index_file.INDEX_NAME, *done, *hangs, *rest, JOB_NAME):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from infraredcity.checks.published import published_rows
 from infraredcity.clips import load_catalog
-from infraredcity.datasets import lite, manifest, select, similarity
-from infraredcity.datasets.dataset import GAPS_NAME, Part, dataset_hash
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets import clip_facts, lite, select, similarity
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import GAPS_NAME, dataset_hash
+from infraredcity.datasets.folder import ShardFolder
 from infraredcity.errors import ImageError, ShardError
 from infraredcity.extraction.finish import Gap
 from infraredcity.files import path
@@ -81,7 +82,9 @@ _WHOLE_PX = 1 << 16  # more than any still has: `decode_small` then gives every 
 _Number = TypeVar("_Number", int, float)
 
 
-def measure_dataset(root: path.Place, parts: Sequence[Part], *, on_progress: OnProgress | None = None) -> DatasetReport:
+def measure_dataset(
+    root: path.Place, parts: Sequence[ShardFolder], *, on_progress: OnProgress | None = None
+) -> DatasetReport:
     """The numbers of a data set.
 
     Args:
@@ -142,7 +145,7 @@ def measure_dataset(root: path.Place, parts: Sequence[Part], *, on_progress: OnP
 
 def make_sheets(
     root: path.Place,
-    parts: Sequence[Part],
+    parts: Sequence[ShardFolder],
     report: DatasetReport,
     *,
     num_thumbnails: int = MAX_THUMBNAILS,
@@ -273,7 +276,7 @@ def _version() -> str:
         return "not installed"
 
 
-def _kind(root: path.Place, parts: Sequence[Part], reader: FrameReader) -> tuple[Kind, str]:
+def _kind(root: path.Place, parts: Sequence[ShardFolder], reader: FrameReader) -> tuple[Kind, str]:
     path = root / lite.REPORT_NAME
     if path.is_file():
         try:
@@ -292,7 +295,7 @@ def _kind(root: path.Place, parts: Sequence[Part], reader: FrameReader) -> tuple
     return "other", ""
 
 
-def _gaps(parts: Sequence[Part], reader: FrameReader) -> list[Gap]:
+def _gaps(parts: Sequence[ShardFolder], reader: FrameReader) -> list[Gap]:
     """All gaps that the parts' gaps.json name."""
     found: list[Gap] = []
     for part in parts:
@@ -362,11 +365,11 @@ def _tone(facts: ClipFacts, reader: FrameReader) -> ToneMap | None:
     try:
         return ToneMap.from_json(facts.tone)
     except ValueError as error:
-        reader.add_problem(f"{manifest.CLIPS_NAME}: clip {facts.clip_id}: {error}; extract the clip again")
+        reader.add_problem(f"{clip_facts.CLIPS_NAME}: clip {facts.clip_id}: {error}; extract the clip again")
         return None
 
 
-def _runs(parts: Sequence[Part], clip: ClipSamples, num_breaks: int) -> Runs:
+def _runs(parts: Sequence[ShardFolder], clip: ClipSamples, num_breaks: int) -> Runs:
     lengths: list[int] = []
     causes: dict[str, int] = {}
     breaks: list[Break] = []
@@ -492,7 +495,7 @@ def _motion(reader: FrameReader, facts: ClipFacts, clip: ClipSamples, stretch: T
     )
 
 
-def _groups(parts: Sequence[Part]) -> list[tuple[Part, ClipFacts, int]]:
+def _groups(parts: Sequence[ShardFolder]) -> list[tuple[ShardFolder, ClipFacts, int]]:
     """For each part and clip of it: how many samples it has."""
     return [
         (part, part.clips[clip_id], count)
@@ -503,7 +506,7 @@ def _groups(parts: Sequence[Part]) -> list[tuple[Part, ClipFacts, int]]:
     ]
 
 
-def _breakdowns(parts: Sequence[Part]) -> tuple[Breakdown, ...]:
+def _breakdowns(parts: Sequence[ShardFolder]) -> tuple[Breakdown, ...]:
     by: dict[str, dict[str, int]] = {}
     for part, facts, count in _groups(parts):
         told = {
@@ -522,7 +525,7 @@ def _breakdowns(parts: Sequence[Part]) -> tuple[Breakdown, ...]:
     )
 
 
-def _published(kind: Kind, parts: Sequence[Part]) -> tuple[PublishedCount, ...]:
+def _published(kind: Kind, parts: Sequence[ShardFolder]) -> tuple[PublishedCount, ...]:
     nine = {clip.clip_id for clip in load_catalog(environment={})}
     if not any(facts.clip_id in nine for _, facts, _ in _groups(parts)) or (kind != "extracted" and kind != "lite"):
         return ()
@@ -539,7 +542,7 @@ def _published(kind: Kind, parts: Sequence[Part]) -> tuple[PublishedCount, ...]:
     )
 
 
-def _duplicates(parts: Sequence[Part]) -> Duplicates:
+def _duplicates(parts: Sequence[ShardFolder]) -> Duplicates:
     num_samples = num_repeats = num_stretches = 0
     stretches: list[DuplicateStretch] = []
     for part in parts:
@@ -572,7 +575,7 @@ def _duplicates(parts: Sequence[Part]) -> Duplicates:
 
 def _leakage(
     root: path.Place,
-    parts: Sequence[Part],
+    parts: Sequence[ShardFolder],
     reader: FrameReader,
     manifest_hash: str,
     on_progress: OnProgress | None,
@@ -629,7 +632,7 @@ def _leakage_on_record(root: path.Place, manifest_hash: str) -> tuple[similarity
         return None  # no Lite set, or a problem that `_kind` told
 
 
-def _find(parts: Sequence[Part], key: str, split: str) -> SampleAt:
+def _find(parts: Sequence[ShardFolder], key: str, split: str) -> SampleAt:
     """The sample of that key in a part of that split; `similarity` found it there."""
     clip_id, frame_index = parse_key(key)
     for number, part in enumerate(parts):
@@ -642,7 +645,7 @@ def _find(parts: Sequence[Part], key: str, split: str) -> SampleAt:
 
 
 def _thumbnail(
-    parts: Sequence[Part], place: SampleAt, data: bytes, stretches: Mapping[str, ToneMap | None]
+    parts: Sequence[ShardFolder], place: SampleAt, data: bytes, stretches: Mapping[str, ToneMap | None]
 ) -> Thumbnail:
     part, row = parts[place.part], place.row
     index = part.index

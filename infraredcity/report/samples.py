@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from infraredcity.datasets.dataset import Part, shard_sizes
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.folder import ShardFolder, shard_sizes
 from infraredcity.errors import ImageError, InfraredCityError, ShardError
 from infraredcity.files import path
 from infraredcity.progress import OnProgress, Progress
@@ -75,7 +75,7 @@ class FrameReader:
     def __init__(
         self,
         root: path.Place,
-        parts: Sequence[Part],
+        parts: Sequence[ShardFolder],
         *,
         what: str,
         total: int | None,
@@ -151,7 +151,7 @@ class FrameReader:
         return tuple(Problem(message=message, num_frames=count) for message, count in self._problems.items())
 
 
-def _bad_shards(parts: Sequence[Part]) -> dict[tuple[int, int], ShardError]:
+def _bad_shards(parts: Sequence[ShardFolder]) -> dict[tuple[int, int], ShardError]:
     bad: dict[tuple[int, int], ShardError] = {}
     for number, part in enumerate(parts):
         there = shard_sizes(part)
@@ -164,7 +164,7 @@ def _bad_shards(parts: Sequence[Part]) -> dict[tuple[int, int], ShardError]:
     return bad
 
 
-def clips_of(parts: Sequence[Part]) -> list[ClipSamples]:
+def clips_of(parts: Sequence[ShardFolder]) -> list[ClipSamples]:
     """The clips that have samples, by id."""
     found: dict[str, list[tuple[int, np.ndarray]]] = {}
     follows: list[np.ndarray] = []
@@ -198,7 +198,7 @@ def clips_of(parts: Sequence[Part]) -> list[ClipSamples]:
     return clips
 
 
-def column(parts: Sequence[Part], clip: ClipSamples, name: str) -> np.ndarray:
+def column(parts: Sequence[ShardFolder], clip: ClipSamples, name: str) -> np.ndarray:
     """One column of the index for the samples of a clip."""
     first = getattr(parts[int(clip.part[0])].index, name)
     values = np.zeros(len(clip.row), first.dtype)
@@ -208,7 +208,7 @@ def column(parts: Sequence[Part], clip: ClipSamples, name: str) -> np.ndarray:
     return values
 
 
-def is_named(parts: Sequence[Part], clip: ClipSamples) -> np.ndarray:
+def is_named(parts: Sequence[ShardFolder], clip: ClipSamples) -> np.ndarray:
     """Bool [N]: which samples of a clip name another one in `dup_of`."""
     named = np.zeros(len(clip.row), bool)
     for number in np.unique(clip.part).tolist():
@@ -217,13 +217,13 @@ def is_named(parts: Sequence[Part], clip: ClipSamples) -> np.ndarray:
     return named
 
 
-def is_marked(parts: Sequence[Part], clip: ClipSamples) -> np.ndarray:
+def is_marked(parts: Sequence[ShardFolder], clip: ClipSamples) -> np.ndarray:
     """Bool [N]: which samples of a clip have a mark or name another one."""
     marked: np.ndarray = (column(parts, clip, "mark") != 0) | is_named(parts, clip)
     return marked
 
 
-def times_of(parts: Sequence[Part], places: Sequence[SampleAt], facts: ClipFacts) -> tuple[float, ...]:
+def times_of(parts: Sequence[ShardFolder], places: Sequence[SampleAt], facts: ClipFacts) -> tuple[float, ...]:
     """Presentation times in seconds, to the microsecond, of samples of one clip."""
     base = Fraction(facts.time_base)
     return tuple(round(float(int(parts[place.part].index.pts[place.row]) * base), 6) for place in places)

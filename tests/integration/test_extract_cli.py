@@ -21,7 +21,7 @@ from processes import PATIENCE_S
 from synthetic import Shelf, barcode, write_clip
 from web_server import Cutter, serving
 
-from infraredcity.datasets import manifest
+from infraredcity.datasets import clip_facts
 from infraredcity.files import remote
 from infraredcity.files.atomic import lock_folder
 from infraredcity.shards import index_file
@@ -274,7 +274,7 @@ def test_decord_gives_the_same_frames_where_it_is_trusted(shelf: Shelf, infrared
     )
     assert ran.code == 0, ran.stderr
     assert ran.json["reports"][0]["decoder"] == "decord"
-    assert manifest.read_clips(tmp_path / CLIP)[CLIP].versions["decord"] == importlib.metadata.version("decord")
+    assert clip_facts.read_clips(tmp_path / CLIP)[CLIP].versions["decord"] == importlib.metadata.version("decord")
     assert [shown for shown, _ in samples(tmp_path / CLIP)] == list(range(50))
     refused = infraredcity(
         "extract", "--clip", "city_day", "--video", shelf.transport_stream, "--out", tmp_path, "--decoder", "decord"
@@ -676,7 +676,7 @@ def test_the_manifest_and_the_facts_say_where_everything_came_from(
     shelf: Shelf, infraredcity: Run, tmp_path: Path
 ) -> None:
     infraredcity("extract", "--clip", CLIP, "--video", shelf.variable, "--out", tmp_path, "--frames-per-shard", 16)
-    facts = manifest.read_clips(tmp_path / CLIP)[CLIP]
+    facts = clip_facts.read_clips(tmp_path / CLIP)[CLIP]
     assert (facts.clip_frames, facts.frame_step, facts.modality, facts.weather) == (50, 1, "infrared", "clear")
     assert facts.sources[0]["name"] == "variable.mp4"
     assert facts.sources[0]["num_frames"] == 50

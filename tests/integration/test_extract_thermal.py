@@ -12,7 +12,7 @@ import pytest
 from synthetic import GOP, H264, Shelf, clip_of, ffmpeg, write_clip
 
 from infraredcity import video
-from infraredcity.datasets import manifest
+from infraredcity.datasets import clip_facts
 from infraredcity.errors import VideoDecodeError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
@@ -72,7 +72,7 @@ def test_png16_keeps_every_bit(deep: Path, infraredcity: Run, tmp_path: Path) ->
     assert ran.code == 0, ran.stderr
     found = stills(tmp_path / CLIP, decode_deep)
     assert [np.array_equal(still[:, :, 0], counts(index)) for index, still in enumerate(found)] == [True] * NUM_FRAMES
-    assert manifest.read_clips(tmp_path / CLIP)[CLIP].tone is None
+    assert clip_facts.read_clips(tmp_path / CLIP)[CLIP].tone is None
     assert index_file.load(tmp_path / CLIP).image_format == "png"
 
 
@@ -89,7 +89,7 @@ def test_one_line_maps_the_counts_of_the_whole_clip(
     ran = infraredcity(*words, *options, "--workers", workers)
     assert ran.code == 0, ran.stderr
     assert f"city_clear: tone: counts {low} to {high} are levels 0 to 255" in ran.stderr
-    assert manifest.read_clips(tmp_path / CLIP)[CLIP].tone == {"low": low, "high": high}
+    assert clip_facts.read_clips(tmp_path / CLIP)[CLIP].tone == {"low": low, "high": high}
     found = stills(tmp_path / CLIP, decode, "gray")
     assert len(found) == NUM_FRAMES
     for index, still in enumerate(found):
@@ -162,7 +162,7 @@ def test_polarity_turns_infrared_levels_around_where_needed(
     assert ran.code == 0, ran.stderr
     (first, _) = stills(tmp_path / "out" / CLIP, decode, "gray")
     assert np.array_equal(first[:, :, 0], 255 - shown if is_inverted else shown)
-    assert manifest.read_clips(tmp_path / "out" / CLIP)[CLIP].is_inverted is is_inverted
+    assert clip_facts.read_clips(tmp_path / "out" / CLIP)[CLIP].is_inverted is is_inverted
 
 
 def test_visible_clips_have_no_polarity(tmp_path: Path, infraredcity: Run, shelf: Shelf) -> None:

@@ -15,6 +15,7 @@ from web_server import CONFIG, Nginx, serving
 
 from infraredcity.datasets import lite
 from infraredcity.datasets.dataset import open_dataset
+from infraredcity.datasets.recipe import read_recipe
 from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.path import FarPath
 from infraredcity.loader import FrameWindows, WindowReader, batches
@@ -93,7 +94,7 @@ def test_a_lite_set_from_afar_is_that_of_the_disk(
 
 def test_a_tenth_of_the_frames_moves_about_a_tenth_of_the_bytes(extracted: Path, web: Nginx, tmp_path: Path) -> None:
     (tmp_path / "tenth.toml").write_text(TENTH)
-    recipe = lite.read_recipe(tmp_path / "tenth.toml")
+    recipe = read_recipe(tmp_path / "tenth.toml")
     traffic = moved(lambda: lite.build(FarPath(web.url), tmp_path / "lite", recipe))
     assert [len(part.index) for part in open_dataset(tmp_path / "lite")] == [5, 5]
     assert 0.09 * shard_bytes(extracted) < traffic.received_bytes < 0.2 * shard_bytes(extracted)

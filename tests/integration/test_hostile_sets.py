@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from commands import RunCommand
 
-from infraredcity.datasets import manifest
+from infraredcity.datasets import clip_facts, manifest
 from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME
 from infraredcity.errors import InfraredCityError, ManifestError
 from infraredcity.loader import WindowReader
@@ -47,7 +47,7 @@ def replaced_by_depth(path: Path) -> None:
     path.write_text(DEEP)
 
 
-@pytest.mark.parametrize("name", [manifest.CLIPS_NAME, GAPS_NAME, sidecars.WIDS_NAME])
+@pytest.mark.parametrize("name", [clip_facts.CLIPS_NAME, GAPS_NAME, sidecars.WIDS_NAME])
 def test_deep_json_is_a_finding_and_is_repaired(clip: Path, infraredcity: RunCommand, name: str) -> None:
     replaced_by_depth(clip / name)
     told = infraredcity("verify", clip)
@@ -97,7 +97,7 @@ def test_deep_settings_of_a_run_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("replace", [replaced_by_a_pipe, replaced_by_zeros])
 @pytest.mark.parametrize(
     "name",
-    [manifest.CLIPS_NAME, INDEX_NAME, GAPS_NAME, manifest.CSV_NAME, sidecars.WIDS_NAME, SHARD, f"{SHARD[:-4]}.idx"],
+    [clip_facts.CLIPS_NAME, INDEX_NAME, GAPS_NAME, manifest.CSV_NAME, sidecars.WIDS_NAME, SHARD, f"{SHARD[:-4]}.idx"],
 )
 def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(
     clip: Path, infraredcity: RunCommand, name: str, replace: Callable[[Path], None]

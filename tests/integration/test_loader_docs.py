@@ -10,7 +10,7 @@ import pytest
 from processes import PATIENCE_S
 
 from infraredcity.datasets import lite
-from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.datasets.recipe import Cell, Recipe
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "loader.md").read_text(encoding="utf-8")
 BLOCKS = [

@@ -10,7 +10,7 @@ import pytest
 from infraredcity.clips import Clip
 from infraredcity.datasets import lite
 from infraredcity.datasets.dataset import open_dataset
-from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.shards import index_file

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from infraredcity.datasets import lite
-from infraredcity.datasets.dataset import open_dataset, open_part, write_part
-from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.datasets.folder import open_folder, write_folder
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.similarity import Leakage
 from infraredcity.report.charts import bars, histogram, line, ticks
 from infraredcity.report.measure import MAX_THUMBNAILS, make_sheets, measure_dataset
@@ -81,13 +82,13 @@ def lite_set(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Cell(scene="city", clip="city_day", train=20),
     )
     lite.build(extracted, out, Recipe(name="tiny", run_frames=8, guard_frames=5, window_frames=2, cells=cells))
-    part = open_part(out, "city/visible-train")
+    part = open_folder(out, "city/visible-train")
     marks = np.zeros(20, np.uint8)
     marks[3], marks[4], marks[5] = SUSPECT, REPEAT, FROZEN
     dup_of = part.index.dup_of.astype("S32")
     dup_of[:] = b""
     dup_of[4], dup_of[6] = part.index.key(3).encode(), part.index.key(0).encode()
-    write_part(out, part.name, replace(part.index, mark=marks, dup_of=dup_of), part.clips, split=part.split)
+    write_folder(out, part.name, replace(part.index, mark=marks, dup_of=dup_of), part.clips, split=part.split)
     return out
 
 
@@ -245,9 +246,9 @@ def test_problems_come_first_and_are_named(extracted: Path, tmp_path: Path) -> N
 
 
 def test_a_set_of_one_frame_makes_a_page(lite_set: Path, tmp_path: Path) -> None:
-    part = open_part(lite_set, "city/infrared-test")
+    part = open_folder(lite_set, "city/infrared-test")
     shutil.copytree(part.path, tmp_path / "one")
-    write_part(tmp_path, "one", part.index.take(np.array([2])), part.clips, split="all")
+    write_folder(tmp_path, "one", part.index.take(np.array([2])), part.clips, split="all")
     found = Page(page_of(tmp_path / "one"))
     assert "Nothing to show." in found.text  # no pair, so no motion
     assert len([attrs for attrs, _ in found.all("a") if "data-key" in attrs]) == 1

@@ -17,7 +17,7 @@ from interop_sets import needs
 from processes import PATIENCE_S
 
 from infraredcity.datasets import lite
-from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.datasets.recipe import Cell, Recipe
 
 Reader = Callable[..., list[Any]]
 

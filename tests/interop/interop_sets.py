@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infraredcity.datasets import dataset
+from infraredcity.datasets import folder
 from infraredcity.shards import sample_json
 from infraredcity.shards.by_row import ShardFiles
 
@@ -30,7 +30,7 @@ class Expected:
 
 def expected(root: Path, name: str = ".") -> list[Expected]:
     """All samples of a part, in the order of its index."""
-    part = dataset.open_part(root, name)
+    part = folder.open_folder(root, name)
     found = []
     with ShardFiles(part.index, part.path) as files:
         for row in range(len(part.index)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from interop_sets import needs
 
-from infraredcity.datasets.dataset import open_part
+from infraredcity.datasets.folder import open_folder
 from infraredcity.export.release_export import export
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.stills.images import decode, resize
@@ -35,7 +35,7 @@ def release(lite_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_the_halves_of_a_double_are_two_frames_in_time(lite_set: Path, release: Path, folder: str, part: str) -> None:
     needs("PIL")
-    index = open_part(lite_set, part).index
+    index = open_folder(lite_set, part).index
     with ShardFiles(index, lite_set / part) as files:
         frames = {index.key(row): resize(decode(files.image(row), "rgb"), 256, 256) for row in range(len(index))}
     keys = index.keys()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infraredcity.datasets import manifest
+from infraredcity.datasets import clip_facts
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file
 from infraredcity.shards.writer import open_shard
@@ -66,11 +66,11 @@ def write_shards(folder: Path, clip_id: str, *, num_frames: int, channels: int, 
         clip_id=clip_id, frame_step=1, image_format="jpg", shards=written, run_ids=np.zeros(num_frames, np.int32)
     )
     index_file.save(index, folder)
-    facts = manifest.ClipFacts(
+    facts = clip_facts.ClipFacts(
         clip_id=clip_id, scene="test", weather="any", modality="infrared", time_of_day="night", time_base="1/25",
         nominal_fps=25.0, frame_step=1, clip_frames=num_frames,
     )  # fmt: skip
-    manifest.write_clips(folder, [facts])
+    clip_facts.write_clips(folder, [facts])
     return folder
 
 

@@ -17,9 +17,9 @@ from synthetic import Shelf, clip_of, write_clip
 
 from infraredcity.checks.repair import RepairReport, repair
 from infraredcity.checks.verify import verify
-from infraredcity.datasets import lite, manifest
-from infraredcity.datasets.dataset import open_part, write_part
-from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.datasets import clip_facts, lite, manifest
+from infraredcity.datasets.folder import open_folder, write_folder
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
@@ -241,7 +241,7 @@ def test_a_picture_with_its_hash_is_kept_even_if_it_never_decoded(clip: Path) ->
         index.offset[row], index.size[row], index.span[row] = entry.offset, entry.size, entry.span
         index.sha256[row] = np.frombuffer(bytes.fromhex(entry.sha256), np.uint8)
     assert handle.info is not None
-    write_part(clip, ".", replace(index, shards=(*index.shards[:3], handle.info)), manifest.read_clips(clip))
+    write_folder(clip, ".", replace(index, shards=(*index.shards[:3], handle.info)), clip_facts.read_clips(clip))
     shutil.rmtree(clip / "segments")
     assert {finding.problem for finding in verify(clip, decode="all").findings} == {"undecodable"}
     check_nothing_left_to_do(clip)
@@ -309,7 +309,7 @@ def test_a_damaged_shard_is_set_aside_and_the_same_extraction_makes_it_again(
     if damaged is not None:
         assert (clip / f"{SHARD}.damaged").read_bytes() == damaged
     # Until then the set is a whole one, with a gap that is named.
-    index = open_part(clip).index
+    index = open_folder(clip).index
     assert index.frame_index.tolist() == [*range(16), *range(32, 50)]
     assert json.loads((clip / "gaps.json").read_text()) == [
         {

@@ -12,9 +12,10 @@ from synthetic import Shelf, clip_of
 
 from infraredcity.checks.findings import VerifyReport
 from infraredcity.checks.verify import verify
-from infraredcity.datasets import lite, manifest
-from infraredcity.datasets.dataset import open_dataset, open_part, rows_of, write_part
-from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.datasets import clip_facts, lite, manifest
+from infraredcity.datasets.dataset import open_dataset, rows_of
+from infraredcity.datasets.folder import open_folder, write_folder
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.select import choose
 from infraredcity.datasets.select import write as write_selection
 from infraredcity.errors import ManifestError
@@ -76,7 +77,7 @@ def test_a_data_set_as_it_was_written_has_no_finding(extracted: Path, lite_set: 
     assert report.findings == ()
     assert report.num_samples == 44
     assert report.manifest_hash == json.loads((lite_set / "lite.json").read_text())["report"]["manifest_hash"]
-    write_selection(choose([open_part(lite_set, "city/infrared-train")]), tmp_path / "sel", samples_per_shard=3)
+    write_selection(choose([open_folder(lite_set, "city/infrared-train")]), tmp_path / "sel", samples_per_shard=3)
     assert verify(tmp_path / "sel").findings == ()
     # All three in one folder: three data sets, whose keys may be the same.
     assert verify(tmp_path).findings == ()
@@ -292,7 +293,7 @@ def test_a_manifest_of_another_build_is_found(
     assert problems(report) == {("manifest", name)}
     assert "of city_clear_000000" in report.findings[0].message
     assert "it is of another build" in report.findings[0].message
-    rows = manifest.columns(index_file.load(clip), manifest.read_clips(clip))
+    rows = manifest.columns(index_file.load(clip), clip_facts.read_clips(clip))
     manifest.write_blocks(clip, [manifest.take(rows, range(49))])
     assert "has 49 rows, the index 50" in verify(clip).findings[0].message
     (clip / name).unlink()
@@ -366,8 +367,8 @@ def rewritten(clip: Path, pictures: Callable[[int, bytes], bytes]) -> None:
         getattr(index, name)[:] = [getattr(entry, name) for entry in entries]
     index.sha256[:] = [np.frombuffer(bytes.fromhex(entry.sha256), np.uint8) for entry in entries]
     index = vouch(clip, index)
-    part = open_part(clip)
-    write_part(clip, ".", index, part.clips)
+    part = open_folder(clip)
+    write_folder(clip, ".", index, part.clips)
 
 
 def test_a_picture_that_does_not_decode_is_found_though_its_hash_fits(clip: Path) -> None:
@@ -534,7 +535,7 @@ def test_a_missing_or_strange_part_of_a_lite_set_is_found(lite_set: Path) -> Non
 
 
 def test_one_sample_in_two_splits_is_found(lite_set: Path) -> None:
-    train, test = (open_part(lite_set, f"city/infrared-{split}") for split in ("train", "test"))
+    train, test = (open_folder(lite_set, f"city/infrared-{split}") for split in ("train", "test"))
     clip_id, frame_index = train.index.clips[0], int(train.index.frame_index[3])
     test.index.frame_index[0] = frame_index
     index_file.save(test.index, test.path)
@@ -567,7 +568,7 @@ def test_a_manifest_without_a_record_makes_a_set_too(extracted: Path, tmp_path: 
     (tmp_path / "one/manifest.csv").unlink()
     (tmp_path / "one/manifest.parquet").unlink()
     assert {finding.problem for finding in verify(tmp_path).findings} == {"doubled-key"}
-    manifest.write_blocks(tmp_path / "one", [rows_of([open_part(tmp_path / "one", "city_day")])])
+    manifest.write_blocks(tmp_path / "one", [rows_of([open_folder(tmp_path / "one", "city_day")])])
     assert problems(verify(tmp_path)) == {("manifest", "manifest.csv"), ("manifest", "manifest.parquet")}
 
 
@@ -607,7 +608,7 @@ def test_published_counts_are_compared_and_small_sets_fail_honestly(extracted: P
 
 
 def test_a_selection_has_no_published_counts(extracted: Path, tmp_path: Path) -> None:
-    write_selection(choose([open_part(extracted, "city_day")]), tmp_path, samples_per_shard=30)
+    write_selection(choose([open_folder(extracted, "city_day")]), tmp_path, samples_per_shard=30)
     report = verify(tmp_path, published=True)
     assert problems(report) == {("published", ".")}
     assert "holds neither extracted clips nor a Lite set" in report.findings[0].message

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import open_dataset, open_part, part_names, rows_of, write_part
+from infraredcity.datasets.dataset import open_dataset, part_names, rows_of
+from infraredcity.datasets.folder import open_folder, write_folder
 from infraredcity.errors import ManifestError
 from infraredcity.shards.index import FROZEN, SUSPECT
 
@@ -53,12 +54,12 @@ def test_unfinished_and_damaged_parts_are_named(extracted: Path, tmp_path: Path)
 
 
 def test_writing_a_part_counts_its_marks_anew(extracted: Path, tmp_path: Path) -> None:
-    part = open_part(extracted, "city_day")
+    part = open_folder(extracted, "city_day")
     shutil.copytree(extracted / "city_day", tmp_path / "a/city_day")
     marks = np.zeros(50, np.uint8)
     marks[3], marks[4], marks[5] = SUSPECT, SUSPECT | FROZEN, FROZEN
-    write_part(tmp_path, "a/city_day", replace(part.index, mark=marks), part.clips, split="test")
-    written = open_part(tmp_path, "a/city_day")
+    write_folder(tmp_path, "a/city_day", replace(part.index, mark=marks), part.clips, split="test")
+    written = open_folder(tmp_path, "a/city_day")
     facts = written.clips["city_day"]
     assert (facts.num_suspect, facts.num_repeats, facts.num_frozen, written.split) == (2, 0, 2, "test")
     assert json.loads((written.path / "index.json").read_text())["name"] == "a-city_day"

@@ -14,9 +14,11 @@ from far_sets import contents, moved, sent, shard_bytes
 
 from infraredcity.checks.findings import Finding
 from infraredcity.checks.verify import verify
-from infraredcity.datasets import dataset, lite, select, similarity
-from infraredcity.datasets.dataset import open_dataset, open_part, part_names, rows_of, sets_of
-from infraredcity.datasets.lite import Cell, LiteReport, Recipe
+from infraredcity.datasets import dataset, folder, lite, select, similarity
+from infraredcity.datasets.dataset import open_dataset, part_names, rows_of, sets_of
+from infraredcity.datasets.folder import open_folder
+from infraredcity.datasets.lite import LiteReport
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.errors import ManifestError, OutputError, RemoteError, ShardError
 from infraredcity.files.path import FarPath, Place
 from infraredcity.report import measure
@@ -60,7 +62,7 @@ def lite_at(source: Place, out: Place) -> LiteReport:
 def test_a_far_data_set_is_opened_as_a_near_one(extracted: Path, far: FarPath) -> None:
     assert part_names(far) == part_names(extracted) == ["city_clear", "city_day"]
     assert rows_of(open_dataset(far)) == rows_of(open_dataset(extracted))
-    assert open_part(far / "city_day").index.samples_hash() == open_part(extracted, "city_day").index.samples_hash()
+    assert open_folder(far / "city_day").index.samples_hash() == open_folder(extracted, "city_day").index.samples_hash()
     assert sets_of(far, part_names(far)) == {None: ["city_clear", "city_day"]}
     assert [*dataset.folders_of(far)] == [*dataset.folders_of(extracted)] == [".", "city_clear", "city_day"]
 
@@ -143,7 +145,7 @@ def test_a_selection_from_and_to_afar_is_that_of_the_disk(
 
 
 def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, far: FarPath) -> None:
-    index = open_part(extracted, "city_clear").index
+    index = open_folder(extracted, "city_clear").index
     rows = np.array([*range(3, 20), 45, 46, 30])  # in the first shard 3 to 15, in the second 16 to 19, 45 and 46, 30
     with ShardFiles(index, extracted / "city_clear") as files:
         expected = [*files.samples(rows)]
@@ -158,7 +160,7 @@ def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, far: F
 
 
 def test_a_flipped_byte_is_not_copied_from_afar(extracted: Path, far: FarPath, tmp_path: Path) -> None:
-    index = open_part(extracted, "city_clear").index
+    index = open_folder(extracted, "city_clear").index
     row = lite.select(index, RECIPE.cells[0], RECIPE)["train"][0].start
     flip(far / "city_clear" / FIRST, int(index.offset[row]) + 30)
     with pytest.raises(ShardError, match=rf"{FIRST}: stale or damaged: the picture at .* copy the shard there again"):
@@ -180,7 +182,7 @@ def write(path: Place, data: bytes) -> None:
 
 
 def offset(folder: Place, row: int) -> int:
-    return int(open_part(folder, "city_clear").index.offset[row])
+    return int(open_folder(folder, "city_clear").index.offset[row])
 
 
 DAMAGES: dict[str, Callable[[Place], object]] = {
@@ -294,7 +296,7 @@ def test_hashes_of_far_pictures_are_those_of_near_ones(extracted: Path, far: Far
 
 
 def test_what_describes_shards_is_written_without_opening_them(extracted: Path, store: FarPath) -> None:
-    part = open_part(extracted, "city_clear")
+    part = open_folder(extracted, "city_clear")
     sizes = np.concatenate(
         [
             sidecars.json_sizes_of(part.path, part.index, number, rows)
@@ -302,7 +304,7 @@ def test_what_describes_shards_is_written_without_opening_them(extracted: Path, 
         ]
     )
     written = store / "described"
-    traffic = moved(lambda: dataset.write_part(written, ".", part.index, part.clips, json_sizes=sizes))
+    traffic = moved(lambda: folder.write_folder(written, ".", part.index, part.clips, json_sizes=sizes))
     assert traffic.received_bytes == 0
     near = contents(part.path)
     names = [name for name in near if name.endswith(".idx")] + [
@@ -313,11 +315,11 @@ def test_what_describes_shards_is_written_without_opening_them(extracted: Path, 
     ]
     far = contents(written)
     assert {name: far[name] for name in names} == {name: near[name] for name in names}
-    dataset.write_part(store / "again", ".", part.index, part.clips, json_sizes=sizes, with_dali=False)
+    folder.write_folder(store / "again", ".", part.index, part.clips, json_sizes=sizes, with_dali=False)
     assert not [name for name in contents(store / "again") if name.endswith(".idx")]
     wrong = sizes.copy()
     wrong[20] += 512
     with pytest.raises(
         ManifestError, match=rf"{SECOND}: sample city_clear_00000020 ends elsewhere than its index says"
     ):
-        dataset.write_part(store / "wrong", ".", part.index, part.clips, json_sizes=wrong)
+        folder.write_folder(store / "wrong", ".", part.index, part.clips, json_sizes=wrong)

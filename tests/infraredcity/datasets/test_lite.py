@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from synthetic import H264, Shelf, clip_of, sample_index, write_clip
 
 from infraredcity.clips import published_counts
-from infraredcity.datasets import lite, manifest
-from infraredcity.datasets.lite import Cell, Recipe, build, find_scale, of_scenes, read_recipe, select
+from infraredcity.datasets import clip_facts, lite, manifest
+from infraredcity.datasets.lite import build, find_scale, select
+from infraredcity.datasets.recipe import Cell, Recipe, of_scenes, read_recipe
 from infraredcity.datasets.similarity import NEAR_BITS
 from infraredcity.errors import CatalogError, OutputError, RecipeError, ShardError
 from infraredcity.extraction.config import ExtractConfig
@@ -245,7 +246,7 @@ def test_frames_are_copied_byte_for_byte_into_the_published_layout(tmp_path: Pat
     for row in report.rows:
         index = index_file.load(tmp_path / row.folder)
         assert len(index) == row.num_frames
-        facts = manifest.read_clips(tmp_path / row.folder)
+        facts = clip_facts.read_clips(tmp_path / row.folder)
         assert list(facts) == [row.clip]
 
 

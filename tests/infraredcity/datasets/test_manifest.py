@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from infraredcity.datasets import dataset, manifest
-from infraredcity.datasets.dataset import open_dataset, open_part
-from infraredcity.datasets.manifest import ClipFacts, Columns, read_clips, write_clips
+from infraredcity.datasets import clip_facts, dataset, manifest
+from infraredcity.datasets.clip_facts import ClipFacts, read_clips, write_clips
+from infraredcity.datasets.dataset import open_dataset
+from infraredcity.datasets.folder import open_folder
+from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ManifestError
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file, sidecars
@@ -173,7 +175,7 @@ def test_a_damaged_csv_says_so(extracted: Path, tmp_path: Path, change: Callable
 def test_rows_written_a_few_at_a_time_are_those_written_at_once(
     extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
 ) -> None:
-    part = open_part(extracted, "city_clear")
+    part = open_folder(extracted, "city_clear")
     expected = manifest.columns(part.index, part.clips)
     for module in (sample_index, manifest, dataset):
         monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
@@ -230,11 +232,11 @@ def test_a_manifest_that_names_a_shard_elsewhere_is_refused(extracted: Path, tmp
 
 def test_the_split_of_a_folder_survives(tmp_path: Path) -> None:
     write_clips(tmp_path, [FACTS], split="test")
-    assert manifest.read_folder(tmp_path) == ({"city_clear": FACTS}, "test")
+    assert clip_facts.read_folder(tmp_path) == ({"city_clear": FACTS}, "test")
     payload = json.loads((tmp_path / "clips.json").read_text())
     del payload["split"]  # as before there were splits
     (tmp_path / "clips.json").write_text(json.dumps(payload))
-    assert manifest.read_folder(tmp_path)[1] == "all"
+    assert clip_facts.read_folder(tmp_path)[1] == "all"
 
 
 def test_the_table_names_split_and_shard(extracted: Path) -> None:
@@ -263,12 +265,12 @@ def test_facts_that_nothing_can_be_are_one_line(tmp_path: Path, fact: str, value
     (tmp_path / "clips.json").write_text(json.dumps(payload))
     with pytest.raises(ManifestError, match=r"clips\.json: .* of 'city_clear' is nothing it can be; run .*repair"):
         read_clips(tmp_path)
-    assert len(manifest.read_unchecked(tmp_path)[0]) == 1
+    assert len(clip_facts.read_unchecked(tmp_path)[0]) == 1
 
 
 def test_a_fact_of_another_kind_has_its_name() -> None:
     # Made past the check of types that tests switch on and that users do not have.
     wrong = copy.copy(FACTS)
     object.__setattr__(wrong, "frame_step", "2")
-    assert manifest.flaw_of("city_clear", wrong) == "frame_step"
-    assert manifest.flaw_of("city_clear", FACTS) is None
+    assert clip_facts.flaw_of("city_clear", wrong) == "frame_step"
+    assert clip_facts.flaw_of("city_clear", FACTS) is None

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from synthetic import sample_index
 
 from infraredcity.datasets import lite, manifest
-from infraredcity.datasets.dataset import Part, open_dataset, open_part, rows_of
-from infraredcity.datasets.lite import Cell, Recipe
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import open_dataset, rows_of
+from infraredcity.datasets.folder import ShardFolder, open_folder
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.select import Condition, choose, find_rows, rows_of_chosen, write
 from infraredcity.errors import ManifestError, OutputError, ShardError
 from infraredcity.loader import WindowReader
@@ -28,19 +29,19 @@ def lite_set(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def chosen_keys(parts: list[Part], *conditions: str, window_frames: int = 1, stride: int = 1) -> list[str]:
+def chosen_keys(parts: list[ShardFolder], *conditions: str, window_frames: int = 1, stride: int = 1) -> list[str]:
     parsed = [Condition.parse(text) for text in conditions]
     keys: list[str] = rows_of_chosen(choose(parts, parsed, window_frames=window_frames, stride=stride))["key"]
     return keys
 
 
-def made_up(num_frames: int, *, missing: tuple[int, ...] = (), clip: str = "city_clear") -> Part:
+def made_up(num_frames: int, *, missing: tuple[int, ...] = (), clip: str = "city_clear") -> ShardFolder:
     facts = ClipFacts(
         clip_id=clip, scene="city", weather="clear", modality="infrared", time_of_day="night", time_base="1/12800",
         nominal_fps=25.0, frame_step=1, clip_frames=num_frames,
     )  # fmt: skip
     index = sample_index(num_frames, clip_id=clip, missing=missing)
-    return Part(path=Path("/nowhere"), name=clip, index=index, clips={clip: facts}, split="all")
+    return ShardFolder(path=Path("/nowhere"), name=clip, index=index, clips={clip: facts}, split="all")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_folder_of_one_clip_stays_one_folder(extracted: Path, tmp_path: Path) 
     write(choose(open_dataset(extracted / "city_day")), tmp_path / "out", samples_per_shard=20)
     (part,) = open_dataset(tmp_path / "out")
     assert (part.name, len(part.index), len(part.index.shards)) == (".", 50, 3)
-    whole = open_part(extracted, "city_day")
+    whole = open_folder(extracted, "city_day")
     assert part.index.samples_hash() == whole.index.samples_hash()
 
 
@@ -216,7 +217,7 @@ def test_a_damaged_sample_is_not_copied(extracted: Path, tmp_path: Path) -> None
     for path in (extracted / "city_day").iterdir():
         if path.is_file():
             (source / path.name).write_bytes(path.read_bytes())
-    part = open_part(source)
+    part = open_folder(source)
     shard = source / part.index.shards[1].name
     data = bytearray(shard.read_bytes())
     data[int(part.index.offset[20]) + 100] ^= 1

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from infraredcity.datasets import similarity
-from infraredcity.datasets.dataset import Part, open_part, write_part
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.folder import ShardFolder, open_folder, write_folder
 from infraredcity.datasets.similarity import NEAR_BITS, hashes_of
 from infraredcity.errors import ImageError
 from infraredcity.shards.index import IndexEntry, ShardInfo, from_entries
@@ -57,7 +57,7 @@ def test_tiny_pictures_have_a_hash(side: int) -> None:
 
 def part(
     folder: Path, name: str, pictures: list[np.ndarray], *, clip: str, split: str = "train", frame: int = 0
-) -> Part:
+) -> ShardFolder:
     """A part of one clip whose samples are these pictures."""
     entries: list[IndexEntry]
     target = folder / name
@@ -78,7 +78,7 @@ def part(
         shards=[(info, entries)],
         run_ids=np.zeros(len(entries), np.int32),
     )
-    return write_part(folder, name, index, {clip: facts}, split=split)
+    return write_folder(folder, name, index, {clip: facts}, split=split)
 
 
 def scene(seed: int, *, shift: int = 0) -> np.ndarray:
@@ -150,7 +150,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
 
 def test_extracted_clips_have_a_hash_for_every_sample(extracted: Path) -> None:
     counted: list[int] = []
-    (hashes,) = similarity.perceptual_hashes([open_part(extracted, "city_clear")], counted.append)
+    (hashes,) = similarity.perceptual_hashes([open_folder(extracted, "city_clear")], counted.append)
     assert (len(hashes), sum(counted)) == (50, 50)
     assert len({*hashes.tolist()}) > 25
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from synthetic import picture
 
-from infraredcity.datasets import dataset
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets import dataset, folder
+from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import sample_json
 from infraredcity.shards.index import run_ids
@@ -46,7 +46,7 @@ def still_bytes(number: int, image_format: images.ImageFormat = "png", **options
     return images.encode(frame.astype(np.uint16) * 100 if image_format == "png16" else frame, image_format)
 
 
-def make_part(root: Path, name: str, split: str, *footage: Footage) -> dataset.Part:
+def make_part(root: Path, name: str, split: str, *footage: Footage) -> folder.ShardFolder:
     """A part of a data set, 8 samples a shard."""
     indexes, facts = [], {}
     for of in footage:
@@ -74,7 +74,7 @@ def make_part(root: Path, name: str, split: str, *footage: Footage) -> dataset.P
                 clip_id=of.clip, frame_step=of.frame_step, image_format=suffix, shards=shards, run_ids=runs
             )
         )
-    return dataset.write_part(root, name, sample_index.concatenate(indexes), facts, split=split)
+    return folder.write_folder(root, name, sample_index.concatenate(indexes), facts, split=split)
 
 
 def put(folder: Path, pictures: dict[str, bytes]) -> None:

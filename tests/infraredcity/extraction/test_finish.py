@@ -10,7 +10,7 @@ import pytest
 from planned import changed, claim_of, times, tree
 from synthetic import Shelf, clip_of
 
-from infraredcity.datasets import manifest
+from infraredcity.datasets import clip_facts
 from infraredcity.errors import OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
@@ -139,7 +139,7 @@ def test_what_the_catalogue_expects_is_compared_with_the_whole_clip(clip: Path) 
 def test_facts_come_from_the_claim(clip: Path) -> None:
     claim = read_claim(clip)
     assert claim is not None
-    facts = manifest.read_clips(clip)["city_clear"]
+    facts = clip_facts.read_clips(clip)["city_clear"]
     assert [dict(source) for source in claim.sources] == facts.sources
     assert (facts.time_base, facts.nominal_fps, facts.clip_frames) == (claim.time_base, claim.nominal_fps, 50)
     assert facts.versions == claim.versions

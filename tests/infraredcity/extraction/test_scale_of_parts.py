@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import Shelf, clip_of
 
-from infraredcity.datasets.dataset import open_part
+from infraredcity.datasets.folder import open_folder
 from infraredcity.extraction import run, segment_record
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.finish import Hang
@@ -41,7 +41,7 @@ def test_the_index_of_a_shard_for_dali_is_written_with_it_and_not_at_the_merge(s
     finalize(tmp_path)
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.idx")} == written
     # What somebody finds who opens the shards.
-    sidecars.write_reader_indexes(folder, open_part(folder).index, name=CLIP)
+    sidecars.write_reader_indexes(folder, open_folder(folder).index, name=CLIP)
     assert {path.name: path.read_bytes() for path in folder.glob("*.idx")} == {
         name: data for name, (data, _) in written.items()
     }

@@ -13,7 +13,7 @@ from processes import PATIENCE_S
 from synthetic import Shelf, barcode, clip_of
 
 from infraredcity.datasets import lite
-from infraredcity.datasets.lite import Cell, Recipe
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.sources import open_sources
 from infraredcity.errors import ImageError, ManifestError, ShardError
 from infraredcity.extraction.config import ExtractConfig

@@ -12,9 +12,10 @@ from commands import RunCommand
 from synthetic import Shelf, clip_of, picture
 
 from infraredcity.datasets import lite, manifest, similarity
-from infraredcity.datasets.dataset import Part, open_dataset, rows_of, write_part
-from infraredcity.datasets.lite import Cell, Recipe
-from infraredcity.datasets.manifest import ClipFacts
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.dataset import open_dataset, rows_of
+from infraredcity.datasets.folder import ShardFolder, write_folder
+from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.extraction.finish import Gap
@@ -49,7 +50,7 @@ def make_part(
     samples_per_shard: int = 1000,
     split: str = "all",
     **facts: object,
-) -> Part:
+) -> ShardFolder:
     """Flat 8x8 pictures of these levels, frame n at n/25 s, as a part of `root`."""
     frames = range(len(levels)) if frames is None else frames
     shards = []
@@ -70,14 +71,14 @@ def make_part(
         run_ids=sample_index.run_ids(indices, frame_step=1, marks=of_rows),
         dup_of=None if dup_of is None else np.array([key.encode() for key in dup_of], "S"),
     )
-    return write_part(root, name, replace(index, mark=of_rows), {clip_id: facts_of(clip_id, **facts)}, split=split)
+    return write_folder(root, name, replace(index, mark=of_rows), {clip_id: facts_of(clip_id, **facts)}, split=split)
 
 
 def measured(root: Path) -> DatasetReport:
     return measure_dataset(root, open_dataset(root))
 
 
-def damage(part: Part, row: int) -> None:
+def damage(part: ShardFolder, row: int) -> None:
     """Overwrite a sample's picture with zeros, in place."""
     shard = part.path / part.index.shards[int(part.index.shard[row])].name
     data = bytearray(shard.read_bytes())
@@ -274,7 +275,7 @@ def test_a_stretch_of_duplicates_ends_with_its_clip(tmp_path: Path) -> None:
     one = make_part(tmp_path, [5, 6], dup_of=["", "yard_0_00000003"])
     other = make_part(tmp_path, [5, 6], clip_id="yard_2", dup_of=["yard_0_00000003", ""])
     both = sample_index.concatenate([one.index, other.index])
-    write_part(tmp_path, "yard", both, {**one.clips, **other.clips})
+    write_folder(tmp_path, "yard", both, {**one.clips, **other.clips})
     found = measured(tmp_path)
     assert [(each.first_key, each.last_key) for each in found.duplicates.stretches] == [
         ("yard_1_00000001", "yard_1_00000001"), ("yard_2_00000000", "yard_2_00000000"),

@@ -1,0 +1,131 @@
+"""A shard folder: shards, index.npz, clips.json, the manifest and the index files of other readers; opened and written as one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from infraredcity.datasets import clip_facts, manifest
+from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.manifest import Columns
+from infraredcity.errors import ManifestError
+from infraredcity.files.path import FarPath, Place, size_of, sizes_in
+from infraredcity.files.remote import READ_ONLY_SCHEMES
+from infraredcity.shards import index_file, sidecars
+from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex
+from infraredcity.threads import in_order, threads_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShardFolder:
+    """One folder of shards with all that is known of its samples.
+
+    Attributes:
+        path: The folder.
+        name: The folder below the data set's own, with forward slashes; "." where it is the data set's own.
+        index: Where its samples lie.
+        clips: Facts of its clips by id.
+        split: "all", "train" or "test".
+    """
+
+    path: Place
+    name: str
+    index: SampleIndex
+    clips: Mapping[str, ClipFacts]
+    split: str
+
+    def rows(self) -> Columns:
+        """Its manifest, with shards named from the data set's folder."""
+        return manifest.in_folder(manifest.columns(self.index, self.clips, split=self.split), self.name)
+
+    def blocks(self) -> Iterator[Columns]:
+        """The same, a few rows after the other."""
+        return manifest.blocks(self.index, self.clips, split=self.split, folder=self.name)
+
+
+def open_folder(root: Place, name: str = ".") -> ShardFolder:
+    """One part of a data set.
+
+    Raises:
+        ManifestError: Its index or its clips.json is missing or damaged, or they name different clips.
+    """
+    return open_with_hash(root, name)[0]
+
+
+def open_with_hash(root: Place, name: str = ".") -> tuple[ShardFolder, str]:
+    """As `open_folder`, with the hash of its rows that its index was written with."""
+    folder = root / name
+    clips, split = clip_facts.read_folder(folder)
+    index, stored_hash = index_file.load_with_hash(folder)
+    missing = [clip_id for clip_id in index.clips if clip_id not in clips]
+    if missing:
+        raise ManifestError(
+            f"{folder / clip_facts.CLIPS_NAME}: lacks clip {missing[0]}, which {index_file.INDEX_NAME} has; "
+            'rebuild both with "infraredcity repair"'
+        )
+    return ShardFolder(path=folder, name=name, index=index, clips=clips, split=split), stored_hash
+
+
+def shard_sizes(part: ShardFolder) -> dict[str, int]:
+    """The shards of a part that are there, with their bytes: from one listing, or asked one by one over http."""
+    if not isinstance(part.path, FarPath) or part.path.scheme not in READ_ONLY_SCHEMES:
+        there = sizes_in(part.path)
+        return {info.name: there[info.name] for info in part.index.shards if info.name in there}
+    names = [info.name for info in part.index.shards]
+    sizes = in_order(size_of, (part.path / name for name in names), num_threads=threads_for(part.path), name="sizes")
+    return {name: size for name, size in zip(names, sizes, strict=True) if size is not None}
+
+
+def write_folder(
+    root: Place,
+    name: str,
+    index: SampleIndex,
+    clips: Mapping[str, ClipFacts],
+    *,
+    split: str = "all",
+    json_sizes: np.ndarray | None = None,
+    with_dali: bool = True,
+) -> ShardFolder:
+    """Write all that describes the shards of `root`/`name`: index, manifest, index files of other readers, and clips.json last.
+
+    Args:
+        root: The data set's folder.
+        name: The part, see `ShardFolder.name`.
+        index: Its samples; their shards stand there already.
+        clips: Facts of at least its clips; what counts samples is counted anew.
+        split: See `ShardFolder`.
+        json_sizes: See `sidecars.write_reader_indexes`.
+        with_dali: As there.
+
+    Raises:
+        ManifestError: The index contradicts the shards.
+        OutputError: The disk is full or the folder cannot be written.
+    """
+    folder = root / name
+    facts = counted(index, clips)
+    sidecars.write_reader_indexes(
+        folder, index, name=reader_name(root, name), json_sizes=json_sizes, with_dali=with_dali
+    )
+    manifest.write_rows(folder, index, facts, split=split)
+    index_file.save(index, folder)
+    clip_facts.write_clips(folder, list(facts.values()), split=split)
+    return ShardFolder(path=folder, name=name, index=index, clips=facts, split=split)
+
+
+def reader_name(root: Place, name: str) -> str:
+    """What a part calls itself in index.json."""
+    return root.resolve().name if name == "." else name.replace("/", "-")
+
+
+def counted(index: SampleIndex, clips: Mapping[str, ClipFacts]) -> dict[str, ClipFacts]:
+    """The facts of the index's clips, with what counts samples counted anew."""
+    facts = {}
+    for number, clip_id in enumerate(index.clips):
+        marks = index.mark[index.clip == number]
+        facts[clip_id] = replace(
+            clips[clip_id],
+            num_suspect=int(np.count_nonzero(marks & SUSPECT)),
+            num_repeats=int(np.count_nonzero(marks & REPEAT)),
+            num_frozen=int(np.count_nonzero(marks & FROZEN)),
+        )
+    return facts
