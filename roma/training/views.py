@@ -77,7 +77,7 @@ class ViewBuilder:
     @torch.no_grad()
     def translations_only(self, part: TrainBatch) -> Frames:
         """The part's translations, without any gradient."""
-        # The generator itself: a forward pass over all ranks would wait for a backward pass.
+        # The generator itself, not its wrapper over all ranks, since no backward pass follows.
         fake = self._run(self.networks.generator, part.source.flatten(0, 1))
         return PartFrames(self, fake.float())
 
