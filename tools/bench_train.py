@@ -205,7 +205,7 @@ def main() -> None:
 
 def checked_side_px(settings: Sequence[str]) -> int:
     """The side of the frames that are read; an error ends the program where the reference does not know a setting."""
-    from roma.config.schema import departures
+    from roma.config.compare import departures
     from roma.errors import ConfigError
 
     try:
@@ -675,7 +675,7 @@ def timed_s(work: Callable[[], object], device: str) -> float:
 
 def config_of(variant: Variant, settings: Iterable[str], sources: Sequence[str], *, batch_size: int) -> "TrainConfig":
     """The run of which a variant takes steps."""
-    from roma.config.schema import resolve
+    from roma.config.overlay import resolve
 
     infrared, visible = (
         f"data.{name}={json.dumps([source])}" for name, source in zip(("infrared", "visible"), sources, strict=True)

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,23 @@ class _HereType(click.Path):
 FILE = _HereType(dir_okay=False, path_type=Path)
 FOLDER = _HereType(file_okay=False, path_type=Path)
 FILE_OR_FOLDER = _HereType(path_type=Path)
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON on stdout.")
+
+
+class FrameCounter:
+    """Says every few seconds how many frames are done."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._last_s = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say it, if a few seconds passed or all are done."""
+        now_s = time.monotonic()
+        if done == total or now_s - self._last_s > 5:
+            self._last_s = now_s
+            click.echo(f"{done} of {total} {self._what}", err=True)
 
 
 def exit_code(command: Callable[[], object]) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from roma.cli.options import FILE, FOLDER, check_domains
-from roma.config.schema import to_json
+from roma.cli.options import FILE, FOLDER, check_domains, device_option
+from roma.config.overlay import to_json
 from roma.pretrain.config import PRESETS, resolve
 from roma.pretrain.task import pretrain
 from roma.training.progress import ProgressLine, steps_text
@@ -31,7 +31,7 @@ from roma.world.world import check_batch, joined, rank_of_environment, use_threa
 @click.option(
     "--max-steps", type=click.IntRange(1), help="Stop and save after this step; the same command without it goes on."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
 def pretrain_command(
     infrared: tuple[str, ...],

@@ -17,8 +17,10 @@ import torch
 from infraredcity import streams
 from infraredcity.errors import InfraredCityError
 from infraredcity.loader import WindowReader
-from roma.cli.options import FILE, FOLDER, check_domains, exit_code
-from roma.config.schema import TrainConfig, resolve, to_json
+from roma.cli.options import FILE, FOLDER, check_domains, device_option, exit_code
+from roma.config.overlay import resolve, to_json
+from roma.config.presets import PRESETS
+from roma.config.schema import TrainConfig
 from roma.data.batches import open_domains
 from roma.errors import RomaError
 from roma.training import schedule
@@ -43,18 +45,18 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--out", type=FOLDER, required=True, help="The run's folder; the same command goes on where the run stopped."
 )
-@click.option("--preset", type=click.Choice(["roma", "roma-multi", "tiny"]),
+@click.option("--preset", type=click.Choice(PRESETS),
               help="Where the config starts from; roma by default.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["video", "image"]),
               help="Pairs of frames with the temporal loss, or single frames.")  # fmt: skip
 @click.option("--config", "config_file", type=FILE, help="JSON settings over the preset, such as a run's config.json.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-              help="One setting over both, such as optim.generator_lr=1e-4; --dry-run prints all.")  # fmt: skip
+              help="One setting over both, such as optim.generator_lr=1e-4; roma settings lists them.")  # fmt: skip
 @click.option("--max-steps", type=click.IntRange(1),
               help="Stop and save after this step; the same command without it goes on.")  # fmt: skip
 @click.option("--time-limit", metavar="DURATION",
               help="Stop and save after this time, such as 90m, 5h30m, 3600s or 05:30:00; the same command goes on.")  # fmt: skip
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option("--deterministic", is_flag=True,
               help="Let torch refuse what would not give the same bits again (compute.deterministic).")  # fmt: skip
 @click.option("--profile", is_flag=True,

@@ -1,6 +1,6 @@
 """What a setting may be and how it stands to the paper, written beside its default and read by whoever asks.
 
-A field says so with `setting(default, ...)`. `check` refuses what its rule does not allow, `roma.config.schema.departures` names
+A field says so with `setting(default, ...)`. `check` refuses what its rule does not allow, `roma.config.compare.departures` names
 what the paper does not have. So a new field needs no second place.
 """
 

@@ -1,33 +1,17 @@
-"""Everything that shapes a training run, as one frozen tree. Three sources, later wins: preset < config file < `--set`.
+"""Every setting of a training run, as one frozen tree; each field says what it does, its bounds, and whether it is in the paper."""
 
-Three presets: `roma` is the method as published (arXiv 2204.12367), one window a step. `roma-multi` is the same method with larger
-batches for several GPUs. `tiny` learns something on a CPU in minutes without pretrained weights; it departs from the paper in the
-options whose docstrings say "not in the paper", all of them off in `roma`.
-"""
-
-import dataclasses
-import json
 import math
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Literal
 
-from infraredcity.files.records import parse_json, read_json
-from infraredcity.files.remote import is_remote, shown
 from infraredcity.loader.order import shares_of
 from roma.config.rules import check, rules_of, setting
 from roma.errors import ConfigError
 
 Mode = Literal["video", "image"]
 Precision = Literal["fp32", "bf16"]
-_Config = TypeVar("_Config")
 MOST_CROP_PX = 2048
 """The longest side of the squares that a translator is trained on."""
-_OF_A_RUN = frozenset({"preset", "mode", "data", "generator", "vit", "loss", "optim", "schedule", "output"})
-"""What the config of a run names, and a file of a few settings does not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +68,7 @@ class GeneratorConfig:
     """The translator."""
 
     architecture: str = setting("resnet", in_paper=False)
-    """Its name in `roma.models.generators.build.GENERATORS`; "unet" sharpens within minutes on a CPU. Not in the paper."""
+    """Its name in `roma.models.generators.build.GENERATORS`; "unet" sharpens within minutes on a CPU."""
     width: int = setting(64, least=1)
     """Channels of the first convolution."""
     num_blocks: int = setting(9, least=0)
@@ -92,7 +76,7 @@ class GeneratorConfig:
     init_gain: float = setting(0.02, above=0)
     """Scale of the xavier-normal initial weights."""
     last_init_gain: float | None = setting(None, above=0, in_paper=False)
-    """The same for the last convolution; None takes init_gain. Not in the paper."""
+    """The same for the last convolution; None takes init_gain."""
 
     def __post_init__(self) -> None:
         check(self, "generator")
@@ -120,7 +104,7 @@ class ViTConfig:
     num_prefix_tokens: Literal[0, 1] = 1
     """1: with a class token (AugReg). 0: without one (SigLIP)."""
     normalisation: Literal["half", "imagenet"] = "half"
-    """What the weights were trained with: mean = deviation = 0.5 (AugReg, SigLIP), or ImageNet's means and deviations."""
+    """What the weights were trained with: mean and standard deviation 0.5 (AugReg, SigLIP), or ImageNet's."""
 
     def __post_init__(self) -> None:
         check(self, "vit")
@@ -160,28 +144,28 @@ class LossConfig:
     similarity: Literal["cross", "self"] = setting(
         "cross", in_paper=False, used_by=("global_structure", "local_structure")
     )
-    """"self" compares each frame's tokens among themselves. Not in the paper."""
+    """"self" compares each frame's tokens among themselves."""
     centre_tokens: bool = setting(False, in_paper=False, used_by=("global_structure", "local_structure", "motion"))
-    """Subtract each frame's mean token before comparing. Not in the paper."""
+    """Subtract each frame's mean token before comparing."""
     patch_gan: float = setting(0.0, least=0, in_paper=False, weighs="frames")
-    """Weight of a convolutional discriminator on pixels. Not in the paper."""
+    """Weight of a convolutional discriminator on pixels."""
     detail_gan: float = setting(0.0, least=0, in_paper=False, weighs="frames")
-    """Weight of such a discriminator on the luma details of translations, without their colours. Not in the paper."""
+    """Weight of such a discriminator on the luma details of translations, without their colours."""
     patch_gan_width: int = setting(32, least=1)
     """Channels of the first convolution of both."""
     colourise: float = setting(0.0, least=0, in_paper=False, weighs="frames")
-    """Weight of giving day frames that were turned into infrared-like gray their colour back, by L1. Not in the paper."""
+    """Weight of giving day frames that were turned into infrared-like gray their colour back, by L1."""
     colourise_edges: float = setting(0.0, least=0, in_paper=False, used_by=("colourise",))
-    """Weight, inside `colourise`, of the L1 between differences of neighbouring pixels. Not in the paper."""
+    """Weight, inside `colourise`, of the L1 between differences of neighbouring pixels."""
     matched_tones: float = setting(0.0, least=0, most=1, in_paper=False, used_by=("colourise",))
     """Share of the frames of `colourise` whose gray follows tones learned from both domains, the others' tones being random; 0
-    learns none. Not in the paper."""
+    learns none."""
     edges: float = setting(0.0, least=0, in_paper=False, weighs="frames")
-    """Weight of borders where the infrared has them. Not in the paper."""
+    """Weight of the edge loss: translations have edges where the infrared has them."""
     anchor: float = setting(0.0, least=0, in_paper=False, weighs="frames")
-    """Weight of translations keeping all but their luma details as at the end of the warm-up. Not in the paper."""
+    """Weight of translations keeping all but their luma details as at the end of the warm-up."""
     warmup_steps: int = setting(0, least=0, in_paper=False)
-    """First steps that train nothing but `colourise`. Not in the paper."""
+    """First steps that train only `colourise`."""
 
     def __post_init__(self) -> None:
         check(self, "loss")
@@ -204,14 +188,14 @@ class OptimConfig:
     beta2: float = setting(0.999, least=0, below=1)
     """Adam's second decay."""
     ema_decay: float = setting(0.0, least=0, below=1, in_paper=False)
-    """Decay per step of the averaged generator that snapshots hold; 0 keeps the last weights. Not in the paper."""
+    """Decay per step of the averaged generator that snapshots hold; 0 keeps the last weights."""
     lr_scaling: Literal["none", "sqrt", "linear"] = setting("none", in_paper=False)
     """How both learning rates grow with batch_size / base_batch_size. Adam's noise asks for "sqrt" (Malladi et al. 2022, arXiv
-    2205.10287). Not in the paper, whose batch is 1."""
+    2205.10287). The paper's batch is 1."""
     base_batch_size: int = setting(1, least=1)
     """The batch size for which generator_lr and discriminator_lr are meant."""
     clip_norm: float = setting(0.0, least=0, in_paper=False)
-    """Scale gradients down to this norm, the generator's and the discriminators' apart; 0 never does. Not in the paper."""
+    """Gradient clipping: largest total norm, of the generator and of the discriminators separately; 0 clips nothing."""
 
     def __post_init__(self) -> None:
         check(self, "optim")
@@ -224,10 +208,11 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComputeConfig:
-    """How a step is computed. Results differ in rounding alone, so a run may go on with other values of this group."""
+    """How a step is computed. Results differ only in rounding, so a run may go on with other values of this group."""
 
     micro_batch: int = setting(0, least=0)
-    """Windows of a rank that are computed at once; 0 takes all of its share. Less memory, about an eighth more time."""
+    """Gradient accumulation: at most this many windows per rank and forward pass; 0 computes all at once. Saves memory, costs about
+    12 % of time."""
     window_chunk: int | None = setting(None, least=0)
     """Local windows whose activations are held at once; 0 holds all. None: as many as suit a CPU's caches, all on a GPU."""
     shared_windows: bool = True
@@ -252,10 +237,10 @@ class ScheduleConfig:
     total_steps: int | None = setting(None, least=1)
     """Train so many steps instead, split between constant and decay in the same proportion."""
     warmup_steps: int = setting(0, least=0, in_paper=False)
-    """First steps, part of the constant ones, over which the learning rate rises linearly from near 0. Not in the paper."""
+    """First steps, part of the constant ones, over which the learning rate rises linearly from near 0."""
     decay_crop: Literal["none", "random"] = setting("none", in_paper=False)
     """What steps of the decay see: "none", whole frames brought to `data.crop_size_px`, as they are translated; "random", squares
-    as before. "random" is not in the paper."""
+    as before."""
 
     def __post_init__(self) -> None:
         check(self, "schedule")
@@ -351,281 +336,6 @@ class TrainConfig:
     def window_frames(self) -> int:
         """T: frames of a training window."""
         return 2 if self.mode == "video" else 1
-
-
-def preset(name: str, *, mode: Mode = "video") -> TrainConfig:
-    """A preset by name.
-
-    `roma`: the published method and hyper-parameters; flips in image mode only; needs `vit.weights`.
-    `roma-multi`: the same with 16 windows a step, learning rates times 4 (the square root), a warm-up of 500 steps, bf16.
-    `tiny`: 128x128, a small U-Net; no ViT, no cross-similarity and no discriminator on tokens, but a warm-up that gives day frames
-    their colour back, then edges kept from the infrared, a discriminator on luma details beside an anchor for all else, higher
-    learning rates, averaged weights.
-
-    Raises:
-        ConfigError: No preset has that name.
-    """
-    if name == "roma":
-        return TrainConfig(preset=name, mode=mode, data=DataConfig(flip=mode == "image"))
-    if name == "roma-multi":
-        return replace(
-            preset("roma", mode=mode),
-            preset=name,
-            batch_size=16,
-            precision="bf16",
-            optim=OptimConfig(lr_scaling="sqrt"),
-            schedule=ScheduleConfig(warmup_steps=500),
-        )
-    if name == "tiny":
-        return TrainConfig(
-            preset=name,
-            mode=mode,
-            batch_size=2,
-            data=DataConfig(load_size_px=140, crop_size_px=128, flip=True),
-            generator=GeneratorConfig(architecture="unet", width=16, num_blocks=2, init_gain=1.0, last_init_gain=0.02),
-            vit=ViTConfig(
-                weights="random", image_size=128, patch_size=8, width=128, depth=3, num_heads=4, layers=(0, 1, 2)
-            ),
-            loss=LossConfig(
-                global_structure=0.0,
-                local_structure=0.0,
-                motion=0.0,
-                gan=0.0,
-                num_windows=16,
-                region_sizes=(2, 4, 8),
-                similarity="self",
-                centre_tokens=True,
-                patch_gan_width=16,
-                detail_gan=0.08,
-                colourise=1.0,
-                colourise_edges=2.0,
-                matched_tones=1.0,
-                edges=0.5,
-                anchor=4.0,
-                warmup_steps=700,
-            ),
-            optim=OptimConfig(generator_lr=1e-3, discriminator_lr=5e-4, ema_decay=0.99),
-            schedule=ScheduleConfig(total_steps=1600),
-            output=OutputConfig(log_every=50, sample_every=400, checkpoint_every=400),
-        )
-    raise ConfigError(f"no preset is called {name!r}; there are roma, roma-multi and tiny")
-
-
-def resolve(
-    preset_name: str | None, *, mode: Mode | None, config_file: Path | None, settings: Sequence[str]
-) -> TrainConfig:
-    """The config of a run: preset, then file, then `--set key=value`.
-
-    A config file that names a preset starts from that one unless `preset_name` is given. The mode shapes the preset, wherever it is
-    said: `--set mode=image` wins over `mode`, and both over the file.
-
-    Raises:
-        ConfigError: A name is unknown or a value cannot be used; the message says which.
-    """
-    from_file = _as_it_ran(read_settings(config_file))
-    over = merged_settings({} if mode is None else {"mode": mode}, settings)
-    chosen = _converted(Mode, over.get("mode", from_file.get("mode", "video")), "mode")
-    base = preset(preset_name or str(from_file.get("preset", "roma")), mode=chosen)
-    return overlaid(base, from_file, over, config_file=config_file)
-
-
-def read_settings(config_file: Path | None) -> Mapping[str, Any]:
-    """The settings of a config file; none without a file.
-
-    Raises:
-        ConfigError: The file is missing or holds no JSON object.
-    """
-    if config_file is None:
-        return {}
-    try:
-        from_file = read_json(config_file)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{config_file}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{config_file}: not JSON that can be read ({error})") from error
-    if not isinstance(from_file, dict):
-        raise ConfigError(f"{config_file}: expected one JSON object of settings")
-    return from_file
-
-
-def overlaid(
-    base: _Config, from_file: Mapping[str, Any], over: Mapping[str, Any], *, config_file: Path | None
-) -> _Config:
-    """A preset's config under the settings of a file, and those of `merged_settings`; the preset's name stays.
-
-    Raises:
-        ConfigError: A name is unknown or a value cannot be used; the message says which.
-    """
-    # All values are merged before any is checked, since a check may span two of them (load_size_px, crop_size_px).
-    merged = _merged({name: value for name, value in from_file.items() if name != "preset"}, over)
-    return updated(base, merged, where="" if config_file is None else f"{config_file} and --set: ")
-
-
-def merged_settings(below: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Settings written as name=value in one tree, over those of another; the last of a name wins.
-
-    Raises:
-        ConfigError: One is not of that form, or names the preset, which is chosen before any setting.
-    """
-    merged = dict(below)
-    for written in settings:
-        name, equals, text = written.partition("=")
-        if not equals or is_remote(written):
-            raise ConfigError(f"--set {without_secrets(written)}: expected name=value, such as optim.generator_lr=1e-4")
-        if name.strip() == "preset":
-            raise ConfigError(f"--set {written}: a preset is chosen with --preset {text.strip()}")
-        nested: Any = _parsed(text)
-        for part in reversed(name.strip().split(".")):
-            nested = {part: nested}
-        merged = _merged(merged, nested)
-    return merged
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """Plain values of any config tree; `from_json` reads those of a TrainConfig back, `updated` any.
-
-    All that shows, stores, sends or compares settings takes them from here: URLs come without password, token and query.
-    """
-    plain: dict[str, Any] = without_secrets(json.loads(json.dumps(dataclasses.asdict(config))))
-    return plain
-
-
-def without_secrets(values: Any) -> Any:
-    """The same text, list or tree of plain values, each URL in it as messages show it: without password, token and query."""
-    if isinstance(values, str):
-        return shown(values) if is_remote(values) else values
-    if isinstance(values, Mapping):
-        return {name: without_secrets(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return type(values)(without_secrets(value) for value in values)
-    return values
-
-
-def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
-    """The config that `to_json` wrote; ConfigError begins with `where`."""
-    return updated(TrainConfig(), _as_it_ran(values), where=f"{where}: ")
-
-
-def _as_it_ran(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config of a run, also of one from before there was `schedule.decay_crop`, which cut random squares to its end."""
-    schedule = values.get("schedule")
-    if not values.keys() >= _OF_A_RUN or not isinstance(schedule, Mapping):
-        return values
-    return {**values, "schedule": {"decay_crop": "random", **schedule}}
-
-
-def departures(config: TrainConfig) -> list[str]:
-    """The settings by which a run departs from the published method in kind, not in size, as "loss.patch_gan 1.0".
-
-    They are those whose field says so (`roma.config.rules`), mirrored windows in video mode or none in image mode, and random
-    weights of the ViT.
-    """
-    now = to_json(config)
-    found: list[str] = []
-    if config.data.flip != (config.mode == "image"):
-        found.append(f"data.flip {config.data.flip}")
-    for item in fields(config):
-        group = getattr(config, item.name)
-        if not is_dataclass(group):
-            continue
-        for inner, value, rule in rules_of(group):
-            is_used = not rule.used_by or any(getattr(group, name) for name in rule.used_by)
-            is_in_mode = inner.name != "motion" or config.mode == "video"
-            is_left_out = rule.weighs and rule.in_paper and is_in_mode and not value
-            if is_left_out or (not rule.in_paper and is_used and value != inner.default):
-                found.append(f"{item.name}.{inner.name} {now[item.name][inner.name]}")
-    if config.vit.weights == "random" and config.needs_vit:
-        found.append("vit.weights random")
-    return found
-
-
-def differences(before: _Config, now: _Config) -> list[str]:
-    """What differs, as "loss.gan 1.0 -> 0.5"."""
-    return _differences(to_json(before), to_json(now), "")
-
-
-def _differences(before: Any, now: Any, name: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*before, *now}):
-            found += _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-        return found
-    return [] if before == now else [f"{name} {_as_set(before)} -> {_as_set(now)}"]
-
-
-def _as_set(value: Any) -> str:
-    """A value as --set takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings, those of `above` winning."""
-    merged = dict(below)
-    for name, value in above.items():
-        before = merged.get(name)
-        merged[name] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
-
-
-def updated(config: _Config, values: Mapping[str, Any], *, where: str, prefix: str = "") -> _Config:
-    """A config tree with some of its settings changed; ConfigError begins with `where` and names the setting."""
-    hints = typing.get_type_hints(type(config))
-    known = {item.name for item in fields(config)}  # type: ignore[arg-type]  # every _Config is a dataclass
-    changes: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"{where}no setting is called {prefix}{name}; there are {', '.join(sorted(known))}")
-        current = getattr(config, name)
-        if is_dataclass(current):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{where}{prefix}{name} is a group of settings, got {without_secrets(value)!r}")
-            changes[name] = updated(current, value, where=where, prefix=f"{prefix}{name}.")
-        else:
-            changes[name] = _converted(hints[name], value, f"{where}{prefix}{name}")
-    try:
-        return replace(config, **changes)  # type: ignore[type-var]  # every _Config is a dataclass
-    except ConfigError as error:
-        raise ConfigError(f"{where}{error}") from error
-
-
-def _converted(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the field's type, or ConfigError; numbers are not cut and text is not guessed at."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        return _converted(next(option for option in options if option is not type(None)), value, where)
-    if origin is Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise ConfigError(
-            f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, got {without_secrets(value)!r}"
-        )
-    if origin is tuple:
-        item = typing.get_args(hint)[0]
-        if isinstance(value, str) and item is str:
-            return (value,)
-        if isinstance(value, list | tuple):
-            return tuple(_converted(item, each, where) for each in value)
-        raise ConfigError(f"{where} must be a list, got {without_secrets(value)!r}")
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise ConfigError(f"{where} must be a finite number, got one of more than 308 digits") from error
-    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if type(value) is hint:
-        return value
-    raise ConfigError(f"{where} must be {hint.__name__}, got {without_secrets(value)!r}")
 
 
 def _require_multiple(value: int, of: int, name: str, of_name: str) -> None:

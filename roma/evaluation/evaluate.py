@@ -18,7 +18,7 @@ from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import read_json
 from infraredcity.loader import WindowReader
 from infraredcity.stills.images import resize
-from roma.config.schema import without_secrets
+from roma.config.overlay import without_secrets
 from roma.errors import EvaluationError
 from roma.evaluation.baselines import DayDomain, day_domain, reinhard
 from roma.evaluation.flow import path_of, read_flow, resized

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from roma.config.overlay import merged_settings, overlaid, read_settings
+from roma.config.presets import preset as train_preset
 from roma.config.rules import check, setting
-from roma.config.schema import DataConfig, OutputConfig, Precision, merged_settings, overlaid, read_settings
-from roma.config.schema import preset as train_preset
+from roma.config.schema import DataConfig, OutputConfig, Precision
 from roma.errors import ConfigError
 
 PRESETS = ("base", "tiny")
@@ -177,7 +178,7 @@ def preset(name: str) -> PretrainConfig:
 
 
 def resolve(preset_name: str | None, *, config_file: Path | None, settings: Sequence[str]) -> PretrainConfig:
-    """The config of a run: preset, then file, then `--set key=value`, as `roma.config.schema.resolve` does it.
+    """The config of a run: preset, then file, then `--set key=value`, as `roma.config.overlay.resolve` does it.
 
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from infraredcity.files.atomic import lock_folder, write_atomic
 from infraredcity.files.records import read_json
-from roma.config.schema import TrainConfig, differences, to_json, updated, without_secrets
+from roma.config.compare import differences
+from roma.config.overlay import to_json, updated, without_secrets
+from roma.config.schema import TrainConfig
 from roma.data.batches import Domains, TrainBatch, open_domains, to_bytes, to_unit_range, train_batches, unreadable
 from roma.data.thermal import degrade
 from roma.errors import CheckpointError, ConfigError, TrainingError

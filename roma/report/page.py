@@ -13,7 +13,7 @@ from typing import Any
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import read_whole
 from infraredcity.report.template import data_uri, fill_page
-from roma.config.schema import departures
+from roma.config.compare import departures
 from roma.errors import EvaluationError
 from roma.evaluation.evaluate import EvalReport, read_report
 from roma.evaluation.targets import Target, judge

@@ -26,7 +26,8 @@ import torch
 from infraredcity.errors import InfraredCityError
 from infraredcity.files.atomic import open_atomic, write_atomic
 from infraredcity.files.records import read_json, read_whole
-from roma.config.schema import TrainConfig, from_json, to_json
+from roma.config.overlay import from_json, to_json
+from roma.config.schema import TrainConfig
 from roma.errors import CheckpointError, ConfigError
 
 CHECKPOINT_FORMAT = "roma-checkpoint-2"

@@ -20,7 +20,9 @@ import torch
 from infraredcity.files.atomic import lock_folder, publish, remove_temporaries, temporary_beside, write_atomic
 from infraredcity.files.records import read_json
 from infraredcity.loader import Monitor
-from roma.config.schema import TrainConfig, differences, from_json, to_json
+from roma.config.compare import differences
+from roma.config.overlay import from_json, to_json
+from roma.config.schema import TrainConfig
 from roma.data.batches import Domains, TrainBatch, learn_tones, open_domains, train_batches, unreadable
 from roma.errors import CheckpointError, ConfigError
 from roma.models.generators.build import check_side

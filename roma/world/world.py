@@ -348,7 +348,7 @@ def joined(device: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[World]:
         DistributedError: The device is missing, or the other processes cannot be reached or are lost on the way.
     """
     rank, world_size = rank_of_environment()
-    place = _place(device)
+    place = device_of(device)
     if world_size == 1:
         yield World(rank=0, world_size=1, device=place)
         return
@@ -389,8 +389,15 @@ def _leave_group() -> None:
         _groups_in_use.append(group)
 
 
-def _place(device: str) -> torch.device:
-    """Where this process computes."""
+def device_of(device: str) -> torch.device:
+    """Choose where this process computes.
+
+    Args:
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+
+    Raises:
+        DistributedError: There is no such device for this process.
+    """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise DistributedError(

@@ -30,7 +30,7 @@ def try_bad_frames(world: "World") -> None:
     """Take the step of the warm-up, then one on frames that rank 1 cannot use, and print what comes of it."""
     import torch
 
-    from roma.config.schema import resolve
+    from roma.config.overlay import resolve
     from roma.data.batches import TrainBatch
     from roma.errors import TrainingError
     from roma.training.networks import build_networks

@@ -67,7 +67,7 @@ def first_steps(case: dict[str, Any], world: "World") -> list[dict[str, dict[str
     """Losses and gradient norms of the first steps of a case, by all ranks."""
     import torch
 
-    from roma.config.schema import resolve
+    from roma.config.overlay import resolve
     from roma.data import batches
     from roma.training.networks import build_networks
     from roma.training.step import Trainer

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ranks import run_ranks
 
+from roma.config import overlay
 from tests.roma.conftest import SMALL
 
 pytestmark = pytest.mark.distributed
@@ -22,7 +23,6 @@ def gloo_threads() -> int:
 
 def one_rank(command: str, infrared: str, visible: str, run: str) -> None:
     """Train for a step and write how many threads gloo has before and after the end."""
-    from roma.config import schema
     from roma.pretrain import config, task
     from roma.training import trainer
     from roma.world.world import joined
@@ -30,7 +30,7 @@ def one_rank(command: str, infrared: str, visible: str, run: str) -> None:
     shards = [f'data.infrared=["{infrared}"]', f'data.visible=["{visible}"]', "batch_size=2", "schedule.total_steps=2"]
     with joined("cpu", timeout_s=600.0) as world:
         if command == "train":
-            settings = schema.resolve("tiny", mode="image", config_file=None, settings=[*SMALL, *shards])
+            settings = overlay.resolve("tiny", mode="image", config_file=None, settings=[*SMALL, *shards])
             trainer.train(settings, Path(run), world)
         else:
             settings = config.resolve("tiny", config_file=None, settings=[*PRETRAINING, *shards])

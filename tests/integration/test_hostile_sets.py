@@ -19,7 +19,7 @@ from infraredcity.errors import InfraredCityError, ManifestError
 from infraredcity.loader import WindowReader
 from infraredcity.shards import sidecars
 from infraredcity.shards.index_file import INDEX_NAME, load
-from roma.config.schema import read_settings
+from roma.config.overlay import read_settings
 from roma.errors import ConfigError
 
 pytestmark = pytest.mark.timeout(200)

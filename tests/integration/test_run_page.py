@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from roma.config.schema import resolve
+from roma.config.overlay import resolve
 from roma.errors import EvaluationError
 from roma.evaluation.evaluate import REPORT_FORMAT, REPORT_NAME
 from roma.report.page import write_page

@@ -10,7 +10,8 @@ from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file
 from infraredcity.shards.writer import open_shard
 from infraredcity.stills.images import encode
-from roma.config.schema import TrainConfig, resolve
+from roma.config.overlay import resolve
+from roma.config.schema import TrainConfig
 
 SMALL = (
     "data.load_size_px=36",

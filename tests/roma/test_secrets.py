@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 from roma import cli
 from roma.cli import pretrain, train
 from roma.cli.options import exit_code
-from roma.config.schema import preset, resolve, to_json, without_secrets
+from roma.config.overlay import resolve, to_json, without_secrets
+from roma.config.presets import preset
 from roma.errors import ConfigError, TrainingError, WeightsError
 from roma.evaluation.evaluate import evaluate_shards
 from roma.inference.translator import open_translator

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from infraredcity.errors import ShardError
-from roma.config.schema import TrainConfig, resolve
+from roma.config.overlay import resolve
+from roma.config.schema import TrainConfig
 from roma.data.batches import TrainBatch, ahead, open_domains, to_bytes, to_unit_range, train_batches, window_centres
 from roma.world.world import World
 

@@ -1,5 +1,6 @@
+from roma.config.presets import preset
 from roma.config.rules import rules_of
-from roma.config.schema import LossConfig, TrainConfig, preset
+from roma.config.schema import LossConfig, TrainConfig
 from roma.losses import OBJECTIVES
 from roma.losses.objective import AdversarialObjective
 from roma.models.critics.build import DISCRIMINATORS

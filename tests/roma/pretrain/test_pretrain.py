@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from roma.cli.pretrain import pretrain_command
+from roma.config import overlay, presets
 from roma.config import schema as train_config
 from roma.data import batches
 from roma.errors import ConfigError, DistributedError, RomaError, TrainingError, WeightsError
@@ -179,7 +180,7 @@ def test_the_backbone_loads_into_the_training_vit_and_says_the_same_tokens(confi
     torch.testing.assert_close(vit.tokens(images)[-1], trained.encode(images, everything)[:, 1:])
     with safe_open(result.backbone, framework="pt") as file:
         assert set(file.keys()) == set(vit.state_dict())
-    training = train_config.resolve(
+    training = overlay.resolve(
         "tiny", mode=None, config_file=None,
         settings=[f"vit.weights={result.backbone}", "loss.global_structure=0.2", "vit.image_size=32", "vit.width=16",
                   "vit.depth=2", "vit.num_heads=2", "vit.layers=[0, 1]"],
@@ -201,7 +202,7 @@ def test_the_backbone_says_what_it_was_trained_on(config: PretrainConfig, domain
     hashes = opened.infrared.index.samples_hash(), opened.visible.index.samples_hash()
     opened.close()
     assert (facts.infrared.rows_sha256, facts.visible.rows_sha256) == hashes
-    assert facts.config == train_config.to_json(config)
+    assert facts.config == overlay.to_json(config)
     with safe_open(result.backbone, framework="pt") as file:
         assert file.metadata()["format"] == "roma-backbone-1"
 
@@ -319,7 +320,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config: PretrainConfi
 
 
 def test_the_preset_tiny_makes_the_vit_of_the_training_preset_tiny():
-    tiny, training = preset("tiny"), train_config.preset("tiny")
+    tiny, training = preset("tiny"), presets.preset("tiny")
     for item in dataclasses.fields(tiny.vit):
         assert getattr(tiny.vit, item.name) == getattr(training.vit, item.name)
     assert tiny.data == training.data
@@ -371,7 +372,7 @@ def test_dry_run_prints_a_config_that_resolves_to_itself(domains: tuple[str, str
     assert not (tmp_path / "run").exists()
     (tmp_path / "config.json").write_text(done.stdout)
     again = resolve(None, config_file=tmp_path / "config.json", settings=[])
-    assert train_config.to_json(again) == json.loads(done.stdout)
+    assert overlay.to_json(again) == json.loads(done.stdout)
     assert again.data.infrared == (domains[0],)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from processes import PATIENCE_S
 
-from roma.config.schema import resolve
+from roma.config.overlay import resolve
 from roma.errors import CheckpointError
 from roma.training.checkpoint import (
     Best,

@@ -17,7 +17,7 @@ SETTINGS = (
 def two_steps(is_compiled: bool) -> list[dict[str, float]]:
     import torch
 
-    from roma.config.schema import resolve
+    from roma.config.overlay import resolve
     from roma.data.batches import TrainBatch
     from roma.training.networks import build_networks
     from roma.training.step import Trainer

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from roma.config.schema import Mode, TrainConfig, resolve
+from roma.config.overlay import resolve
+from roma.config.schema import Mode, TrainConfig
 from roma.data import batches
 from roma.training.networks import Networks, build_networks
 from roma.training.step import Trainer

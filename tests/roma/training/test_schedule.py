@@ -1,6 +1,7 @@
 import pytest
 
-from roma.config.schema import ScheduleConfig, preset
+from roma.config.presets import preset
+from roma.config.schema import ScheduleConfig
 from roma.errors import ConfigError
 from roma.training.schedule import Schedule, plan, steps_per_epoch
 

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from roma.config.schema import TrainConfig, preset, resolve
+from roma.config.overlay import resolve
+from roma.config.presets import preset
+from roma.config.schema import TrainConfig
 from roma.data import batches
 from roma.data.thermal import degrade
 from roma.errors import ConfigError, TrainingError, WeightsError
