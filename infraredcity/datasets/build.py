@@ -9,9 +9,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from infraredcity.datasets import clip_facts, manifest
 from infraredcity.errors import OutputError
@@ -21,16 +21,19 @@ from infraredcity.files.records import read_json
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_inside
 
+Report = TypeVar("Report")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Making:
-    """A data set that is made.
+class BuildRecord(Generic[Report]):
+    """How a data set is made: written without a report when it begins, and with one when it is whole.
 
     Attributes:
         out: Its folder.
         record_name: File of the record in it, such as lite.json.
         what: What it is, for errors: "a Lite set".
         format: Format of the record.
+        report_type: The dataclass of its report, with the fields `folder` and `is_new`, which are not stored.
         inputs: What it is made from, as plain values.
         folders: Its parts.
     """
@@ -39,32 +42,36 @@ class Making:
     record_name: str
     what: str
     format: str
+    report_type: type[Report]
     inputs: Mapping[str, Any]
     folders: Sequence[str]
 
-    @property
-    def inputs_hash(self) -> str:
-        """sha256 over all it is made from."""
-        return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()
+    def begin(self) -> None:
+        """Write the record without a report, before the first shard."""
+        self._write(None)
 
-    def write_record(self, report: Mapping[str, Any] | None) -> None:
-        """Write the record: None before the first shard, the report after all else."""
+    def end(self, report: Report) -> Report:
+        """Write the record with its report, after all else; return the report."""
+        self._write(stored(report))
+        return report
+
+    def _write(self, report: Mapping[str, Any] | None) -> None:
         record = {
             "format": self.format,
-            "inputs_hash": self.inputs_hash,
+            "inputs_hash": hash_of(self.inputs),
             "inputs": self.inputs,
             "folders": list(self.folders),
             "report": report,
         }
         write_atomic(self.out / self.record_name, (json.dumps(record, indent=1) + "\n").encode())
 
-    def standing(self, *, overwrite: bool) -> dict[str, Any] | None:
-        """The report of the same set if it stands in `out` whole; otherwise the place is cleared, or found to be taken.
+    def find(self, *, overwrite: bool) -> Report | None:
+        """Return the report of the same set if it is in `out` whole; otherwise clear the place, or find it taken.
 
         The caller holds the folder's lock.
 
         Raises:
-            OutputError: Another set, or shards that no record knows, stand there, and `overwrite` is not given.
+            OutputError: Another set, or shards that no record knows, are there, and `overwrite` is not given.
         """
         path = self.out / self.record_name
         stale = {*self.folders}
@@ -72,7 +79,7 @@ class Making:
             try:
                 record: dict[str, Any] = read_json(path)
                 report = None if record["report"] is None else dict(record["report"])
-                same = record["inputs_hash"] == self.inputs_hash
+                same = record["inputs_hash"] == hash_of(self.inputs)
                 stale |= {str(folder) for folder in record["folders"] if folder == "." or is_inside(str(folder))}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 if not overwrite:
@@ -84,7 +91,7 @@ class Making:
                         f"{self.out}: holds {self.what} of other settings or another source; use another --out, or --overwrite"
                     )
                 if all(_is_whole(self.out / folder) for folder in self.folders):
-                    return report
+                    return restored(self.report_type, report, path, folder=str(self.out), is_new=False)
         elif not overwrite:
             taken = sorted(folder for folder in stale if any((self.out / folder).glob("*.tar")))
             if taken:
@@ -98,6 +105,43 @@ class Making:
             if isinstance(self.out, Path):
                 _remove_empty(self.out / folder, below=self.out)
         return None
+
+
+def hash_of(inputs: Mapping[str, Any]) -> str:
+    """The sha256 over all that a set is made from."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def stored(report: Any, without: Sequence[str] = ("folder", "is_new")) -> dict[str, Any]:
+    """What a record keeps of a report: all but where it lies now and what is found anew."""
+    return {name: value for name, value in asdict(report).items() if name not in without}
+
+
+def restored(report_type: type[Report], report: Mapping[str, Any], path: Place, **known: Any) -> Report:
+    """Make a report from what `stored` kept of it.
+
+    Args:
+        report_type: Its dataclass; a field of several rows has the type tuple[<dataclass of a row>, ...].
+        report: What was kept.
+        path: The record, for the error.
+        known: The fields that are not kept.
+
+    Raises:
+        OutputError: It lacks a field, or has an unknown one.
+    """
+    kind: Any = report_type
+    values = {**report, **known}
+    try:
+        for field in fields(kind):
+            if get_origin(field.type) is tuple:
+                row = get_args(field.type)[0]
+                is_table = is_dataclass(row)
+                values[field.name] = tuple(row(**each) if is_table else each for each in values[field.name])
+        return report_type(**values)
+    except (KeyError, TypeError) as error:
+        raise OutputError(
+            f"{path}: of another version of this program ({error}); make it anew with --overwrite"
+        ) from error
 
 
 def check_apart(out: Place, source: Place) -> None:

@@ -8,18 +8,18 @@ least `guard_frames` away from every test run. All runs are consecutive frames, 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from infraredcity.datasets import clip_facts, similarity
-from infraredcity.datasets.build import Making, check_apart
+from infraredcity.datasets.build import BuildRecord, check_apart
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import dataset_hash, write_manifest
 from infraredcity.datasets.folder import ShardFolder, write_folder
 from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.similarity import DuplicateRun, Leakage
-from infraredcity.errors import OutputError, RecipeError
+from infraredcity.errors import RecipeError
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import Place
 from infraredcity.progress import OnProgress, Progress
@@ -201,19 +201,20 @@ def build(
             if chosen[cell.clip][split]
         }
     )
-    making = Making(
+    record = BuildRecord(
         out=out,
         record_name=REPORT_NAME,
         what="a Lite set",
         format=FORMAT,
+        report_type=LiteReport,
         inputs={"recipe": asdict(scaled), "clips": {clip: index.samples_hash() for clip, index in indexes.items()}},
         folders=folders,
     )
     with lock_folder(out):
-        standing = making.standing(overwrite=overwrite)
-        if standing is not None:
-            return _report_of(standing, out)
-        making.write_record(None)
+        earlier = record.find(overwrite=overwrite)
+        if earlier is not None:
+            return earlier
+        record.begin()
         rows, copied = _copy_all(source, out, scaled, indexes, facts, chosen, on_progress)
         parts = [
             ShardFolder(
@@ -250,22 +251,7 @@ def build(
             leakage=alike.leakage,
             duplicate_runs=alike.runs,
         )
-        making.write_record({name: value for name, value in asdict(report).items() if name not in ("folder", "is_new")})
-        return report
-
-
-def _report_of(record: Mapping[str, Any], out: Place) -> LiteReport:
-    """The report as an earlier run wrote it."""
-    try:
-        known = {**record, "folder": str(out), "is_new": False}
-        known["rows"] = tuple(LiteRow(**row) for row in record["rows"])
-        known["leakage"] = tuple(Leakage(**each) for each in record["leakage"])
-        known["duplicate_runs"] = tuple(DuplicateRun(**each) for each in record["duplicate_runs"])
-        return LiteReport(**known)
-    except (KeyError, TypeError) as error:
-        raise OutputError(
-            f"{out / REPORT_NAME}: of another version of this program ({error}); build it anew with --overwrite"
-        ) from error
+        return record.end(report)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 import operator
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from infraredcity.datasets import manifest, reshard
-from infraredcity.datasets.build import Making, check_apart
+from infraredcity.datasets.build import BuildRecord, check_apart
 from infraredcity.datasets.dataset import dataset_hash, write_manifest
 from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import COLUMN_KINDS, COLUMNS, Columns
-from infraredcity.errors import ManifestError, OutputError
+from infraredcity.errors import ManifestError
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import Place
 from infraredcity.progress import OnProgress, Progress
@@ -231,11 +231,12 @@ def write(
             root = root.parent
         check_apart(out, root)
         check_apart(out / each.part.name, each.part.path)
-    making = Making(
+    record = BuildRecord(
         out=out,
         record_name=REPORT_NAME,
         what="a selection",
         format=FORMAT,
+        report_type=ShardsReport,
         inputs={
             "samples_per_shard": samples_per_shard,
             "parts": {
@@ -245,10 +246,10 @@ def write(
         folders=[each.part.name for each in chosen],
     )
     with lock_folder(out):
-        standing = making.standing(overwrite=overwrite)
-        if standing is not None:
-            return _report_of(standing, out)
-        making.write_record(None)
+        earlier = record.find(overwrite=overwrite)
+        if earlier is not None:
+            return earlier
+        record.begin()
         total = sum(len(each.rows) for each in chosen)
         done = 0
 
@@ -278,18 +279,7 @@ def write(
                 for part in parts
             ),
         )
-        making.write_record({name: value for name, value in asdict(report).items() if name not in ("folder", "is_new")})
-        return report
-
-
-def _report_of(record: dict[str, Any], out: Place) -> ShardsReport:
-    try:
-        parts = tuple(ShardsPart(**part) for part in record["parts"])
-        return ShardsReport(**{**record, "folder": str(out), "parts": parts, "is_new": False})
-    except (KeyError, TypeError) as error:
-        raise OutputError(
-            f"{out / REPORT_NAME}: of another version of this program ({error}); write it anew with --overwrite"
-        ) from error
+        return record.end(report)
 
 
 def _value(column: str, kind: type, word: str) -> Any:

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from infraredcity.datasets.build import hash_of, restored, stored
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import open_dataset
 from infraredcity.datasets.folder import ShardFolder
@@ -187,7 +188,10 @@ def export(
         record = _Record(out=out, inputs=inputs, files=files, clips=_clips_told(parts))
         standing = record.standing(overwrite=overwrite)
         if standing.report is not None:
-            return _report_of(standing.report, out, record.num_foreign())
+            return restored(
+                ReleaseReport, standing.report, record.path,
+                folder=str(out), num_foreign_files=record.num_foreign(), is_new=False,
+            )  # fmt: skip
         record.write(None)
         _write_all(plan, out, standing.goes_on, on_progress)
         report = ReleaseReport(
@@ -201,8 +205,7 @@ def export(
             ),
             num_foreign_files=record.num_foreign(),
         )
-        told = ("folder", "is_new", "num_foreign_files")
-        record.write({name: value for name, value in asdict(report).items() if name not in told})
+        record.write(stored(report, without=("folder", "is_new", "num_foreign_files")))
         return report
 
 
@@ -327,14 +330,10 @@ class _Record:
     def path(self) -> Path:
         return self.out / RECORD_NAME
 
-    @property
-    def inputs_hash(self) -> str:
-        return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()
-
     def write(self, report: Mapping[str, Any] | None) -> None:
         record = {
             "format": RECORD_FORMAT,
-            "inputs_hash": self.inputs_hash,
+            "inputs_hash": hash_of(self.inputs),
             "inputs": self.inputs,
             "clips": self.clips,
             "files": self.files,
@@ -359,7 +358,7 @@ class _Record:
         try:
             record = read_json(self.path)
             report = None if record["report"] is None else dict(record["report"])
-            same = record["format"] == RECORD_FORMAT and record["inputs_hash"] == self.inputs_hash
+            same = record["format"] == RECORD_FORMAT and record["inputs_hash"] == hash_of(self.inputs)
             files = _listed(record["files"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if not overwrite:
@@ -419,23 +418,6 @@ def _listed(files: Any) -> dict[str, list[str]]:
                 raise ValueError(f"file {name!a}")
         found[folder] = list(names)
     return found
-
-
-def _report_of(record: Mapping[str, Any], out: Path, num_foreign_files: int) -> ReleaseReport:
-    try:
-        return ReleaseReport(
-            folder=str(out),
-            kinds=tuple(record["kinds"]),
-            pairs=record["pairs"],
-            rows=tuple(ReleaseRow(**row) for row in record["rows"]),
-            left_out=tuple(LeftOut(**each) for each in record["left_out"]),
-            num_foreign_files=num_foreign_files,
-            is_new=False,
-        )
-    except (KeyError, TypeError) as error:
-        raise OutputError(
-            f"{out / RECORD_NAME}: of another version of this program ({error}); export anew with --overwrite"
-        ) from error
 
 
 def _write_all(plan: _Plan, out: Path, goes_on: bool, on_progress: OnProgress | None) -> None:

@@ -17,7 +17,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from infraredcity.clips import Clip
-from infraredcity.datasets.build import Making
+from infraredcity.datasets.build import BuildRecord
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import dataset_hash, part_names, write_manifest
 from infraredcity.datasets.folder import ShardFolder, write_folder
@@ -188,11 +188,12 @@ def import_release(
     blocks, num_shared = _read_blocks(root, base, _clip_notes(root, base), fps, frame_step, on_progress)
     _check(blocks, found_kind, frame_format)
     folders = sorted({block.part for block in blocks})
-    making = Making(
+    record = BuildRecord(
         out=out,
         record_name=IMPORT_NAME,
         what="an import",
         format=FORMAT,
+        report_type=ImportReport,
         inputs={
             "kind": found_kind,
             "fps": fps,
@@ -207,13 +208,13 @@ def import_release(
         for folder in folders:
             if not (out / folder).resolve().is_relative_to(out.resolve()):
                 raise OutputError(f"{out / folder}: leads out of {out}; remove the link, or use another --out")
-        standing = making.standing(overwrite=overwrite)
-        if standing is not None:
-            return _report_of(standing, out)
+        earlier = record.find(overwrite=overwrite)
+        if earlier is not None:
+            return earlier
         others = [name for name in part_names(out) if name not in folders]
         if others:
             raise OutputError(f"{out / others[0]}: is a part of another data set; use another --out")
-        making.write_record(None)
+        record.begin()
         total = sum(len(block.files) for block in blocks)
         writer = _Writer(out, found_kind, frame_format, samples_per_shard, total, on_progress)
         parts = [writer.write(name, [block for block in blocks if block.part == name]) for name in folders]
@@ -226,19 +227,7 @@ def import_release(
             rows=tuple(writer.rows),
             num_shared=num_shared,
         )
-        making.write_record({name: value for name, value in asdict(report).items() if name not in ("folder", "is_new")})
-        return report
-
-
-def _report_of(record: Mapping[str, Any], out: Path) -> ImportReport:
-    try:
-        known = {**record, "folder": str(out), "is_new": False}
-        known["rows"] = tuple(ImportRow(**row) for row in record["rows"])
-        return ImportReport(**known)
-    except (KeyError, TypeError) as error:
-        raise OutputError(
-            f"{out / IMPORT_NAME}: of another version of this program ({error}); import anew with --overwrite"
-        ) from error
+        return record.end(report)
 
 
 def _identity_of(block: _Block) -> list[Any]:
