@@ -53,7 +53,7 @@ MAX_DIVIDE = 250
 _COMPLETE = (0, 4, 5)
 """Exit codes of `extract` behind which there is a report: done, count mismatch, gaps."""
 _VERIFIED = (0, 4)
-"""Exit codes of `verify` behind which there is a report: all as it should be, findings."""
+"""Exit codes of `verify` behind which there is a report: no problem, problems."""
 
 
 def main() -> None:

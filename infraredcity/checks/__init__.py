@@ -1,1 +1,1 @@
-"""Whether a data set is what it says, and putting it right."""
+"""Verify a data set, and repair what is known exactly."""

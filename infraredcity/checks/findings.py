@@ -1,4 +1,4 @@
-"""What a check found: findings, and the report of all of them."""
+"""Hold what the checks found: findings, and the report of all of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,51 +11,45 @@ Found = Callable[[str, str, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        part: Name of the part, see `folder.ShardFolder`.
-        where: File, or the key of a sample.
-        problem: What kind of thing it is, in a word or two: "shard-hash", "missing-sample".
-        message: One line: what was expected, what was found, what to do.
-    """
+    """One thing that is wrong."""
 
     part: str
+    """Name of the part, see `folder.ShardFolder`."""
     where: str
+    """File, or the key of a sample."""
     problem: str
+    """What kind of thing it is, in a word or two: "shard-hash", "missing-sample"."""
     message: str
+    """One line: what was expected, what was found, what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What was checked and what was found.
-
-    Attributes:
-        folder: The data set.
-        num_parts: Folders of shards or image files.
-        num_shards: Shards that the indexes name.
-        num_samples: Samples that the indexes name.
-        size_bytes: Bytes of these shards.
-        num_decoded: Pictures that were decoded.
-        is_quick: Whether no shard was read.
-        manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`; None where a part cannot be opened, and where
-            several data sets lie in one folder.
-        findings: All that is wrong; empty for a data set that is whole.
-        notes: What is untidy and harms nothing.
-        counts: Published counts, where they were asked for.
-    """
+    """What was checked and what was found."""
 
     folder: str
+    """The data set."""
     num_parts: int
+    """Folders of shards or image files."""
     num_shards: int
+    """Shards that the indexes name."""
     num_samples: int
+    """Samples that the indexes name."""
     size_bytes: int
+    """Bytes of these shards."""
     num_decoded: int
+    """Pictures that were decoded."""
     is_quick: bool
+    """Whether no shard was read."""
     manifest_hash: str | None
+    """sha256 over what the samples are, see `manifest.dataset_hash`; None where a part cannot be opened, and where several
+    data sets lie in one folder."""
     findings: tuple[Finding, ...]
+    """All that is wrong; empty for a data set that is whole."""
     notes: tuple[str, ...] = ()
+    """What is untidy and harms nothing."""
     counts: tuple[PublishedRow, ...] = ()
+    """Published counts, where they were asked for."""
 
 
 @dataclass(slots=True)

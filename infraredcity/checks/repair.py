@@ -5,7 +5,8 @@ its segment records, which hold all of them exactly. A damaged shard is set asid
 and the record of its segment is deleted, so that the same `extract` makes that segment again. Other sets are made again by the
 command that made them.
 
-While a folder is changed it has no clips.json, so that nobody takes it for whole; killed at any moment, the same command goes on.
+While a folder is changed it has no clips.json, so that no reader takes it for whole. Killed at any moment, the same
+command goes on.
 """
 
 import hashlib

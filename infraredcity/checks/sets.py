@@ -158,13 +158,13 @@ def _check_lite(path: Place, report: Mapping[str, Any], place: str, parts: Seque
         for part in parts
         for number in part.index.clip.tolist()
     )
-    said = {(row["folder"], row["clip"], row["split"]): int(row["num_frames"]) for row in report["rows"]}
-    for cell in sorted({*counted, *said}):
-        if counted[cell] != said.get(cell, 0):
+    recorded = {(row["folder"], row["clip"], row["split"]): int(row["num_frames"]) for row in report["rows"]}
+    for cell in sorted({*counted, *recorded}):
+        if counted[cell] != recorded.get(cell, 0):
             found(
                 path.name,
                 "count",
-                f"{path}: says {said.get(cell, 0)} frames of {cell[1]} in {cell[0]}, there are {counted[cell]}",
+                f"{path}: says {recorded.get(cell, 0)} frames of {cell[1]} in {cell[0]}, there are {counted[cell]}",
             )
     frames: dict[tuple[str, str], list[np.ndarray]] = {}
     for part in parts:

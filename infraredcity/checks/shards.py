@@ -187,7 +187,7 @@ def _check_samples(
     """Compare the samples of a shard with the index; return i64 [n], bytes of the json members of its rows, -1 for none."""
     json_sizes = dict.fromkeys(rows.tolist(), -1)
     row_of = {part.index.key(row): row for row in rows.tolist()}
-    seen: list[str] = []
+    keys: list[str] = []
     there: set[str] = set()
 
     def on_refused(refused: Refused) -> None:
@@ -215,7 +215,7 @@ def _check_samples(
                     result.found(where, problem, f"{path}: {message}")
                 result.num_decoded += row in to_decode
                 json_sizes[row] = len(sample.members.get("json", b""))
-            seen.append(sample.key)
+            keys.append(sample.key)
             there.add(sample.key)
     except ShardError as error:
         result.found(info.name, "damaged-shard", str(error))
@@ -226,7 +226,7 @@ def _check_samples(
             "missing-sample",
             f"{path}: {len(missing)} samples of the index are not in it, the first is {missing[0]}; copy it again, or extract anew",
         )
-    by_tar = [key for key in dict.fromkeys(seen) if key in row_of]
+    by_tar = [key for key in dict.fromkeys(keys) if key in row_of]
     if by_tar != [key for key in row_of if key in there]:
         result.found(
             info.name,

@@ -1,4 +1,4 @@
-"""`infraredcity export` and `infraredcity import`: descriptions and layouts that other programs know."""
+"""Define `infraredcity export` and `infraredcity import`: descriptions and layouts that other programs know."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -146,7 +146,7 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
             click.echo(f"left out of {left.kind}: {left.num_frames:,} frames, {left.reason}")
     if report.num_foreign_files:
         click.echo(
-            f"Warning: {report.num_foreign_files:,} files in these folders are of somebody else; training would read them too",
+            f"Warning: {report.num_foreign_files:,} files in these folders are not of this export; training would read them too",
             err=True,
         )
     state = "written" if report.is_new else "nothing to do"

@@ -1,4 +1,4 @@
-"""`infraredcity report`: one page about a data set, and the same numbers as JSON."""
+"""Define `infraredcity report`: one page about a data set, and the same numbers as JSON."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -56,11 +56,11 @@ def report_command(folder: Place, output: Path | None, num_thumbnails: int, as_j
     page = output or (folder if isinstance(folder, Path) else Path()) / "report.html"
     write_page(page, numbers, sheets)
     num_problems = numbers.num_problems - len(numbers.problems) + len(all_problems(numbers, sheets))
-    told = f"{numbers.num_samples:,} samples, {len(sheets.thumbnails):,} thumbnails, {_problems(num_problems)}"
-    click.echo(f"{page}: {told}", err=True)
+    summary = f"{numbers.num_samples:,} samples, {len(sheets.thumbnails):,} thumbnails, {_problems(num_problems)}"
+    click.echo(f"{page}: {summary}", err=True)
     tell_traffic()
 
 
 def _problems(num_problems: int) -> str:
-    told = "1 problem" if num_problems == 1 else f"{num_problems or 'no'} problems"
-    return f"{told}, named in it" if num_problems else told
+    words = "1 problem" if num_problems == 1 else f"{num_problems or 'no'} problems"
+    return f"{words}, named in it" if num_problems else words

@@ -1,4 +1,4 @@
-"""`infraredcity verify` and `infraredcity repair`: whether a data set is what it says, and putting it right."""
+"""Define `infraredcity verify` and `infraredcity repair`."""
 
 import sys
 from collections import Counter
@@ -43,11 +43,11 @@ def verify_command(folder: Place, published: bool, decode: DecodeChoice, quick: 
     """Check a data set: hashes, counts, order, keys, members, pictures, index, manifest, index files of other readers.
 
     DIR may be a URL, such as s3://bucket/shards: every shard is read once, so all its bytes are moved, unless --quick is given.
-    Exit codes: 0 all is as it should be; 4 something is not, with a line for each; 1 there is no data set.
+    Exit codes: 0 no problem; 4 problems, with a line for each; 1 there is no data set.
     """
     report = verify(folder, published=published, decode=decode, quick=quick, on_progress=ProgressLine())
     if as_json:
-        print_json({**asdict(report), "is_as_it_should_be": not report.findings, **traffic_told()})
+        print_json({**asdict(report), "is_ok": not report.findings, **traffic_told()})
     else:
         _print(report)
     tell_traffic()
@@ -94,7 +94,7 @@ def _print(report: VerifyReport) -> None:
             click.echo(f"{visible(part)}: and {len(findings) - _SHOWN_OF_PART:,} more ({counts}); --json lists all")
     for note in report.notes:
         click.echo(visible(f"Note: {note}"), err=True)
-    verdict = f"{len(report.findings):,} FINDINGS" if report.findings else "all as it should be"
+    verdict = "OK" if not report.findings else f"{len(report.findings):,} problems"
     looked = "no shard read" if report.is_quick else f"{report.num_decoded:,} decoded"
     click.echo(
         f"{report.folder}: {report.num_parts} parts, {report.num_shards:,} shards, {report.num_samples:,} samples, "

@@ -1,1 +1,1 @@
-"""Data sets for others and from others: Croissant, the card of Hugging Face, and the folder layout of the published Lite."""
+"""Describe data sets for other programs (Croissant, a Hugging Face card), and write and read the published Lite's folders."""

@@ -1,4 +1,4 @@
-"""What a data set says of itself to other programs: what people told about it, and what is counted."""
+"""Hold what a description of a data set says: what people state about it, and what is counted."""
 
 import hashlib
 import re
@@ -19,27 +19,24 @@ _VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What only people know of a data set; None or empty where nobody said it, and then nothing is claimed.
-
-    Attributes:
-        name: Its name; by default that of its folder.
-        description: A few sentences; by default what was counted.
-        url: Where it can be found.
-        license: An address, or an identifier such as "CC-BY-4.0".
-        creators: Names of people or organisations.
-        cite_as: How to cite it, best as BibTeX.
-        version: MAJOR.MINOR.PATCH.
-        date_published: As 2026-01-31.
-    """
+    """What only people know of a data set; None or empty where it was not stated, and then nothing is claimed."""
 
     name: str | None = None
+    """Its name; by default that of its folder."""
     description: str | None = None
+    """A few sentences; by default what was counted."""
     url: str | None = None
+    """Where it can be found."""
     license: str | None = None
+    """An address, or an identifier such as "CC-BY-4.0"."""
     creators: tuple[str, ...] = ()
+    """Names of people or organisations."""
     cite_as: str | None = None
+    """How to cite it, best as BibTeX."""
     version: str | None = None
+    """MAJOR.MINOR.PATCH."""
     date_published: str | None = None
+    """As 2026-01-31."""
 
     def __post_init__(self) -> None:
         if self.version is not None and _VERSION.fullmatch(self.version) is None:
@@ -51,23 +48,23 @@ class About:
                 raise ValueError(f"date_published must be a day as 2026-01-31, got {self.date_published!r}") from error
 
     def name_for(self, root: Path) -> str:
-        """Its name."""
+        """Return the stated name, or that of the folder."""
         return self.name or root.resolve().name or "dataset"
 
     def description_for(self, rows: Columns) -> str:
-        """Its description."""
+        """Return the stated description, or one of what was counted."""
         return self.description or f"{counted(rows)}, as WebDataset shards with one row per frame in the manifest."
 
 
 def counted(rows: Columns) -> str:
-    """What a manifest counts, in words: "1,200 frames of 3 clips (city, highway; infrared, visible)"."""
+    """Say in words what a manifest counts: "1,200 frames of 3 clips (city, highway; infrared, visible)"."""
     scenes, modalities = (", ".join(sorted({*rows[name]})) for name in ("scene", "modality"))
     clips = len({*rows["clip"]})
     return f"{len(rows['key']):,} frames of {clips} clip{'' if clips == 1 else 's'} ({scenes}; {modalities})"
 
 
 def checked_rows(root: Path, parts: Sequence[ShardFolder]) -> tuple[Columns, bool]:
-    """The rows of a data set, and whether a manifest of all of them stands in its folder.
+    """Return the rows of a data set, and whether a manifest of all of them is in its folder.
 
     `extract --all` writes a folder for each clip and none that joins them; make-lite, shard and import write one.
 
@@ -99,7 +96,7 @@ def checked_rows(root: Path, parts: Sequence[ShardFolder]) -> tuple[Columns, boo
 
 
 def _check_manifest(folder: Path, rows: Columns) -> None:
-    """Both files hold these rows: what is written is the same for the same rows, what was read is compared."""
+    """Check that both files hold these rows: the bytes that they would have now, or else the rows that they hold."""
     for name in (manifest.CSV_NAME, manifest.PARQUET_NAME):
         if manifest.read(folder / name) != rows:
             raise ManifestError(
@@ -108,6 +105,6 @@ def _check_manifest(folder: Path, rows: Columns) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The hash of a file, in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal."""
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A data set as Croissant JSON-LD: its files with sizes and hashes, its manifest as records, its pictures inside the shards.
+"""Describe a data set as Croissant JSON-LD: its files with sizes and hashes, its manifest and its pictures as records.
 
 Source: Croissant Format Specification 1.0 (http://mlcommons.org/croissant/1.0). Written without a library of that name, so that
 describing a data set needs no more than reading its index.
@@ -90,21 +90,18 @@ _PICTURES = "picture-files"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CroissantReport:
-    """What was written.
-
-    Attributes:
-        path: The file.
-        num_samples: Records of samples.
-        num_shards: Shards that are named with size and hash.
-        missing: What the specification asks for and nobody said, by the options that say it.
-        is_new: False when the file stood there already, the same.
-    """
+    """What was written."""
 
     path: str
+    """The file."""
     num_samples: int
+    """Records of samples."""
     num_shards: int
+    """Shards that are named with size and hash."""
     missing: tuple[str, ...]
+    """What the specification asks for and was not stated, by the options that state it."""
     is_new: bool
+    """False when the file stood there already, the same."""
 
 
 def write(root: Path, about: About, *, output: Path | None = None, overwrite: bool = False) -> CroissantReport:
@@ -167,7 +164,7 @@ def _described(root: Path, parts: Sequence[ShardFolder], about: About) -> dict[s
         "name": about.name_for(root),
         "description": about.description_for(rows),
     }
-    said = {
+    stated = {
         "url": about.url,
         "license": about.license,
         "creator": [{"@type": "sc:Organization", "name": name} for name in about.creators],
@@ -175,7 +172,7 @@ def _described(root: Path, parts: Sequence[ShardFolder], about: About) -> dict[s
         "version": about.version,
         "datePublished": about.date_published,
     }
-    described |= {name: value for name, value in said.items() if value}
+    described |= {name: value for name, value in stated.items() if value}
     described["keywords"] = sorted({*rows["modality"], *rows["scene"], *rows["time_of_day"], "webdataset"})
     manifests = [
         path
@@ -269,7 +266,7 @@ def _samples(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pictures() -> dict[str, Any]:
-    """A reader has to unpack the shards for these, so they are records of their own."""
+    """Describe the pictures as records of their own, since a reader has to unpack the shards for them."""
 
     def field(name: str, text: str, data_type: str, source: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""A data set's README.md as the Hugging Face hub and its `datasets` read it: front matter that names the shards of each split.
+"""Write a data set's README.md for the Hugging Face hub and its `datasets`: front matter names the shards of each split.
 
 Source: the hub's documentation of dataset cards and of the front matter's `configs` and `dataset_info`.
 """
@@ -49,12 +49,12 @@ class CardSplit:
 
     @property
     def num_samples(self) -> int:
-        """Samples over its parts."""
+        """Count the samples of its parts."""
         return sum(len(part.index) for part in self.parts)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its shards."""
+        """Count the bytes of its shards."""
         return sum(info.size_bytes for part in self.parts for info in part.index.shards)
 
 
@@ -69,19 +69,16 @@ class CardConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardReport:
-    """What was written.
-
-    Attributes:
-        path: The file.
-        num_samples: Samples over all configurations.
-        configs: Names of the configurations.
-        is_new: False when the file stood there already, the same.
-    """
+    """What was written."""
 
     path: str
+    """The file."""
     num_samples: int
+    """Samples over all configurations."""
     configs: tuple[str, ...]
+    """Names of the configurations."""
     is_new: bool
+    """False when the file stood there already, the same."""
 
 
 def write(root: Path, about: About, *, output: Path | None = None, overwrite: bool = False) -> CardReport:
@@ -93,47 +90,47 @@ def write(root: Path, about: About, *, output: Path | None = None, overwrite: bo
         root: A data set.
         about: What people say of it.
         output: Another file; paths in it start from `root`, so it works from there alone.
-        overwrite: Replace whatever stands there.
+        overwrite: Replace whatever is there.
 
     Raises:
         ManifestError: The set is empty, unfinished or damaged, or a manifest contradicts its shards.
-        OutputError: Another README.md stands there, or the folder cannot be written.
+        OutputError: Another README.md is there, or the folder cannot be written.
     """
     parts = open_dataset(root)
     rows, _ = checked_rows(root, parts)
     configs = configs_of(parts)
     data = _marked(_front_matter(root, rows, configs, about), _body(root, rows, configs, about)).encode()
     path = output or root / FILE_NAME
-    standing = path.read_bytes() if path.is_file() else None
-    if path.exists() and standing != data and not overwrite and not _is_ours(standing):
+    existing = path.read_bytes() if path.is_file() else None
+    if path.exists() and existing != data and not overwrite and not _is_ours(existing):
         raise OutputError(
-            f"{path}: is there and was written or changed by somebody else; use another -o, or --overwrite to replace it"
+            f"{path}: is there and is not what this command wrote; use another -o, or --overwrite to replace it"
         )
     write_atomic(path, data)
     return CardReport(
         path=str(path),
         num_samples=len(rows["key"]),
         configs=tuple(config.name for config in configs),
-        is_new=standing != data,
+        is_new=existing != data,
     )
 
 
 def configs_of(parts: Sequence[ShardFolder]) -> list[CardConfig]:
-    """The configurations of a data set: a scene and modality each, told apart by time of day and image format where that is needed.
+    """Group a data set into configurations: a scene and modality each, and time of day and image format where those differ.
 
     A part of several scenes or modalities is a configuration of its own. Split "all" is called train: the hub keeps that word.
     """
-    told: dict[str, tuple[str, ...]] = {}
+    words_of: dict[str, tuple[str, ...]] = {}
     for part in parts:
         facts = [part.clips[clip_id] for clip_id in part.index.clips]
-        seen = {(each.scene, each.modality, each.time_of_day) for each in facts}
-        if len(seen) == 1:
-            told[part.name] = (*seen.pop(), part.index.image_format)
+        of_part = {(each.scene, each.modality, each.time_of_day) for each in facts}
+        if len(of_part) == 1:
+            words_of[part.name] = (*of_part.pop(), part.index.image_format)
         else:
-            told[part.name] = ("samples" if part.name == "." else part.name.replace("/", "-"),)
+            words_of[part.name] = ("samples" if part.name == "." else part.name.replace("/", "-"),)
     by_config: dict[tuple[str, ...], list[ShardFolder]] = {}
     for part in parts:
-        by_config.setdefault(told[part.name], []).append(part)
+        by_config.setdefault(words_of[part.name], []).append(part)
     configs = []
     for words, members in by_config.items():
         splits: dict[str, list[ShardFolder]] = {}
@@ -153,7 +150,7 @@ def configs_of(parts: Sequence[ShardFolder]) -> list[CardConfig]:
 
 
 def _config_name(words: tuple[str, ...], all_words: Sequence[tuple[str, ...]]) -> str:
-    """As few of the words as tell it from all others."""
+    """Choose as few of the words as distinguish it from all others."""
     for count in range(2, len(words)):
         if sum(words[:count] == other[:count] for other in all_words) == 1:
             return "-".join(words[:count])
@@ -161,7 +158,7 @@ def _config_name(words: tuple[str, ...], all_words: Sequence[tuple[str, ...]]) -
 
 
 def _patterns(part: ShardFolder) -> list[str]:
-    """What names a part's shards: one pattern where the folder holds these alone, else each by its name."""
+    """List patterns of a part's shards: one where the folder holds only these, else each shard's name."""
     before = "" if part.name == "." else f"{glob.escape(part.name)}/"
     names = sorted(info.name for info in part.index.shards)
     there = sorted(path.name for path in part.path.glob("*.tar") if not path.name.startswith("."))
@@ -209,13 +206,13 @@ def _front_matter(root: Path, rows: Columns, configs: Sequence[CardConfig], abou
     return matter
 
 
-def _license(said: str | None) -> dict[str, str]:
-    if said is None:
+def _license(stated: str | None) -> dict[str, str]:
+    if stated is None:
         return {"license": "unknown"}
-    if said.lower() in _LICENSES:
-        return {"license": said.lower()}
-    is_address = re.match("https?://", said) is not None
-    return {"license": "other", "license_link" if is_address else "license_name": said}
+    if stated.lower() in _LICENSES:
+        return {"license": stated.lower()}
+    is_address = re.match("https?://", stated) is not None
+    return {"license": "other", "license_link" if is_address else "license_name": stated}
 
 
 def _marked(matter: Mapping[str, Any], body: str) -> str:
@@ -225,7 +222,7 @@ def _marked(matter: Mapping[str, Any], body: str) -> str:
 
 
 def _is_ours(data: bytes | None) -> bool:
-    """Whether a card is as it was written."""
+    """Return whether a card is as it was written."""
     if data is None:
         return False
     text = data.decode("utf-8", "replace")
@@ -237,7 +234,7 @@ def _is_ours(data: bytes | None) -> bool:
 
 
 def _yaml(value: Any, indent: str) -> Iterator[str]:
-    """Plain values as YAML; texts are quoted as in JSON, which is YAML too, so that none is read as a number or a date."""
+    """Yield plain values as YAML; texts are quoted as in JSON, so that none is read as a number or a date."""
     items = value.items() if isinstance(value, Mapping) else [(None, item) for item in value]
     for name, item in items:
         start = f"{indent}- " if name is None else f"{indent}{name}:"
@@ -249,8 +246,8 @@ def _yaml(value: Any, indent: str) -> Iterator[str]:
             yield start
             yield from _yaml(item, indent + "  ")
         else:
-            told = json.dumps(item, ensure_ascii=False)
-            yield start + (told if name is None else f" {told}")
+            text = json.dumps(item, ensure_ascii=False)
+            yield start + (text if name is None else f" {text}")
 
 
 def _body(root: Path, rows: Columns, configs: Sequence[CardConfig], about: About) -> str:
@@ -270,9 +267,9 @@ def _body(root: Path, rows: Columns, configs: Sequence[CardConfig], about: About
         if about.license
         else "No licence was stated when this card was written. Ask whoever gave you the data before you share or use it."
     )
-    said = [f"Made by {', '.join(about.creators)}."] if about.creators else []
-    said += [f"More: <{about.url}>."] if about.url else []
-    said += [license_text]
+    sentences = [f"Made by {', '.join(about.creators)}."] if about.creators else []
+    sentences += [f"More: <{about.url}>."] if about.url else []
+    sentences += [license_text]
     cite = f"\n```bibtex\n{about.cite_as.strip()}\n```\n" if about.cite_as else ""
     undivided = (
         "\nSplit `train` is everything there is: these clips were not divided into train and test.\n"
@@ -340,7 +337,7 @@ for windows in batches(reader, batch_size=8):
 
 ## Licence and citation
 
-{" ".join(said)}
+{" ".join(sentences)}
 {cite}"""
 
 

@@ -1,7 +1,7 @@
-"""A data set as the folders of the published Lite, for training code that reads those: CUT, ROMA's reference, and the like.
+"""Write a data set in the folders of the published Lite, for training code that reads those: CUT, ROMA's reference.
 
 `release.json` is begun before the first picture and ended after the last one. It lists every file, so that a killed run goes on,
-that nothing is deleted but what was written here, and that `infraredcity import` finds the clips and their runs again.
+that only what was written here is deleted, and that `infraredcity import` finds the clips and their runs again.
 """
 
 import hashlib
@@ -79,29 +79,26 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseReport:
-    """What was exported; stored in release.json.
-
-    Attributes:
-        folder: Where it lies.
-        kinds: "single", "double".
-        pairs: Which pairs of neighbours Double holds: all ("overlapping"), or each frame once ("disjoint").
-        rows: One for each folder.
-        left_out: Frames without a place.
-        num_foreign_files: Files in these folders that are of somebody else; a training run would read them too.
-        is_new: False when all of it stood there already.
-    """
+    """What was exported; stored in release.json."""
 
     folder: str
+    """Where it lies."""
     kinds: tuple[Kind, ...]
+    """"single", "double"."""
     pairs: Pairs
+    """Which pairs of neighbours Double holds: all ("overlapping"), or each frame once ("disjoint")."""
     rows: tuple[ReleaseRow, ...]
+    """One for each folder."""
     left_out: tuple[LeftOut, ...]
+    """Frames without a place."""
     num_foreign_files: int = 0
+    """Files in these folders that this command did not write; a training run would read them too."""
     is_new: bool = True
+    """False when all of it stood there already."""
 
     @property
     def num_pictures(self) -> int:
-        """Pictures over all folders."""
+        """Count the pictures of all folders."""
         return sum(row.num_pictures for row in self.rows)
 
 
@@ -154,7 +151,7 @@ def export(
         pairs: For Double: "overlapping" takes every two neighbours, as the reference's training does, so that a run of N frames
             gives N - 1 pairs; "disjoint" takes each frame once at most.
         double_format: For Double: "jpg" of quality 95, or "png".
-        overwrite: Replace another export that stands in `out`, or write among files of somebody else, which stay.
+        overwrite: Replace another export in `out`, or write among other files, which stay.
         on_progress: Told of pictures written.
 
     Raises:
@@ -185,15 +182,15 @@ def export(
         "double_format": double_format,
     }
     with lock_folder(out):
-        record = _Record(out=out, inputs=inputs, files=files, clips=_clips_told(parts))
-        standing = record.standing(overwrite=overwrite)
-        if standing.report is not None:
+        record = _Record(out=out, inputs=inputs, files=files, clips=_clip_notes(parts))
+        existing = record.find_existing(overwrite=overwrite)
+        if existing.report is not None:
             return restored(
-                ReleaseReport, standing.report, record.path,
+                ReleaseReport, existing.report, record.path,
                 folder=str(out), num_foreign_files=record.num_foreign(), is_new=False,
             )  # fmt: skip
         record.write(None)
-        _write_all(plan, out, standing.goes_on, on_progress)
+        _write_all(plan, out, existing.goes_on, on_progress)
         report = ReleaseReport(
             folder=str(out),
             kinds=tuple(kinds),
@@ -245,7 +242,7 @@ def _planned(parts: Sequence[ShardFolder], kinds: Sequence[Kind], pairs: Pairs, 
 
 
 def _weathers_with_infrared(parts: Sequence[ShardFolder]) -> dict[str, set[str]]:
-    """For each scene, the weathers of its infrared clips: those whose trainB is of use."""
+    """Return for each scene the weathers of its infrared clips: those whose trainB is of use."""
     found: dict[str, set[str]] = {}
     for part in parts:
         for clip_id in part.index.clips:
@@ -256,7 +253,7 @@ def _weathers_with_infrared(parts: Sequence[ShardFolder]) -> dict[str, set[str]]
 
 
 def _homes(facts: ClipFacts, split: str, weathers: Mapping[str, set[str]]) -> tuple[str, ...] | str:
-    """The folders of a clip's frames below that of the kind, or why there are none."""
+    """Return the folders of a clip's frames below that of the kind, or why it has no folder."""
     cells = [cell for cell in CELLS if cell.scene == facts.scene]
     if not cells:
         return f"scene {facts.scene}, the layout has {', '.join(dict.fromkeys(cell.scene for cell in CELLS))}"
@@ -278,14 +275,14 @@ def _homes(facts: ClipFacts, split: str, weathers: Mapping[str, set[str]]) -> tu
     return tuple(f"{cell.folder}/{place.folder}" for cell in cells)
 
 
-def _clips_told(parts: Sequence[ShardFolder]) -> dict[str, dict[str, Any]]:
-    """What the layout loses of each clip and import needs: its facts, and where a run begins though its numbers go on."""
-    told: dict[str, dict[str, Any]] = {}
+def _clip_notes(parts: Sequence[ShardFolder]) -> dict[str, dict[str, Any]]:
+    """Note what the layout loses of each clip and import needs: its facts, and where a run begins though its numbers go on."""
+    notes: dict[str, dict[str, Any]] = {}
     for part in parts:
         index = part.index
         for number, clip_id in enumerate(index.clips):
             facts = part.clips[clip_id]
-            entry = told.setdefault(
+            entry = notes.setdefault(
                 clip_id,
                 {
                     "scene": facts.scene,
@@ -298,7 +295,7 @@ def _clips_told(parts: Sequence[ShardFolder]) -> dict[str, dict[str, Any]]:
                 },
             )
             entry["run_starts"] = sorted({*entry["run_starts"], *_hidden_run_starts(index, number)})
-    return told
+    return notes
 
 
 def _hidden_run_starts(index: SampleIndex, number: int) -> list[int]:
@@ -310,8 +307,8 @@ def _hidden_run_starts(index: SampleIndex, number: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
-    """What stands in the folder: the report of a whole export, or whether files of a killed one are there to go on from."""
+class _Existing:
+    """What is in the folder: the report of a whole export, or whether a killed one can go on."""
 
     report: dict[str, Any] | None = None
     goes_on: bool = False
@@ -341,8 +338,8 @@ class _Record:
         }
         write_atomic(self.path, (json.dumps(record, indent=0) + "\n").encode())
 
-    def standing(self, *, overwrite: bool) -> _Standing:
-        """The report of the same export if all its files are there; otherwise the place is made ready, or found to be taken.
+    def find_existing(self, *, overwrite: bool) -> _Existing:
+        """Find the report of the same export with all its files; otherwise make the place ready, or find it taken.
 
         Of the same export that was killed, the files that are there stay; each was whole before it got its name.
         """
@@ -354,7 +351,7 @@ class _Record:
                     f"{self.out / taken[0]}: holds files that are of no {RECORD_NAME}; use another --to, or --overwrite to "
                     "write among them"
                 )
-            return _Standing()
+            return _Existing()
         try:
             record = read_json(self.path)
             report = None if record["report"] is None else dict(record["report"])
@@ -363,22 +360,22 @@ class _Record:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if not overwrite:
                 raise OutputError(
-                    f"{self.path}: damaged ({error}); use another --to, or --overwrite to write among what stands there"
+                    f"{self.path}: damaged ({error}); use another --to, or --overwrite to write among what is there"
                 ) from error
-            return _Standing()
+            return _Existing()
         if not overwrite:
             if same:
                 is_whole = all({*names} <= self._names(folder) for folder, names in self.files.items())
-                return _Standing(report=report if is_whole else None, goes_on=True)
+                return _Existing(report=report if is_whole else None, goes_on=True)
             if report is not None:
                 raise OutputError(
                     f"{self.out}: holds an export of other settings or of another data set; use another --to, or --overwrite"
                 )
         self._remove(files)
-        return _Standing()
+        return _Existing()
 
     def num_foreign(self) -> int:
-        """Files that lie among those of the export."""
+        """Count the files among those of the export that it did not write."""
         return sum(len(self._names(folder) - {*names}) for folder, names in self.files.items())
 
     def _names(self, folder: str) -> set[str]:
@@ -408,7 +405,7 @@ class _Record:
 
 
 def _listed(files: Any) -> dict[str, list[str]]:
-    """The files of a record; ValueError for one that would lead out of its folder."""
+    """List the files of a record; ValueError for one that would lead out of its folder."""
     found: dict[str, list[str]] = {}
     for folder, names in files.items():
         if not is_inside(folder) or folder.split("/")[0] not in KIND_FOLDERS.values():
@@ -485,7 +482,7 @@ def _picture(part: ShardFolder, files: ShardFiles, row: int) -> bytes:
 
 
 def _half(data: bytes, *, name: str) -> np.ndarray:
-    """U8 [256, 256, 1 or 3] or u16 [256, 256, 1]; what shows no colour has one channel."""
+    """Resize to u8 [256, 256, 1 or 3] or u16 [256, 256, 1]; what shows no colour has one channel."""
     picture = images.decode_any(data, name=name)
     if picture.shape[2] == 3 and (picture[:, :, :1] == picture[:, :, 1:]).all():
         picture = picture[:, :, :1]

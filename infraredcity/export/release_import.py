@@ -612,7 +612,7 @@ class _Writer:
             ) from error
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise ManifestError(
-                f"{file.path}: has changed since it was first read; import again when nobody writes there"
+                f"{file.path}: has changed since it was first read; import again when nothing writes there"
             )
         try:
             picture = images.decode_any(data, name="it")

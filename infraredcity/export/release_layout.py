@@ -1,11 +1,11 @@
-"""The folder layout of the published InfraredCity-Lite, as its users' scripts know it.
+"""Name the folders of the published InfraredCity-Lite, as its users' scripts know them.
 
 ```text
 {Single,Double}/{Traffic/{City,Highway}/{clearday,overcast},Monitor}/{trainA,trainB,testA}
 ```
 
 A is infrared by night, B visible by day. A picture of Single is a frame; one of Double is two neighbours in time side by side, the
-earlier one on the left, 256x256 each. The visible frames of a scene are shared by its weathers: they stand in the trainB of each.
+earlier one on the left, 256x256 each. The visible frames of a scene are shared by its weathers: they are in the trainB of each.
 """
 
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""One page about a data set, and the same numbers as JSON."""
+"""Measure a data set, and write one page about it."""

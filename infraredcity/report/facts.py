@@ -1,4 +1,4 @@
-"""What `infraredcity report` finds out about a data set, as it travels from `report` to the page and to JSON."""
+"""Hold what `infraredcity report` finds out about a data set, for the page and for JSON."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -31,21 +31,18 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedCount:
-    """One number of the published table beside what is here.
-
-    Attributes:
-        name: What is counted: "infrared night", "city: infrared train, clear".
-        expected: Frames as published.
-        found: Samples in the data set.
-        difference: found - expected.
-        says: The same in words: "as published", "1,234 fewer", "none here".
-    """
+    """One number of the published table beside what is here."""
 
     name: str
+    """What is counted: "infrared, night", "city: infrared, train, clear"."""
     expected: int
+    """Frames as published."""
     found: int
+    """Samples in the data set."""
     difference: int
+    """found - expected."""
     says: str
+    """The same in words: "as published", "1,234 fewer", "none here"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,53 +58,47 @@ class PartCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:
-    """How bright a clip is, from frames spread evenly over its samples.
-
-    Attributes:
-        num_frames: Frames that were looked at.
-        num_unreadable: Frames that were chosen and could not be read.
-        bins: Pixels in each of 64 bins of four levels.
-        low: The level that 1 % of the pixels reach at most.
-        median: The same for 50 %.
-        high: The same for 99 %.
-        times_s: Presentation time of each frame.
-        means: Mean level of each frame, 0 to 255.
-    """
+    """How bright a clip is, from frames spread evenly over its samples."""
 
     num_frames: int
+    """Frames that were looked at."""
     num_unreadable: int
+    """Frames that were chosen and could not be read."""
     bins: tuple[int, ...]
+    """Pixels in each of 64 bins of four levels."""
     low: int
+    """The level that 1 % of the pixels reach at most."""
     median: int
+    """The same for 50 %."""
     high: int
+    """The same for 99 %."""
     times_s: tuple[float, ...]
+    """Presentation time of each frame."""
     means: tuple[float, ...]
+    """Mean level of each frame, 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Motion:
-    """How much a clip changes from one sample to the next, from pairs spread evenly.
-
-    Attributes:
-        num_pairs: Pairs of neighbours, one frame step apart, that were looked at.
-        num_unreadable: Pairs that were chosen and could not be read.
-        times_s: Presentation time of the first of each pair.
-        differences: Mean absolute difference of each pair, in levels.
-        median: The lower median of the differences; 0 without pairs.
-        largest: The largest difference; 0 without pairs.
-    """
+    """How much a clip changes from one sample to the next, from pairs spread evenly."""
 
     num_pairs: int
+    """Pairs of neighbours, one frame step apart, that were looked at."""
     num_unreadable: int
+    """Pairs that were chosen and could not be read."""
     times_s: tuple[float, ...]
+    """Presentation time of the first of each pair."""
     differences: tuple[float, ...]
+    """Mean absolute difference of each pair, in levels."""
     median: float
+    """The lower median of the differences; 0 without pairs."""
     largest: float
+    """The largest difference; 0 without pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Break:
-    """Two samples of a clip that stand one after the other in a part and are no neighbours in time, and why."""
+    """Two samples of a clip that follow each other in a part and not in time, and why."""
 
     after_key: str
     before_key: str
@@ -116,60 +107,30 @@ class Break:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """The unbroken stretches of a clip.
-
-    Attributes:
-        num_runs: How many there are, over all parts.
-        shortest: Samples of the shortest.
-        median: Samples of the lower median.
-        longest: Samples of the longest.
-        causes: What ends them, counted by cause.
-        breaks: The first of them, at most MAX_LISTED over the data set.
-    """
+    """The unbroken stretches of a clip."""
 
     num_runs: int
+    """How many there are, over all parts."""
     shortest: int
+    """Samples of the shortest."""
     median: int
+    """Samples of the lower median."""
     longest: int
+    """Samples of the longest."""
     causes: tuple[Count, ...]
+    """What ends them, counted by cause."""
     breaks: tuple[Break, ...]
+    """The first of them, at most MAX_LISTED over the data set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipReport:
-    """One clip, over all parts that hold samples of it.
-
-    Attributes:
-        clip_id: The clip.
-        scene: See ClipFacts, also for the fields up to `tone`.
-        weather: As above.
-        modality: As above.
-        time_of_day: As above.
-        frame_step: As above.
-        clip_frames: As above.
-        is_inverted: As above.
-        suspect: As above.
-        tone: Counts that became black and white at extraction, for clips of more than 8 bits.
-        parts: Names of the parts.
-        num_samples: Its samples.
-        picture_sizes: Width and height of its pictures, the most frequent ones first.
-        size_bytes: Bytes of its pictures.
-        first_s: Presentation time of the first sample.
-        last_s: Presentation time of the last sample.
-        num_suspect: Samples that follow damage.
-        num_repeats: Samples that show the same picture as the one before.
-        num_frozen: Samples that hardly differ from the one before.
-        num_duplicates: Samples that show nearly what a sample of another run shows, repeats not counted.
-        num_gaps: Stretches of frames that gaps.json names.
-        num_missing: Frames in them.
-        runs: Its unbroken stretches.
-        stretch: For stills of 16 bits: the counts that are shown black and white here.
-        levels: How bright it is.
-        motion: How much it moves.
-    """
+    """One clip, over all parts that hold samples of it."""
 
     clip_id: str
+    """The clip."""
     scene: str
+    """See ClipFacts, also for the fields up to `tone`."""
     weather: str
     modality: str
     time_of_day: str
@@ -178,43 +139,57 @@ class ClipReport:
     is_inverted: bool
     suspect: tuple[str, ...]
     tone: ToneMap | None
+    """Counts that became black and white at extraction, for clips of more than 8 bits."""
     parts: tuple[str, ...]
+    """Names of the parts."""
     num_samples: int
+    """Its samples."""
     picture_sizes: tuple[tuple[int, int], ...]
+    """Width and height of its pictures, the most frequent ones first."""
     size_bytes: int
+    """Bytes of its pictures."""
     first_s: float
+    """Presentation time of the first sample."""
     last_s: float
+    """Presentation time of the last sample."""
     num_suspect: int
+    """Samples that follow damage."""
     num_repeats: int
+    """Samples that show the same picture as the one before."""
     num_frozen: int
+    """Samples that hardly differ from the one before."""
     num_duplicates: int
+    """Samples that show nearly what a sample of another run shows, repeats not counted."""
     num_gaps: int
+    """Stretches of frames that gaps.json names."""
     num_missing: int
+    """Frames in them."""
     runs: Runs
+    """Its unbroken stretches."""
     stretch: ToneMap | None
+    """For stills of 16 bits: the counts that are shown black and white here."""
     levels: Levels
+    """How bright it is."""
     motion: Motion
+    """How much it moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicateStretch:
-    """Samples in a row that all name another sample in `dup_of`.
-
-    Attributes:
-        part: Name of the part that holds them.
-        first_key: The first.
-        last_key: The last.
-        num_samples: How many there are.
-        num_repeats: Those that merely repeat the sample before.
-        of_key: What the first one names.
-    """
+    """Samples in a row that all name another sample in `dup_of`."""
 
     part: str
+    """Name of the part that holds them."""
     first_key: str
+    """The first."""
     last_key: str
+    """The last."""
     num_samples: int
+    """How many there are."""
     num_repeats: int
+    """Those that merely repeat the sample before."""
     of_key: str
+    """What the first one names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,100 +244,91 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetReport:
-    """All numbers about a data set.
-
-    Attributes:
-        kind: "lite" beside a lite.json, "selection" beside a shards.json, "extracted" where parts have a gaps.json, else "other".
-        made: How a Lite set was made: "recipe lite, scale 0.05, guard of 12 frames"; else empty.
-        library_version: Version of this program.
-        manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`.
-        image_formats: File suffixes of the pictures.
-        num_samples: Samples of all parts.
-        size_bytes: Bytes of all shards.
-        parts: The folders of shards.
-        clips: The clips, by id.
-        breakdowns: All samples by one fact each.
-        published: Beside the published counts, for extracted clips and Lite sets of which a clip is one of the nine; else empty.
-        gaps: Frames that could not be had, at most MAX_LISTED; `ClipReport.num_gaps` counts them all.
-        duplicates: Samples that name another one in `dup_of`.
-        leakage: How close test samples come to train samples.
-        shards: Sizes.
-        num_frames_read: Pictures that were looked at for levels and motion.
-        num_problems: Different problems.
-        problems: The first of them, at most MAX_LISTED.
-    """
+    """All numbers about a data set."""
 
     kind: Kind
+    """"lite" beside a lite.json, "selection" beside a shards.json, "extracted" where parts have a gaps.json, else "other"."""
     made: str
+    """How a Lite set was made: "recipe lite, scale 0.05, guard of 12 frames"; else empty."""
     library_version: str
+    """Version of this program."""
     manifest_hash: str
+    """sha256 over what the samples are, see `manifest.dataset_hash`."""
     image_formats: tuple[str, ...]
+    """File suffixes of the pictures."""
     num_samples: int
+    """Samples of all parts."""
     size_bytes: int
+    """Bytes of all shards."""
     parts: tuple[PartCount, ...]
+    """The folders of shards."""
     clips: tuple[ClipReport, ...]
+    """The clips, by id."""
     breakdowns: tuple[Breakdown, ...]
+    """All samples by one fact each."""
     published: tuple[PublishedCount, ...]
+    """Beside the published counts, for extracted clips and Lite sets of which a clip is one of the nine; else empty."""
     gaps: tuple[Gap, ...]
+    """Frames that could not be had, at most MAX_LISTED; `ClipReport.num_gaps` counts them all."""
     duplicates: Duplicates
+    """Samples that name another one in `dup_of`."""
     leakage: LeakageCheck
+    """How close test samples come to train samples."""
     shards: ShardSizes
+    """Sizes."""
     num_frames_read: int
+    """Pictures that were looked at for levels and motion."""
     num_problems: int
+    """Different problems."""
     problems: tuple[Problem, ...]
+    """The first of them, at most MAX_LISTED."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnail:
-    """One sample as a small picture, with its facts.
-
-    Attributes:
-        key: The sample's key.
-        clip_id: Its clip.
-        part: Name of the part that holds it.
-        split: The part's split.
-        frame_index: Its frame in the clip.
-        pts: Its presentation time, in units of the clip's time base.
-        time_s: The same in seconds.
-        run_id: Its run.
-        shard: File name of its shard.
-        size_bytes: Bytes of the picture in the shard.
-        marks: Of MARKS, those that hold.
-        dup_of: Key of the sample that it repeats or resembles; else empty.
-        width_px: Width of the thumbnail.
-        height_px: Height of the thumbnail.
-        jpeg: The thumbnail.
-    """
+    """One sample as a small picture, with its facts."""
 
     key: str
+    """The sample's key."""
     clip_id: str
+    """Its clip."""
     part: str
+    """Name of the part that holds it."""
     split: str
+    """The part's split."""
     frame_index: int
+    """Its frame in the clip."""
     pts: int
+    """Its presentation time, in units of the clip's time base."""
     time_s: float
+    """The same in seconds."""
     run_id: int
+    """Its run."""
     shard: str
+    """File name of its shard."""
     size_bytes: int
+    """Bytes of the picture in the shard."""
     marks: tuple[str, ...]
+    """Of MARKS, those that hold."""
     dup_of: str
+    """Key of the sample that it repeats or resembles; else empty."""
     width_px: int
+    """Width of the thumbnail."""
     height_px: int
+    """Height of the thumbnail."""
     jpeg: bytes
+    """The thumbnail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheets:
-    """The pictures of a page.
-
-    Attributes:
-        thumbnails: By clip and time.
-        closest: For each finding of leakage, the test sample and the train sample that come closest; fewer where one is unreadable.
-        num_unreadable: Samples that were chosen and could not be read.
-        problems: What kept them.
-    """
+    """The pictures of a page."""
 
     thumbnails: tuple[Thumbnail, ...]
+    """By clip and time."""
     closest: tuple[tuple[Thumbnail, Thumbnail], ...]
+    """For each finding of leakage, the test sample and the train sample that come closest; fewer where one is unreadable."""
     num_unreadable: int
+    """Samples that were chosen and could not be read."""
     problems: tuple[Problem, ...]
+    """What kept them."""

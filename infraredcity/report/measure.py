@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers and thumbnails: the material of `infraredcity report`; `report_page` makes the page of it.
+"""Measure a data set in numbers and thumbnails: what `infraredcity report` shows.
 
 Counts, marks, runs and sizes come from the indexes and cover every sample. What needs pixels looks at a bounded number of them,
 spread evenly, and says how many: 580,000 samples take little longer than 10,000. Only leakage reads every picture, and is left out
@@ -71,11 +71,11 @@ FRAMES_PER_CLIP = 200
 FRAMES_IN_ALL = 10_000
 """The same over all clips: with more than 50 clips, each gets fewer."""
 LEAKAGE_SAMPLES = 100_000
-"""Up to so many samples test and train are compared: all are read, and time grows with the square of them."""
+"""Sets with more samples are not compared, test with train: all are read, and time grows with the square of them."""
 NUM_BINS = 64
 """Bins of the level histograms, of four levels each."""
 MAX_LISTED = 200
-"""Rows of a list of gaps, breaks, duplicates or problems that are told one by one; all are counted."""
+"""Rows that a list of gaps, breaks, duplicates or problems shows; all are counted."""
 _SIZE_BINS = 10
 _TONE_PERCENTILES = (0.5, 99.5)
 _WHOLE_PX = 1 << 16  # more than any still has: `decode_small` then gives every pixel
@@ -85,12 +85,12 @@ _Number = TypeVar("_Number", int, float)
 def measure_dataset(
     root: path.Place, parts: Sequence[ShardFolder], *, on_progress: OnProgress | None = None
 ) -> DatasetReport:
-    """The numbers of a data set.
+    """Measure the numbers of a data set.
 
     Args:
         root: The data set's folder.
         parts: Its parts, as `dataset.open_dataset` gives them.
-        on_progress: Told of frames looked at.
+        on_progress: Called with frames looked at.
     """
     clips = clips_of(parts)
     per_clip = min(FRAMES_PER_CLIP, max(2, FRAMES_IN_ALL // max(1, len(clips))))
@@ -151,16 +151,16 @@ def make_sheets(
     num_thumbnails: int = MAX_THUMBNAILS,
     on_progress: OnProgress | None = None,
 ) -> Sheets:
-    """The thumbnails of a page, dealt to the clips as evenly as their samples allow and spread evenly over each.
+    """Make a page's thumbnails, dealt to the clips as evenly as their samples allow and spread evenly over each.
 
-    Up to a quarter of a clip's thumbnails go to its marked samples, so that few suspect frames among many are seen.
+    Up to a quarter of a clip's thumbnails go to its marked samples, so that few suspect frames among many show.
 
     Args:
         root: The data set's folder.
         parts: Its parts.
         report: What was measured of it.
-        num_thumbnails: At most so many over all clips, 0 to 2,000.
-        on_progress: Told of thumbnails made.
+        num_thumbnails: The most over all clips, 0 to 2,000.
+        on_progress: Called with thumbnails made.
 
     Raises:
         ValueError: `num_thumbnails` is out of its range.
@@ -199,7 +199,7 @@ def make_sheets(
 
 
 def deal(num: int, sizes: Sequence[int]) -> list[int]:
-    """`num` things dealt evenly to takers that hold at most `sizes`; what one cannot take goes to the others, the first ones first.
+    """Deal `num` things evenly to takers that hold at most `sizes`; what one cannot take goes to the others, the first ones first.
 
     10 to takers of 2, 100 and 100 are 2, 4 and 4.
     """
@@ -216,7 +216,7 @@ def deal(num: int, sizes: Sequence[int]) -> list[int]:
 
 
 def choose(is_marked: np.ndarray, num: int) -> np.ndarray:
-    """i64 [at most num], ascending: places spread evenly over all samples, up to a quarter of them over the marked ones.
+    """Choose i64 [at most num], ascending: places spread evenly over all samples, up to a quarter of them over the marked ones.
 
     Args:
         is_marked: bool [N].
@@ -230,7 +230,7 @@ def choose(is_marked: np.ndarray, num: int) -> np.ndarray:
 
 
 def difference_words(expected: int, found: int) -> str:
-    """A count beside the published one: "as published", "none here", "1,234 fewer", "1,234 more"."""
+    """Say how a count differs from the published one: "as published", "none here", "1,234 fewer", "1,234 more"."""
     if found == expected:
         return "as published"
     if found == 0:
@@ -239,7 +239,7 @@ def difference_words(expected: int, found: int) -> str:
 
 
 def shard_sizes(num_samples: Sequence[int], sizes_bytes: Sequence[int]) -> ShardSizes:
-    """The sizes of shards, from the samples and bytes of each; all 0 where there is none."""
+    """Summarize the sizes of shards, from the samples and bytes of each; all 0 for no shard."""
     if not sizes_bytes:
         num_samples, sizes_bytes, num_shards = [0], [0], 0
     else:
@@ -280,9 +280,9 @@ def _kind(root: path.Place, parts: Sequence[ShardFolder], reader: FrameReader) -
     path = root / lite.REPORT_NAME
     if path.is_file():
         try:
-            told = read_json(path)["report"]
+            made = read_json(path)["report"]
             made = (
-                f"recipe {told['recipe']}, scale {float(told['scale']):g}, guard of {int(told['guard_frames'])} frames"
+                f"recipe {made['recipe']}, scale {float(made['scale']):g}, guard of {int(made['guard_frames'])} frames"
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             reader.add_problem(f"{path}: damaged, or its set is not finished ({error}); make the set again")
@@ -296,7 +296,7 @@ def _kind(root: path.Place, parts: Sequence[ShardFolder], reader: FrameReader) -
 
 
 def _gaps(parts: Sequence[ShardFolder], reader: FrameReader) -> list[Gap]:
-    """All gaps that the parts' gaps.json name."""
+    """Read all gaps that the parts' gaps.json name."""
     found: list[Gap] = []
     for part in parts:
         path = part.path / GAPS_NAME
@@ -392,7 +392,7 @@ def _runs(parts: Sequence[ShardFolder], clip: ClipSamples, num_breaks: int) -> R
 
 
 def _cause(index: SampleIndex, row: int) -> str:
-    """Why a row does not follow the row before it; see `index.run_ids`."""
+    """Say why a row does not follow the row before it; see `index.run_ids`."""
     step = index.frame_steps[int(index.clip[row])]
     if int(index.frame_index[row] - index.frame_index[row - 1]) != step:
         return "frames between that are not in the set"
@@ -415,9 +415,9 @@ def _gray(data: bytes, name: str, stretch: ToneMap | None) -> np.ndarray:
 
 
 def _stretch(reader: FrameReader, chosen: Sequence[SampleAt]) -> ToneMap | None:
-    """Which counts of a clip of 16 bits are shown black and white; None for clips of 8 bits.
+    """Choose which counts of a clip of 16 bits are shown black and white; None for clips of 8 bits.
 
-    What cannot be read is told when the levels are measured, so it is no problem here.
+    What cannot be read becomes a problem when the levels are measured, not here.
     """
     counts = LevelCounts()
     for place in chosen:
@@ -443,8 +443,8 @@ def _levels(reader: FrameReader, facts: ClipFacts, chosen: Sequence[SampleAt], s
     def look(group: Sequence[SampleAt], data: Sequence[bytes]) -> np.ndarray:
         return np.bincount(_gray(data[0], reader.key(group[0]), stretch).ravel(), minlength=256)
 
-    seen = reader.each([[place] for place in chosen], look)
-    read = [(place, counts) for place, counts in zip(chosen, seen, strict=True) if counts is not None]
+    results = reader.each([[place] for place in chosen], look)
+    read = [(place, counts) for place, counts in zip(chosen, results, strict=True) if counts is not None]
     whole = np.zeros(256, np.int64)
     means = []
     for _, counts in read:
@@ -457,7 +457,7 @@ def _levels(reader: FrameReader, facts: ClipFacts, chosen: Sequence[SampleAt], s
 
     return Levels(
         num_frames=len(read),
-        num_unreadable=len(seen) - len(read),
+        num_unreadable=len(results) - len(read),
         bins=tuple(whole.reshape(NUM_BINS, -1).sum(axis=1).tolist()),
         low=reached_by(1),
         median=reached_by(50),
@@ -482,12 +482,12 @@ def _motion(reader: FrameReader, facts: ClipFacts, clip: ClipSamples, stretch: T
             )
         return round(float(np.abs(one - other).mean()), 3)
 
-    seen = reader.each([[place, SampleAt(place.part, place.row + 1)] for place in firsts], look)
-    read = [(place, difference) for place, difference in zip(firsts, seen, strict=True) if difference is not None]
+    results = reader.each([[place, SampleAt(place.part, place.row + 1)] for place in firsts], look)
+    read = [(place, difference) for place, difference in zip(firsts, results, strict=True) if difference is not None]
     differences = [difference for _, difference in read]
     return Motion(
         num_pairs=len(read),
-        num_unreadable=len(seen) - len(read),
+        num_unreadable=len(results) - len(read),
         times_s=times_of(reader.parts, [place for place, _ in read], facts),
         differences=tuple(differences),
         median=_lower_median(differences) if differences else 0.0,
@@ -496,7 +496,7 @@ def _motion(reader: FrameReader, facts: ClipFacts, clip: ClipSamples, stretch: T
 
 
 def _groups(parts: Sequence[ShardFolder]) -> list[tuple[ShardFolder, ClipFacts, int]]:
-    """For each part and clip of it: how many samples it has."""
+    """List each clip of each part with the number of its samples."""
     return [
         (part, part.clips[clip_id], count)
         for part in parts
@@ -509,14 +509,14 @@ def _groups(parts: Sequence[ShardFolder]) -> list[tuple[ShardFolder, ClipFacts, 
 def _breakdowns(parts: Sequence[ShardFolder]) -> tuple[Breakdown, ...]:
     by: dict[str, dict[str, int]] = {}
     for part, facts, count in _groups(parts):
-        told = {
+        words = {
             "modality": facts.modality,
             "time of day": facts.time_of_day,
             "split": part.split,
             "scene": facts.scene,
             "weather": facts.weather,
         }
-        for name, value in told.items():
+        for name, value in words.items():
             counts = by.setdefault(name, {})
             counts[value] = counts.get(value, 0) + count
     return tuple(
@@ -622,18 +622,18 @@ def _leakage(
 
 
 def _leakage_on_record(root: path.Place, manifest_hash: str) -> tuple[similarity.Leakage, ...] | None:
-    """What make-lite found when it made the set, if the set still has the very same pictures; None otherwise."""
+    """Read what make-lite found when it made the set; None where the set has other pictures by now."""
     try:
-        told = read_json(root / lite.REPORT_NAME)["report"]
-        if told["manifest_hash"] != manifest_hash:
+        record = read_json(root / lite.REPORT_NAME)["report"]
+        if record["manifest_hash"] != manifest_hash:
             return None
-        return tuple(similarity.Leakage(**each) for each in told["leakage"])
+        return tuple(similarity.Leakage(**each) for each in record["leakage"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # no Lite set, or a problem that `_kind` told
+        return None  # no Lite set, or a problem that `_kind` noted
 
 
 def _find(parts: Sequence[ShardFolder], key: str, split: str) -> SampleAt:
-    """The sample of that key in a part of that split; `similarity` found it there."""
+    """Find the sample of a key in a part of a split, where `similarity` found it."""
     clip_id, frame_index = parse_key(key)
     for number, part in enumerate(parts):
         if part.split == split and clip_id in part.index.clips:

@@ -125,7 +125,7 @@ def leakage_words(leak: Leakage) -> list[str]:
         verb = "looks" if leak.num_near == 1 else "look"
         near = (
             f"{leak.num_near:,} of them ({share:.1f} %) {verb} nearly the same as some train sample: at most {leak.near_bits} of "
-            "64 bits of their perceptual hashes differ. A score on these tells little of how a model does on what it has not seen."
+            "64 bits of their perceptual hashes differ. A score on these says little about how a model does on new frames."
         )
     else:
         near = (

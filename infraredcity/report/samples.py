@@ -1,4 +1,4 @@
-"""Which samples of a data set a report looks at, and how it reads them: spread evenly, in parallel, with account of what fails."""
+"""Choose the samples that a report looks at, spread evenly, and read them in parallel; count what fails."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,8 @@ from infraredcity.report.facts import Problem
 from infraredcity.shards.by_row import ShardFiles, check_size
 from infraredcity.threads import threads_for
 
-_BATCH = 128  # so many pictures share open shards: a set may have more shards than a process may open
-_Seen = TypeVar("_Seen")
+_BATCH = 128  # pictures that share open shards: a set may have more shards than a process may open
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,43 +33,35 @@ class SampleAt:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipSamples:
-    """The samples of one clip over all parts, by time.
-
-    Attributes:
-        facts: Of the clip, as the first of the parts tells them.
-        part: i64 [N], numbers of their parts.
-        row: i64 [N], their rows in the parts' indexes.
-        frame_index: i64 [N], ascending.
-        has_next: bool [N], whether the next row of the part is the next frame, a frame step later and without a break.
-    """
+    """The samples of one clip over all parts, by time."""
 
     facts: ClipFacts
+    """Of the clip, as in the first of the parts."""
     part: np.ndarray
+    """i64 [N], numbers of their parts."""
     row: np.ndarray
+    """i64 [N], their rows in the parts' indexes."""
     frame_index: np.ndarray
+    """i64 [N], ascending."""
     has_next: np.ndarray
+    """bool [N], whether the next row of the part is the next frame, a frame step later and without a break."""
 
     def places(self, chosen: np.ndarray) -> list[SampleAt]:
-        """The samples at i64 [M], places in the columns."""
+        """Return the samples at i64 [M], places in the columns."""
         return [
             SampleAt(part, row) for part, row in zip(self.part[chosen].tolist(), self.row[chosen].tolist(), strict=True)
         ]
 
 
 class FrameReader:
-    """Reads pictures of a data set and keeps account of what could not be read.
+    """Read pictures of a data set, and count what could not be read.
 
     Args:
         root: The data set's folder.
         parts: Its parts.
         what: What progress calls the pictures.
         total: How many will be read in all, if that is known.
-        on_progress: Told of every batch.
-
-    Attributes:
-        parts: The parts.
-        num_read: Pictures that were read and understood.
-        bad_shards: What is wrong with shards that are missing or of another size than the index says, by numbers of part and shard.
+        on_progress: Called after every batch.
     """
 
     def __init__(
@@ -83,22 +75,24 @@ class FrameReader:
     ) -> None:
         self.parts = parts
         self.num_read = 0
+        """Pictures that were read and understood."""
         self.bad_shards = _bad_shards(parts)
+        """What is wrong with shards that are missing or of another size than in the index, by numbers of part and shard."""
         self._root = root
         self._progress = (what, total, on_progress)
         self._done = 0
         self._problems: dict[str, int] = {}
 
     def each(
-        self, groups: Sequence[Sequence[SampleAt]], look: Callable[[Sequence[SampleAt], Sequence[bytes]], _Seen]
-    ) -> list[_Seen | None]:
-        """What `look` makes of the pictures of each group, in order; None where one of them cannot be read or understood.
+        self, groups: Sequence[Sequence[SampleAt]], look: Callable[[Sequence[SampleAt], Sequence[bytes]], _Result]
+    ) -> list[_Result | None]:
+        """Return what `look` makes of the pictures of each group, in order; None where one cannot be read.
 
         Args:
             groups: Samples that are looked at together.
             look: Given the samples and their files' bytes, from several threads; ShardError and ImageError are counted as problems.
         """
-        seen: list[_Seen | None] = []
+        results: list[_Result | None] = []
         what, total, on_progress = self._progress
         with ThreadPoolExecutor(threads_for(self._root), thread_name_prefix="report") as pool:
             for start in range(0, len(groups), _BATCH):
@@ -111,7 +105,7 @@ class FrameReader:
 
                     def attempt(
                         group: Sequence[SampleAt], files: Mapping[int, ShardFiles] = files
-                    ) -> _Seen | InfraredCityError:
+                    ) -> _Result | InfraredCityError:
                         bad = next((bad for place in group if (bad := self.bad_shard(place)) is not None), None)
                         if bad is not None:
                             return bad
@@ -123,31 +117,31 @@ class FrameReader:
                     for group, result in zip(batch, pool.map(attempt, batch), strict=True):
                         if isinstance(result, InfraredCityError):
                             self.add_problem(result, num_frames=1)
-                            seen.append(None)
+                            results.append(None)
                         else:
                             self.num_read += len(group)
-                            seen.append(result)
+                            results.append(result)
                 self._done += sum(map(len, batch))
                 if on_progress is not None:
                     on_progress(Progress(what=what, done=self._done, total=total))
-        return seen
+        return results
 
     def key(self, place: SampleAt) -> str:
-        """The key of a sample."""
+        """Return the key of a sample."""
         return self.parts[place.part].index.key(place.row)
 
     def bad_shard(self, place: SampleAt) -> ShardError | None:
-        """What is wrong with the shard of a sample, if it is missing or of another size."""
+        """Say what is wrong with the shard of a sample, if it is missing or of another size."""
         return self.bad_shards.get((place.part, int(self.parts[place.part].index.shard[place.row])))
 
     def add_problem(self, error: InfraredCityError | str, *, num_frames: int = 0) -> None:
-        """Count a problem; what has the same text is one problem. Paths are told from the data set's folder."""
+        """Count a problem; what has the same text is one problem. Paths begin at the data set's folder."""
         message = str(error).removeprefix(f"{self._root}{os.sep}")
         self._problems[message] = self._problems.get(message, 0) + num_frames
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What went wrong, in the order in which it first did."""
+        """List what went wrong, in the order in which it first did."""
         return tuple(Problem(message=message, num_frames=count) for message, count in self._problems.items())
 
 
@@ -165,7 +159,7 @@ def _bad_shards(parts: Sequence[ShardFolder]) -> dict[tuple[int, int], ShardErro
 
 
 def clips_of(parts: Sequence[ShardFolder]) -> list[ClipSamples]:
-    """The clips that have samples, by id."""
+    """Return the clips that have samples, by id."""
     found: dict[str, list[tuple[int, np.ndarray]]] = {}
     follows: list[np.ndarray] = []
     for number, each in enumerate(parts):
@@ -199,7 +193,7 @@ def clips_of(parts: Sequence[ShardFolder]) -> list[ClipSamples]:
 
 
 def column(parts: Sequence[ShardFolder], clip: ClipSamples, name: str) -> np.ndarray:
-    """One column of the index for the samples of a clip."""
+    """Return one column of the index for the samples of a clip."""
     first = getattr(parts[int(clip.part[0])].index, name)
     values = np.zeros(len(clip.row), first.dtype)
     for number in np.unique(clip.part).tolist():
@@ -209,7 +203,7 @@ def column(parts: Sequence[ShardFolder], clip: ClipSamples, name: str) -> np.nda
 
 
 def is_named(parts: Sequence[ShardFolder], clip: ClipSamples) -> np.ndarray:
-    """Bool [N]: which samples of a clip name another one in `dup_of`."""
+    """Return bool [N]: which samples of a clip name another one in `dup_of`."""
     named = np.zeros(len(clip.row), bool)
     for number in np.unique(clip.part).tolist():
         here = clip.part == number
@@ -218,18 +212,18 @@ def is_named(parts: Sequence[ShardFolder], clip: ClipSamples) -> np.ndarray:
 
 
 def is_marked(parts: Sequence[ShardFolder], clip: ClipSamples) -> np.ndarray:
-    """Bool [N]: which samples of a clip have a mark or name another one."""
+    """Return bool [N]: which samples of a clip have a mark or name another one."""
     marked: np.ndarray = (column(parts, clip, "mark") != 0) | is_named(parts, clip)
     return marked
 
 
 def times_of(parts: Sequence[ShardFolder], places: Sequence[SampleAt], facts: ClipFacts) -> tuple[float, ...]:
-    """Presentation times in seconds, to the microsecond, of samples of one clip."""
+    """Return presentation times in seconds, to the microsecond, of samples of one clip."""
     base = Fraction(facts.time_base)
     return tuple(round(float(int(parts[place.part].index.pts[place.row]) * base), 6) for place in places)
 
 
 def spread(size: int, num: int) -> np.ndarray:
-    """i64 [min(size, num)]: places in a row of `size`, the middles of equal pieces. 3 of 12 are 2, 6 and 10."""
+    """Return i64 [min(size, num)]: places in a row of `size`, the middles of equal pieces. 3 of 12 are 2, 6 and 10."""
     num = min(size, num)
     return (2 * np.arange(num, dtype=np.int64) + 1) * size // (2 * max(1, num))

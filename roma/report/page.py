@@ -24,19 +24,16 @@ from roma.training.trainer import SAMPLES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
-    """Say how a measure is shown.
-
-    Attributes:
-        name: Field of `roma.evaluation.evaluate.Scores`.
-        heading: Name and unit, short.
-        decimals: Digits behind the point.
-        says: What it tells, for people.
-    """
+    """Say how a measure is shown."""
 
     name: str
+    """Field of `roma.evaluation.evaluate.Scores`."""
     heading: str
+    """Name and unit, short."""
     decimals: int
+    """Digits behind the point."""
     says: str
+    """What it measures, for people."""
 
 
 MEASURES = (

@@ -208,7 +208,7 @@ def test_the_blocks_of_the_page_run_from_the_first_to_the_last(tmp_path: Path) -
     segments = [json.loads(line) for line in (shards / PLAN_NAME).read_text().splitlines()[1:]]
     count = sum(segment["part"] == 0 for segment in segments)
     assert f"part 0 of 3: {count * 200:,} frames (nothing left to do) in {count} segments" in said
-    assert re.search(r"9 parts, 18 shards, 3,600 samples, .*: all as it should be", said)
+    assert re.search(r"9 parts, 18 shards, 3,600 samples, .*: OK", said)
     assert [words[1] for words in slurm.calls() if words[0] == "--parsable"] == ["--array=0-2%30"]
     (lost,) = (each["part"] for each in segments if (each["clip"], each["segment"]) == ("city_day", 1))
     assert [words[0] for words in slurm.calls()][-1] == f"--array={lost}%30"

@@ -24,7 +24,7 @@ def test_a_whole_data_set_ends_with_0_and_a_line(extracted: Path, infraredcity: 
     ran = infraredcity("verify", extracted, "--decode", "all")
     assert ran.code == 0
     assert "2 parts, 8 shards, 100 samples, " in ran.stdout
-    assert ran.stdout.endswith("100 decoded: all as it should be\n")
+    assert ran.stdout.endswith("100 decoded: OK\n")
 
 
 def test_a_damaged_data_set_ends_with_4_and_a_line_for_each_finding(clip: Path, infraredcity: RunCommand) -> None:
@@ -37,10 +37,10 @@ def test_a_damaged_data_set_ends_with_4_and_a_line_for_each_finding(clip: Path, 
     assert (
         lines[1] == f"picture-hash: {clip / SHARD}: the picture of city_clear_00000020 is not the one that was written"
     )
-    assert lines[2].endswith("2 FINDINGS")
+    assert lines[2].endswith("2 problems")
     facts = infraredcity("verify", clip, "--json")
     assert facts.code == 4
-    assert facts.json["is_as_it_should_be"] is False
+    assert facts.json["is_ok"] is False
     assert [(each["part"], each["problem"], each["where"]) for each in facts.json["findings"]] == [
         (".", "shard-hash", SHARD),
         (".", "picture-hash", "city_clear_00000020"),

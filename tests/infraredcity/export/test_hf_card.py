@@ -156,7 +156,7 @@ def test_writing_again_changes_nothing(tmp_path: Path) -> None:
 def test_a_card_that_somebody_wrote_or_changed_is_not_replaced(tmp_path: Path) -> None:
     path = lite(tmp_path) / "README.md"
     path.write_text("# Mine\n")
-    with pytest.raises(OutputError, match=r"README\.md: is there and was written or changed by somebody else"):
+    with pytest.raises(OutputError, match=r"README\.md: is there and is not what this command wrote"):
         hf_card.write(tmp_path, About())
     assert path.read_text() == "# Mine\n"
     hf_card.write(tmp_path, About(), overwrite=True)
