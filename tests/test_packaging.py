@@ -106,8 +106,8 @@ def test_wheel_carries_code_types_and_manifests_and_works_outside_the_checkout(t
     assert "infraredcity/report/chart.svg.j2" in names
     assert not [name for name in names if name.startswith(("tests/", "tools/"))]
     code = f"import sys; sys.path.insert(0, {str(site)!r}); from infraredcity import clips; " \
-        "from infraredcity.datasets import lite; " \
-        "print(clips.manifests_folder(), len(clips.load_catalog(environment={})), len(lite.read_recipe().cells))"  # fmt: skip
+        "from infraredcity.datasets import recipe; " \
+        "print(clips.manifests_folder(), len(clips.load_catalog(environment={})), len(recipe.read_recipe().cells))"  # fmt: skip
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.stdout.split() == [str(site / "infraredcity" / "manifests"), "9", "8"], ended.stderr
 

@@ -1,15 +1,11 @@
-import html
-
 import pytest
 
-from infraredcity.report.template import in_page
 from infraredcity.showing import visible, visible_lines
 
 
 @pytest.mark.parametrize("code", [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 def test_marks_of_direction_are_escapes(code: int):
     assert visible(f"exe.{chr(code)}gpj") == f"exe.\\u{code:04x}gpj"
-    assert in_page(chr(code)) == f"\\u{code:04x}"
 
 
 def test_what_moves_a_cursor_or_ends_a_line_is_an_escape():
@@ -25,8 +21,3 @@ def test_writing_of_all_peoples_stays_as_it_is():
 def test_very_long_numbers_are_cut_and_hashes_are_not():
     assert visible("says 1" + "0" * 4000) == f"says 1{'0' * 39}... (4001 digits)"
     assert visible("0123456789" * 4) == "0123456789" * 4
-
-
-def test_text_in_a_page_is_no_markup():
-    assert html.unescape(in_page("<b a='\"'>&")) == "<b a='\"'>&"
-    assert not {"<", ">", '"', "'"} & set(in_page("<b a='\"'>&"))

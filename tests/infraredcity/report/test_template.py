@@ -1,12 +1,13 @@
 """Templates of pages: what comes from data is text, and a missing jinja2 is one line."""
 
+import html
 import sys
 from pathlib import Path
 
 import pytest
 
 from infraredcity.errors import MissingExtraError
-from infraredcity.report.template import fill, fill_page, own_markup
+from infraredcity.report.template import fill, fill_page, in_page, own_markup
 
 
 def test_text_of_data_is_escaped_and_own_markup_is_not(tmp_path: Path) -> None:
@@ -28,3 +29,8 @@ def test_a_missing_jinja2_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(MissingExtraError, match="jinja2") as caught:
         fill(tmp_path, "a.j2")
     assert caught.value.extra == "extract"
+
+
+def test_text_in_a_page_is_no_markup() -> None:
+    assert html.unescape(in_page("<b a='\"'>&")) == "<b a='\"'>&"
+    assert not {"<", ">", '"', "'"} & set(in_page("<b a='\"'>&"))
