@@ -17,7 +17,8 @@ from infraredcity.datasets.clip_facts import CLIPS_NAME
 from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, RECORD_NAMES
 from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
-from infraredcity.files.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown, split_query
+from infraredcity.files.path import FarPath, Place, is_far
+from infraredcity.files.remote import READ_ONLY_SCHEMES, RemoteOptions, is_remote, shown, split_query
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
@@ -25,6 +26,7 @@ from infraredcity.shards.foreign import CACHE_VARIABLE, PICTURE_SUFFIXES, TarInd
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.pictures import OTHER_PICTURES, ending_of, index_pictures, is_picture
+from infraredcity.shards.reader import TarSource
 
 DEFAULT_CACHE_BYTES = 10 << 30
 CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
@@ -71,9 +73,9 @@ def open_sources(
     each of these numbers. A source with a scheme (`https://`, `s3://`, ...) is on another machine. Its folder's index.npz says
     which shards there are, since nobody can list a folder over http; a pattern is matched against these names.
 
-    Tars in a folder without index.npz are indexed by reading their headers (`tar_index`), unless the folder has records of ours:
+    Tars in a folder without index.npz are indexed by their headers (`shards.foreign`), unless the folder has records of ours:
     then it is an extraction that did not end, and an error. A folder that holds pictures and no tars is read as it is
-    (`picture_index`).
+    (`shards.pictures`).
 
     Args:
         groups: Sources; each group is one data set.
@@ -87,27 +89,27 @@ def open_sources(
     """
     options = remote or RemoteOptions()
     parts: list[SourcePart] = []
-    locations: list[Path | str] = []
+    locations: list[Place] = []
     for group in groups:
         indexes, hashes = [], []
-        for folder, are_pictures, names in _folders(group):
+        for folder, are_pictures, names in _folders(group, options):
             if are_pictures and isinstance(folder, Path):
                 index, data_hash = _open_pictures(folder, names)
             else:
-                index, data_hash = _open_folder(folder, names, options)
+                index, data_hash = _open_folder(folder, names)
             indexes.append(index)
             hashes.append(data_hash)
             locations += [folder] * len(index.shards)
         joined = _concatenated(indexes)
         parts.append(SourcePart(index=joined, data_hash=_joined(hashes)))
     index = _concatenated([part.index for part in parts])
-    is_far = any(isinstance(location, str) for location in locations)
-    if is_far and cache is None:
+    on_network = any(is_far(location) for location in locations)
+    if on_network and cache is None:
         cache = default_cache()
     return Opened(
         index=index,
         parts=tuple(parts),
-        files=ShardFiles(index, locations, remote=options, cache=cache if is_far else None),
+        files=ShardFiles(index, locations, remote=options, cache=cache if on_network else None),
         data_hash=_joined([part.data_hash for part in parts]),
     )
 
@@ -163,12 +165,12 @@ def _concatenated(indexes: Sequence[SampleIndex]) -> SampleIndex:
     )
 
 
-def _folders(group: Sequence[str | Path]) -> Iterator[tuple[Path | str, bool, list[str]]]:
+def _folders(group: Sequence[str | Path], options: RemoteOptions) -> Iterator[tuple[Place, bool, list[str]]]:
     """The folders of a group's sources in the order given, whether pictures are meant, and names of files; _ALL is all of them.
 
     Of a URL they are patterns. A folder of which both tars and pictures are named comes twice.
     """
-    found: dict[tuple[Path | str, bool], dict[str, None]] = {}
+    found: dict[tuple[Place, bool], dict[str, None]] = {}
     for source in group:
         for name in _expanded(str(source)):
             if is_remote(name):
@@ -176,8 +178,8 @@ def _folders(group: Sequence[str | Path]) -> Iterator[tuple[Path | str, bool, li
                     raise ShardError(
                         f"{shown(name)}: pictures are read from disks of this machine alone; copy them here, or put them into tars"
                     )
-                url, pattern = _split_url(name)
-                found.setdefault((url, False), {})[pattern] = None
+                far, pattern = _split_url(name, options)
+                found.setdefault((far, False), {})[pattern] = None
                 continue
             for path in _local(name):
                 if is_picture(path.name):
@@ -263,13 +265,14 @@ def _folders_of_data(root: Path) -> list[str]:
     return found
 
 
-def _split_url(url: str) -> tuple[str, str]:
-    """The URL of the folder, with its query, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
-    bare, query = split_query(url)
+def _split_url(url: str, options: RemoteOptions) -> tuple[FarPath, str]:
+    """The folder that a URL names, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
+    bare, query = split_query(url)  # a pattern may hold a `?`, which is no query
     folder, _, name = bare.rpartition("/")
     if ending_of(name) not in ("tar", *_COMPRESSED):
-        folder, name = bare.rstrip("/"), _ALL
-    return folder + query, unquote(name) if url.lower().startswith(("http://", "https://")) else name
+        return FarPath(bare + query, options), _ALL
+    place = FarPath(folder + query, options)
+    return place, unquote(name) if place.scheme in READ_ONLY_SCHEMES else name
 
 
 def _open_pictures(folder: Path, names: list[str]) -> tuple[SampleIndex, str]:
@@ -281,20 +284,20 @@ def _open_pictures(folder: Path, names: list[str]) -> tuple[SampleIndex, str]:
     return index, index.samples_hash()
 
 
-def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
-    """The samples of some tars of one folder, and their hash."""
-    if isinstance(folder, str):
-        return _open_far(folder, names, options)
+def _open_folder(folder: Place, names: list[str]) -> tuple[SampleIndex, str]:
+    """The samples of some tars of one folder, and their hash; of a far one, names are patterns."""
     is_whole = _ALL in names
-    if is_whole:
+    if isinstance(folder, Path) and is_whole:
         names = _tars(_listed(folder))
         if not names:
             raise ShardError(f"{folder}: holds no shards and no pictures itself; it {_what_is_in(folder)}")
-    if not (folder / index_file.INDEX_NAME).is_file() and not any((folder / name).exists() for name in _OUR_RECORDS):
-        index: SampleIndex = index_tars([folder / name for name in names])
+    found = index_file.load_if_there(folder)
+    if found is None:
+        index = index_tars(_tars_without_index(folder, names))
         return index, index.samples_hash()
-    index, stored_hash = index_file.load_with_hash(folder)
-    known = [info.name for info in index.shards]
+    known = [info.name for info in found[0].shards]
+    if isinstance(folder, FarPath):
+        return _chosen(*found, _matching(folder, names, known))
     missing = [name for name in known if name not in names] if is_whole else []
     if missing:
         raise ShardError(
@@ -307,59 +310,58 @@ def _open_folder(folder: Path | str, names: list[str], options: RemoteOptions) -
             f"{folder / strangers[0]}: not in {folder / index_file.INDEX_NAME}, so it is not part of the data set; "
             "remove it, or build the folder again"
         )
-    return _chosen(index, names, stored_hash)
+    return _chosen(*found, names)
 
 
-def _open_far(folder: str, patterns: list[str], options: RemoteOptions) -> tuple[SampleIndex, str]:
-    """As `_open_folder`, over a network."""
-    place = join(folder, index_file.INDEX_NAME)
-    try:
-        data = fetch(place, options, max_bytes=index_file.MAX_INDEX_BYTES)
-    except RemoteError as error:
-        if not error.is_missing:
-            raise
-        if any("*" in pattern or "?" in pattern for pattern in patterns):
-            raise RemoteError(
-                f"{shown(place)}: no index, and a folder there cannot be listed; name the tars, such as data-{{000000..000012}}.tar"
-            ) from error
-        urls = [join(folder, name) for name in patterns]
-        index: SampleIndex = index_tars(
-            [_FarTar(name, url, RemoteFile(url, options)) for name, url in zip(patterns, urls, strict=True)]
+def _tars_without_index(folder: Place, names: list[str]) -> list[Path | TarSource]:
+    """The tars to index by their headers; an error where they have to have an index, or cannot be found without one."""
+    if isinstance(folder, Path):
+        if any((folder / name).exists() for name in _OUR_RECORDS):
+            index_file.load(folder)  # says what to do
+        return [folder / name for name in names]
+    if any("*" in name or "?" in name for name in names):
+        raise RemoteError(
+            f"{folder / index_file.INDEX_NAME}: no index, and a folder there cannot be listed; name the tars, such as "
+            "data-{000000..000012}.tar"
         )
-        return index, index.samples_hash()
-    index, stored_hash = index_file.loads(data, name=shown(place))
-    known = [info.name for info in index.shards]
+    return [_FarTar(name, folder / name) for name in names]
+
+
+def _matching(folder: FarPath, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The shards of an index that match some patterns."""
     names: dict[str, None] = {}
     for pattern in patterns:
         matches = fnmatch.filter(known, pattern)
         if not matches:
-            raise ShardError(f"{shown(folder)}/{pattern}: no shard of {shown(place)} matches; check the name")
+            raise ShardError(
+                f"{folder}/{pattern}: no shard of {folder / index_file.INDEX_NAME} matches; check the name"
+            )
         names.update(dict.fromkeys(matches))
-    return _chosen(index, list(names), stored_hash)
+    return list(names)
 
 
-@dataclass(frozen=True, slots=True)
 class _FarTar:
     """A tar on another machine for `index_tars`: the file, and the name it has in its folder."""
 
-    name: str
-    url: str
-    file: RemoteFile
+    def __init__(self, name: str, path: FarPath) -> None:
+        self.name = name
+        self._path = path
+        self._file = path.file()
 
     @property
     def size_bytes(self) -> int:
-        return self.file.size_bytes
+        return self._file.size_bytes
 
     @property
     def version(self) -> str:
         # Tars of two folders may have one name, one size and one time.
-        return f"{self.url} {self.file.version}" if self.file.version else ""
+        return f"{self._path.url} {self._file.version}" if self._file.version else ""
 
     def read(self, offset: int, size: int) -> bytes:
-        return self.file.read(offset, size)
+        return self._file.read(offset, size)
 
 
-def _chosen(index: SampleIndex, names: Sequence[str], stored_hash: str) -> tuple[SampleIndex, str]:
+def _chosen(index: SampleIndex, stored_hash: str, names: Sequence[str]) -> tuple[SampleIndex, str]:
     """The samples of some shards of an index, and their hash, which is stored for all of them together."""
     known = {info.name: number for number, info in enumerate(index.shards)}
     if len(names) == len(known):

@@ -52,31 +52,32 @@ def load(folder: Place) -> SampleIndex:
 
 def load_with_hash(folder: Place) -> tuple[SampleIndex, str]:
     """As `load`, with the hash of its rows that it was written with, to compare with `SampleIndex.samples_hash`."""
-    path = folder / INDEX_NAME
-    try:
-        if isinstance(path, FarPath):
-            return loads(path.read_bytes(MAX_INDEX_BYTES), name=str(path))
-        with opened(path) as file:
-            return _read(file, os.fstat(file.fileno()).st_size, str(path))
-    except FileNotFoundError as error:
+    found = load_if_there(folder)
+    if found is None:
         raise ManifestError(
-            f"{path}: no index; finish extraction or make-lite there, or name a folder that has one"
-        ) from error
-    except OSError as error:
-        raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
+            f"{folder / INDEX_NAME}: no index; finish extraction or make-lite there, or name a folder that has one"
+        )
+    return found
 
 
-def loads(data: bytes, *, name: str) -> tuple[SampleIndex, str]:
-    """An index from the bytes of an index.npz, and the hash of its rows that it was written with.
-
-    Args:
-        data: The file's bytes.
-        name: What to call the file in an error.
+def load_if_there(folder: Place) -> tuple[SampleIndex, str] | None:
+    """As `load_with_hash`; None where the folder has no index.
 
     Raises:
         ManifestError: It is damaged, or of another format.
+        RemoteError: Another machine does not answer.
     """
-    return _read(io.BytesIO(data), len(data), name)
+    path = folder / INDEX_NAME
+    try:
+        if isinstance(path, FarPath):
+            data = path.read_bytes(MAX_INDEX_BYTES)
+            return _read(io.BytesIO(data), len(data), str(path))
+        with opened(path) as file:
+            return _read(file, os.fstat(file.fileno()).st_size, str(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ManifestError(f"{path}: damaged or not an index ({error}); build it again") from error
 
 
 def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> tuple[SampleIndex, str]:
