@@ -41,7 +41,7 @@ def names_of_parts(folders: Mapping[str, set[str]]) -> list[str]:
 
 
 def folders_of(root: Place) -> dict[str, set[str]]:
-    """What `folders_below` gives; of a part behind a server that lists nothing, the index alone."""
+    """What `folders_below` gives; of a part behind a server that lists nothing, only the index."""
     try:
         return dict(folders_below(root))
     except RemoteError:

@@ -314,13 +314,13 @@ def _copy_all(
 
 def _counter(on_progress: OnProgress | None, what: str, total: int) -> Callable[[int], None]:
     """Adds up samples and tells of them now and then."""
-    done = told = 0
+    done = reported = 0
 
     def on_samples(count: int) -> None:
-        nonlocal done, told
+        nonlocal done, reported
         done += count
-        if on_progress is not None and (done - told >= 256 or done == total):
-            told = done
+        if on_progress is not None and (done - reported >= 256 or done == total):
+            reported = done
             on_progress(Progress(what=what, done=done, total=total))
 
     return on_samples

@@ -152,8 +152,8 @@ def read_blocks(path: Place) -> Iterator[Columns]:
         NotImplementedError,
         csv.Error,
     ) as error:
-        said = str(error).partition("\n")[0]
-        raise ManifestError(f"{path}: damaged, or not a manifest ({said}); build it again") from error
+        reason = str(error).partition("\n")[0]
+        raise ManifestError(f"{path}: damaged, or not a manifest ({reason}); build it again") from error
 
 
 def _csv_blocks(path: Place) -> Iterator[Columns]:

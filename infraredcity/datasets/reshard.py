@@ -39,18 +39,18 @@ def copy_part(
     for number in dict.fromkeys(part.index.clip[rows].tolist()):
         of_clip = rows[part.index.clip[rows] == number]
         clip_id = part.index.clips[number]
-        alone = replace(
+        of_one_clip = replace(
             part.index.take(of_clip),
             clips=(clip_id,),
             frame_steps=(part.index.frame_steps[number],),
             clip=np.zeros(len(of_clip), np.int32),
         )
-        first = part.index.shards[int(alone.shard[0])].name
+        first = part.index.shards[int(of_one_clip.shard[0])].name
         copied.append(
             copy(
                 part.path,
-                alone,
-                np.arange(len(alone)),
+                of_one_clip,
+                np.arange(len(of_one_clip)),
                 root / part.name,
                 dataset=dataset_of(first, clip_id),
                 samples_per_shard=samples_per_shard,

@@ -55,13 +55,13 @@ class Condition:
         found = _CONDITION.fullmatch(text)
         if found is None:
             raise ValueError(f"expected COLUMN=VALUE, or one of != < <= > >=, got {text!r}")
-        column, relation, told = found[1], found[2], found[3].strip()
+        column, relation, right_side = found[1], found[2], found[3].strip()
         if column not in COLUMNS:
             raise ValueError(f"unknown column {column!r}; the manifest has {', '.join(COLUMNS)}")
         kind = COLUMN_KINDS[column]
         if relation in _ORDERINGS and kind in (str, bool):
             raise ValueError(f"{column} has no order, so {relation} says nothing of it; use = or !=")
-        words = [told] if relation in _ORDERINGS else [word.strip() for word in told.split(",")]
+        words = [right_side] if relation in _ORDERINGS else [word.strip() for word in right_side.split(",")]
         return cls(column=column, relation=relation, values=tuple(_value(column, kind, word) for word in words))
 
     def holds(self, rows: Columns) -> np.ndarray:
@@ -80,8 +80,8 @@ class Condition:
         return equal if self.relation == "=" else ~equal
 
     def __str__(self) -> str:
-        told = ",".join(str(value).lower() if isinstance(value, bool) else str(value) for value in self.values)
-        return f"{self.column}{self.relation}{told}"
+        values = ",".join(str(value).lower() if isinstance(value, bool) else str(value) for value in self.values)
+        return f"{self.column}{self.relation}{values}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -335,5 +335,5 @@ def _leakage(parts: Sequence[ShardFolder], runs: Sequence[_Run], modality: str) 
 
 def _named(part: ShardFolder, number: int, near: dict[tuple[int, int], str]) -> np.ndarray:
     """The `dup_of` of one part."""
-    keys = [near.get((number, row), "").encode() or told for row, told in enumerate(part.index.dup_of.tolist())]
+    keys = [near.get((number, row), "").encode() or stored for row, stored in enumerate(part.index.dup_of.tolist())]
     return np.array(keys, "S") if any(keys) else np.zeros(len(keys), "S1")

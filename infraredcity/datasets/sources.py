@@ -121,14 +121,14 @@ def default_cache() -> ChunkCache:
         OutputError: $INFRAREDCITY_CACHE_GIB is no number, or too small.
     """
     folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/infraredcity").expanduser()
-    told = os.environ.get(CACHE_GIB_VARIABLE)
+    setting = os.environ.get(CACHE_GIB_VARIABLE)
     try:
-        max_bytes = round(float(told) * 2**30) if told else DEFAULT_CACHE_BYTES
+        max_bytes = round(float(setting) * 2**30) if setting else DEFAULT_CACHE_BYTES
     except (ValueError, OverflowError):
         max_bytes = 0
     if max_bytes < _LEAST_CACHE_BYTES:
         raise OutputError(
-            f"{CACHE_GIB_VARIABLE} is {told!r}, expected a number of GiB, at least .1; set it so, or leave it out"
+            f"{CACHE_GIB_VARIABLE} is {setting!r}, expected a number of GiB, at least .1; set it so, or leave it out"
         )
     return ChunkCache(folder / "chunks", max_bytes=max_bytes)
 

@@ -25,7 +25,7 @@ MAX_OPEN_SHARDS = 512
 PREFETCH_THREADS = 16
 _STRETCH_THREADS = 8
 _STRETCH_BYTES = 4 << 20
-"""Neighbours are read in one request up to so many bytes."""
+"""Neighbours are read in one request up to this size."""
 _COPY_AGAIN = "copy the shard again, or extract it anew"
 
 

@@ -1,6 +1,6 @@
 """An index over WebDataset tars that bring none of their own, from a walk over their headers.
 
-What an index of ours was told, this one must guess from keys, and it says how (see `index_tars`). It opens no picture, so it cannot
+What an index of ours knows, this one must guess from keys (`index_tars` says how). It opens no picture, so it cannot
 tell whether one was changed.
 """
 
@@ -386,7 +386,7 @@ def _keep(kept: Path, contents: _Contents) -> None:
 
 
 def _kept(kept: Path, size_bytes: int) -> _Contents | None:
-    """What the cache keeps of a tar of so many bytes; None where it keeps nothing, or something damaged."""
+    """Read what the cache keeps of a tar of this size; None where it keeps nothing, or something damaged."""
     try:
         with opened(kept) as file:
             arrays = read_npz(file, kept.stat().st_size)

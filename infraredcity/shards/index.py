@@ -1,7 +1,7 @@
 """The sample index: where every sample of a folder of shards lies, as columns, and which samples follow one another.
 
 A shard that is not in the index does not exist: a tar cut at a block boundary reads as a good, shorter shard in every reader, so
-only the index with its sizes and hashes says what belongs to the data set. It needs numpy alone, so that a loader stays small.
+only the index with its sizes and hashes says what belongs to the data set. It needs only numpy, so that a loader stays small.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from infraredcity.errors import ManifestError
 from infraredcity.shards.names import BLOCK_BYTES, key_of
 
 BLOCK_ROWS = 65_536
-"""So many samples are made lines of text, or rows of a table, at a time."""
+"""How many samples become lines of text, or rows of a table, at a time."""
 FIELDS: dict[str, type[np.generic]] = {
     "clip": np.int32, "frame_index": np.int64, "pts": np.int64, "run_id": np.int32, "mark": np.uint8, "shard": np.int32,
     "offset": np.int64, "size": np.int64, "span": np.int64, "width": np.int32, "height": np.int32, "sha256": np.uint8,
@@ -28,7 +28,7 @@ SUSPECT, REPEAT, FROZEN = 1, 2, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexEntry:
-    """One sample, as whoever wrote it into a shard knows it.
+    """One sample, as the writer of its shard knows it.
 
     Attributes:
         frame_index: 0-based index of the frame in its clip.
@@ -120,15 +120,15 @@ class SampleIndex:
         return len(self.frame_index)
 
     def key(self, row: int) -> str:
-        """The WebDataset key of a row."""
+        """Return the WebDataset key of a row."""
         return key_of(self.clips[int(self.clip[row])], int(self.frame_index[row]))
 
     def keys(self) -> list[str]:
-        """The WebDataset keys of all rows."""
+        """Return the WebDataset keys of all rows."""
         return [self.key(row) for row in range(len(self))]
 
     def take(self, rows: np.ndarray) -> "SampleIndex":
-        """The index of some rows; clips and shards keep their numbers."""
+        """Return the index of some rows; clips and shards keep their numbers."""
         return replace(self, **{name: getattr(self, name)[rows] for name in FIELDS})
 
     def rows_by_shard(self) -> Iterator[np.ndarray]:
@@ -139,20 +139,20 @@ class SampleIndex:
             yield order[start:stop]
 
     def blocks(self) -> Iterator["SampleIndex"]:
-        """The index in pieces of BLOCK_ROWS rows, for work that makes Python objects of all its rows."""
+        """Yield the index in pieces of BLOCK_ROWS rows, for work that makes Python objects of all its rows."""
         for start in range(0, len(self), BLOCK_ROWS):
             yield self.take(np.arange(start, min(start + BLOCK_ROWS, len(self))))
 
     def picture_sizes(self) -> dict[tuple[int, int], int]:
-        """How many samples there are of each width and height, see `picture_sizes`."""
+        """Count the samples of each width and height, see `picture_sizes`."""
         return picture_sizes(self.width, self.height)
 
     def sample_place(self, row: int) -> tuple[int, int]:
-        """Byte where the first header of a row's sample stands in its shard, and how many bytes the whole sample takes."""
+        """Return the byte where a row's sample begins in its shard, and how many bytes the sample takes."""
         return int(self.offset[row]) - BLOCK_BYTES, int(self.span[row])
 
     def samples_hash(self) -> str:
-        """sha256 over what the samples are (clip, frame, time, run, picture), whatever shards they lie in."""
+        """Hash what the samples are (clip, frame, time, run, picture), whatever shards they lie in."""
         digest = hashlib.sha256()
         for block in self.blocks():
             lines = (
@@ -251,7 +251,7 @@ def from_entries(
 
 
 def concatenate(indexes: Sequence[SampleIndex], *, same_names: bool = False) -> SampleIndex:
-    """One index over several folders' samples, in the given order; clips with the same id become one.
+    """Join the samples of several folders, in the given order; clips with the same id become one.
 
     Args:
         indexes: At least one.
@@ -305,7 +305,7 @@ def run_ids(
 
     A run ends at a frame that is missing; where the clip says that something was lost (chunks of a recording, jumps of time);
     where suspect frames begin or end; where the pictures' size changes; and on both sides of a repeat or a frozen frame, whose time
-    does not tell when it was seen.
+    does not say when it was filmed.
 
     Args:
         frame_indices: i64 [N], ascending.

@@ -19,12 +19,12 @@ from infraredcity.shards.names import MAX_MEMBER_BYTES, is_shard_name
 INDEX_NAME = "index.npz"
 FORMAT = "infraredcity-index-4"
 MAX_INDEX_BYTES = 4 << 30
-"""A far index is read whole; none of ours is larger, and a wrong file or a hostile server may have no end."""
+"""A remote index is read whole; none of ours is larger, and a wrong file or a hostile server may have no end."""
 MAX_FRAME_STEP = 1 << 31
 
 
 def save(index: SampleIndex, folder: Place) -> None:
-    """Write `folder`/index.npz; the same bytes for the same index."""
+    """Write `folder`/index.npz, with the same bytes for the same index."""
     header = {
         "format": FORMAT,
         "clips": index.clips,
@@ -81,7 +81,7 @@ def load_if_there(folder: Place) -> tuple[SampleIndex, str] | None:
 
 
 def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> tuple[SampleIndex, str]:
-    """The index in a file, and its stored hash."""
+    """Read the index in a file, and its stored hash."""
     try:
         arrays = read_npz(file, size_bytes)
         header = parse_json(arrays["header"].tobytes())
@@ -109,7 +109,7 @@ def _read(file: io.BufferedReader | io.BytesIO, size_bytes: int, name: str) -> t
 
 
 def _check_header(header: dict[str, Any]) -> None:
-    """ValueError for names that would lead out of the folder, and for numbers that no index of ours has."""
+    """Raise ValueError for names that would lead out of the folder, and for numbers that no index of ours has."""
     for clip_id in header["clips"]:
         if not is_clip_id(clip_id):
             raise ValueError(f"clip id {clip_id!r}")
@@ -128,7 +128,7 @@ def _check_header(header: dict[str, Any]) -> None:
 
 
 def _check_columns(columns: dict[str, np.ndarray], header: dict[str, Any]) -> None:
-    """ValueError for columns that no index of ours has, and for samples that do not lie in their shards."""
+    """Raise ValueError for columns that no index of ours has, and for samples that do not lie in their shards."""
     for name, column in columns.items():
         expected = (np.dtype(FIELDS[name]).kind, (32,) if name == "sha256" else ())
         if (column.dtype.kind, column.shape[1:]) != expected:

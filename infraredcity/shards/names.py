@@ -14,7 +14,7 @@ _KEY = re.compile(rf"(.+)_([0-9]{{{FRAME_DIGITS},18}})")
 
 
 def shard_name(dataset: str, clip_id: str, number: int) -> str:
-    """The file name of a shard: `<dataset>-<clip>-<number>.tar`."""
+    """Name the file of a shard: `<dataset>-<clip>-<number>.tar`."""
     return f"{dataset}-{clip_id}-{number:06d}.tar"
 
 
@@ -25,22 +25,22 @@ def dataset_of(shard: str, clip_id: str) -> str:
 
 
 def padded(size: int) -> int:
-    """Bytes that data of `size` bytes takes in a tar, its padding to whole blocks included."""
+    """Count the bytes that data of `size` bytes takes in a tar, its padding to whole blocks included."""
     return size + -size % BLOCK_BYTES
 
 
 def member_span(size: int) -> int:
-    """Bytes that a member with `size` bytes of data takes in a tar, from its header to the end of its padding."""
+    """Count the bytes that a member with `size` bytes of data takes in a tar, from its header to the end of its padding."""
     return BLOCK_BYTES + padded(size)
 
 
 def key_of(clip_id: str, frame_index: int) -> str:
-    """The WebDataset key of a frame: no dot in it, zero-padded so that names sort like frames."""
+    """Make the WebDataset key of a frame: no dot in it, zero-padded so that names sort like frames."""
     return f"{clip_id}_{frame_index:0{FRAME_DIGITS}d}"
 
 
 def parse_key(key: str) -> tuple[str, int]:
-    """Clip id and frame index of a key, the inverse of `key_of`.
+    """Split a key into clip id and frame index, the inverse of `key_of`.
 
     Raises:
         ValueError: It is not of that form.
@@ -52,7 +52,7 @@ def parse_key(key: str) -> tuple[str, int]:
 
 
 def is_shard_name(name: str) -> bool:
-    """Whether a shard may be called so: a plain file name that ends in .tar, so that it leads nowhere else."""
+    """Check that a shard may have this name: a plain file name that ends in .tar, so that it leads nowhere else."""
     return _SHARD_NAME.fullmatch(name) is not None
 
 

@@ -89,7 +89,7 @@ def index_pictures(folder: Path, names: Sequence[str] | None = None) -> TarIndex
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """The pictures of a folder with their bytes; other pictures are told in the log."""
+    """The pictures of a folder with their bytes; other pictures are named in the log."""
     sizes, others = {}, Counter[str]()
     try:
         with os.scandir(folder) as entries:

@@ -55,7 +55,7 @@ _MAGIC = {
 
 
 Naming = Literal["ours", "webdataset"]
-"""Which names members may have: `<key>.<suffix>` of a-z, 0-9, _ and - alone, or all that webdataset reads."""
+"""Which names members may have: `<key>.<suffix>` of only a-z, 0-9, _ and -, or all that webdataset reads."""
 
 
 @runtime_checkable
@@ -128,10 +128,10 @@ class Sample:
 
 
 def members(tar: Path | TarSource, *, naming: Naming = "ours", on_refused: OnRefused | None = None) -> Iterator[Member]:
-    """The members of a shard in order, headers alone: names and places, nothing of what they hold.
+    """The members of a shard in order, read from their headers only: names and places, nothing of what they hold.
 
     Only plain files named `<key>.<suffix>` are members, of at most MAX_MEMBER_BYTES, at most MAX_MEMBERS of them. All else (a path,
-    a link, a device, a sparse file, a long or foreign name) is an error, or is skipped and told to `on_refused`. Damage is always
+    a link, a device, a sparse file, a long or foreign name) is an error, or is skipped and given to `on_refused`. Damage is always
     an error: a header that is none, a tar that is cut short. Nothing that a tar says makes this read more than a header at a time.
 
     With `naming="webdataset"` a name may hold folders, capitals, other scripts, several dots, and come from an extended header: the
@@ -144,7 +144,7 @@ def members(tar: Path | TarSource, *, naming: Naming = "ours", on_refused: OnRef
         on_refused: Told of each member that is skipped; without it, the first one is an error.
 
     Raises:
-        ShardError: As said.
+        ShardError: It is damaged, or a member is refused and `on_refused` is None.
     """
     with _opened(tar) as (name, read, size_bytes):
         yield from _members(name, read, size_bytes, naming, on_refused)
@@ -192,7 +192,7 @@ def kept_members(
         on_refused: As for `members`.
 
     Raises:
-        ShardError: A member is refused, and nobody is told.
+        ShardError: A member is refused, and `on_refused` is None.
     """
     key: str | None = None
     start = 0
@@ -272,8 +272,8 @@ def _samples(name: str, read: _Read, size_bytes: int, naming: Naming, on_refused
 
 
 @dataclass(slots=True)
-class _Said:
-    """What extended headers said of the member behind them: its name, or why it is refused."""
+class _Extended:
+    """What extended headers say of the member behind them: its name, or why it is refused."""
 
     name: bytes | None = None
     refusal: str | None = None
@@ -283,7 +283,7 @@ def _members(
     tar_name: str, read: _Read, size_bytes: int, naming: Naming, on_refused: OnRefused | None
 ) -> Iterator[Member]:
     place = count = start = 0
-    said = _Said()
+    extended = _Extended()
     while True:
         header = read(place, BLOCK_BYTES)
         if len(header) < BLOCK_BYTES:
@@ -305,7 +305,7 @@ def _members(
         raw_name = header[:100].partition(b"\0")[0]
         if naming == "webdataset":
             prefix = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
-            raw_name = said.name or (prefix + b"/" + raw_name if prefix else raw_name)
+            raw_name = extended.name or (prefix + b"/" + raw_name if prefix else raw_name)
         name = raw_name.decode("utf-8", "replace")
         size = _octal(header[124:136])
         if size is None:
@@ -319,10 +319,10 @@ def _members(
             )
         kind = header[156:157]
         if kind in _EXTENSIONS:  # a name of another kind for the next member, or times and owners that nobody needs
-            _extension(tar_name, read, kind, offset, size, naming, said)
+            _extension(tar_name, read, kind, offset, size, naming, extended)
             continue
-        refusal = said.refusal or _refusal(header, kind, name, size, naming)
-        begin, start, said = start, place, _Said()
+        refusal = extended.refusal or _refusal(header, kind, name, size, naming)
+        begin, start, extended = start, place, _Extended()
         if refusal is not None:
             _refuse(tar_name, Refused(name=name, reason=refusal), on_refused)
             continue
@@ -389,25 +389,27 @@ def _odd_name(name: str) -> str | None:
     return None
 
 
-def _extension(tar_name: str, read: _Read, kind: bytes, offset: int, size: int, naming: Naming, said: _Said) -> None:
-    """Add to `said` what a header that stands before a member says of it."""
+def _extension(
+    tar_name: str, read: _Read, kind: bytes, offset: int, size: int, naming: Naming, extended: _Extended
+) -> None:
+    """Add to `extended` what a header that stands before a member says of it."""
     if kind in (b"L", b"K") and naming == "ours":
-        said.refusal = said.refusal or "named by a GNU extension, so not by a short plain name"
+        extended.refusal = extended.refusal or "named by a GNU extension, so not by a short plain name"
         return
     if size > _MAX_EXTENSION_BYTES:
         raise ShardError(f"{tar_name}: an extended header of {size} bytes at byte {offset}; rebuild the shard")
     data = read(offset, size)
     if kind == b"L":
-        said.name = data.partition(b"\0")[0]
+        extended.name = data.partition(b"\0")[0]
     if kind in (b"L", b"K"):
         return
     records = _pax_records(data)
     if records is None:
         raise ShardError(f"{tar_name}: damaged at byte {offset}: no extended header; copy the shard again")
     if naming == "webdataset" and kind == b"x":
-        said.name = records.pop(b"path", said.name)
+        extended.name = records.pop(b"path", extended.name)
     if any(keyword in (b"path", b"linkpath", b"size") or keyword.startswith(b"GNU.sparse") for keyword in records):
-        said.refusal = said.refusal or "named or measured by an extended header, so not a short plain file"
+        extended.refusal = extended.refusal or "named or measured by an extended header, so not a short plain file"
 
 
 def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
@@ -435,8 +437,8 @@ def _refuse(tar_name: str, refused: Refused, on_refused: OnRefused | None) -> No
 
 def _has_checksum(header: bytes) -> bool:
     """Whether a header's checksum is that of its bytes, its own field counted as spaces. Source: POSIX.1-1988 (USTAR)."""
-    told = _octal(header[148:156])
-    return told is not None and told == sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    stored = _octal(header[148:156])
+    return stored is not None and stored == sum(header) - sum(header[148:156]) + 8 * ord(" ")
 
 
 def _octal(field: bytes) -> int | None:

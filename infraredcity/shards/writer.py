@@ -118,11 +118,11 @@ def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
 
     The header is that of `tarfile` with another name and size, which takes a tenth of its time. Source: POSIX.1-1988 (USTAR).
     """
-    told = name.encode("ascii")
+    name_bytes = name.encode("ascii")
     size = b"%011o" % len(data)
-    checksum = _HEADER_SUM + sum(told) + sum(size)
+    checksum = _HEADER_SUM + sum(name_bytes) + sum(size)
     header = b"".join((
-        told.ljust(100, b"\0"), _HEADER[100:124], size, _HEADER[135:148], b"%06o" % checksum, b"\0 ", _HEADER[156:]
+        name_bytes.ljust(100, b"\0"), _HEADER[100:124], size, _HEADER[135:148], b"%06o" % checksum, b"\0 ", _HEADER[156:]
     ))  # fmt: skip
     if len(header) != BLOCK_BYTES:
         raise ValueError(
