@@ -201,7 +201,8 @@ def _sample(out: Path, cores: Cores) -> DataSet:
 
 def _road(out: Path, data: Path, cores: Cores) -> DataSet:
     """Stills as clips: the first pictures to train on, each domain drawn by itself, the others to judge on."""
-    from infraredcity.stills.images import decode, resize
+    from infraredcity.stills.decode import decode
+    from infraredcity.stills.framing import resize
     from infraredcity.synthetic.encode import VideoWriter
 
     folder = out / "road"

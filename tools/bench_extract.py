@@ -298,7 +298,7 @@ def encode_alone(path: str, is_colour: bool, num_frames: int) -> None:
     """Print CPU seconds of converting and of encoding pictures that are spread over a clip, one after the other."""
     import av
 
-    from infraredcity.stills.images import encode
+    from infraredcity.stills.formats import encode
 
     distance = max(1, num_frames // SAMPLE_PICTURES)
     with av.open(path) as container:

@@ -391,7 +391,7 @@ def made_jpgs() -> Iterator[bytes]:
     """
     import numpy as np
 
-    from infraredcity.stills.images import encode
+    from infraredcity.stills.formats import encode
 
     random = np.random.default_rng(7)
     luma = texture(random, 2048, 1024, contrast=34.0)

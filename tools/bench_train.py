@@ -690,7 +690,7 @@ def make_shards(folder: Path, side_px: int) -> tuple[str, str]:
 
     from infraredcity.shards import index
     from infraredcity.shards.writer import open_shard
-    from infraredcity.stills.images import encode
+    from infraredcity.stills.formats import encode
 
     found = []
     for clip_id, channels in (("made_night", 1), ("made_day", 3)):
@@ -720,7 +720,7 @@ def picture_of(curves: dict[str, dict[str, list[float]]]) -> bytes:
     import cv2
     import numpy as np
 
-    from infraredcity.stills.images import encode
+    from infraredcity.stills.formats import encode
 
     width, height, margin = 640, 240, 24
     panels = []

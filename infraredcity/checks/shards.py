@@ -24,10 +24,11 @@ from infraredcity.shards import sample_json
 from infraredcity.shards.index import ShardInfo
 from infraredcity.shards.names import BLOCK_BYTES, MAX_MEMBER_BYTES, member_span
 from infraredcity.shards.reader import Refused, Sample, iterate
-from infraredcity.stills import images
+from infraredcity.stills.decode import decode_any, size_of
+from infraredcity.stills.formats import SUFFIXES
 from infraredcity.threads import in_order, threads_for
 
-_PICTURE_SUFFIXES = (".jpg", ".png", ".webp")
+_PICTURE_SUFFIXES = tuple(f".{suffix}" for suffix in SUFFIXES)
 _PIECE_BYTES = 8 << 20
 """Bytes of a shard that are read at a time."""
 
@@ -257,11 +258,11 @@ def _sample_problems(part: ShardFolder, row: int, sample: Sample, *, decode: boo
         if hashlib.sha256(picture).digest() != index.sha256[row].tobytes():
             yield key, "picture-hash", f"the picture of {key} is not the one that was written"
         try:
-            width, height = images.size_of(picture, name=key)
+            width, height = size_of(picture, name=key)
             if (width, height) != size_px:
                 yield key, "picture-size", f"{key} is {width}x{height}, the index says {size_px[0]}x{size_px[1]}"
             if decode:
-                images.decode_any(picture, name=key)
+                decode_any(picture, name=key)
         except ImageError as error:
             yield key, "undecodable", str(error)
     json_bytes = sample.members.get("json")

@@ -9,7 +9,8 @@ from infraredcity.cli.options import ANY_OR_URL, catalog_of, parse_size, where_c
 from infraredcity.clips import Clip, with_video
 from infraredcity.extraction.config import SUSPECT_CHOICES, TARGETS, ExtractConfig
 from infraredcity.files.path import Place
-from infraredcity.stills.images import FITS, IMAGE_FORMATS, POLARITY_CHOICES
+from infraredcity.stills.formats import IMAGE_FORMATS
+from infraredcity.stills.framing import FITS, POLARITY_CHOICES
 from infraredcity.stills.tone import TONES
 from infraredcity.video import DECODERS
 

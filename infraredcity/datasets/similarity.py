@@ -14,7 +14,7 @@ import numpy as np
 from infraredcity.datasets.folder import ShardFolder
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.names import BLOCK_BYTES
-from infraredcity.stills.images import decode_small
+from infraredcity.stills.decode import decode_small
 from infraredcity.threads import num_cores
 
 NEAR_BITS = 4

@@ -22,11 +22,12 @@ from infraredcity.files.remote import READ_ONLY_SCHEMES, RemoteOptions, is_remot
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
-from infraredcity.shards.foreign import CACHE_VARIABLE, PICTURE_SUFFIXES, TarIndex, index_tars
+from infraredcity.shards.foreign import CACHE_VARIABLE, TarIndex, index_tars
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.pictures import OTHER_PICTURES, ending_of, index_pictures, is_picture
 from infraredcity.shards.reader import TarSource
+from infraredcity.stills.formats import READ_SUFFIXES
 
 DEFAULT_CACHE_BYTES = 10 << 30
 CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
@@ -244,13 +245,13 @@ def _what_is_in(folder: Path) -> str:
         return f"holds the folders {listed}; name one of these"
     endings = Counter(ending_of(name) or "without an ending" for name in _listed(folder))
     listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(_MOST_LISTED)) or "nothing"
-    if any(ending in PICTURE_SUFFIXES for ending in endings):
+    if any(ending in READ_SUFFIXES for ending in endings):
         return f"holds {listed}; name the folder itself, whose pictures are read as they are"
     if any(ending in OTHER_PICTURES for ending in endings):
         return f"holds {listed}; make png or jpg of these pictures"
     if any(ending in _COMPRESSED for ending in endings):
         return f"holds {listed}; unpack the tars, since samples are read by their place in a plain tar"
-    return f"holds {listed}; name what holds shards (.tar) or pictures ({', '.join(PICTURE_SUFFIXES)})"
+    return f"holds {listed}; name what holds shards (.tar) or pictures ({', '.join(READ_SUFFIXES)})"
 
 
 def _folders_of_data(root: Path) -> list[str]:

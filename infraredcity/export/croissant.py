@@ -19,6 +19,7 @@ from infraredcity.errors import OutputError
 from infraredcity.export.about import About, checked_rows, sha256_of
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import read_json
+from infraredcity.stills.formats import MIMES
 
 FILE_NAME = "croissant.json"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
@@ -83,7 +84,6 @@ _COLUMN_TEXTS = {
     "suspect": "Whether the frame follows damage in its clip.",
     "mark": "suspect, repeat, frozen, joined by +, or empty.",
 }
-_MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 _MANIFESTS = "manifests"
 _PICTURES = "picture-files"
 
@@ -239,7 +239,7 @@ def _picture_set(parts: Sequence[ShardFolder]) -> dict[str, Any]:
         "name": _PICTURES,
         "description": "The pictures inside the shards, each named by its sample's key.",
         "containedIn": [{"@id": _named(part, info.name)} for part in parts for info in part.index.shards],
-        "encodingFormat": [_MIME[name] for name in formats],
+        "encodingFormat": [MIMES[name] for name in formats],
         "includes": [f"*.{name}" for name in formats],
     }
 

@@ -46,7 +46,8 @@ from infraredcity.progress import OnProgress, Progress
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.names import is_inside
-from infraredcity.stills import images
+from infraredcity.stills import formats, framing
+from infraredcity.stills.decode import decode_any
 from infraredcity.threads import num_cores
 
 DoubleFormat = Literal["jpg", "png"]
@@ -483,10 +484,10 @@ def _picture(part: ShardFolder, files: ShardFiles, row: int) -> bytes:
 
 def _half(data: bytes, *, name: str) -> np.ndarray:
     """Resize to u8 [256, 256, 1 or 3] or u16 [256, 256, 1]; what shows no colour has one channel."""
-    picture = images.decode_any(data, name=name)
+    picture = decode_any(data, name=name)
     if picture.shape[2] == 3 and (picture[:, :, :1] == picture[:, :, 1:]).all():
         picture = picture[:, :, :1]
-    return images.resize(picture, DOUBLE_SIDE_PX, DOUBLE_SIDE_PX)
+    return framing.resize(picture, DOUBLE_SIDE_PX, DOUBLE_SIDE_PX)
 
 
 def _side_by_side(left: np.ndarray, right: np.ndarray, suffix: str, *, name: str) -> bytes:
@@ -496,8 +497,8 @@ def _side_by_side(left: np.ndarray, right: np.ndarray, suffix: str, *, name: str
         raise ImageError(f"{name}: a png of 16 bits cannot become a jpg; use --format png, or extract with a tone")
     channels = max(left.shape[2], right.shape[2])
     both = np.concatenate([np.broadcast_to(side, (*side.shape[:2], channels)) for side in (left, right)], axis=1)
-    image_format: images.ImageFormat = "png16" if both.dtype == np.uint16 else "png" if suffix == "png" else "jpg"
-    return images.encode(both, image_format, quality=QUALITY)
+    image_format: formats.ImageFormat = "png16" if both.dtype == np.uint16 else "png" if suffix == "png" else "jpg"
+    return formats.encode(both, image_format, quality=QUALITY)
 
 
 def _share(path: Path, others: Sequence[Path]) -> None:

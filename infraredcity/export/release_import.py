@@ -50,7 +50,8 @@ from infraredcity.shards import sample_json
 from infraredcity.shards.index import IndexEntry, SampleIndex, ShardInfo
 from infraredcity.shards.names import parse_key, shard_name
 from infraredcity.shards.writer import open_shard
-from infraredcity.stills import images
+from infraredcity.stills import formats
+from infraredcity.stills.decode import decode_any, size_of
 from infraredcity.threads import num_cores
 
 IMPORT_NAME = "import.json"
@@ -123,7 +124,7 @@ class _File:
     number: int
     sha256: str
     size_bytes: int
-    image_format: images.ImageFormat
+    image_format: formats.ImageFormat
     size: tuple[int, int]
 
 
@@ -349,7 +350,7 @@ def _read_file(path: Path, inside: Path) -> _File:
         if not target.is_relative_to(inside) or not target.is_file():
             raise ManifestError(f"{path}: is not a file of the release; remove it")
         data = target.read_bytes()
-        size = images.size_of(data, name="it")
+        size = size_of(data, name="it")
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
         raise ManifestError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except ImageError as error:
@@ -368,7 +369,7 @@ def _read_file(path: Path, inside: Path) -> _File:
     )
 
 
-def _format_of(data: bytes) -> images.ImageFormat | None:
+def _format_of(data: bytes) -> formats.ImageFormat | None:
     if data[:2] == b"\xff\xd8":
         return "jpg"
     if data[:4] == b"\x89PNG":
@@ -538,7 +539,7 @@ class _Writer:
     def _write_clip(self, part: str, blocks: Sequence[_Block], facts: ClipFacts) -> SampleIndex:
         weather = "" if facts.weather == "any" else f"-{facts.weather}"
         dataset = f"release{weather}-{blocks[0].place.split}"
-        suffix = images.suffix_of(self._frame_format if self._kind == "double" else blocks[0].files[0].image_format)
+        suffix = formats.suffix_of(self._frame_format if self._kind == "double" else blocks[0].files[0].image_format)
         shards: list[tuple[ShardInfo, list[IndexEntry]]] = []
         frames: list[_Frame] = []
         for batch in self._batches(blocks):
@@ -615,7 +616,7 @@ class _Writer:
                 f"{file.path}: has changed since it was first read; import again when nothing writes there"
             )
         try:
-            picture = images.decode_any(data, name="it")
+            picture = decode_any(data, name="it")
             if self._kind == "single":
                 return [_Frame(file.number, block, file.number, data, file.sha256, file.size)]
             halves = [self._encoded(half) for half in np.split(picture, 2, axis=1)]
@@ -629,9 +630,9 @@ class _Writer:
 
     def _encoded(self, half: np.ndarray) -> bytes:
         if half.dtype == np.uint16:
-            return images.encode(half, "png16")
+            return formats.encode(half, "png16")
         is_gray = half.shape[2] == 3 and bool((half[:, :, :1] == half[:, :, 1:]).all())
-        return images.encode(half[:, :, :1] if is_gray else half, self._frame_format, quality=95)
+        return formats.encode(half[:, :, :1] if is_gray else half, self._frame_format, quality=95)
 
 
 def _run_ids(frames: Sequence[_Frame], frame_step: int, blocks: Sequence[_Block], *, is_double: bool) -> np.ndarray:

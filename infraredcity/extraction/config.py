@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from infraredcity.clips import COLOR_MODES, ColorMode
 from infraredcity.errors import check_choice
-from infraredcity.stills.images import IMAGE_FORMATS, POLARITY_CHOICES, Box, Fit, Framing, ImageFormat, PolarityChoice
+from infraredcity.stills.formats import FORMATS, IMAGE_FORMATS, ImageFormat
+from infraredcity.stills.framing import POLARITY_CHOICES, Box, Fit, Framing, PolarityChoice
 from infraredcity.stills.tone import TONES, ToneName
 from infraredcity.video import DECODERS, DecoderName
 
@@ -93,8 +94,10 @@ class ExtractConfig:
             )
         if self.tone_range is not None and self.tone_range[0] >= self.tone_range[1]:
             raise ValueError(f"tone range must be low,high with low below high, got {self.tone_range}")
-        if self.tone is not None and self.image_format == "png16":
-            raise ValueError(f"format png16 keeps all counts, so there is no tone to choose, got {self.tone}")
+        if self.tone is not None and FORMATS[self.image_format].is_deep:
+            raise ValueError(
+                f"format {self.image_format} keeps all counts, so there is no tone to choose, got {self.tone}"
+            )
         if self.polarity is not None and self.polarity not in POLARITY_CHOICES:
             raise ValueError(f"polarity must be one of {', '.join(POLARITY_CHOICES)}, got {self.polarity!r}")
         if self.color is not None:

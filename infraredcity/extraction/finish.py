@@ -22,7 +22,8 @@ from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import Place
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, ShardInfo
-from infraredcity.stills.images import mean_difference, suffix_of
+from infraredcity.stills.formats import suffix_of
+from infraredcity.stills.framing import mean_difference
 from infraredcity.stills.tone import ToneMap
 
 _FROZEN_SHARE = 0.1

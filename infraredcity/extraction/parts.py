@@ -20,7 +20,7 @@ from infraredcity.extraction.spec import read as read_claim
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import FarPath, Place, place, sizes_in
 from infraredcity.progress import OnProgress, Progress
-from infraredcity.stills.images import ImageFormat
+from infraredcity.stills.formats import FORMATS, ImageFormat
 
 _SAMPLE_PLACES = 3
 _SAMPLE_FRAMES = 4
@@ -28,14 +28,8 @@ _SAMPLE_OVERHEAD_BYTES = 1792
 """What a sample takes in a tar beside its image: two headers, the json member, half a block of padding."""
 _DECODE_S_PER_PX = 1e-9
 _DECODE_S_PER_BYTE = 75e-9
-_ENCODE_S: dict[ImageFormat, tuple[float, float, float]] = {
-    "jpg": (0.0, 0.9e-9, 3.3e-9),
-    "webp": (52e-9, 0.0, 180e-9),
-    "png": (0.0, 3.7e-9, 16e-9),
-    "png16": (0.0, 3.7e-9, 16e-9),
-}
-"""Seconds of one core of a server of 2023: for a pixel and a coded byte of H.264; for each pixel, value (one in gray, three in
-colour) and byte of a still. Fitted to 18 clips; at 25 Mbit/s and 640x512 the coded bytes take most of it."""
+"""Seconds of one core of a server of 2023 for a pixel and a coded byte of H.264. Fitted to 18 clips; at 25 Mbit/s and 640x512 the
+coded bytes take most of it. What encoding takes stands in `stills.formats`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +188,7 @@ def frame_core_s(
         channels: 1 for gray, 3 for colour.
         still_bytes: Bytes of the still.
     """
-    per_px, per_value, per_byte = _ENCODE_S[image_format]
+    per_px, per_value, per_byte = FORMATS[image_format].cost_s
     decoding = every * (video_px * _DECODE_S_PER_PX + coded_bytes * _DECODE_S_PER_BYTE)
     return decoding + still_px * (per_px + channels * per_value) + still_bytes * per_byte
 

@@ -38,7 +38,8 @@ from infraredcity.shards import index_file, sample_json, sidecars
 from infraredcity.shards.index import IndexEntry, ShardInfo
 from infraredcity.shards.names import key_of
 from infraredcity.shards.writer import open_shard
-from infraredcity.stills.images import encode, invert, suffix_of
+from infraredcity.stills.formats import FORMATS, SUFFIXES, encode, suffix_of
+from infraredcity.stills.framing import invert
 from infraredcity.stills.tone import LevelCounts, ToneMap, fit_tone
 from infraredcity.threads import num_cores
 from infraredcity.video import ClipVideo, Decoded, DecoderName, FrameRange, choose_decoder, decode, open_clip, why_not
@@ -88,7 +89,7 @@ class ExtractJob:
     @property
     def needs_tone(self) -> bool:
         """Whether the tone has to be fitted to the clip's frames before anything can be written."""
-        return self.is_deep and self.config.image_format != "png16" and self.tone is None
+        return self.is_deep and not FORMATS[self.config.image_format].is_deep and self.tone is None
 
     @property
     def claim(self) -> Claim:
@@ -718,7 +719,7 @@ def _clear(folder: Place) -> None:
         for name in names
         if (name.endswith((".tar", ".idx")) and not name.startswith(TEMPORARY_PREFIX))
         or name in others
-        or (name.endswith((".jpg", ".png", ".webp")) and name.startswith(f"{folder.name}_"))
+        or (name.endswith(tuple(f".{suffix}" for suffix in SUFFIXES)) and name.startswith(f"{folder.name}_"))
     ]
     for name in (clip_facts.CLIPS_NAME, index_file.INDEX_NAME, *done, *hangs, *rest, JOB_NAME):
         (folder / name).unlink(missing_ok=True)
@@ -740,9 +741,9 @@ def _check_depth(job: ExtractJob) -> None:
         raise VideoDecodeError(
             f"clip {job.clip.clip_id}: its chunks are {', '.join(sorted(names))}; chunks of one clip must have one depth"
         )
-    wants_counts = job.config.image_format == "png16" or job.config.tone is not None
+    wants_counts = FORMATS[job.config.image_format].is_deep or job.config.tone is not None
     if wants_counts and not job.is_deep:
-        option = "--format png16" if job.config.image_format == "png16" else "--tone"
+        option = f"--format {job.config.image_format}" if FORMATS[job.config.image_format].is_deep else "--tone"
         raise VideoDecodeError(
             f"clip {job.clip.clip_id}: {option} is for gray video of more than 8 bits, and this is {', '.join(names)}; leave it out"
         )

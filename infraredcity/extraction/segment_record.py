@@ -27,7 +27,7 @@ from infraredcity.files.records import MAX_SIDECAR_BYTES, opened, parse_json, re
 from infraredcity.files.remote import UNKNOWN_BYTES
 from infraredcity.shards.index import ShardInfo
 from infraredcity.shards.names import key_of
-from infraredcity.stills.images import suffix_of
+from infraredcity.stills.formats import suffix_of
 
 FORMAT = "infraredcity-segment-2"
 _HEAD_BYTES = 4096

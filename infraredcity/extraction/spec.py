@@ -18,7 +18,7 @@ from infraredcity.extraction.config import ExtractConfig, option_of
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import Place
 from infraredcity.files.records import read_json
-from infraredcity.stills.images import is_inverted
+from infraredcity.stills.framing import is_inverted
 from infraredcity.stills.tone import ToneMap
 from infraredcity.video import ClipVideo, DecoderName
 

@@ -26,7 +26,8 @@ from infraredcity.loader.workers import Buffers, Task, Workers
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.foreign import TarIndex
 from infraredcity.shards.reader import read_members
-from infraredcity.stills.images import decode, decode_into, is_deep_png, size_of
+from infraredcity.stills.decode import decode, decode_into, is_deep_png, size_of
+from infraredcity.stills.formats import DEEP_SUFFIXES
 from infraredcity.threads import num_cores
 
 Transform = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
@@ -252,7 +253,11 @@ class WindowReader:
         Of shards of ours the first picture of each clip tells, since a clip has one format; of others the first of all.
         """
         is_foreign = isinstance(self.index, TarIndex)
-        if (self._files.is_remote or self._on_bad == "replace") if is_foreign else self.index.image_format != "png":
+        if (
+            (self._files.is_remote or self._on_bad == "replace")
+            if is_foreign
+            else self.index.image_format not in DEEP_SUFFIXES
+        ):
             return
         _, first_rows = np.unique(self.index.clip, return_index=True)
         for row in [0] if is_foreign else first_rows.tolist():
@@ -264,7 +269,7 @@ class WindowReader:
                 remedy = "make pictures of 8 bits" if is_foreign else "extract again without --format png16"
                 raise ImageError(
                     f"{self._named}: {self.index.key(row)} is a png of 16 bits, and a loader gives 8; {remedy}, or read the "
-                    "pictures with infraredcity.stills.images.decode_deep"
+                    "pictures with infraredcity.stills.decode.decode_deep"
                 )
 
     def _begin(self, places: np.ndarray, windows: np.ndarray, *, in_threads: bool = True) -> "Reading":

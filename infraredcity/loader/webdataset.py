@@ -32,9 +32,10 @@ from infraredcity.files.records import parse_json
 from infraredcity.files.remote import shown_in
 from infraredcity.loader.crops import resized
 from infraredcity.loader.windows import FrameWindows
-from infraredcity.shards.foreign import PICTURE_SUFFIXES, numbered, picture_suffix
+from infraredcity.shards.foreign import numbered, picture_suffix
 from infraredcity.shards.reader import Refused, Sample, iterate
-from infraredcity.stills.images import decode
+from infraredcity.stills.decode import decode
+from infraredcity.stills.formats import READ_SUFFIXES
 
 try:
     import webdataset  # type: ignore[import-untyped]
@@ -208,7 +209,7 @@ class WindowStream(IterableDataset[FrameWindows]):
                     num_windows,
                     place,
                     num_without_picture,
-                    ", ".join(PICTURE_SUFFIXES),
+                    ", ".join(READ_SUFFIXES),
                     len(refused),
                     self._frame_step,
                 )

@@ -59,7 +59,9 @@ from infraredcity.report.samples import (
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, picture_sizes
 from infraredcity.shards.names import parse_key
-from infraredcity.stills import images
+from infraredcity.stills import formats, framing
+from infraredcity.stills.decode import decode, decode_small
+from infraredcity.stills.formats import DEEP_SUFFIXES
 from infraredcity.stills.tone import LevelCounts, ToneMap, fit_tone
 
 MAX_THUMBNAILS = 2000
@@ -406,7 +408,7 @@ def _cause(index: SampleIndex, row: int) -> str:
 
 def _gray(data: bytes, name: str, stretch: ToneMap | None) -> np.ndarray:
     """u8 [H, W], all pixels; counts of 16 bits brought to levels."""
-    picture = images.decode_small(data, _WHOLE_PX, name=name)
+    picture = decode_small(data, _WHOLE_PX, name=name)
     if picture.dtype == np.uint16:
         if stretch is None:
             raise ImageError(f"{name}: of 16 bits among pictures of 8; extract its clip again")
@@ -422,13 +424,13 @@ def _stretch(reader: FrameReader, chosen: Sequence[SampleAt]) -> ToneMap | None:
     counts = LevelCounts()
     for place in chosen:
         part = reader.parts[place.part]
-        if part.index.image_format != "png":
+        if part.index.image_format not in DEEP_SUFFIXES:
             return None
         if reader.bad_shard(place) is not None:
             continue
         try:
             with ShardFiles(part.index, part.path) as files:
-                picture = images.decode_small(files.image(place.row), _WHOLE_PX, name=reader.key(place))
+                picture = decode_small(files.image(place.row), _WHOLE_PX, name=reader.key(place))
         except (ShardError, ImageError):
             continue
         if picture.dtype != np.uint16:
@@ -651,19 +653,19 @@ def _thumbnail(
     index = part.index
     clip_id = index.clips[int(index.clip[row])]
     key, facts = index.key(row), part.clips[clip_id]
-    small = images.decode_small(data, THUMBNAIL_SIDE_PX, name=key)
+    small = decode_small(data, THUMBNAIL_SIDE_PX, name=key)
     if small.dtype == np.uint16:
         stretch = stretches[clip_id]
         if stretch is None:
             raise ImageError(f"{key}: of 16 bits among pictures of 8; extract its clip again")
         picture = stretch.apply(small)[:, :, None]
     else:
-        picture = small[:, :, None] if facts.modality == "infrared" else images.decode(data, "rgb", name=key)
+        picture = small[:, :, None] if facts.modality == "infrared" else decode(data, "rgb", name=key)
     height, width = picture.shape[:2]
     longest = max(height, width)
     if longest > THUMBNAIL_SIDE_PX:
         width, height = (max(1, (side * THUMBNAIL_SIDE_PX + longest // 2) // longest) for side in (width, height))
-        picture = images.resize(picture, width, height)
+        picture = framing.resize(picture, width, height)
     mark = int(index.mark[row])
     dup_of = index.dup_of[row].decode("ascii", "replace")
     holds = (mark & SUSPECT, mark & REPEAT, mark & FROZEN, dup_of and not mark & REPEAT)
@@ -683,5 +685,5 @@ def _thumbnail(
         dup_of=dup_of,
         width_px=width,
         height_px=height,
-        jpeg=images.encode(picture, "jpg", quality=THUMBNAIL_QUALITY),
+        jpeg=formats.encode(picture, "jpg", quality=THUMBNAIL_QUALITY),
     )

@@ -26,10 +26,10 @@ from infraredcity.files.records import opened, parse_json
 from infraredcity.shards.index import SampleIndex, ShardInfo, no_duplicates
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.reader import Member, Refused, TarSource, kept_members, members
+from infraredcity.stills.formats import READ_SUFFIXES, our_suffix
 
 logger = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 """Which member of a sample is its picture: the first of these that it has, or else its only `<name>.<one of these>`."""
 CACHE_VARIABLE = "INFRAREDCITY_CACHE"
 _FORMAT = "infraredcity-tar-index-2"
@@ -90,7 +90,7 @@ class TarIndex(SampleIndex):
 class _Contents:
     """What the walk over one tar found, and the cache keeps: a row for each sample with a picture, in the tar's order.
 
-    `picture` is the number of the picture's suffix in PICTURE_SUFFIXES; the other columns are those of TarIndex.
+    `picture` is the number of the picture's suffix in READ_SUFFIXES; the other columns are those of TarIndex.
     """
 
     own_keys: np.ndarray
@@ -149,13 +149,13 @@ def index_tars(tars: Sequence[Path | TarSource], *, cache_folder: Path | None = 
                 "%s: left out %d samples without a picture (%s) and %d members that are no plain files of a sample%s",
                 name,
                 contents.num_without_picture,
-                ", ".join(PICTURE_SUFFIXES),
+                ", ".join(READ_SUFFIXES),
                 contents.num_refused,
                 contents.first_refused and f"; the first is {contents.first_refused}",
             )
     if not any(len(contents.offset) for contents in found):
         raise ShardError(
-            f"{', '.join(names)}: no sample holds a picture ({', '.join(PICTURE_SUFFIXES)}); name tars that hold pictures"
+            f"{', '.join(names)}: no sample holds a picture ({', '.join(READ_SUFFIXES)}); name tars that hold pictures"
         )
     frames = [
         _frames(place, Path(name).stem, contents)
@@ -171,7 +171,7 @@ def numbered(key: str) -> tuple[str, int] | None:
 
 
 def picture_suffix(suffixes: Sequence[str], *, where: str) -> str | None:
-    """Which member of a sample is its picture, by the suffixes of all: see PICTURE_SUFFIXES; None where none is.
+    """Which member of a sample is its picture, by the suffixes of all: see READ_SUFFIXES; None where none is.
 
     Args:
         suffixes: What stands behind the key's dot, of each member.
@@ -180,10 +180,10 @@ def picture_suffix(suffixes: Sequence[str], *, where: str) -> str | None:
     Raises:
         ShardError: Several may be it.
     """
-    plain = next((suffix for suffix in PICTURE_SUFFIXES if suffix in suffixes), None)
+    plain = next((suffix for suffix in READ_SUFFIXES if suffix in suffixes), None)
     if plain is not None:
         return plain
-    named = [suffix for suffix in suffixes if _kind(suffix) < len(PICTURE_SUFFIXES)]
+    named = [suffix for suffix in suffixes if _kind(suffix) < len(READ_SUFFIXES)]
     if len(named) > 1:
         listed = ", ".join(ascii(suffix[:80]) for suffix in sorted(named)[:4]) + (", ..." if len(named) > 4 else "")
         raise ShardError(
@@ -209,7 +209,7 @@ def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames
     def column(name: str) -> np.ndarray:
         return np.concatenate([getattr(contents, name)[one.rows] for contents, one in zip(found, frames, strict=True)])
 
-    suffixes = np.bincount(column("picture"), minlength=len(PICTURE_SUFFIXES))
+    suffixes = np.bincount(column("picture"), minlength=len(READ_SUFFIXES))
     return TarIndex(
         clips=clip_ids(called.values()),
         frame_steps=tuple(steps),
@@ -217,7 +217,7 @@ def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames
             ShardInfo(name=tar.name, num_samples=length, size_bytes=_size_bytes(tar), sha256="")
             for tar, length in zip(tars, lengths, strict=True)
         ),
-        image_format=PICTURE_SUFFIXES[int(suffixes.argmax())].replace("jpeg", "jpg"),
+        image_format=our_suffix(READ_SUFFIXES[int(suffixes.argmax())]),
         clip=clip,
         frame_index=frame_index,
         pts=frame_index,
@@ -328,9 +328,9 @@ def _by_sample(kept: Iterable[tuple[Member, bool]]) -> Iterator[list[Member]]:
 
 
 def _kind(suffix: str) -> int:
-    """Which of PICTURE_SUFFIXES a suffix ends in; their number where in none."""
+    """Which of READ_SUFFIXES a suffix ends in; their number where in none."""
     ending = suffix.rpartition(".")[2]
-    return PICTURE_SUFFIXES.index(ending) if ending in PICTURE_SUFFIXES else len(PICTURE_SUFFIXES)
+    return READ_SUFFIXES.index(ending) if ending in READ_SUFFIXES else len(READ_SUFFIXES)
 
 
 def _default_cache() -> Path | None:
@@ -398,7 +398,7 @@ def _kept(kept: Path, size_bytes: int) -> _Contents | None:
             and len({len(column) for column in columns.values()}) == 1
             and all((columns[name] >= 0).all() for name in ("start", "offset", "size", "span"))
             and bool((columns["offset"] - BLOCK_BYTES + columns["span"] <= size_bytes).all())
-            and bool((columns["picture"] < len(PICTURE_SUFFIXES)).all())
+            and bool((columns["picture"] < len(READ_SUFFIXES)).all())
         )
         return _Contents(**header, **columns) if is_sound else None
     except NPZ_DAMAGE:

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from infraredcity.errors import ShardError
-from infraredcity.shards.foreign import PICTURE_SUFFIXES, TarIndex, clip_ids, most_frequent, numbered
+from infraredcity.shards.foreign import TarIndex, clip_ids, most_frequent, numbered
 from infraredcity.shards.index import ShardInfo, no_duplicates
 from infraredcity.shards.names import BLOCK_BYTES, MAX_MEMBER_BYTES
+from infraredcity.stills.formats import READ_SUFFIXES, our_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ OTHER_PICTURES = ("avif", "bmp", "gif", "heic", "jp2", "jxl", "pgm", "ppm", "tif
 
 def is_picture(name: str) -> bool:
     """Whether a file's name ends like a picture's that is read: jpg, jpeg, png, webp, in small letters or capitals."""
-    return ending_of(name) in PICTURE_SUFFIXES and not name.startswith(".")
+    return ending_of(name) in READ_SUFFIXES and not name.startswith(".")
 
 
 def ending_of(name: str) -> str:
@@ -51,7 +52,7 @@ def index_pictures(folder: Path, names: Sequence[str] | None = None) -> TarIndex
     """
     sizes = _sizes(folder) if names is None else {name: _size_bytes(folder / name) for name in names}
     if not sizes:
-        raise ShardError(f"{folder}: holds no picture ({', '.join(PICTURE_SUFFIXES)}); name a folder that does")
+        raise ShardError(f"{folder}: holds no picture ({', '.join(READ_SUFFIXES)}); name a folder that does")
     ordered = sorted(sizes, key=_natural)
     too_large = next((name for name in ordered if sizes[name] > MAX_MEMBER_BYTES), None)
     if too_large is not None:
@@ -66,7 +67,7 @@ def index_pictures(folder: Path, names: Sequence[str] | None = None) -> TarIndex
         clips=clip_ids([folder.resolve().name]),
         frame_steps=(1,),
         shards=tuple(ShardInfo(name=name, num_samples=1, size_bytes=sizes[name], sha256="") for name in ordered),
-        image_format=max(PICTURE_SUFFIXES, key=lambda suffix: endings[suffix]).replace("jpeg", "jpg"),
+        image_format=our_suffix(max(READ_SUFFIXES, key=lambda suffix: endings[suffix])),
         clip=np.zeros(num_rows, np.int32),
         frame_index=places,
         pts=places,
@@ -104,7 +105,7 @@ def _sizes(folder: Path) -> dict[str, int]:
         raise ShardError(f"{folder}: cannot be listed ({error.strerror}); check the folder's permissions") from error
     if others and sizes:
         listed = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
-        logger.warning("%s: left out %s, since only %s are read", folder, listed, ", ".join(PICTURE_SUFFIXES))
+        logger.warning("%s: left out %s, since only %s are read", folder, listed, ", ".join(READ_SUFFIXES))
     return sizes
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor
 
 from infraredcity.loader import WindowReader
-from infraredcity.stills.images import resize
+from infraredcity.stills.framing import resize
 
 NUM_DAY_FRAMES = 2000
 _BATCH_FRAMES = 32

@@ -17,7 +17,7 @@ from torch import Tensor
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import read_json
 from infraredcity.loader import WindowReader
-from infraredcity.stills.images import resize
+from infraredcity.stills.framing import resize
 from roma.config.overlay import without_secrets
 from roma.errors import EvaluationError
 from roma.evaluation.baselines import DayDomain, day_domain, reinhard

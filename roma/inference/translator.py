@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from infraredcity import video
-from infraredcity.stills.images import resize
+from infraredcity.stills.framing import resize
 from roma.data.batches import to_bytes, to_unit_range
 from roma.errors import CheckpointError, ConfigError, EvaluationError
 from roma.inference.video_out import longest_pause_s, open_video

@@ -21,7 +21,7 @@ from infraredcity.errors import OutputError
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import MAX_SIDECAR_BYTES, parse_json, read_json, read_whole
 from infraredcity.installation import install_command
-from infraredcity.stills.images import encode
+from infraredcity.stills.formats import encode
 from roma.errors import ConfigError
 
 METRICS_NAME = "metrics.jsonl"

@@ -11,7 +11,7 @@ import pytest
 from processes import PATIENCE_S
 
 from infraredcity.loader import WindowReader, one_pass
-from infraredcity.stills.images import decode, size_of
+from infraredcity.stills.decode import decode, size_of
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from processes import PATIENCE_S
 
-from infraredcity.stills.images import decode
+from infraredcity.stills.decode import decode
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 LOSSES = {"structure_global", "structure_local", "motion", "gan_generator", "gan_discriminator", "generator_total"}

@@ -26,7 +26,7 @@ from infraredcity.files import remote
 from infraredcity.files.atomic import lock_folder
 from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
-from infraredcity.stills.images import decode
+from infraredcity.stills.decode import decode
 
 Run = Callable[..., Any]
 CLIP = "city_clear"

@@ -12,7 +12,7 @@ from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
-from infraredcity.stills.images import decode
+from infraredcity.stills.decode import decode
 from infraredcity.video import FrameRange
 
 CLIP = "city_clear"

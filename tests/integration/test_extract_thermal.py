@@ -22,7 +22,7 @@ from infraredcity.loader.order import window_table
 from infraredcity.shards import index_file
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
 from infraredcity.shards.reader import iterate
-from infraredcity.stills.images import decode, decode_deep
+from infraredcity.stills.decode import decode, decode_deep
 from infraredcity.stills.tone import ToneMap
 
 Run = Callable[..., Any]

@@ -23,7 +23,7 @@ from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.remote import RemoteOptions
 from infraredcity.loader import FrameWindows, WindowReader, batches, domain_batches
 from infraredcity.shards import index_file
-from infraredcity.stills.images import encode
+from infraredcity.stills.formats import encode
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 

@@ -14,7 +14,7 @@ from infraredcity.errors import ShardError
 from infraredcity.loader import WindowReader
 from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
-from infraredcity.stills.images import size_of
+from infraredcity.stills.decode import size_of
 
 CLIP = "city_clear"
 RECIPE = """

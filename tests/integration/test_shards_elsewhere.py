@@ -10,7 +10,7 @@ import pytest
 from processes import PATIENCE_S
 from synthetic import barcode
 
-from infraredcity.stills.images import decode
+from infraredcity.stills.decode import decode
 
 READ_WITH_WEBDATASET = """
 import json, sys, webdataset

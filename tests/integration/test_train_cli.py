@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner, Result
 from processes import PATIENCE_S, Start, started
 
-from infraredcity.stills.images import encode
+from infraredcity.stills.formats import encode
 from roma.cli.train import train_command
 from roma.errors import ConfigError
 from roma.training import checkpoint

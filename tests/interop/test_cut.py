@@ -9,7 +9,8 @@ from interop_sets import needs
 from infraredcity.datasets.folder import open_folder
 from infraredcity.export.release_export import export
 from infraredcity.shards.by_row import ShardFiles
-from infraredcity.stills.images import decode, resize
+from infraredcity.stills.decode import decode
+from infraredcity.stills.framing import resize
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 

@@ -9,7 +9,7 @@ from infraredcity.datasets import clip_facts
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file
 from infraredcity.shards.writer import open_shard
-from infraredcity.stills.images import encode
+from infraredcity.stills.formats import encode
 from roma.config.overlay import resolve
 from roma.config.schema import TrainConfig
 

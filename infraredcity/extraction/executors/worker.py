@@ -169,7 +169,7 @@ def main(handle: int) -> None:
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
     threading.Thread(target=_beat, args=(connection, life), daemon=True).start()
-    from infraredcity.stills.images import use_one_thread
+    from infraredcity.stills.opencv import use_one_thread
     from infraredcity.video import pyav  # noqa: F401  # while the parent still scans, the libraries are loaded here
 
     use_one_thread()

@@ -378,7 +378,7 @@ def test_a_picture_that_does_not_decode_is_found_though_its_hash_fits(clip: Path
 
 
 def test_a_picture_of_another_size_is_found(clip: Path, extracted: Path) -> None:
-    from infraredcity.stills.images import encode
+    from infraredcity.stills.formats import encode
 
     rewritten(clip, lambda row, data: encode(np.zeros((64, 90, 1), np.uint8), "jpg") if row == 20 else data)
     report = verify(clip, decode="none")

@@ -11,7 +11,8 @@ from infraredcity.datasets.similarity import NEAR_BITS, hashes_of
 from infraredcity.errors import ImageError
 from infraredcity.shards.index import IndexEntry, ShardInfo, from_entries
 from infraredcity.shards.writer import open_shard
-from infraredcity.stills.images import decode, decode_small, encode
+from infraredcity.stills.decode import decode, decode_small
+from infraredcity.stills.formats import encode
 
 
 def hash_of(gray: np.ndarray) -> int:

@@ -15,7 +15,8 @@ from infraredcity.shards import sample_json
 from infraredcity.shards.index import run_ids
 from infraredcity.shards.names import shard_name
 from infraredcity.shards.writer import open_shard
-from infraredcity.stills import images
+from infraredcity.stills import formats
+from infraredcity.stills.decode import size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Footage:
     breaks: Sequence[int] = ()
     shows: int = 0
     fps: int = 25
-    image_format: images.ImageFormat = "png"
+    image_format: formats.ImageFormat = "png"
 
 
 def still(number: int, *, gray: bool = True, width: int = 96, height: int = 64) -> np.ndarray:
@@ -41,9 +42,9 @@ def still(number: int, *, gray: bool = True, width: int = 96, height: int = 64) 
     return frame[:, :, :1] if gray else frame
 
 
-def still_bytes(number: int, image_format: images.ImageFormat = "png", **options: Any) -> bytes:
+def still_bytes(number: int, image_format: formats.ImageFormat = "png", **options: Any) -> bytes:
     frame = still(number, **options)
-    return images.encode(frame.astype(np.uint16) * 100 if image_format == "png16" else frame, image_format)
+    return formats.encode(frame.astype(np.uint16) * 100 if image_format == "png16" else frame, image_format)
 
 
 def make_part(root: Path, name: str, split: str, *footage: Footage) -> folder.ShardFolder:
@@ -57,11 +58,11 @@ def make_part(root: Path, name: str, split: str, *footage: Footage) -> folder.Sh
         )  # fmt: skip
         shards = []
         for number, start in enumerate(range(0, len(of.frames), 8)):
-            suffix = images.suffix_of(of.image_format)
+            suffix = formats.suffix_of(of.image_format)
             with open_shard(root / name, shard_name("made", of.clip, number), image_format=suffix) as handle:
                 for frame in of.frames[start : start + 8]:
                     data = still_bytes(frame + of.shows, of.image_format, gray=of.modality == "infrared")
-                    size_px = images.size_of(data, name=of.clip)
+                    size_px = size_of(data, name=of.clip)
                     told = sample_json.to_bytes(
                         sample_json.facts_of(facts[of.clip], f"1/{of.fps}", frame, frame, size_px)
                     )

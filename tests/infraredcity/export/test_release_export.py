@@ -13,7 +13,8 @@ from infraredcity.errors import ImageError, ManifestError, OutputError, ShardErr
 from infraredcity.export import release_export
 from infraredcity.export.release_export import export
 from infraredcity.export.release_import import import_release
-from infraredcity.stills import images
+from infraredcity.stills import framing
+from infraredcity.stills.decode import decode, decode_deep
 
 
 def lite(root: Path) -> Path:
@@ -80,10 +81,10 @@ def test_double_holds_each_two_neighbours_side_by_side(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == names
     data = (folder / names[4]).read_bytes()
     assert data[25] == 0  # a png says "gray" there, and infrared stays so
-    both = images.decode(data, "gray")
+    both = decode(data, "gray")
     assert both.shape == (256, 512, 1)
-    assert np.array_equal(both[:, :256], images.resize(still(10), 256, 256))
-    assert np.array_equal(both[:, 256:], images.resize(still(11), 256, 256))
+    assert np.array_equal(both[:, :256], framing.resize(still(10), 256, 256))
+    assert np.array_equal(both[:, 256:], framing.resize(still(11), 256, 256))
 
 
 def test_disjoint_pairs_take_each_frame_once(tmp_path: Path) -> None:
@@ -97,10 +98,10 @@ def test_disjoint_pairs_take_each_frame_once(tmp_path: Path) -> None:
 
 def test_a_jpg_pair_differs_little_from_its_frames(tmp_path: Path) -> None:
     export(lite(tmp_path / "lite"), tmp_path / "out", kinds=["double"])
-    both = images.decode(
+    both = decode(
         (tmp_path / "out/Double/Traffic/City/clearday/trainB/city_day_00000002.jpg").read_bytes(), "rgb"
     ).astype(int)
-    left, right = (images.resize(still(frame, gray=False), 256, 256).astype(int) for frame in (102, 103))
+    left, right = (framing.resize(still(frame, gray=False), 256, 256).astype(int) for frame in (102, 103))
     assert np.abs(both[:, :256] - left).mean() < 3 < np.abs(both[:, :256] - right).mean()
     assert np.abs(both[:, 256:] - right).mean() < 3
 
@@ -264,8 +265,8 @@ def test_counts_of_16_bits_become_a_double_png_and_no_jpg(tmp_path: Path) -> Non
     with pytest.raises(ImageError, match="a png of 16 bits cannot become a jpg; use --format png"):
         export(tmp_path / "set", tmp_path / "out", kinds=["double"])
     export(tmp_path / "set", tmp_path / "png", kinds=["double"], double_format="png")
-    both = images.decode_deep((tmp_path / "png/Double/Monitor/trainA/monitor_night_00000001.png").read_bytes())
-    expected = images.resize(still(1).astype(np.uint16) * 100, 256, 256)
+    both = decode_deep((tmp_path / "png/Double/Monitor/trainA/monitor_night_00000001.png").read_bytes())
+    expected = framing.resize(still(1).astype(np.uint16) * 100, 256, 256)
     assert np.array_equal(both[:, :256], expected)
 
 

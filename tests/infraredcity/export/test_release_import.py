@@ -16,7 +16,8 @@ from infraredcity.export.release_import import import_release
 from infraredcity.loader import WindowReader
 from infraredcity.progress import Progress
 from infraredcity.shards import index_file
-from infraredcity.stills import images
+from infraredcity.stills import formats, framing
+from infraredcity.stills.decode import decode
 
 CITY = "Single/Traffic/City/clearday"
 OVERCAST = "Single/Traffic/City/overcast"
@@ -218,8 +219,8 @@ def test_names_may_hold_any_characters(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "png", "png16"])
-def test_each_format_is_copied(tmp_path: Path, image_format: images.ImageFormat) -> None:
-    suffix = images.suffix_of(image_format)
+def test_each_format_is_copied(tmp_path: Path, image_format: formats.ImageFormat) -> None:
+    suffix = formats.suffix_of(image_format)
     put(tmp_path / "release/Single/Monitor/trainA", {f"{n}.{suffix}": still_bytes(n, image_format) for n in range(3)})
     import_release(tmp_path / "release", tmp_path / "out")
     assert [*samples_of(tmp_path / "out").values()] == [still_bytes(n, image_format) for n in range(3)]
@@ -230,8 +231,8 @@ def test_each_format_is_copied(tmp_path: Path, image_format: images.ImageFormat)
 
 def test_a_double_becomes_a_run_of_two(tmp_path: Path) -> None:
     def both(one: int, other: int) -> bytes:
-        sides = [images.resize(still(number), 256, 256) for number in (one, other)]
-        return images.encode(np.concatenate(sides, axis=1), "png")
+        sides = [framing.resize(still(number), 256, 256) for number in (one, other)]
+        return formats.encode(np.concatenate(sides, axis=1), "png")
 
     folder = tmp_path / "release/Double/Monitor/trainA"
     put(folder, {"0005.png": both(5, 6), "0006.png": both(6, 7)})
@@ -240,8 +241,8 @@ def test_a_double_becomes_a_run_of_two(tmp_path: Path) -> None:
     assert (report.kind, row.num_frames, row.num_runs) == ("double", 4, 2)
     shown = {10: 5, 11: 6, 12: 6, 13: 7}
     for (_, key), data in samples_of(tmp_path / "out").items():
-        expected = images.resize(still(shown[int(key[-8:])]), 256, 256)
-        assert np.array_equal(images.decode(data, "gray"), expected)
+        expected = framing.resize(still(shown[int(key[-8:])]), 256, 256)
+        assert np.array_equal(decode(data, "gray"), expected)
     # 11 and 12 follow each other in number and are no neighbours in time.
     assert windows_of(tmp_path / "out") == {
         ("monitor/infrared-train", f"monitor_night_{one:08d}", f"monitor_night_{one + 1:08d}") for one in (10, 12)
@@ -258,7 +259,7 @@ def test_a_double_that_is_not_two_squares_is_refused(tmp_path: Path) -> None:
 def test_a_double_can_be_written_as_jpg(tmp_path: Path) -> None:
     put(
         tmp_path / "release/Double/Monitor/trainA",
-        {"0.png": images.encode(np.tile(still(1, width=64), (1, 2, 1)), "png")},
+        {"0.png": formats.encode(np.tile(still(1, width=64), (1, 2, 1)), "png")},
     )
     import_release(tmp_path / "release", tmp_path / "out", frame_format="jpg")
     assert all(data[:2] == b"\xff\xd8" for data in samples_of(tmp_path / "out").values())
@@ -268,7 +269,7 @@ def test_single_is_read_unless_double_is_asked_for(tmp_path: Path) -> None:
     put(tmp_path / "release/Single/Monitor/trainA", numbered(range(3)))
     put(
         tmp_path / "release/Double/Monitor/trainA",
-        {"0.png": images.encode(np.tile(still(1, width=64), (1, 2, 1)), "png")},
+        {"0.png": formats.encode(np.tile(still(1, width=64), (1, 2, 1)), "png")},
     )
     assert import_release(tmp_path / "release", tmp_path / "a").kind == "single"
     assert import_release(tmp_path / "release", tmp_path / "b", kind="double").num_frames == 2

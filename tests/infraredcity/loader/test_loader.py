@@ -224,7 +224,8 @@ def test_a_choice_that_is_none_names_the_choices(tmp_path: Path) -> None:
 from pathlib import Path
 import numpy as np
 from infraredcity.export.release_export import export
-from infraredcity.stills.images import decode, encode
+from infraredcity.stills.decode import decode
+from infraredcity.stills.formats import encode
 from infraredcity.loader import WindowReader
 from infraredcity.loader.webdataset import pipeline
 from infraredcity.extraction.config import ExtractConfig
@@ -241,9 +242,7 @@ from infraredcity.checks.verify import verify
 
 def test_shards_of_counts_say_what_reads_them_when_they_are_opened(shelf: Shelf, tmp_path: Path) -> None:
     extract_clip(clip_of(shelf.deep), ExtractConfig(image_format="png16"), tmp_path)
-    message = (
-        r"city_clear_00000000 is a png of 16 bits, .*; extract again without --format png16, .*images\.decode_deep"
-    )
+    message = r"city_clear_00000000 is a png of 16 bits, .*; extract again without --format png16, .*decode_deep"
     for on_bad in ("raise", "replace"):
         with pytest.raises(ImageError, match=message):
             WindowReader(tmp_path / "city_clear", on_bad=on_bad)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from infraredcity.errors import ImageError, ShardError
 from infraredcity.loader.webdataset import pipeline
 from infraredcity.loader.windows import FrameWindows
-from infraredcity.stills.images import encode
+from infraredcity.stills.formats import encode
 
 # Two workers are two also where one core is left to the tests.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -27,7 +27,8 @@ from infraredcity.report.samples import spread
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
 from infraredcity.shards.writer import open_shard
-from infraredcity.stills.images import decode, encode, size_of
+from infraredcity.stills.decode import decode, size_of
+from infraredcity.stills.formats import encode
 
 
 def facts_of(clip_id: str, **facts: object) -> ClipFacts:

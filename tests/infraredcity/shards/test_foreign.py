@@ -23,7 +23,8 @@ from infraredcity.loader.order import window_table
 from infraredcity.shards import foreign as module
 from infraredcity.shards.foreign import CACHE_VARIABLE, TarIndex, index_tars, numbered
 from infraredcity.shards.reader import read_members
-from infraredcity.stills.images import decode, encode
+from infraredcity.stills.decode import decode
+from infraredcity.stills.formats import encode
 
 JPGS = [encode(picture(number), "jpg") for number in range(12)]
 

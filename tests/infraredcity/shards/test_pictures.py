@@ -17,7 +17,7 @@ from infraredcity.errors import ImageError, ShardError
 from infraredcity.loader import WindowReader, batches, one_pass
 from infraredcity.shards.foreign import CACHE_VARIABLE
 from infraredcity.shards.pictures import index_pictures
-from infraredcity.stills.images import encode
+from infraredcity.stills.formats import encode
 
 
 @pytest.fixture(autouse=True)

@@ -8,24 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infraredcity.errors import ImageError
-from infraredcity.stills.images import (
-    IMAGE_FORMATS,
-    MAX_SCANS,
-    POLARITY_CHOICES,
-    Framing,
-    ImageFormat,
-    decode,
-    decode_deep,
-    decode_into,
-    decode_small,
-    encode,
-    fill_masks,
-    invert,
-    is_inverted,
-    resize,
-    size_of,
-    suffix_of,
-)
+from infraredcity.stills.decode import MAX_SCANS, decode, decode_deep, decode_into, decode_small, size_of
+from infraredcity.stills.formats import IMAGE_FORMATS, ImageFormat, encode, suffix_of
+from infraredcity.stills.framing import POLARITY_CHOICES, Framing, fill_masks, invert, is_inverted, resize
 
 
 def columns(*levels: int, height: int = 2) -> np.ndarray:
