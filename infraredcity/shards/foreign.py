@@ -23,7 +23,7 @@ from infraredcity.clips import is_clip_id
 from infraredcity.errors import OutputError, ShardError
 from infraredcity.files.atomic import NPZ_DAMAGE, read_npz, write_atomic
 from infraredcity.files.records import opened, parse_json
-from infraredcity.shards.index import SampleIndex, ShardInfo, no_duplicates
+from infraredcity.shards.index import SampleIndex, ShardInfo, unread
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.reader import Member, Refused, TarSource, kept_members, members
 from infraredcity.stills.formats import READ_SUFFIXES, our_suffix
@@ -34,7 +34,9 @@ logger = logging.getLogger(__name__)
 CACHE_VARIABLE = "INFRAREDCITY_CACHE"
 _FORMAT = "infraredcity-tar-index-2"
 _NUMBERED = re.compile(r"(.*[^0-9]|)([0-9]{1,18})")
-_COLUMNS = {"own_keys": "S", "start": "i", "offset": "i", "size": "i", "span": "i", "picture": "u"}
+_COLUMNS: dict[str, type[np.generic]] = {
+    "own_keys": np.bytes_, "start": np.int64, "offset": np.int64, "size": np.int64, "span": np.int64, "picture": np.uint8,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -222,15 +224,11 @@ def _joined(tars: Sequence[Path | TarSource], found: Sequence[_Contents], frames
         frame_index=frame_index,
         pts=frame_index,
         run_id=np.concatenate([[0], np.cumsum(~follows)]).astype(np.int32),
-        mark=np.zeros(len(clip), np.uint8),
         shard=np.repeat(np.arange(len(tars), dtype=np.int32), lengths),
         offset=column("offset"),
         size=column("size"),
         span=column("span"),
-        width=np.zeros(len(clip), np.int32),
-        height=np.zeros(len(clip), np.int32),
-        sha256=np.zeros((len(clip), 32), np.uint8),
-        dup_of=no_duplicates(len(clip)),
+        **unread(len(clip)),
         own_keys=column("own_keys"),
         start=column("start"),
         num_without_picture=sum(contents.num_without_picture for contents in found),
@@ -304,12 +302,7 @@ def _walk(tar: Path | TarSource) -> _Contents:
         rows.append((own_key, sample[0].start, picture.offset, picture.size, span, _kind(suffix)))
     columns: list[Sequence[object]] = list(zip(*rows, strict=True)) or [()] * len(_COLUMNS)
     return _Contents(
-        own_keys=np.array(columns[0], "S"),
-        start=np.array(columns[1], np.int64),
-        offset=np.array(columns[2], np.int64),
-        size=np.array(columns[3], np.int64),
-        span=np.array(columns[4], np.int64),
-        picture=np.array(columns[5], np.uint8),
+        **{name: np.array(values, kind) for (name, kind), values in zip(_COLUMNS.items(), columns, strict=True)},
         num_without_picture=num_without_picture,
         num_refused=num_refused,
         first_refused=first_refused,
@@ -394,7 +387,10 @@ def _kept(kept: Path, size_bytes: int) -> _Contents | None:
         columns: dict[str, Any] = {name: arrays[name] for name in _COLUMNS}
         is_sound = (
             header.pop("format") == _FORMAT
-            and all(column.dtype.kind == _COLUMNS[name] and column.ndim == 1 for name, column in columns.items())
+            and all(
+                column.dtype.kind == np.dtype(_COLUMNS[name]).kind and column.ndim == 1
+                for name, column in columns.items()
+            )
             and len({len(column) for column in columns.values()}) == 1
             and all((columns[name] >= 0).all() for name in ("start", "offset", "size", "span"))
             and bool((columns["offset"] - BLOCK_BYTES + columns["span"] <= size_bytes).all())

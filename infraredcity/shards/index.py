@@ -203,6 +203,12 @@ def no_duplicates(num_samples: int) -> np.ndarray:
     return np.zeros(num_samples, "S1")
 
 
+def unread(num_samples: int) -> dict[str, np.ndarray]:
+    """Return the columns of samples whose pictures nobody has read: no marks, sizes, hashes or duplicates."""
+    columns = {name: np.zeros(num_samples, FIELDS[name]) for name in ("mark", "width", "height", "dup_of")}
+    return columns | {"sha256": np.zeros((num_samples, 32), FIELDS["sha256"])}
+
+
 def repeated(clip_id: str, frame_indices: np.ndarray, marks: np.ndarray) -> np.ndarray:
     """The `dup_of` of one clip's samples by their marks: a repeat shows what the sample before its row of repeats showed."""
     is_repeat = (marks & REPEAT) != 0

@@ -17,7 +17,7 @@ import numpy as np
 
 from infraredcity.errors import ShardError
 from infraredcity.shards.foreign import TarIndex, clip_ids, most_frequent, numbered
-from infraredcity.shards.index import ShardInfo, no_duplicates
+from infraredcity.shards.index import ShardInfo, unread
 from infraredcity.shards.names import BLOCK_BYTES, MAX_MEMBER_BYTES
 from infraredcity.stills.formats import READ_SUFFIXES, our_suffix
 
@@ -72,16 +72,12 @@ def index_pictures(folder: Path, names: Sequence[str] | None = None) -> TarIndex
         frame_index=places,
         pts=places,
         run_id=_runs(ordered),
-        mark=np.zeros(num_rows, np.uint8),
         shard=places.astype(np.int32),
         # A file has no header: its sample is the file.
         offset=np.zeros(num_rows, np.int64),
         size=bytes_of,
         span=bytes_of + BLOCK_BYTES,
-        width=np.zeros(num_rows, np.int32),
-        height=np.zeros(num_rows, np.int32),
-        sha256=np.zeros((num_rows, 32), np.uint8),
-        dup_of=no_duplicates(num_rows),
+        **unread(num_rows),
         own_keys=np.array([os.fsencode(name) for name in ordered], "S"),
         start=np.zeros(num_rows, np.int64),
         num_without_picture=0,
