@@ -7,7 +7,8 @@ InfraredCityError
 ├── ShardError          a tar that is missing, damaged or not in its index
 ├── ManifestError       a manifest or index that is missing, of another build, or that contradicts its shards
 ├── RemoteError         a file on another machine that cannot be read in time, changed, or is not what was expected
-│   └── RemoteMissingError   there is no such file on it
+│   ├── RemoteMissingError   there is no such file on it
+│   └── RemoteRefusedError   it refuses to hand it out
 ├── OutputError         an output folder that is in use, full, read-only or made with other settings
 ├── RecipeError         a Lite recipe that cannot be met
 └── MissingExtraError   an optional package that is not installed
@@ -86,6 +87,10 @@ class RemoteMissingError(RemoteError, FileNotFoundError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, is_missing=True)
+
+
+class RemoteRefusedError(RemoteError):
+    """The other machine refuses to hand out or to take a file; running the same command again does not help."""
 
 
 class OutputError(InfraredCityError):

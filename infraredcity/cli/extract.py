@@ -23,7 +23,7 @@ from infraredcity.cli.options import (
 )
 from infraredcity.cli.settings import SETTING_NAMES, chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.clips import CLIPS_VARIABLE
-from infraredcity.errors import InfraredCityError, OutputError, RemoteError
+from infraredcity.errors import InfraredCityError, OutputError, RemoteError, RemoteMissingError, RemoteRefusedError
 from infraredcity.extraction.config import DEADLINE_S
 from infraredcity.extraction.finish import ExtractReport
 from infraredcity.files.path import Place
@@ -233,7 +233,7 @@ def _status_behind(error: InfraredCityError) -> str:
     """What became of a clip that ended with an error: "partial" where the same command goes on, else "error"."""
     if isinstance(error, OutputError) and error.errno in _SAME_FOR_ALL:
         return "error" if error.errno == errno.EROFS else "partial"  # room is made in the end, a disk stays read-only
-    is_passing = isinstance(error, RemoteError) and not error.is_missing
+    is_passing = isinstance(error, RemoteError) and not isinstance(error, RemoteMissingError | RemoteRefusedError)
     return "partial" if is_passing or error.is_resumable else "error"
 
 

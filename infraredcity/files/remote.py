@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
-from infraredcity.errors import MissingExtraError, RemoteError, RemoteMissingError
+from infraredcity.errors import MissingExtraError, RemoteError, RemoteMissingError, RemoteRefusedError
 
 if TYPE_CHECKING:
     import urllib3
@@ -754,7 +754,8 @@ class _Http(_Source):
             wait_s = _retry_after_s(response)
             raise _PassingError(f"{said}, come again in {wait_s:.0f} s" if wait_s else said, wait_s)
         advice = {401: _LOGIN, 403: _LOGIN, 404: "check the URL", 410: "check the URL"}
-        error = RemoteMissingError if response.status in (404, 410) else RemoteError
+        kinds = {401: RemoteRefusedError, 403: RemoteRefusedError, 404: RemoteMissingError, 410: RemoteMissingError}
+        error = kinds.get(response.status, RemoteError)
         raise error(f"{shown(self.url)}: {said}; {advice.get(response.status, 'check the URL and the server')}{hint}")
 
 
@@ -908,7 +909,7 @@ class _Filesystem(_Source):
         except FileNotFoundError as error:
             raise RemoteMissingError(f"{shown(self.url)}: no such file or folder; check the URL") from error
         except PermissionError as error:
-            raise RemoteError(f"{shown(self.url)}: access is refused; {_LOGIN}") from error
+            raise RemoteRefusedError(f"{shown(self.url)}: access is refused; {_LOGIN}") from error
         except ImportError as error:  # "Install s3fs to access S3"
             raise RemoteError(f"{shown(self.url)}: fsspec lacks a package for it ({error}); install that") from error
         except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError, IsADirectoryError) as error:

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infraredcity.errors import InfraredCityError, MissingExtraError, OutputError, RemoteError
+from infraredcity.errors import InfraredCityError, MissingExtraError, OutputError, RemoteError, RemoteMissingError
 from infraredcity.extraction import run, segment_record, spec
 from infraredcity.extraction.executors.local import write_segments
 from infraredcity.extraction.executors.worker import Failed
@@ -138,7 +138,7 @@ class RayExecutor:
                     if answer.failed is None:
                         _check_records(job, stretch.todo, answer.heads)
                         on_frames(sum(head.shard.num_samples for head in answer.heads if head.shard is not None))
-                    elif type(answer.failed.error) is RemoteError and stretch.num_cuts < _MAX_CUTS:
+                    elif _may_help_elsewhere(answer.failed.error) and stretch.num_cuts < _MAX_CUTS:
                         stretch.num_cuts += 1
                         waiting.append(stretch)
                     else:
@@ -166,6 +166,11 @@ class RayExecutor:
             f"Ray cluster: no node has a CPU{gpus} for a task, for {self._room_s:g} s; add nodes"
             f"{' or lower --ray-gpus' if gpus else ''}, then run the same command again to go on"
         )
+
+
+def _may_help_elsewhere(error: InfraredCityError | str) -> bool:
+    """Whether another node, or another moment, may have what this one could not read."""
+    return isinstance(error, RemoteError) and not isinstance(error, RemoteMissingError)
 
 
 def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -> Answer:
