@@ -21,7 +21,7 @@ from typing import Any, Literal
 from infraredcity.errors import CatalogError, RemoteError
 from infraredcity.files import records
 from infraredcity.files.path import FarPath, Place, place, sizes_in
-from infraredcity.files.remote import is_remote, shown
+from infraredcity.files.urls import is_remote, shown
 
 Modality = Literal["infrared", "visible"]
 Polarity = Literal["white-hot", "black-hot"]

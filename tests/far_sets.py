@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infraredcity.files.path import FarPath, Place, walk
-from infraredcity.files.remote import Traffic, traffic
+from infraredcity.files.traffic import Traffic, traffic
 
 
 def sent(folder: Path, to: FarPath) -> FarPath:

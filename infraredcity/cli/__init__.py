@@ -16,7 +16,7 @@ from infraredcity import streams
 from infraredcity.cli import clips, export, extract, lite, monitor, plan, report, sample, select, verify
 from infraredcity.cli.options import note_traffic
 from infraredcity.errors import InfraredCityError
-from infraredcity.files.remote import shown_in
+from infraredcity.files.urls import shown_in
 from infraredcity.showing import visible_lines
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from infraredcity import clips
-from infraredcity.files import remote
+from infraredcity.files import traffic, urls
 from infraredcity.files.path import Place, is_far, place
 from infraredcity.progress import Progress
 from infraredcity.showing import format_bytes
@@ -25,8 +25,8 @@ class _HereType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path that the value names."""
-        if isinstance(value, str) and remote.is_remote(value):
-            self.fail(f"must be a {self.name} here, got {remote.shown(value)}; copy it first", param, ctx)
+        if isinstance(value, str) and urls.is_remote(value):
+            self.fail(f"must be a {self.name} here, got {urls.shown(value)}; copy it first", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -71,7 +71,7 @@ def catalog_of(clips_dir: Place | None, clips_file: Place | None) -> clips.Catal
 
 def note_traffic(context: click.Context) -> None:
     """Note what the process had moved when its command began."""
-    context.meta[_TRAFFIC_BEFORE] = remote.traffic()
+    context.meta[_TRAFFIC_BEFORE] = traffic.traffic()
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON on stdout.")
@@ -82,10 +82,10 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, default=str))
 
 
-def _moved() -> remote.Traffic:
+def _moved() -> traffic.Traffic:
     """What this process moved since the command began."""
-    before: remote.Traffic = click.get_current_context().meta[_TRAFFIC_BEFORE]
-    return remote.traffic() - before
+    before: traffic.Traffic = click.get_current_context().meta[_TRAFFIC_BEFORE]
+    return traffic.traffic() - before
 
 
 def tell_traffic() -> None:

@@ -10,7 +10,7 @@ from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ManifestError
 from infraredcity.files.path import FarPath, Place, size_of, sizes_in
-from infraredcity.files.remote import READ_ONLY_SCHEMES
+from infraredcity.files.urls import READ_ONLY_SCHEMES
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.threads import in_order, threads_for

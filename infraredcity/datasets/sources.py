@@ -18,7 +18,8 @@ from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, RECORD_NAMES
 from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.path import FarPath, Place, is_far
-from infraredcity.files.remote import READ_ONLY_SCHEMES, RemoteOptions, is_remote, shown, split_query
+from infraredcity.files.retry import RemoteOptions
+from infraredcity.files.urls import READ_ONLY_SCHEMES, is_remote, shown, split_query
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles

@@ -24,7 +24,7 @@ from infraredcity.extraction.segments import segment_of
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import FarPath, Place, folder_listing, is_far
 from infraredcity.files.records import MAX_SIDECAR_BYTES, opened, parse_json, read_whole
-from infraredcity.files.remote import UNKNOWN_BYTES
+from infraredcity.files.source import UNKNOWN_BYTES
 from infraredcity.shards.index import ShardInfo
 from infraredcity.shards.names import key_of
 from infraredcity.stills.formats import suffix_of

@@ -22,7 +22,7 @@ import numpy as np
 
 from infraredcity.errors import OutputError, RemoteError
 from infraredcity.files.path import FarPath, Place
-from infraredcity.files.remote import TEMPORARY_PREFIX as TEMPORARY_PREFIX
+from infraredcity.files.urls import TEMPORARY_PREFIX as TEMPORARY_PREFIX
 
 NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
               MemoryError, zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip

@@ -22,24 +22,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from infraredcity.errors import RemoteError
-from infraredcity.files.remote import (
-    READ_ONLY_SCHEMES,
-    UNKNOWN_BYTES,
-    RemoteFile,
-    RemoteOptions,
-    check_writable,
-    fetch,
-    fetch_start,
-    is_remote,
-    join,
-    kind,
-    listing,
-    remove,
-    send,
-    send_file,
-    shown,
-    split,
-)
+from infraredcity.files.remote import RemoteFile, fetch, fetch_start, kind, listing, remove, send, send_file
+from infraredcity.files.retry import RemoteOptions
+from infraredcity.files.source import UNKNOWN_BYTES
+from infraredcity.files.urls import READ_ONLY_SCHEMES, check_writable, is_remote, join, shown, split
 
 _CHUNK_BYTES = 1024 * 1024
 _KEPT_CHUNKS = 8

@@ -17,7 +17,8 @@ from infraredcity.clips import COLOR_MODES, ColorMode
 from infraredcity.datasets.sources import open_sources
 from infraredcity.errors import ImageError, ShardError, check_choice
 from infraredcity.files.chunk_cache import ChunkCache
-from infraredcity.files.remote import RemoteOptions, is_remote, shown
+from infraredcity.files.retry import RemoteOptions
+from infraredcity.files.urls import is_remote, shown
 from infraredcity.loader.crops import Boxes, Crop, resized
 from infraredcity.loader.monitor import Tally, Work
 from infraredcity.loader.order import MixedOrder, Order, WindowOrder, WindowTable, substitute, uniforms, window_table

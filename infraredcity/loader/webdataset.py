@@ -29,7 +29,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from infraredcity.clips import COLOR_MODES, ColorMode
 from infraredcity.errors import MissingExtraError, ShardError, check_choice
 from infraredcity.files.records import parse_json
-from infraredcity.files.remote import shown_in
+from infraredcity.files.urls import shown_in
 from infraredcity.loader.crops import resized
 from infraredcity.loader.windows import FrameWindows
 from infraredcity.shards.foreign import numbered, picture_suffix

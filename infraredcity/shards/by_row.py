@@ -17,7 +17,9 @@ from infraredcity.errors import InfraredCityError, ShardError
 from infraredcity.files.chunk_cache import CacheFacts, ChunkCache, OpenFile, OpenFiles
 from infraredcity.files.path import FarPath, Place, is_far, place
 from infraredcity.files.records import plain_descriptor
-from infraredcity.files.remote import RemoteFile, RemoteOptions, is_remote, shown
+from infraredcity.files.remote import RemoteFile
+from infraredcity.files.retry import RemoteOptions
+from infraredcity.files.urls import is_remote, shown
 from infraredcity.shards.index import SampleIndex, ShardInfo
 from infraredcity.threads import in_order
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from infraredcity.errors import InfraredCityError
-from infraredcity.files.remote import shown, shown_in
+from infraredcity.files.urls import shown, shown_in
 from infraredcity.installation import install_command
 from infraredcity.showing import visible_lines
 from roma.errors import RomaError

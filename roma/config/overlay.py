@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from infraredcity.files.records import parse_json, read_json
-from infraredcity.files.remote import is_remote, shown
+from infraredcity.files.urls import is_remote, shown
 from roma.config.presets import preset
 from roma.config.schema import Mode, TrainConfig
 from roma.errors import ConfigError

@@ -9,7 +9,7 @@ from infraredcity import clips
 from infraredcity.clips import Clip, load_catalog, manifests_folder, published_counts, read_toml, with_video
 from infraredcity.errors import CatalogError, RemoteError
 from infraredcity.files.path import FarPath
-from infraredcity.files.remote import RemoteOptions
+from infraredcity.files.retry import RemoteOptions
 
 NINE = {
     "city_clear": ("city", "clear", "infrared", "night"),

@@ -22,7 +22,7 @@ from synthetic import Shelf, barcode, write_clip
 from web_server import Cutter, serving
 
 from infraredcity.datasets import clip_facts
-from infraredcity.files import remote
+from infraredcity.files import remote, retry
 from infraredcity.files.atomic import lock_folder
 from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
@@ -385,7 +385,7 @@ def test_a_disk_that_is_full_at_the_first_clip_is_partial_too(
 def test_a_machine_that_goes_away_is_partial_and_the_same_command_goes_on(
     shelf: Shelf, infraredcity: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "RemoteOptions", partial(remote.RemoteOptions, deadline_s=0.5))
+    monkeypatch.setattr(remote, "RemoteOptions", partial(retry.RemoteOptions, deadline_s=0.5))
     mine = tmp_path / "my.toml"
     command = (
         "extract",

@@ -20,7 +20,7 @@ from web_server import Cutter, Nginx, serving
 
 from infraredcity.errors import RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
-from infraredcity.files.remote import RemoteOptions
+from infraredcity.files.retry import RemoteOptions
 from infraredcity.loader import FrameWindows, WindowReader, batches, domain_batches
 from infraredcity.shards import index_file
 from infraredcity.stills.formats import encode

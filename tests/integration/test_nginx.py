@@ -17,7 +17,8 @@ from web_server import Cutter, Nginx, serving
 
 from infraredcity.errors import InfraredCityError, RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
-from infraredcity.files.remote import RemoteFile, RemoteOptions, fetch
+from infraredcity.files.remote import RemoteFile, fetch
+from infraredcity.files.retry import RemoteOptions
 from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.index import SampleIndex

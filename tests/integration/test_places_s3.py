@@ -15,7 +15,8 @@ from web_server import Cutter
 from infraredcity.errors import RemoteError, RemoteMissingError
 from infraredcity.files import remote
 from infraredcity.files.path import FarPath, sizes_in
-from infraredcity.files.remote import RemoteOptions, traffic
+from infraredcity.files.retry import RemoteOptions
+from infraredcity.files.traffic import traffic
 
 LARGE_BYTES = 40_000_000
 QUICK = RemoteOptions(deadline_s=1.0, backoff_s=0.05, listing_s=0.5, slowest_bytes_per_s=40e6)

@@ -21,7 +21,7 @@ from infraredcity.extraction.finish import ExtractReport, Hang
 from infraredcity.extraction.plan_file import PLAN_NAME
 from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segments import Segment
-from infraredcity.files import remote
+from infraredcity.files import traffic
 from infraredcity.files.atomic import is_locked, lock_folder, temporary_prefix
 from infraredcity.files.path import FarPath, Place
 from infraredcity.progress import OnProgress, Progress
@@ -297,7 +297,7 @@ class _Shift:
             self.moved_s = now
         written = beat.num_written - self.beat.num_written
         self.beat, self.heard_s = beat, now
-        remote.count_elsewhere(beat.moved)
+        traffic.count_elsewhere(beat.moved)
         return written
 
     def is_stuck(self, deadline_s: float) -> bool:

@@ -26,9 +26,9 @@ from infraredcity.extraction.executors.worker import Failed
 from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import Segment
-from infraredcity.files import remote
+from infraredcity.files import traffic, urls
 from infraredcity.files.path import FarPath, Place
-from infraredcity.files.remote import Traffic
+from infraredcity.files.traffic import Traffic
 from infraredcity.video import choose_decoder
 
 _MAX_SEGMENTS = 16
@@ -134,7 +134,7 @@ class RayExecutor:
                 for future in futures.wait(under_way, min(_LOOK_S, self._room_s), futures.FIRST_COMPLETED).done:
                     _, stretch = under_way.pop(future)
                     answer = _answer(job, future)
-                    remote.count_elsewhere(answer.moved)
+                    traffic.count_elsewhere(answer.moved)
                     if answer.failed is None:
                         _check_records(job, stretch.todo, answer.heads)
                         on_frames(sum(head.shard.num_samples for head in answer.heads if head.shard is not None))
@@ -184,7 +184,7 @@ def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float)
     Returns:
         What the markers say, or the error that ended it: Ray would wrap that, or could not carry it.
     """
-    before = remote.traffic()
+    before = traffic.traffic()
     heads: tuple[SegmentHead, ...] = ()
     failed = None
     try:
@@ -194,7 +194,7 @@ def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float)
         failed = Failed(error=error)
     except Exception:
         failed = Failed(error=traceback.format_exc())
-    return Answer(heads=heads, moved=remote.traffic() - before, failed=failed)
+    return Answer(heads=heads, moved=traffic.traffic() - before, failed=failed)
 
 
 def _written(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -> tuple[SegmentHead, ...]:
@@ -255,7 +255,7 @@ def _connect(address: str) -> None:
         words = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         reason = " ".join(words.split()).rstrip(".")
         raise RemoteError(
-            f"Ray cluster {remote.shown(address)}: cannot be used: {reason}; name one that runs with --ray-address or RAY_ADDRESS, "
+            f"Ray cluster {urls.shown(address)}: cannot be used: {reason}; name one that runs with --ray-address or RAY_ADDRESS, "
             "or start one with: ray start --head"
         ) from error
     finally:

@@ -24,8 +24,8 @@ from typing import Any, Literal
 from infraredcity.errors import InfraredCityError
 from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segments import Segment
-from infraredcity.files import remote
-from infraredcity.files.remote import Traffic
+from infraredcity.files import traffic
+from infraredcity.files.traffic import Traffic
 from infraredcity.video.remote_source import waits_for_network
 
 BEAT_S = 0.1
@@ -220,7 +220,7 @@ def _beat(connection: "Connection[Any, Any]", life: _Life) -> None:
 
 def _beat_of(life: _Life) -> Beat:
     """The next beat; the caller holds the lock."""
-    before, life.moved = life.moved, remote.traffic()
+    before, life.moved = life.moved, traffic.traffic()
     return Beat(
         # A wait for the network has a deadline of its own, and is no decoder that hangs.
         is_decoding=life.is_decoding and not waits_for_network(),

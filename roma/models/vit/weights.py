@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from infraredcity.files.remote import is_remote, shown
+from infraredcity.files.urls import is_remote, shown
 from infraredcity.installation import install_command
 from roma.errors import WeightsError
 from roma.models.vit.claims import CONFIG_NAME, check_claims, check_kind, claims_of_config, claims_of_metadata

@@ -15,7 +15,8 @@ from infraredcity.extraction.finish import Hang
 from infraredcity.extraction.parts import finalize, make_plan, run_part
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.files.path import FarPath
-from infraredcity.files.remote import UNKNOWN_BYTES, traffic
+from infraredcity.files.source import UNKNOWN_BYTES
+from infraredcity.files.traffic import traffic
 from infraredcity.shards import sidecars
 from infraredcity.shards.index import ShardInfo
 

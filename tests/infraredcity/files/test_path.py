@@ -22,9 +22,11 @@ from processes import PATIENCE_S, Start
 from web_server import Nginx, serving
 
 from infraredcity.errors import RemoteError, RemoteMissingError
-from infraredcity.files import remote
+from infraredcity.files import remote, urls
 from infraredcity.files.path import FarPath, FarReader, FarStatus, Place, is_far, place, sizes_in, walk
-from infraredcity.files.remote import UNKNOWN_BYTES, RemoteOptions, Traffic, traffic
+from infraredcity.files.retry import RemoteOptions
+from infraredcity.files.source import UNKNOWN_BYTES
+from infraredcity.files.traffic import Traffic, traffic
 
 DATA = random.Random(0).randbytes(10_000)
 QUICK = RemoteOptions(connect_timeout_s=0.5, read_timeout_s=0.5, deadline_s=0.5, backoff_s=0.02, listing_s=0.5)
@@ -673,7 +675,7 @@ def test_a_password_that_is_not_quoted_is_refused_and_not_shown(url: str) -> Non
     scheme=st.sampled_from(["s3", "https", "simplecache::sftp"]),
 )
 def test_no_password_is_shown(password: str, path: str, scheme: str) -> None:
-    shown = remote.shown(f"{scheme}://user:{password}@host/{path}?token=SECRET")
+    shown = urls.shown(f"{scheme}://user:{password}@host/{path}?token=SECRET")
     assert "SECRET" not in shown
     assert "user" not in shown
 
@@ -689,7 +691,7 @@ def test_no_password_is_shown(password: str, path: str, scheme: str) -> None:
     ],
 )
 def test_what_is_no_credential_is_shown(url: str) -> None:
-    assert remote.shown(url) == url
+    assert urls.shown(url) == url
 
 
 def test_a_traceback_of_a_web_server_that_is_away_holds_no_credentials() -> None:

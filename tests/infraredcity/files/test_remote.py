@@ -13,8 +13,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from processes import PATIENCE_S
 
 from infraredcity.errors import MissingExtraError, RemoteError
-from infraredcity.files import remote
-from infraredcity.files.remote import RemoteFile, RemoteOptions, fetch, is_remote, join, shown, shown_in, split_query
+from infraredcity.files import http
+from infraredcity.files.remote import RemoteFile, fetch
+from infraredcity.files.retry import RemoteOptions
+from infraredcity.files.urls import is_remote, join, shown, shown_in, split_query
 
 DATA = bytes(range(256)) * 40
 QUICK = RemoteOptions(connect_timeout_s=1.0, read_timeout_s=0.5, deadline_s=1.0, backoff_s=0.02, backoff_cap_s=0.1)
@@ -177,7 +179,7 @@ def test_a_scheme_that_nobody_knows_is_an_error_at_once() -> None:
 
 @pytest.mark.parametrize(("package", "url"), [("urllib3", "http://127.0.0.1:9/x"), ("fsspec", "s3://bucket/x")])
 def test_a_package_that_is_missing_is_named(package: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    remote._pool.cache_clear()
+    http.pool.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"needs {package}, .* pip install -e '/.*\[remote\]'"):
         fetch(url, PATIENT)

@@ -15,7 +15,7 @@ from processes import PATIENCE_S
 
 from infraredcity.errors import RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
-from infraredcity.files.remote import RemoteOptions
+from infraredcity.files.retry import RemoteOptions
 from infraredcity.shards import by_row
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.by_row import ShardFiles

@@ -23,7 +23,8 @@ from web_server import Cutter, Nginx, serving
 from infraredcity import video
 from infraredcity.errors import RemoteError, RemoteMissingError, VideoDecodeError
 from infraredcity.files.path import FarPath
-from infraredcity.files.remote import RemoteOptions, traffic
+from infraredcity.files.retry import RemoteOptions
+from infraredcity.files.traffic import traffic
 from infraredcity.showing import format_bytes
 from infraredcity.video import ClipVideo, FrameRange, open_clip, probe, pyav
 from infraredcity.video.remote_source import FarVideo, waits_for_network

@@ -13,7 +13,7 @@ from synthetic import Shelf, write_clip
 from infraredcity import video
 from infraredcity.errors import InfraredCityError, VideoDecodeError
 from infraredcity.files.path import FarPath
-from infraredcity.files.remote import traffic
+from infraredcity.files.traffic import traffic
 from infraredcity.video import open_clip, probe
 from infraredcity.video.scan_cache import identify, load, save
 from infraredcity.video.types import VideoInfo
