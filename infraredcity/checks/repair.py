@@ -52,7 +52,7 @@ from infraredcity.files.atomic import (
     write_atomic,
 )
 from infraredcity.files.records import opened, read_json
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_shard_name
 
@@ -134,7 +134,7 @@ def repair(root: Path, *, dry_run: bool = False, on_progress: OnProgress | None 
         raise ManifestError(f"{root}: {what}; name a folder that extract, make-lite or shard wrote")
     manifest.check_packages()
     state = _State(is_dry_run=dry_run)
-    done = 0
+    ticker = Ticker("parts", len(names), on_progress)
     for place, members in sets_of(root, names).items():
         with _locked(root / place, is_dry_run=dry_run) if place is not None else nullcontext():
             for name in members:
@@ -146,9 +146,7 @@ def repair(root: Path, *, dry_run: bool = False, on_progress: OnProgress | None 
                         raise OutputError(
                             f"{root / name}: cannot be repaired: {reason}; see to that and run it again"
                         ) from error
-                done += 1
-                if on_progress is not None:
-                    on_progress(Progress(what="parts", done=done, total=len(names)))
+                ticker.add()
             if place is not None:
                 _repair_set(root, place, members, state)
     return RepairReport(

@@ -23,7 +23,7 @@ from infraredcity.datasets.folder import ShardFolder, open_with_hash, shard_size
 from infraredcity.errors import ManifestError, check_choice
 from infraredcity.files.atomic import TEMPORARY_PREFIX
 from infraredcity.files.path import FarPath, Place
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index_file, sidecars
 from infraredcity.threads import in_order, threads_for
 
@@ -82,16 +82,9 @@ def verify(
         if part is not None:
             opened[name] = part
     total = sum(len(part.index) for part in opened.values())
-    done = 0
-
-    def on_samples(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_progress is not None:
-            on_progress(Progress(what="samples", done=done, total=total))
-
+    ticker = Ticker("samples", total, on_progress)
     for part in opened.values():
-        _check_part(part, folders[part.name], findings, decode, on_samples, is_quick=quick)
+        _check_part(part, folders[part.name], findings, decode, ticker.add, is_quick=quick)
     check_begun(root, folders, names, findings)
     sets = {place or ".": members for place, members in sets_of(root, names).items()}
     hashes = [

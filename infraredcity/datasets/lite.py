@@ -6,7 +6,7 @@ least `guard_frames` away from every test run. All runs are consecutive frames, 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -22,7 +22,7 @@ from infraredcity.datasets.similarity import DuplicateRun, Leakage
 from infraredcity.errors import RecipeError
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import Place
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import copy, index_file
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.copy import Copied
@@ -275,7 +275,7 @@ def _copy_all(
     rows: list[LiteRow] = []
     copied: dict[str, list[_Copied]] = {}
     total = sum(len(run) for runs in chosen.values() for part in runs.values() for run in part)
-    on_samples = _counter(on_progress, "lite: frames", total)
+    on_samples = Ticker("lite: frames", total, on_progress).add
     for cell in recipe.cells:
         for split in SPLITS:
             runs = chosen[cell.clip][split]
@@ -310,20 +310,6 @@ def _copy_all(
                 )
             )
     return rows, copied
-
-
-def _counter(on_progress: OnProgress | None, what: str, total: int) -> Callable[[int], None]:
-    """Adds up samples and tells of them now and then."""
-    done = reported = 0
-
-    def on_samples(count: int) -> None:
-        nonlocal done, reported
-        done += count
-        if on_progress is not None and (done - reported >= 256 or done == total):
-            reported = done
-            on_progress(Progress(what=what, done=done, total=total))
-
-    return on_samples
 
 
 def _read_clips(source: Place, recipe: Recipe) -> tuple[dict[str, SampleIndex], dict[str, ClipFacts]]:

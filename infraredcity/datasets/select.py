@@ -18,7 +18,7 @@ from infraredcity.datasets.manifest import COLUMN_KINDS, COLUMNS, Columns
 from infraredcity.errors import ManifestError
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import Place
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 
 REPORT_NAME = "shards.json"
 FORMAT = "infraredcity-shards-1"
@@ -251,16 +251,9 @@ def write(
             return earlier
         record.begin()
         total = sum(len(each.rows) for each in chosen)
-        done = 0
-
-        def on_samples(count: int) -> None:
-            nonlocal done
-            done += count
-            if on_progress is not None and (done % 256 == 0 or done == total):
-                on_progress(Progress(what="samples", done=done, total=total))
-
+        ticker = Ticker("samples", total, on_progress)
         parts = [
-            reshard.copy_part(each.part, each.rows, out, samples_per_shard=samples_per_shard, on_samples=on_samples)
+            reshard.copy_part(each.part, each.rows, out, samples_per_shard=samples_per_shard, on_samples=ticker.add)
             for each in chosen
         ]
         if [part.name for part in parts] != ["."]:  # there, the part's manifest is that of the set

@@ -42,7 +42,7 @@ from infraredcity.files.atomic import (
     write_atomic,
 )
 from infraredcity.files.records import read_json
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.names import is_inside
@@ -426,7 +426,8 @@ def _write_all(plan: _Plan, out: Path, goes_on: bool, on_progress: OnProgress | 
         except OSError as error:
             raise OutputError(f"{out / folder}: cannot be written: {error.strerror}") from error
     files = {id(task.part): ShardFiles(task.part.index, task.part.path) for task in plan.tasks}
-    total, done = sum(len(task.rows) for task in plan.tasks), 0
+    total = sum(len(task.rows) for task in plan.tasks)
+    ticker = Ticker("release: pictures", total, on_progress)
 
     def write(task: _Task) -> int:
         if task.kind == "single":
@@ -438,9 +439,7 @@ def _write_all(plan: _Plan, out: Path, goes_on: bool, on_progress: OnProgress | 
     pool = ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="release")
     try:
         for count in pool.map(write, plan.tasks):
-            done += count
-            if on_progress is not None:
-                on_progress(Progress(what="release: pictures", done=done, total=total))
+            ticker.add(count)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         for opened in files.values():

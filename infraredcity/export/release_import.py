@@ -44,7 +44,7 @@ from infraredcity.export.release_layout import (
 )
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.records import read_json
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import sample_json
 from infraredcity.shards.index import IndexEntry, SampleIndex, ShardInfo
@@ -304,16 +304,15 @@ def _read_blocks(
             raise ManifestError(f"{base / cell.folder / 'testB'}: the layout has no visible test frames; remove it")
     blocks: list[_Block] = []
     of_scene: dict[str, set[str]] = {}
-    num_shared = num_read = 0
+    num_shared = 0
+    ticker = Ticker("import: pictures read", None, on_progress)
     for place in PLACES:
         for cell in CELLS:
             folder = base / cell.folder / place.folder
             if not folder.is_dir():
                 continue
             files = _read_folder(folder, root)
-            num_read += len(files)
-            if on_progress is not None:
-                on_progress(Progress(what="import: pictures read", done=num_read, total=None))
+            ticker.add(len(files))
             if place.folder == "trainB":
                 before = of_scene.setdefault(cell.scene, set())
                 fresh = [file for file in files if file.sha256 not in before]
@@ -494,8 +493,7 @@ class _Writer:
         self._kind = kind
         self._frame_format = frame_format
         self._samples_per_shard = samples_per_shard
-        self._done, self._total = 0, total
-        self._on_progress = on_progress
+        self._ticker = Ticker("import: pictures written", total, on_progress)
 
     def write(self, name: str, blocks: Sequence[_Block]) -> ShardFolder:
         """Write the part of some folders."""
@@ -593,9 +591,7 @@ class _Writer:
                 some = merged[start : start + self._samples_per_shard]
                 for frames in pool.map(self._frames, some):
                     waiting += frames
-                self._done += len(some)
-                if self._on_progress is not None:
-                    self._on_progress(Progress(what="import: pictures written", done=self._done, total=self._total))
+                self._ticker.add(len(some))
                 while len(waiting) >= self._samples_per_shard:
                     yield waiting[: self._samples_per_shard]
                     del waiting[: self._samples_per_shard]

@@ -11,15 +11,16 @@ from infraredcity.clips import Clip
 from infraredcity.errors import OutputError
 from infraredcity.extraction import plan_file, run, segment_record
 from infraredcity.extraction.config import DEADLINE_S, ExtractConfig
-from infraredcity.extraction.executors.local import Counter, Executor, fit_tone, write_segments
+from infraredcity.extraction.executors.local import Executor, fit_tone, write_segments
 from infraredcity.extraction.finish import ExtractReport, merge
 from infraredcity.extraction.plan_file import PLAN_NAME, Estimate, Plan, PlannedClip
 from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segment_record import SegmentHead
+from infraredcity.extraction.segments import frames_ticker
 from infraredcity.extraction.spec import read as read_claim
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import FarPath, Place, place, sizes_in
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.stills.formats import FORMATS, ImageFormat
 
 _SAMPLE_PLACES = 3
@@ -115,12 +116,11 @@ def make_plan(
     """
     with lock_folder(out):  # until the plan stands, which extraction without one respects
         planned: list[PlannedClip] = []
-        for number, clip in enumerate(clips):
-            if on_progress is not None:
-                on_progress(Progress(what="clips scanned", done=number, total=len(clips)))
+        ticker = Ticker("clips scanned", len(clips), on_progress)
+        ticker.add(0)
+        for clip in clips:
             planned.append(_planned(clip, config, out, overwrite=overwrite))
-        if on_progress is not None:
-            on_progress(Progress(what="clips scanned", done=len(clips), total=len(clips)))
+            ticker.add()
         try:
             plan = plan_file.cut(planned, num_parts)
         except ValueError as error:
@@ -253,12 +253,12 @@ def run_part(
     todo = [run.pending(job) for job in jobs]
     everything = [segment for job in jobs for segment in job.segments]
     what = "all parts" if part is None else f"part {part}"
-    counter = Counter(f"{what}: frames", everything, [segment for some in todo for segment in some], on_progress)
+    ticker = frames_ticker(f"{what}: frames", everything, [segment for some in todo for segment in some], on_progress)
     for job, some in zip(jobs, todo, strict=True):
         if some and executor is not None:
-            executor(job, some, deadline_s=deadline_s, on_frames=counter.add)
+            executor(job, some, deadline_s=deadline_s, on_frames=ticker.add)
         elif some:
-            write_segments(job, some, workers=workers, deadline_s=deadline_s, on_frames=counter.add)
+            write_segments(job, some, workers=workers, deadline_s=deadline_s, on_frames=ticker.add)
     heads: list[SegmentHead] = []
     for job in jobs:
         for number, head in segment_record.read_heads(job.folder, [segment.number for segment in job.segments]):
@@ -273,7 +273,7 @@ def run_part(
         num_parts=plan.num_parts,
         num_segments=len(everything),
         num_frames=sum(len(segment.frames) for segment in everything),
-        new_frames=counter.added,
+        new_frames=ticker.added,
         size_bytes=sum(head.shard.size_bytes for head in heads if head.shard is not None),
         num_missing=sum(head.num_missing for head in heads),
     )
@@ -303,15 +303,13 @@ def status(plan: Plan, out: Place, *, quick: bool = False, on_progress: OnProgre
     """
     rows: list[ClipStatus] = []
     parts: set[int] = set()
-    looked_at = 0
+    ticker = Ticker("segments looked at", plan.num_segments, on_progress)
     for clip in plan.clips:
         outstanding: list[int] = []
         for number, is_done in enumerate(_done(clip, out / clip.clip_id, quick=quick)):
             if not is_done:
                 outstanding.append(number)
-            looked_at += 1
-            if on_progress is not None and looked_at % 1000 == 0:
-                on_progress(Progress(what="segments looked at", done=looked_at, total=plan.num_segments))
+            ticker.add()
         parts |= plan.parts_of(clip.clip_id, outstanding)
         rows.append(
             ClipStatus(
@@ -376,14 +374,7 @@ def finalize(out: Place, *, on_progress: OnProgress | None = None) -> tuple[Stat
         if found.outstanding_parts:
             return found, []
         reports: list[ExtractReport] = []
-        merged, total = 0, plan.num_segments
-
-        def count(segments: int) -> None:
-            nonlocal merged
-            merged += segments
-            if on_progress is not None and (merged % 1000 == 0 or merged == total):
-                on_progress(Progress(what="segments merged", done=merged, total=total))
-
+        ticker = Ticker("segments merged", plan.num_segments, on_progress)
         for clip in plan.clips:
             folder = out / clip.clip_id
             with lock_folder(folder):
@@ -394,7 +385,7 @@ def finalize(out: Place, *, on_progress: OnProgress | None = None) -> tuple[Stat
                     hangs=run.read_hangs(folder),
                     expected_frames=clip.expected_frames,
                     new_frames=0,
-                    on_segments=count,
+                    on_segments=ticker.add,
                 )
             reports.append(report)
         return found, reports

@@ -1,9 +1,11 @@
 """The segments of a clip: which frames belong to which shard, a pure function of the clip's length and the config."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infraredcity.errors import VideoDecodeError
 from infraredcity.extraction.config import DATASET, ExtractConfig
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards.names import shard_name
 from infraredcity.video import FrameRange
 
@@ -63,3 +65,13 @@ def segment_of(clip_id: str, num_frames: int, config: ExtractConfig, number: int
 def stop_frame(num_frames: int, config: ExtractConfig) -> int:
     """The first frame of a clip of `num_frames` frames that is not taken."""
     return num_frames if config.stop_frame is None else min(config.stop_frame, num_frames)
+
+
+def frames_ticker(
+    what: str, segments: Sequence[Segment], todo: Sequence[Segment], on_progress: OnProgress | None
+) -> Ticker:
+    """Make a ticker over the frames of segments, of which those of `todo` are not done; it reports where it begins."""
+    total = sum(len(segment.frames) for segment in segments)
+    ticker = Ticker(what, total, on_progress, done=total - sum(len(segment.frames) for segment in todo))
+    ticker.add(0)
+    return ticker

@@ -23,7 +23,7 @@ from infraredcity.errors import ImageError, ShardError
 from infraredcity.extraction.finish import Gap
 from infraredcity.files import path
 from infraredcity.files.records import read_json
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.report.facts import (
     MARKS,
     Break,
@@ -607,16 +607,9 @@ def _leakage(
                 why_not="all pictures would have to come from another machine; report where they lie, or on a copy",
             )
         return LeakageCheck(is_measured=True, found=on_record, why_not="")
-    done = 0
-
-    def on_samples(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_progress is not None:
-            on_progress(Progress(what="report: compared", done=done, total=total))
-
+    ticker = Ticker("report: compared", total, on_progress)
     try:
-        found = similarity.find(compared, on_samples=on_samples).leakage
+        found = similarity.find(compared, on_samples=ticker.add).leakage
     except (ShardError, ImageError) as error:
         reader.add_problem(error)
         return LeakageCheck(is_measured=False, found=(), why_not="a picture could not be read; see the problems")

@@ -14,7 +14,7 @@ from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.folder import ShardFolder, shard_sizes
 from infraredcity.errors import ImageError, InfraredCityError, ShardError
 from infraredcity.files import path
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.report.facts import Problem
 from infraredcity.shards.by_row import ShardFiles, check_size
 from infraredcity.threads import threads_for
@@ -79,8 +79,7 @@ class FrameReader:
         self.bad_shards = _bad_shards(parts)
         """What is wrong with shards that are missing or of another size than in the index, by numbers of part and shard."""
         self._root = root
-        self._progress = (what, total, on_progress)
-        self._done = 0
+        self._ticker = Ticker(what, total, on_progress)
         self._problems: dict[str, int] = {}
 
     def each(
@@ -93,7 +92,6 @@ class FrameReader:
             look: Given the samples and their files' bytes, from several threads; ShardError and ImageError are counted as problems.
         """
         results: list[_Result | None] = []
-        what, total, on_progress = self._progress
         with ThreadPoolExecutor(threads_for(self._root), thread_name_prefix="report") as pool:
             for start in range(0, len(groups), _BATCH):
                 batch = groups[start : start + _BATCH]
@@ -121,9 +119,7 @@ class FrameReader:
                         else:
                             self.num_read += len(group)
                             results.append(result)
-                self._done += sum(map(len, batch))
-                if on_progress is not None:
-                    on_progress(Progress(what=what, done=self._done, total=total))
+                self._ticker.add(sum(map(len, batch)))
         return results
 
     def key(self, place: SampleAt) -> str:

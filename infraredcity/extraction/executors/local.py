@@ -20,11 +20,11 @@ from infraredcity.extraction.executors.worker import BEAT_S, Beat, Done, Task, W
 from infraredcity.extraction.finish import ExtractReport, Hang
 from infraredcity.extraction.plan_file import PLAN_NAME
 from infraredcity.extraction.run import ExtractJob
-from infraredcity.extraction.segments import Segment
+from infraredcity.extraction.segments import Segment, frames_ticker
 from infraredcity.files import traffic
 from infraredcity.files.atomic import is_locked, lock_folder, temporary_prefix
 from infraredcity.files.path import FarPath, Place
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress
 from infraredcity.stills.tone import ToneMap
 
 _MAX_DEATHS = 3
@@ -100,16 +100,16 @@ def extract_clip(
             job = run.claim(job)
             is_claimed = True
             todo = run.pending(job)
-            counter = Counter(f"{clip.clip_id}: frames", job.segments, todo, on_progress)
+            ticker = frames_ticker(f"{clip.clip_id}: frames", job.segments, todo, on_progress)
             if todo and executor is not None:
-                job = executor(job, todo, deadline_s=deadline_s, on_frames=counter.add)
+                job = executor(job, todo, deadline_s=deadline_s, on_frames=ticker.add)
             elif todo:
-                job = _write(job, todo, crew, workers, deadline_s, counter.add)
+                job = _write(job, todo, crew, workers, deadline_s, ticker.add)
             crew.end()  # their memory, before the index of a long clip takes its own
             if is_strict:
                 is_claimed = False  # running again would end the same way
                 run.check_whole(job)
-            return run.finalize(job, new_frames=counter.added)
+            return run.finalize(job, new_frames=ticker.added)
         except InfraredCityError as error:
             error.is_resumable = is_claimed and run.any_done(folder)
             raise
@@ -212,36 +212,6 @@ def _suitable_workers() -> int:
 def _shares(todo: Sequence[Segment], workers: int) -> list[tuple[Segment, ...]]:
     """The segments in `workers` stretches of neighbours, as even as can be."""
     return [tuple(todo[len(todo) * k // workers : len(todo) * (k + 1) // workers]) for k in range(workers)]
-
-
-class Counter:
-    """Turns "so many more frames" into Progress reports, a few per second.
-
-    Args:
-        what: What is counted, for people.
-        segments: All segments.
-        todo: Those of them that are not done.
-        on_progress: Who is told.
-    """
-
-    def __init__(
-        self, what: str, segments: Sequence[Segment], todo: Sequence[Segment], on_progress: OnProgress | None
-    ) -> None:
-        self._what, self._on_progress = what, on_progress
-        self._total = sum(len(segment.frames) for segment in segments)
-        self._done = self._total - sum(len(segment.frames) for segment in todo)
-        self._last = 0.0
-        self.added = 0
-        self.add(0)
-
-    def add(self, frames: int) -> None:
-        """So many more frames are written."""
-        self.added += frames
-        self._done += frames
-        now = time.monotonic()
-        if self._on_progress is not None and (now - self._last > 0.2 or self._done == self._total):
-            self._last = now
-            self._on_progress(Progress(what=self._what, done=self._done, total=self._total))
 
 
 class _Crew:
