@@ -27,6 +27,7 @@ from infraredcity.shards import copy, index_file
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.copy import Copied
 from infraredcity.shards.index import SampleIndex
+from infraredcity.stills import phash
 
 REPORT_NAME = "lite.json"
 SAMPLES_PER_SHARD = 256
@@ -284,7 +285,7 @@ def _copy_all(
             clip = facts[cell.clip]
             folder = f"{cell.scene}/{clip.modality}-{split}"
             weather = "" if clip.weather == "any" else f"-{clip.weather}"
-            with similarity.Hasher() as hasher:  # while they pass by: read once, from wherever, is enough
+            with phash.Hasher() as hasher:  # while they pass by: read once, from wherever, is enough
                 samples = copy.copy(
                     source / cell.clip,
                     indexes[cell.clip],

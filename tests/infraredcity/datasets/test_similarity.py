@@ -7,12 +7,13 @@ import pytest
 from infraredcity.datasets import similarity
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.folder import ShardFolder, open_folder, write_folder
-from infraredcity.datasets.similarity import NEAR_BITS, hashes_of
+from infraredcity.datasets.similarity import NEAR_BITS
 from infraredcity.errors import ImageError
 from infraredcity.shards.index import IndexEntry, ShardInfo, from_entries
 from infraredcity.shards.writer import open_shard
 from infraredcity.stills.decode import decode, decode_small
 from infraredcity.stills.formats import encode
+from infraredcity.stills.phash import hashes_of
 
 
 def hash_of(gray: np.ndarray) -> int:
