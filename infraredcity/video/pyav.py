@@ -25,8 +25,9 @@ import numpy as np
 from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.video.container import decoder_of, ffmpeg_log, opened, reason_of
+from infraredcity.video.damage import Damage
 from infraredcity.video.scan import scan
-from infraredcity.video.types import NO_TIME, Damage, FrameRange, OnFrame, VideoInfo
+from infraredcity.video.types import NO_TIME, FrameRange, OnFrame, VideoInfo
 
 try:
     import av

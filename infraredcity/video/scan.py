@@ -20,7 +20,8 @@ import numpy as np
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.files.path import Place
 from infraredcity.video.container import OpenVideo, decoder_of, ffmpeg_log, opened, other_streams, reason_of
-from infraredcity.video.types import MAX_REORDER_FRAMES, NO_TIME, Damage, VideoInfo, reorder_of
+from infraredcity.video.damage import Damage
+from infraredcity.video.types import MAX_REORDER_FRAMES, NO_TIME, VideoInfo, reorder_of
 
 try:
     import av

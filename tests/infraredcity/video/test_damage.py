@@ -13,7 +13,8 @@ from synthetic import GOP, H264, ffmpeg, write_clip
 from infraredcity import video
 from infraredcity.errors import VideoDecodeError
 from infraredcity.video import Decoded, FrameRange
-from infraredcity.video.types import Damage, reorder_of
+from infraredcity.video.damage import Damage
+from infraredcity.video.types import reorder_of
 
 NUM_FRAMES = 120
 OPEN_GOP = (*H264, "-x264-params", "open-gop=1")

@@ -1,0 +1,289 @@
+"""A clip's files as one sequence of frames: find out their facts, choose a decoder, decode.
+
+A clip may be one file or a recording in chunks. `ClipVideo` numbers the frames of all chunks through, and gives each a time on
+one axis: a chunk's first frame follows the one before it by one nominal frame.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from infraredcity.clips import ColorMode
+from infraredcity.errors import MissingExtraError, VideoDecodeError
+from infraredcity.files.path import Place
+from infraredcity.video import scan_cache
+from infraredcity.video.types import (
+    BatchBuilder,
+    Decoded,
+    Decoder,
+    FrameBatch,
+    FrameRange,
+    OnFrame,
+    VideoInfo,
+)
+
+DecoderName = Literal["auto", "pyav", "decord"]
+DECODERS: tuple[DecoderName, ...] = ("auto", "pyav", "decord")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClipVideo:
+    """A clip's files as one sequence of frames.
+
+    Attributes:
+        parts: Facts of each file, in order.
+        pts: i64 [num_frames], times in units of `time_base`, ascending over all parts.
+        time_base: Seconds per unit of pts: that of the first part.
+        part_starts: Frame index of each part's first frame.
+    """
+
+    parts: tuple[VideoInfo, ...]
+    pts: np.ndarray
+    time_base: Fraction
+    part_starts: tuple[int, ...]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all parts together."""
+        return len(self.pts)
+
+    @property
+    def break_frames(self) -> tuple[int, ...]:
+        """Frames before which something is lost: each part's first one, and those where time jumps."""
+        jumps = (
+            start + int(frame)
+            for part, start in zip(self.parts, self.part_starts, strict=True)
+            for frame in part.time_jumps
+        )
+        return tuple(sorted({*self.part_starts, *jumps}))
+
+    def next_entry(self, frame_index: int) -> int:
+        """The frame behind `frame_index` from which decoding can begin anew: the next key frame, or the next part's first frame."""
+        number = bisect_right(self.part_starts, frame_index) - 1
+        part, start = self.parts[number], self.part_starts[number]
+        inside = part.next_key(frame_index - start + 1) if part.is_seekable else part.num_frames
+        return start + inside
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is good to know before frames are used, each phrase behind its file's name; see `VideoInfo.notes`."""
+        return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.notes)
+
+    @property
+    def suspect(self) -> tuple[str, ...]:
+        """What makes the clip less than trustworthy, each phrase behind its file's name."""
+        return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.suspect)
+
+
+def probe(path: Place, *, kept_in: Place | None = None, stream: int | None = None) -> VideoInfo:
+    """Find out the facts about one video file, by demuxing it once and, where packets alone do not tell its frames, decoding it.
+
+    Args:
+        path: The file, here or behind a URL.
+        kept_in: Folder where the scan is kept for the next time, and taken from if the file is still the same.
+        stream: Number of the stream to take, in place of the best one; see `scan.scan`.
+
+    Raises:
+        VideoDecodeError: It is no video, or has no such stream.
+        RemoteError: It is far and cannot be read.
+    """
+    from infraredcity.video import scan
+
+    if kept_in is None:
+        return scan.scan(path, stream=stream)
+    identity = scan_cache.identify(path)
+    info = scan_cache.load(kept_in, path, identity, stream=stream)
+    if info is None:
+        info = scan.scan(path, stream=stream)
+        scan_cache.save(kept_in, info, identity, stream=stream)
+    return info
+
+
+def open_clip(paths: Sequence[Place], *, kept_in: Place | None = None, stream: int | None = None) -> ClipVideo:
+    """Probe every chunk of a clip and number their frames through.
+
+    Args:
+        paths: The clip's files, in order, here or behind URLs.
+        kept_in: See `probe`.
+        stream: See `probe`.
+
+    Raises:
+        VideoDecodeError: A file is no video, holds no frame, or shows pictures of another size than the first one.
+        RemoteError: A far file cannot be read.
+    """
+    parts = tuple(probe(path, kept_in=kept_in, stream=stream) for path in paths)
+    first = parts[0]
+    times: list[np.ndarray] = []
+    starts: list[int] = []
+    num_frames = 0
+    for part in parts:
+        if part.num_frames == 0:
+            raise VideoDecodeError(f"{part.path}: holds no frame; remove it from the clip, or record it again")
+        if (part.width_px, part.height_px) != (first.width_px, first.height_px):
+            raise VideoDecodeError(
+                f"{part.path}: pictures are {part.width_px}x{part.height_px}, those of {first.path} "
+                f"{first.width_px}x{first.height_px}; chunks of one clip must have one size"
+            )
+        in_base = _rescale(part.pts, part.time_base, first.time_base)
+        if times:
+            frame_units = max(1, round(1 / (first.nominal_fps * float(first.time_base)))) if first.nominal_fps else 1
+            in_base = in_base - in_base[0] + times[-1][-1] + frame_units
+        times.append(in_base)
+        starts.append(num_frames)
+        num_frames += part.num_frames
+    return ClipVideo(parts=parts, pts=np.concatenate(times), time_base=first.time_base, part_starts=tuple(starts))
+
+
+def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> tuple[DecoderName, str]:
+    """The decoder and the device to use for a clip: as asked, if the decoder can be trusted with every file.
+
+    Args:
+        video: The clip.
+        decoder: "auto" takes PyAV on the CPU; on a GPU decord where its build has CUDA and can be trusted, else PyAV.
+        device: "cpu" or "cuda:N"; "auto" takes the first GPU where one can decode the clip, else the CPU.
+
+    Raises:
+        VideoDecodeError: The asked decoder would lie about one of the files, or cannot use the device.
+    """
+    refusal: str | None = None
+    for place in ("cuda:0", "cpu") if device == "auto" else (device,):
+        for name in _candidates(decoder, place):
+            try:
+                refusal = _refusal(video, name, place)
+            except MissingExtraError:
+                if decoder != "auto":
+                    raise
+                continue
+            if refusal is None:
+                return name, place
+    assert refusal is not None  # PyAV is always among the candidates of "auto", and installed
+    raise VideoDecodeError(refusal)
+
+
+def _candidates(decoder: DecoderName, device: str) -> tuple[DecoderName, ...]:
+    if decoder != "auto":
+        return (decoder,)
+    return ("pyav",) if device == "cpu" else ("decord", "pyav")
+
+
+def _refusal(video: ClipVideo, name: DecoderName, device: str) -> str | None:
+    for part in video.parts:
+        reason = why_not(part, name, device)
+        if reason is not None:
+            advice = "--device cpu" if name == "pyav" else "--decoder pyav"
+            return f"{part.path}: {name} cannot be trusted with it: {reason}; use {advice}"
+    return None
+
+
+def why_not(info: VideoInfo, decoder: DecoderName, device: str) -> str | None:
+    """Why a decoder must not be used for a file on a device, or None when it may; for decord this decodes the key frames."""
+    reason = _door(decoder).why_not(info, device)
+    if reason is not None or decoder != "decord":
+        return reason
+    from infraredcity.video import pyav
+
+    sizes = pyav.key_frame_sizes(info)
+    if len(sizes) > 1:
+        return f"decord brings its pictures of {', '.join(f'{width}x{height}' for width, height in sizes)} to one size"
+    return None
+
+
+def decode(
+    video: ClipVideo,
+    frames: FrameRange,
+    *,
+    decoder: DecoderName = "pyav",
+    device: str = "cpu",
+    avoid: Sequence[tuple[int, int]] = (),
+    on_frame: OnFrame = lambda _frame_index: None,
+) -> Iterator[Decoded]:
+    """The asked frames of a clip in ascending order, one at a time, their pixels not yet converted.
+
+    Args:
+        video: The clip as `open_clip` found it.
+        frames: Which frames; indices run through all chunks.
+        decoder: A name that `choose_decoder` returned.
+        device: "cpu" or "cuda:N".
+        avoid: Stretches of frames, half-open, that must not be decoded since the decoder hung there.
+        on_frame: Told of every frame that comes out of the decoder, asked for or not: a sign of life.
+
+    Yields:
+        Frames whose index and pts are the clip's. A frame that cannot be decoded is left out.
+
+    Raises:
+        VideoDecodeError: A file changed since it was probed, or is not what it says.
+        RemoteError: A far file cannot be read; no frame counts as lost for that.
+    """
+    door = _door(decoder)
+    for part, part_start in zip(video.parts, video.part_starts, strict=True):
+        part_range = _within(frames, part_start, part.num_frames)
+        if len(part_range) == 0:
+            continue
+        part_stop = part_start + part.num_frames
+        inside = [(first - part_start, stop - part_start) for first, stop in avoid if part_start <= first < part_stop]
+        tell = partial(_tell, on_frame, part_start)
+        for frame in door.decode(part, part_range, device=device, avoid=inside, on_frame=tell):
+            index = frame.frame_index + part_start
+            yield frame.at(index, int(video.pts[index]))
+
+
+def read_frames(
+    video: ClipVideo, frames: FrameRange, *, color: ColorMode, decoder: DecoderName = "pyav", device: str = "cpu"
+) -> Iterator[FrameBatch]:
+    """The asked frames of a clip in ascending order as batches of pixels, in bounded memory.
+
+    Args:
+        video: The clip as `open_clip` found it.
+        frames: Which frames; indices run through all chunks.
+        color: "gray" gives C = 1, "rgb" gives C = 3.
+        decoder: A name that `choose_decoder` returned.
+        device: "cpu" or "cuda:N".
+
+    Yields:
+        Batches whose indices and pts are the clip's. A frame that cannot be decoded is left out.
+    """
+    builder = BatchBuilder()
+    for frame in decode(video, frames, decoder=decoder, device=device):
+        batch = builder.add(frame.picture(color), frame.frame_index, frame.pts)
+        if batch is not None:
+            yield batch
+    last = builder.flush()
+    if last is not None:
+        yield last
+
+
+def _tell(on_frame: OnFrame, part_start: int, frame_index: int) -> None:
+    on_frame(part_start + frame_index)
+
+
+def _within(frames: FrameRange, part_start: int, num_frames: int) -> FrameRange:
+    """The asked frames that fall into one part, counted from the part's first frame."""
+    inside = range(frames.start_frame, frames.stop_frame, frames.step)
+    skipped = max(0, -(-(part_start - frames.start_frame) // frames.step))
+    inside = inside[skipped:]
+    inside = range(inside.start, min(inside.stop, part_start + num_frames), frames.step)
+    if len(inside) == 0:
+        return FrameRange(start_frame=0, stop_frame=0, step=frames.step)
+    return FrameRange(start_frame=inside.start - part_start, stop_frame=inside[-1] + 1 - part_start, step=frames.step)
+
+
+def _door(name: DecoderName) -> Decoder:
+    if name == "decord":
+        from infraredcity.video import decord
+
+        return decord
+    from infraredcity.video import pyav
+
+    return pyav
+
+
+def _rescale(pts: np.ndarray, from_base: Fraction, to_base: Fraction) -> np.ndarray:
+    ratio = from_base / to_base
+    if ratio == 1:
+        return pts
+    return np.array([round(int(value) * ratio) for value in pts], np.int64)
