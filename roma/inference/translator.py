@@ -17,7 +17,7 @@ from roma.errors import CheckpointError, ConfigError, EvaluationError
 from roma.inference.video_out import longest_pause_s, open_video
 from roma.models.generators.build import build_generator, check_side
 from roma.models.generators.generator import Generator
-from roma.training.checkpoint import Snapshot, load_snapshot
+from roma.training.snapshot import Snapshot, load_snapshot
 
 BATCH_FRAMES = 4
 _MOST_UNITS_PER_S = 2**31 - 1

@@ -1,20 +1,13 @@
-"""Files of a run: checkpoints, from which training goes on exactly, and snapshots, the translator's weights to share and run.
+"""Checkpoints of a run, from which training goes on exactly, and which of them is the best.
 
-Both are read with torch's `weights_only`, so a file from a stranger cannot run code, and written whole or not at all. They are the
-zip files of `torch.save` whose comment, at the very end, is the sha256 of all before it: `torch.load` opens them as they are, but
-does not notice a flipped bit in a tensor; what reads them here does. During training a thread writes (`CheckpointWriter`), so that
-a step waits for no more than a copy of the tensors.
+They are written whole or not at all. During training a thread writes (`CheckpointWriter`), so that a step waits for no more than a
+copy of the tensors.
 """
 
-import hashlib
-import io
 import json
 import logging
 import math
-import pickle
-import struct
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,29 +17,22 @@ from typing import Any
 import torch
 
 from infraredcity.errors import InfraredCityError
-from infraredcity.files.atomic import open_atomic, write_atomic
-from infraredcity.files.records import read_json, read_whole
-from roma.config.overlay import from_json, to_json
-from roma.config.schema import TrainConfig
-from roma.errors import CheckpointError, ConfigError
+from infraredcity.files.atomic import write_atomic
+from infraredcity.files.records import read_json
+from roma.errors import CheckpointError
+from roma.training.sealed_file import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_FORMAT_1,
+    SNAPSHOT_NAME,
+    is_count,
+    read_sealed,
+    write_sealed,
+)
+from roma.training.snapshot import Snapshot, is_plain, load_snapshot, save_snapshot
 
-CHECKPOINT_FORMAT = "roma-checkpoint-2"
-CHECKPOINT_FORMAT_1 = "roma-checkpoint-1"
-"""Without a digest, without the data it was trained on, and without the best step."""
-SNAPSHOT_FORMAT = "roma-snapshot-2"
-SNAPSHOT_NAME = "snapshot.pt"
 BEST_SNAPSHOT_NAME = "snapshot-best.pt"
 BEST_NAME = "best.json"
 FOLDER = "checkpoints"
-_SEAL = b"roma-sha256:"
-_NUM_SEAL_BYTES = len(_SEAL) + 64
-_MAX_BYTES = 1 << 36
-_ZIP_END = b"PK\x05\x06"
-_NUM_ZIP_END_BYTES = 22
-"""The end of a zip file without a comment; its last two bytes are the comment's length."""
-_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
-           MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error)  # fmt: skip
-"""What torch and pickle raise over bytes that are not what was written."""
 
 logger = logging.getLogger(__name__)
 
@@ -87,18 +73,6 @@ class Best:
     value: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshot:
-    """A translator to run."""
-
-    weights: dict[str, torch.Tensor]
-    """State dict of its generator."""
-    step: int
-    """Steps it was trained for."""
-    config: TrainConfig
-    """Of the training: also what the generator is, and on squares of which side it was trained."""
-
-
 def better(best: Best | None, *, by: str, step: int, value: float) -> Best | None:
     """The best checkpoint so far or another one; the earlier of equals, and never one whose number is not finite."""
     if not math.isfinite(value) or (best is not None and value >= best.value):
@@ -115,7 +89,7 @@ def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write `run`/checkpoints/step-<step>.pt and delete all but the newest `keep` and the best."""
     path = path_of(run, checkpoint.step)
     best = checkpoint.best
-    _write(
+    write_sealed(
         path,
         {
             "format": CHECKPOINT_FORMAT,
@@ -155,7 +129,7 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing, damaged, or no checkpoint.
     """
-    values = _read(path, CHECKPOINT_FORMAT, CHECKPOINT_FORMAT_1)
+    values = read_sealed(path, CHECKPOINT_FORMAT, CHECKPOINT_FORMAT_1)
     try:
         best, facts = values.get("best"), values.get("data", {})
         found = Checkpoint(
@@ -169,9 +143,9 @@ def load(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: lacks {error}; it was not written by this version of roma") from error
     if not (
-        _is_count(found.step)
+        is_count(found.step)
         and found.data.keys() <= {"infrared", "visible"}
-        and _is_plain(found.config)
+        and is_plain(found.config)
         and _are_dicts(found.networks, found.optimisers)
     ):
         raise CheckpointError(f"{path}: its step, config, networks or data are not what roma writes; use another")
@@ -195,7 +169,7 @@ class CheckpointWriter:
     def save(
         self,
         checkpoint: Checkpoint,
-        snapshot_of: Callable[[Checkpoint], "Snapshot"],
+        snapshot_of: Callable[[Checkpoint], Snapshot],
         *,
         before: Callable[[], None] | None = None,
     ) -> None:
@@ -253,7 +227,7 @@ class CheckpointWriter:
     def _write(
         self,
         checkpoint: Checkpoint,
-        snapshot_of: Callable[[Checkpoint], "Snapshot"],
+        snapshot_of: Callable[[Checkpoint], Snapshot],
         before: Callable[[], None] | None,
     ) -> None:
         begun_s = time.perf_counter()
@@ -265,14 +239,14 @@ class CheckpointWriter:
         logger.info("%s: written in %.3f s", path, time.perf_counter() - begun_s)
 
 
-def publish(run: Path, checkpoint: Checkpoint, snapshot_of: Callable[[Checkpoint], "Snapshot"]) -> None:
+def publish(run: Path, checkpoint: Checkpoint, snapshot_of: Callable[[Checkpoint], Snapshot]) -> None:
     """The snapshot of the newest checkpoint and, where it is the best one, the best snapshot and best.json."""
     save_snapshot(run / SNAPSHOT_NAME, snapshot_of(checkpoint))
     if checkpoint.best is not None and checkpoint.best.step == checkpoint.step:
         _publish_best(run, checkpoint.best, checkpoint, snapshot_of)
 
 
-def complete(run: Path, newest: Checkpoint, snapshot_of: Callable[[Checkpoint], "Snapshot"]) -> None:
+def complete(run: Path, newest: Checkpoint, snapshot_of: Callable[[Checkpoint], Snapshot]) -> None:
     """Bring snapshots and best.json to what the newest checkpoint says, after a kill between two files.
 
     Raises:
@@ -317,76 +291,9 @@ def on_host(values: Any, *, copies: dict[tuple[Any, ...], torch.Tensor] | None =
     return values
 
 
-def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot."""
-    _write(
-        path,
-        {
-            "format": SNAPSHOT_FORMAT,
-            "weights": snapshot.weights,
-            "step": snapshot.step,
-            "config": to_json(snapshot.config),
-        },
-    )
-
-
-def load_snapshot(path: Path) -> Snapshot:
-    """Read a snapshot.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, a checkpoint, or of another format.
-    """
-    values = _read(path, SNAPSHOT_FORMAT)
-    missing = next((name for name in ("weights", "step", "config") if name not in values), None)
-    if missing is not None:
-        raise CheckpointError(f"{path}: lacks {missing!r}; train again, or fetch the snapshot anew")
-    weights = values["weights"]
-    for name, is_right, expected in (
-        ("weights", _are_weights(weights), "tensors by their names"),
-        ("step", _is_count(values["step"]), "a whole number"),
-        ("config", _is_plain(values["config"]), "settings as plain values"),
-    ):
-        if not is_right:
-            found = ascii(values[name])[:80] if name == "step" else type(values[name]).__name__
-            raise CheckpointError(f"{path}: its {name} is {found}, expected {expected}; fetch the snapshot anew")
-    try:
-        config = from_json(values["config"], where=str(path))
-    except ConfigError as error:
-        raise CheckpointError(f"{str(error)[:300]}; fetch the snapshot anew") from error
-    if config.generator.num_blocks > len(weights):  # each has weights of its own
-        raise CheckpointError(
-            f"{path}: its generator.num_blocks is {config.generator.num_blocks}, expected at most the number of its weights, "
-            f"{len(weights)}; fetch the snapshot anew"
-        )
-    size_bytes = path.stat().st_size
-    if sum(value.nbytes for value in weights.values()) > size_bytes:
-        raise CheckpointError(f"{path}: its weights are larger than its {size_bytes} bytes; fetch the snapshot anew")
-    return Snapshot(weights=weights, step=values["step"], config=config)
-
-
-def _is_count(value: object, *, least: int = 0, most: int = 1 << 62) -> bool:
-    return type(value) is int and least <= value <= most
-
-
-def _are_weights(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
-        for name, tensor in value.items()
-    )
-
-
 def _are_dicts(*values: object) -> bool:
     """Whether each value is a dict of dicts."""
     return all(isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()) for value in values)
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value is a dict that json can hold."""
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return isinstance(value, dict)
 
 
 def saved(run: Path) -> list[Path]:
@@ -401,9 +308,7 @@ def _drop_old(run: Path, *, keep: int, best: Best | None) -> None:
             old.unlink(missing_ok=True)
 
 
-def _publish_best(
-    run: Path, best: Best, checkpoint: Checkpoint, snapshot_of: Callable[[Checkpoint], "Snapshot"]
-) -> None:
+def _publish_best(run: Path, best: Best, checkpoint: Checkpoint, snapshot_of: Callable[[Checkpoint], Snapshot]) -> None:
     save_snapshot(run / BEST_SNAPSHOT_NAME, snapshot_of(checkpoint))
     named = {"checkpoint": path_of(run, best.step).relative_to(run).as_posix(), "snapshot": BEST_SNAPSHOT_NAME}
     values = {"by": best.by, "step": best.step, "value": best.value, **named}
@@ -415,58 +320,3 @@ def _snapshot_step(path: Path) -> int | None:
         return load_snapshot(path).step
     except CheckpointError:
         return None
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(dict(values), buffer)
-    data = buffer.getbuffer()
-    assert data[-_NUM_ZIP_END_BYTES:][: len(_ZIP_END)] == _ZIP_END  # torch writes no comment of its own
-    data[-2:] = _NUM_SEAL_BYTES.to_bytes(2, "little")
-    seal = _SEAL + hashlib.sha256(data).hexdigest().encode()
-    with open_atomic(path) as file:
-        file.write(data)
-        file.write(seal)
-
-
-def _check_members(path: Path, data: bytes) -> None:
-    """Refuse what would be larger in memory than the file: torch packs nothing, and no two of its members share bytes."""
-    with zipfile.ZipFile(io.BytesIO(data)) as packed:
-        members = packed.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members) or (
-        sum(member.file_size for member in members) > len(data)
-    ):
-        raise CheckpointError(f"{path}: its members are packed, as roma writes none; fetch it anew")
-
-
-def _read(path: Path, *expected: str) -> dict[str, Any]:
-    """The values of a file whose format is one of `expected`, the current one first."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        data = read_whole(path, _MAX_BYTES)
-        is_sealed = data[-_NUM_SEAL_BYTES:].startswith(_SEAL)
-        if is_sealed:
-            digest = hashlib.sha256(memoryview(data)[:-_NUM_SEAL_BYTES]).hexdigest()
-            told = data[-_NUM_SEAL_BYTES + len(_SEAL) :].decode("ascii", "replace")
-            if digest != told:
-                raise CheckpointError(
-                    f"{path}: damaged: sha256 is {digest[:8]}..., the file says {told[:8]}...; copy it again, or use another"
-                )
-        _check_members(path, data)
-        values = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except _DAMAGE as error:
-        raise CheckpointError(
-            f"{path}: damaged, or not written by roma ({type(error).__name__}); expected a file of format {expected[0]!r}"
-        ) from error
-    found = values.get("format") if isinstance(values, dict) else None
-    if found not in expected:
-        hint = ""
-        if found in (CHECKPOINT_FORMAT, CHECKPOINT_FORMAT_1):
-            hint = f"; this is a checkpoint: use the {SNAPSHOT_NAME} of its run"
-        raise CheckpointError(f"{path}: format is {found!r}, expected {expected[0]!r}{hint}")
-    if found == CHECKPOINT_FORMAT and not is_sealed:
-        raise CheckpointError(f"{path}: damaged: its sha256 at the end is missing; copy it again, or use another")
-    return dict(values)

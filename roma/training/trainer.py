@@ -27,12 +27,13 @@ from roma.data.batches import Domains, TrainBatch, learn_tones, open_domains, tr
 from roma.errors import CheckpointError, ConfigError
 from roma.models.generators.build import check_side
 from roma.models.vit.weights import check_named, check_set
-from roma.training import checkpoint, schedule
-from roma.training.checkpoint import Best, Checkpoint, CheckpointWriter, Snapshot
+from roma.training import checkpoint, schedule, sealed_file
+from roma.training.checkpoint import Best, Checkpoint, CheckpointWriter
 from roma.training.metrics import MetricsLog, check_wandb, grid_of, save_picture
 from roma.training.networks import build_networks
 from roma.training.progress import Clock, StepReport
 from roma.training.schedule import Schedule
+from roma.training.snapshot import Snapshot
 from roma.training.step import StepResult, Trainer
 from roma.training.stopping import Stop
 from roma.training.update import load_optimiser
@@ -229,7 +230,7 @@ def _train(
         last_step=last,
         total_steps=plan.total_steps,
         until_step=until,
-        snapshot=run / checkpoint.SNAPSHOT_NAME,
+        snapshot=run / sealed_file.SNAPSHOT_NAME,
         is_stopped=is_stopped,
         stop_signal=signals[0] if signals and is_stopped else None,
         best=going.best,
@@ -332,7 +333,7 @@ def _check_same_run(config: TrainConfig, run: Path) -> None:
         raise ConfigError(f"{path}: damaged ({error}); use another --out") from error
     changed = [change for change in differences(before, config) if not _may_change(change.partition(" ")[0])]
     # Without either it begins anew in any case.
-    if changed and (checkpoint.saved(run) or (run / checkpoint.SNAPSHOT_NAME).exists()):
+    if changed and (checkpoint.saved(run) or (run / sealed_file.SNAPSHOT_NAME).exists()):
         raise ConfigError(f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out")
 
 

@@ -24,7 +24,7 @@ from processes import PATIENCE_S, Start, started
 from infraredcity.stills.formats import encode
 from roma.cli.train import train_command
 from roma.errors import ConfigError
-from roma.training import checkpoint
+from roma.training import checkpoint, snapshot
 from roma.training.metrics import SPEED_MARK, read_metrics, read_speed
 from roma.training.progress import ProgressLine, StepReport
 from roma.training.stopping import parse_duration
@@ -157,7 +157,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert shared_lines(run) == shared_lines(whole)
     assert [line["step"] for line in read_metrics(run)] == list(range(1, TOTAL + 1))
     for name in ("snapshot.pt", "snapshot-best.pt"):
-        one, other = (checkpoint.load_snapshot(folder / name) for folder in (run, whole))
+        one, other = (snapshot.load_snapshot(folder / name) for folder in (run, whole))
         assert one.step == other.step
         assert_same(one.weights, other.weights, name)
     assert (run / "best.json").read_bytes() == (whole / "best.json").read_bytes()
@@ -221,7 +221,7 @@ def test_sigterm_and_ctrl_c_save_the_running_step_and_the_rest_is_the_same(
         done = newest_checkpoint(run)
         assert done == last_step(run) < TOTAL
         assert f"stopped by {number.name}; the same command goes on from step {done}" in told
-        assert checkpoint.load_snapshot(run / "snapshot.pt").step == done
+        assert snapshot.load_snapshot(run / "snapshot.pt").step == done
     finished(words(shards, run))
     assert_same_run(run, whole)
 

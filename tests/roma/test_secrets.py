@@ -19,8 +19,9 @@ from roma.evaluation.evaluate import evaluate_shards
 from roma.inference.translator import open_translator
 from roma.models.vit.weights import fill
 from roma.report.page import write_page
-from roma.training.checkpoint import load_newest, load_snapshot
+from roma.training.checkpoint import load_newest
 from roma.training.networks import build_networks
+from roma.training.snapshot import load_snapshot
 from tests.roma.conftest import SMALL, write_shards
 from tests.roma.evaluation.test_evaluate import write_video
 from tests.roma.pretrain.test_pretrain import SMALL as SMALL_PRETRAINING

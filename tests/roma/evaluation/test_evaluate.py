@@ -19,7 +19,7 @@ from roma.inference.translator import Translator, open_translator
 from roma.inference.video_out import open_video
 from roma.models.generators.resnet import ResNetGenerator
 from roma.report.page import MEASURES
-from roma.training.checkpoint import Snapshot, save_snapshot
+from roma.training.snapshot import Snapshot, save_snapshot
 
 SIDE = 16
 WIDTH, HEIGHT = 48, 32  # three and two pixels to one that is compared

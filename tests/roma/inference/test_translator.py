@@ -26,7 +26,7 @@ from roma.inference.video_out import open_video
 from roma.models.generators.generator import Generator
 from roma.models.generators.resnet import ResNetGenerator
 from roma.models.generators.unet import UNetGenerator
-from roma.training.checkpoint import Snapshot, save_snapshot
+from roma.training.snapshot import Snapshot, save_snapshot
 
 CPU = torch.device("cpu")
 BURSTY_PTS = [1000, 1040, 1050, 1200, 1201, 1400, 1440]  # variable rate, not beginning at zero

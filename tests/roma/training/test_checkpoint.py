@@ -14,18 +14,16 @@ from roma.training.checkpoint import (
     Best,
     Checkpoint,
     CheckpointWriter,
-    Snapshot,
     better,
     complete,
     load,
     load_newest,
-    load_snapshot,
     on_host,
     path_of,
     read_best,
     save,
-    save_snapshot,
 )
+from roma.training.snapshot import Snapshot, load_snapshot, save_snapshot
 
 
 def checkpoint(step: int, *, best: Best | None = None) -> Checkpoint:

@@ -14,8 +14,10 @@ import torch
 from roma.errors import CheckpointError
 from roma.inference.translator import open_translator
 from roma.models.generators.resnet import ResNetGenerator
-from roma.training.checkpoint import CHECKPOINT_FORMAT, SNAPSHOT_FORMAT, load, load_snapshot, save_snapshot
-from roma.training.checkpoint import _write as write
+from roma.training.checkpoint import load
+from roma.training.sealed_file import CHECKPOINT_FORMAT, SNAPSHOT_FORMAT
+from roma.training.sealed_file import write_sealed as write
+from roma.training.snapshot import load_snapshot, save_snapshot
 from tests.roma.training.test_checkpoint import snapshot
 
 ROOT = Path(__file__).resolve().parents[3]

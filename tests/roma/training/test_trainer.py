@@ -10,8 +10,9 @@ import torch
 from roma.config.schema import TrainConfig
 from roma.errors import CheckpointError, ConfigError, DistributedError
 from roma.training import trainer
-from roma.training.checkpoint import load_newest, load_snapshot
+from roma.training.checkpoint import load_newest
 from roma.training.metrics import read_metrics, read_speed
+from roma.training.snapshot import load_snapshot
 from roma.world.world import World
 from tests.roma.conftest import write_shards
 
