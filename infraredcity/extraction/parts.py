@@ -161,7 +161,7 @@ def _estimate(job: ExtractJob) -> Estimate:
         coded_bytes=sum(part.size_bytes for part in job.video.parts) / job.video.num_frames,
         every=job.config.every,
         still_px=pixels,
-        channels=1 if job.claim.color == "gray" else 3,
+        channels=1 if job.make_claim().color == "gray" else 3,
         still_bytes=still_bytes,
     )
     return Estimate(frame_bytes=round(still_bytes + overhead, 1), frame_core_s=round(core_s, 7))

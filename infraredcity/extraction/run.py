@@ -91,9 +91,8 @@ class ExtractJob:
         """Whether the tone has to be fitted to the clip's frames before anything can be written."""
         return self.is_deep and not FORMATS[self.config.image_format].is_deep and self.tone is None
 
-    @property
-    def claim(self) -> Claim:
-        """What the work is bound to."""
+    def make_claim(self) -> Claim:
+        """Return what the work is bound to; this hashes the times of all frames of the clip."""
         claim = Claim(
             clip=replace(self.clip, paths=(), expected_frames=None),
             config=replace(self.config, device=self.device.partition(":")[0]),
@@ -211,7 +210,7 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
         job, segments=segments_of_part, tone=planned.tone, identity=planned.identity, hangs=read_hangs(folder)
     )
     if job.versions != planned.versions and pending(job):
-        versions = differing(planned, job.claim, with_versions=True)
+        versions = differing(planned, job.make_claim(), with_versions=True)
         raise OutputError(
             f"clip {clip.clip_id}: was planned with {versions} here; other versions may give other bytes, so install the same"
         )
@@ -243,7 +242,7 @@ def claim(job: ExtractJob) -> ExtractJob:
     assert not job.needs_tone
     if job.identity:
         return job
-    claimed = job.claim
+    claimed = job.make_claim()
     claimed.write(job.folder)
     return replace(job, identity=claimed.identity)
 
@@ -299,7 +298,7 @@ def check_whole(job: ExtractJob) -> None:
     for _, rows in segment_record.read_all(job.folder, numbers):
         missing += rows.missing
         suspects += rows.suspect
-    gaps = gaps_of(job.claim, missing, frozenset(), job.hangs)
+    gaps = gaps_of(job.make_claim(), missing, frozenset(), job.hangs)
     if gaps:
         raise VideoDecodeError(
             f"clip {job.clip.clip_id}: {sum(gap.num_frames for gap in gaps)} frames are missing, first {gaps[0].first_frame} to "
@@ -484,10 +483,11 @@ class _StillMaker:
     """From a decoded frame to an encoded still, in any thread."""
 
     def __init__(self, job: ExtractJob) -> None:
-        self._color = job.claim.color
+        claimed = job.make_claim()
+        self._color = claimed.color
         self._framing = job.config.framing
         self._tone = job.tone
-        self._is_inverted = job.claim.is_inverted
+        self._is_inverted = claimed.is_inverted
         self._image_format = job.config.image_format
         self._quality = job.config.quality
 
@@ -687,7 +687,7 @@ def versions_here(decoder: DecoderName) -> dict[str, str]:
 
 def _going_on(job: ExtractJob) -> ExtractJob:
     """The job as an earlier run began it, after checking that going on would give the bytes that run would have given."""
-    before, now = read_claim(job.folder), job.claim
+    before, now = read_claim(job.folder), job.make_claim()
     assert before is not None
     job = replace(job, identity=before.identity)
     told = differing(before, now, with_versions=False)

@@ -44,7 +44,7 @@ def test_opencv_counts_whatever_package_it_comes_in(
 
 
 def prepared(path: Path, out: Path) -> Claim:
-    return run.prepare(clip_of(path), ExtractConfig(), out).claim
+    return run.prepare(clip_of(path), ExtractConfig(), out).make_claim()
 
 
 def test_a_claim_survives_the_file_that_holds_it(extracted: Path, tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_all_that_shapes_bytes_is_part_of_the_identity(change: Callable[[Claim],
 def test_where_a_clip_lies_and_what_it_should_hold_are_no_part_of_the_identity(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     twin = Path(shutil.copy(shelf.h264, tmp_path / "elsewhere"))
-    here = run.prepare(clip_of(shelf.h264), ExtractConfig(), tmp_path / "a").claim
-    there = run.prepare(clip_of(twin, expected_frames=7), ExtractConfig(), tmp_path / "b").claim
+    here = run.prepare(clip_of(shelf.h264), ExtractConfig(), tmp_path / "a").make_claim()
+    there = run.prepare(clip_of(twin, expected_frames=7), ExtractConfig(), tmp_path / "b").make_claim()
     assert here == there
     assert here.identity == there.identity
 
@@ -93,7 +93,7 @@ def test_no_credentials_of_a_far_clip_are_in_its_claim(shelf: Shelf, tmp_path: P
     far = FarPath("memory://user:PASSWORD@clips/night.mp4")
     far.write_whole(shelf.h264.read_bytes())
     clip = replace(clip_of(shelf.h264), paths=(far,))
-    claim = run.claim(run.prepare(clip, ExtractConfig(), tmp_path)).claim
+    claim = run.claim(run.prepare(clip, ExtractConfig(), tmp_path)).make_claim()
     assert claim.sources[0]["name"] == "night.mp4"
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or b"PASSWORD" not in path.read_bytes()
