@@ -99,7 +99,7 @@ def read_sealed(path: Path, *expected: str) -> dict[str, Any]:
         ) from error
     found = values.get("format") if isinstance(values, dict) else None
     if found not in expected:
-        hint = ""
+        hint = "; it is of another version of roma: use that one, or train again"
         if found in (CHECKPOINT_FORMAT, CHECKPOINT_FORMAT_1):
             hint = f"; this is a checkpoint: use the {SNAPSHOT_NAME} of its run"
         raise CheckpointError(f"{path}: format is {found!r}, expected {expected[0]!r}{hint}")
