@@ -64,7 +64,7 @@ def defined(name: str) -> Any:
     found = [
         path
         for path in sorted(ROOT.rglob("*.py"))
-        if "pretrain" not in path.parts
+        if not any("pretrain" in part for part in path.relative_to(ROOT).parts)
         and re.search(rf"^(?:def|class) {name}\b", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     ]
     if len(found) != 1:
