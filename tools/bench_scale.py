@@ -233,7 +233,7 @@ def planned_clip(clip: "Clip", config: "ExtractConfig", work: Path, num_frames: 
     scan_cache.save(out / clip.clip_id, info, scan_cache.identify(path))
     job = run.claim(run.prepare(replace(clip, paths=(path,), expected_frames=num_frames), config, out))
     estimate = Estimate(frame_bytes=IMAGE_BYTES + 2048.0, frame_core_s=0.0015)
-    return PlannedClip(claim=job.claim, locations=(str(path),), expected_frames=num_frames, estimate=estimate)
+    return PlannedClip(claim=job.make_claim(), locations=(str(path),), expected_frames=num_frames, estimate=estimate)
 
 
 def make_scenery(out: str) -> None:

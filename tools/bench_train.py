@@ -528,7 +528,7 @@ class Bench:
         import torch
         from bench_train_reference import PlainStep, ReferenceStep
 
-        from roma.data import batches
+        from roma.data.batches import open_domains, train_batches
         from roma.training.networks import build_networks
         from roma.training.step import Trainer
         from roma.world.memory import keep_freed_memory
@@ -551,9 +551,9 @@ class Bench:
             self.take = ReferenceStep(self.config, self.networks).step
         else:
             self.take = PlainStep(self.config, self.networks).step
-        domains = batches.open_domains(self.config)
+        domains = open_domains(self.config)
         try:
-            batches = batches.train_batches(domains, self.config, self.world, start_step=0)
+            batches = train_batches(domains, self.config, self.world, start_step=0)
             self.batch = next(batches)
             batches.close()
         finally:
@@ -634,11 +634,11 @@ class Bench:
 
     def _batches(self, steps: int, monitor: Any) -> "Iterator[tuple[float, TrainBatch]]":
         """(seconds waited, batch) of steps 0 and on."""
-        from roma.data import batches
+        from roma.data.batches import open_domains, train_batches
 
-        domains = batches.open_domains(self.config)
+        domains = open_domains(self.config)
         try:
-            batches = batches.train_batches(domains, self.config, self.world, start_step=0, monitor=monitor)
+            batches = train_batches(domains, self.config, self.world, start_step=0, monitor=monitor)
             for _ in range(steps):
                 begun = time.perf_counter()
                 batch = next(batches)
