@@ -24,7 +24,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class Ticker:
-    """Counts what is done, and reports it a few times a second at most; the last report is always made.
+    """Counts what is done, and reports it a few times a second at most; a known total that is reached is always reported.
 
     Args:
         what: What is counted, for people.
