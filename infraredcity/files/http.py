@@ -59,11 +59,11 @@ class HttpSource(Source):
                 )
             if response.status != 206:
                 self._refuse(response)
-            told = headers.get("Content-Range", "")
-            found = _CONTENT_RANGE.fullmatch(told)
+            content_range = headers.get("Content-Range", "")
+            found = _CONTENT_RANGE.fullmatch(content_range)
             if found is None:
                 raise RemoteError(
-                    f"{shown(self.url)}: Content-Range is {told!r}, not a range of a known whole; {NOT_RIGHT}"
+                    f"{shown(self.url)}: Content-Range is {content_range!r}, not a range of a known whole; {NOT_RIGHT}"
                 )
             start, stop, total = int(found[1]), int(found[2]) + 1, int(found[3])
             self.pin(FileFacts(total, version))
@@ -84,14 +84,14 @@ class HttpSource(Source):
         with self._answer(clock, {}) as (response, _):
             if response.status != 200:
                 self._refuse(response)
-            told = response.headers.get("Content-Length", "")
-            if not told.isdigit():  # without it a cut file looks like a whole one
+            length = response.headers.get("Content-Length", "")
+            if not length.isdigit():  # without it a cut file looks like a whole one
                 raise RemoteError(
                     f"{shown(self.url)}: the server does not say how long it is; copy the file to a disk here"
                 )
-            if int(told) > max_bytes:
-                self.too_large(int(told), max_bytes)
-            return self._body(response, int(told), clock)
+            if int(length) > max_bytes:
+                self.too_large(int(length), max_bytes)
+            return self._body(response, int(length), clock)
 
     def kind(self, clock: Clock) -> Literal["file", "folder"] | None:
         """Say what is there."""
