@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from infraredcity.errors import CatalogError, RemoteError
 from infraredcity.files import records
-from infraredcity.files.path import FarPath, Place, place, sizes_in
-from infraredcity.files.urls import is_remote, shown
+from infraredcity.files.path import AnyPath, RemotePath, any_path, sizes_in
+from infraredcity.files.urls import is_url, shown
 
 Modality = Literal["infrared", "visible"]
 Polarity = Literal["white-hot", "black-hot"]
@@ -63,7 +63,7 @@ class Clip:
     """
 
     clip_id: str
-    paths: tuple[Place, ...] = ()
+    paths: tuple[AnyPath, ...] = ()
     scene: str
     weather: str = "any"
     modality: Modality
@@ -91,12 +91,12 @@ class Clip:
                 f"clip {self.clip_id}: polarity {self.polarity} is for infrared clips, this one is {self.modality}"
             )
 
-    def existing_paths(self) -> tuple[Place, ...]:
+    def existing_paths(self) -> tuple[AnyPath, ...]:
         """The clip's files, after checking that each is there.
 
         Raises:
             CatalogError: No file was named for the clip, or one is missing or is not a file.
-            RemoteError: One is far, and its server cannot be reached or says no.
+            RemoteError: One is remote, and its server cannot be reached or says no.
         """
         if not self.paths:
             raise CatalogError(f"clip {self.clip_id}: no file was named; {_NAME_FILES}")
@@ -137,7 +137,7 @@ class Catalog:
 
         Raises:
             CatalogError: They are not.
-            RemoteError: A far file cannot be reached.
+            RemoteError: A remote file cannot be reached.
         """
         clips = list(clips)
         unnamed = [clip.clip_id for clip in clips if not clip.paths]
@@ -190,7 +190,7 @@ def published_counts() -> dict[str, Any]:
     return read_toml(manifests_folder() / "published.toml")
 
 
-def read_toml(path: Place) -> dict[str, Any]:
+def read_toml(path: AnyPath) -> dict[str, Any]:
     """Parse a TOML file; CatalogError names the file, and the line where it is not TOML. RemoteError where it cannot be reached."""
     try:
         return records.read_toml(path)
@@ -206,8 +206,8 @@ def read_toml(path: Place) -> dict[str, Any]:
 
 def load_catalog(
     *,
-    clips_file: Place | None = None,
-    clips_dir: Place | None = None,
+    clips_file: AnyPath | None = None,
+    clips_dir: AnyPath | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Catalog:
     """The nine clips, with the files and the clips of one's own that the caller named.
@@ -220,7 +220,7 @@ def load_catalog(
 
     Raises:
         CatalogError: A file or folder is missing, a table is malformed, or one clip id has two candidate files.
-        RemoteError: A far file or folder cannot be reached, or not be listed.
+        RemoteError: A remote file or folder cannot be reached, or not be listed.
     """
     nine = manifests_folder() / "clips.toml"
     clips = _clips_of_file(_tables(nine), nine, {})
@@ -229,8 +229,8 @@ def load_catalog(
     if clips_file is None and clips_dir is None:
         from_environment = (os.environ if environment is None else environment).get(CLIPS_VARIABLE)
         if from_environment:
-            named = place(from_environment)
-            if isinstance(named, FarPath):
+            named = any_path(from_environment)
+            if isinstance(named, RemotePath):
                 is_folder = named.suffix.lower() != ".toml"
             elif named.exists():
                 is_folder = named.is_dir()
@@ -247,12 +247,12 @@ def load_catalog(
     return Catalog(clips, asked, strangers)
 
 
-def with_video(catalog: Catalog, clip_id: str, video: Place) -> Catalog:
+def with_video(catalog: Catalog, clip_id: str, video: AnyPath) -> Catalog:
     """The catalogue with `video` as the one file of `clip_id`."""
     return replace(catalog, clips={**catalog.clips, clip_id: replace(catalog[clip_id], paths=(video,))})
 
 
-def _tables(path: Place) -> dict[str, Any]:
+def _tables(path: AnyPath) -> dict[str, Any]:
     """The tables of a clips file by clip id."""
     tables = read_toml(path).get("clips")
     if not isinstance(tables, dict) or not tables:
@@ -260,7 +260,7 @@ def _tables(path: Place) -> dict[str, Any]:
     return tables
 
 
-def _clips_of_file(tables: Mapping[str, Any], path: Place, known: Mapping[str, Clip]) -> dict[str, Clip]:
+def _clips_of_file(tables: Mapping[str, Any], path: AnyPath, known: Mapping[str, Clip]) -> dict[str, Clip]:
     clips = dict(known)
     for clip_id, table in tables.items():
         where = f"{path}: clips.{clip_id}"
@@ -303,7 +303,7 @@ def _told(value: object) -> str:
     return shown(repr(value))
 
 
-def _paths_of(where: str, table: dict[str, Any], base: Place) -> tuple[Place, ...]:
+def _paths_of(where: str, table: dict[str, Any], base: AnyPath) -> tuple[AnyPath, ...]:
     if "path" in table and "paths" in table:
         raise CatalogError(f"{where}: has both path and paths; keep one")
     given = [table["path"]] if "path" in table else table.get("paths", [])
@@ -312,19 +312,19 @@ def _paths_of(where: str, table: dict[str, Any], base: Place) -> tuple[Place, ..
     return tuple(_path_of(base, item) for item in given)
 
 
-def _path_of(base: Place, item: str) -> Place:
+def _path_of(base: AnyPath, item: str) -> AnyPath:
     """Where a path of a TOML file leads: a URL anywhere, an absolute path here, else beside the file."""
-    if is_remote(item):
-        return FarPath(item)
+    if is_url(item):
+        return RemotePath(item)
     here = Path(item).expanduser()
     return here if here.is_absolute() else base / item
 
 
-def _files_of_folder(folder: Place, clips: Mapping[str, Clip]) -> tuple[dict[str, Place], dict[str, str]]:
+def _files_of_folder(folder: AnyPath, clips: Mapping[str, Clip]) -> tuple[dict[str, AnyPath], dict[str, str]]:
     """The file of each clip that has one in a folder, and names of files that would be of others if their ending were known."""
     if not folder.is_dir():
         raise CatalogError(f"{folder}: no such folder; --clips-dir names the folder of <clip_id>.<ext> files")
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[AnyPath]] = {}
     strangers: dict[str, str] = {}
     for name in sorted(sizes_in(folder)):
         path = folder / name

@@ -83,7 +83,7 @@ class RemoteError(InfraredCityError):
 
 
 class RemoteMissingError(RemoteError, FileNotFoundError):
-    """There is no such file on the other machine; also a FileNotFoundError, so that far and near places fail alike."""
+    """There is no such file on the other machine; also a FileNotFoundError, so that remote and local places fail alike."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, is_missing=True)

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 
-_FAR_THREADS = 16
+_REMOTE_THREADS = 16
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
@@ -29,9 +29,9 @@ def num_cores() -> int:
         return bound_to
 
 
-def threads_for(location: Place) -> int:
+def threads_for(location: AnyPath) -> int:
     """How many threads to read a place with: as many as processors, but more where each read waits for another machine."""
-    return max(num_cores(), _FAR_THREADS) if isinstance(location, FarPath) else num_cores()
+    return max(num_cores(), _REMOTE_THREADS) if isinstance(location, RemotePath) else num_cores()
 
 
 def in_order(make: Callable[[_Item], _Made], items: Iterable[_Item], *, num_threads: int, name: str) -> Iterator[_Made]:

@@ -7,7 +7,7 @@ from infraredcity.clips import Clip
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.plan_file import Estimate, PlannedClip
 from infraredcity.extraction.spec import Claim
-from infraredcity.files.path import Place, walk
+from infraredcity.files.path import AnyPath, walk
 
 NOT_COMPARED = ("plan.jsonl", ".lock")
 """What extraction in parts leaves beside what one process leaves."""
@@ -54,7 +54,7 @@ def planned(claim: Claim, *, frame_core_s: float = 1e-3, frame_bytes: float = 50
     )
 
 
-def tree(root: Place) -> dict[str, bytes]:
+def tree(root: AnyPath) -> dict[str, bytes]:
     """Every file below a folder here or far that extraction in parts and by one process must both leave, temporary ones too."""
     return {
         str((folder / name).relative_to(root)): (folder / name).read_bytes()  # type: ignore[arg-type]

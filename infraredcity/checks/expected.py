@@ -15,7 +15,7 @@ from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.folder import ShardFolder, counted
 from infraredcity.datasets.manifest import COLUMNS, Columns
 from infraredcity.errors import ManifestError
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.files.records import MAX_SIDECAR_BYTES, read_json, read_whole
 from infraredcity.shards import sidecars
 
@@ -54,7 +54,7 @@ def dali_problem(part: ShardFolder, number: int, rows: np.ndarray, json_sizes: n
     return None if found == expected else "is not that of its shard"
 
 
-def manifest_problem(path: Place, expected: Callable[[], Iterable[Columns]]) -> str | None:
+def manifest_problem(path: AnyPath, expected: Callable[[], Iterable[Columns]]) -> str | None:
     """Compare a manifest, csv or parquet, with the rows that index and clips.json give.
 
     Raises:

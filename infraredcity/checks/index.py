@@ -8,7 +8,7 @@ from infraredcity.datasets import clip_facts
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME
 from infraredcity.datasets.folder import ShardFolder
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.files.records import read_json
 from infraredcity.shards import index_file
 
@@ -56,7 +56,7 @@ def check_gaps(part: ShardFolder, found: Found) -> None:
         check_coverage(part.path, part.clips[clip_id], frames, found)
 
 
-def check_coverage(folder: Place, facts: ClipFacts, frames: np.ndarray, found: Found) -> None:
+def check_coverage(folder: AnyPath, facts: ClipFacts, frames: np.ndarray, found: Found) -> None:
     """Check that each frame that was asked for is a sample or in a named gap; only extract writes gaps.json."""
     path = folder / GAPS_NAME
     if not path.exists() and not (folder / JOB_NAME).exists():

@@ -14,14 +14,14 @@ from infraredcity.datasets.dataset import JOB_NAME, RECORD_NAMES, dataset_hash
 from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import MissingExtraError
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.files.records import read_json
 from infraredcity.shards.names import key_of
 
 LITE_NAME = "lite.json"
 
 
-def check_manifests(folder: Place, parts: Sequence[ShardFolder], place: str, findings: Findings) -> None:
+def check_manifests(folder: AnyPath, parts: Sequence[ShardFolder], place: str, findings: Findings) -> None:
     """Check manifest.csv and manifest.parquet of a folder against the index and clips.json of its parts.
 
     Args:
@@ -41,7 +41,7 @@ def check_manifests(folder: Place, parts: Sequence[ShardFolder], place: str, fin
             findings.of_part(place)(name, "manifest", f'{path}: {problem}; rebuild it with "infraredcity repair"')
 
 
-def check_begun(root: Place, folders: Mapping[str, set[str]], names: Sequence[str], findings: Findings) -> None:
+def check_begun(root: AnyPath, folders: Mapping[str, set[str]], names: Sequence[str], findings: Findings) -> None:
     """Check for folders in which work began and that hold no shard."""
     for name, files in folders.items():
         place = root / name
@@ -59,7 +59,13 @@ def check_begun(root: Place, folders: Mapping[str, set[str]], names: Sequence[st
 
 
 def check_set(
-    root: Place, place: str, parts: Sequence[ShardFolder], members: Sequence[str], findings: Findings, *, is_quick: bool
+    root: AnyPath,
+    place: str,
+    parts: Sequence[ShardFolder],
+    members: Sequence[str],
+    findings: Findings,
+    *,
+    is_quick: bool,
 ) -> str | None:
     """Check what parts owe each other; return the hash of all their rows, where all of them could be opened."""
     found = findings.of_part(place)
@@ -81,7 +87,7 @@ def check_set(
     return hash_of_all
 
 
-def _check_keys(folder: Place, parts: Sequence[ShardFolder], found: Found) -> None:
+def _check_keys(folder: AnyPath, parts: Sequence[ShardFolder], found: Found) -> None:
     """Check that no key occurs twice, in one part or in two."""
     places: dict[str, list[tuple[int, np.ndarray]]] = {}
     for number, part in enumerate(parts):
@@ -116,7 +122,9 @@ def below(name: str, place: str) -> str:
     return name if place == "." else PurePosixPath(name).relative_to(place).as_posix()
 
 
-def _check_record(path: Place, place: str, parts: Sequence[ShardFolder], hash_of_all: str | None, found: Found) -> None:
+def _check_record(
+    path: AnyPath, place: str, parts: Sequence[ShardFolder], hash_of_all: str | None, found: Found
+) -> None:
     try:
         record = read_json(path)
         report = record["report"]
@@ -151,7 +159,9 @@ def _check_record(path: Place, place: str, parts: Sequence[ShardFolder], hash_of
             found(path.name, "record", f"{path}: lacks a fact ({error}); make the set again with --overwrite")
 
 
-def _check_lite(path: Place, report: Mapping[str, Any], place: str, parts: Sequence[ShardFolder], found: Found) -> None:
+def _check_lite(
+    path: AnyPath, report: Mapping[str, Any], place: str, parts: Sequence[ShardFolder], found: Found
+) -> None:
     """Check the counts of lite.json, and the guard gap between train and test frames of a clip."""
     counted = Counter(
         (below(part.name, place), part.index.clips[number], part.split)

@@ -18,7 +18,7 @@ from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ImageError, ManifestError, MissingExtraError, ShardError
 from infraredcity.files.atomic import TEMPORARY_PREFIX
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.files.records import opened, read_whole
 from infraredcity.shards import sample_json
 from infraredcity.shards.index import ShardInfo
@@ -49,7 +49,7 @@ class ShardResult:
         """Take a finding."""
         self.findings.append((where, problem, message))
 
-    def check_count(self, path: Place, info: ShardInfo) -> None:
+    def check_count(self, path: AnyPath, info: ShardInfo) -> None:
         """Check that the index lists all samples of the shard."""
         if info.num_samples != self.num_samples:
             self.found(
@@ -59,14 +59,14 @@ class ShardResult:
                 '"infraredcity repair"',
             )
 
-    def is_not_there(self, path: Place, info: ShardInfo) -> None:
+    def is_not_there(self, path: AnyPath, info: ShardInfo) -> None:
         """Take the finding that the shard is missing."""
         self.is_missing = True
         self.found(
             info.name, "missing-shard", f"{path}: the index names it, it is not there; copy it again, or extract anew"
         )
 
-    def check_size(self, path: Place, info: ShardInfo, size_bytes: int) -> bool:
+    def check_size(self, path: AnyPath, info: ShardInfo, size_bytes: int) -> bool:
         """Check that the shard is as long as the index says."""
         if size_bytes != info.size_bytes:
             self.found(
@@ -166,8 +166,8 @@ class _Stream:
 
 
 @contextmanager
-def _streamed(path: Place) -> Iterator[_Stream]:
-    if isinstance(path, FarPath):
+def _streamed(path: AnyPath) -> Iterator[_Stream]:
+    if isinstance(path, RemotePath):
         file = path.file()
         yield _Stream(str(path), file.size_bytes, file.read)
         return
@@ -178,7 +178,7 @@ def _streamed(path: Place) -> Iterator[_Stream]:
 
 def _check_samples(
     part: ShardFolder,
-    path: Place,
+    path: AnyPath,
     info: ShardInfo,
     rows: np.ndarray,
     to_decode: frozenset[int],
@@ -310,7 +310,7 @@ def check_other_tars(
 
 
 def check_files(
-    folder: Place,
+    folder: AnyPath,
     files: set[str],
     clips: Mapping[str, ClipFacts],
     findings: Findings,

@@ -22,7 +22,7 @@ from infraredcity.datasets.dataset import RECORD_NAMES, folders_of, names_of_par
 from infraredcity.datasets.folder import ShardFolder, open_with_hash, shard_sizes
 from infraredcity.errors import ManifestError, check_choice
 from infraredcity.files.atomic import TEMPORARY_PREFIX
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index_file, sidecars
 from infraredcity.threads import in_order, threads_for
@@ -47,7 +47,7 @@ SIDECAR_CHECKS: tuple[Callable[[ShardFolder, Found], None], ...] = (_check_wids,
 
 
 def verify(
-    root: Place,
+    root: AnyPath,
     *,
     published: bool = False,
     decode: DecodeChoice = "sample",
@@ -108,12 +108,12 @@ def verify(
     )
 
 
-def _opened(root: Place, name: str, files: set[str], findings: Findings, *, is_quick: bool) -> ShardFolder | None:
+def _opened(root: AnyPath, name: str, files: set[str], findings: Findings, *, is_quick: bool) -> ShardFolder | None:
     """Open a part if it can be opened; what keeps it from that is a finding."""
     folder = root / name
     found = findings.of_part(name)
     leftovers = sum(file.startswith(TEMPORARY_PREFIX) for file in files)
-    if isinstance(folder, FarPath) and files == {index_file.INDEX_NAME}:
+    if isinstance(folder, RemotePath) and files == {index_file.INDEX_NAME}:
         findings.notes.append(f"{folder}: the server lists nothing, so what does not belong there was not looked for")
     if leftovers:
         findings.notes.append(
@@ -194,7 +194,7 @@ def _to_decode(num_samples: int, decode: DecodeChoice) -> frozenset[int]:
 
 
 def _check_published(
-    root: Place, sets: Mapping[str, Sequence[str]], opened: Mapping[str, ShardFolder], findings: Findings
+    root: AnyPath, sets: Mapping[str, Sequence[str]], opened: Mapping[str, ShardFolder], findings: Findings
 ) -> tuple[PublishedRow, ...]:
     """Compare with the published counts; each difference is a finding."""
     rows: list[PublishedRow] = []

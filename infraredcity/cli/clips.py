@@ -13,7 +13,7 @@ import click
 from infraredcity.cli.options import FILE_OR_URL, catalog_of, json_option, print_json, tell_traffic, where_clips_are
 from infraredcity.clips import Clip, published_counts
 from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.installation import install_command
 from infraredcity.showing import format_bytes, visible
 
@@ -21,7 +21,7 @@ from infraredcity.showing import format_bytes, visible
 @click.command("clips")
 @where_clips_are
 @json_option
-def clips_command(clips_dir: Place | None, clips_file: Place | None, as_json: bool) -> None:
+def clips_command(clips_dir: AnyPath | None, clips_file: AnyPath | None, as_json: bool) -> None:
     """List the catalogue, and which clips have their file."""
     catalogue = catalog_of(clips_dir, clips_file)
     troubles = [_trouble(clip) for clip in catalogue]
@@ -67,7 +67,7 @@ def _trouble(clip: Clip) -> str | None:
 @click.argument("file", type=FILE_OR_URL)
 @click.option("--stream", type=click.IntRange(0), help="Number of the video stream to look at.")
 @json_option
-def probe_command(file: Place, stream: int | None, as_json: bool) -> None:
+def probe_command(file: AnyPath, stream: int | None, as_json: bool) -> None:
     """Say what FILE, here or behind a URL, holds, which decoder it gets, and why not the other one."""
     from infraredcity import video
 

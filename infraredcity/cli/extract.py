@@ -26,7 +26,7 @@ from infraredcity.clips import CLIPS_VARIABLE
 from infraredcity.errors import InfraredCityError, OutputError, RemoteError, RemoteMissingError, RemoteRefusedError
 from infraredcity.extraction.config import DEADLINE_S
 from infraredcity.extraction.finish import ExtractReport
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.showing import format_bytes, visible_lines
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ _PART_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK")
 def extract_command(
     clip_ids: tuple[str, ...],
     all_clips: bool,
-    clips_dir: Place | None,
-    clips_file: Place | None,
-    video: Place | None,
-    out: Place | None,
-    plan_file: Place | None,
+    clips_dir: AnyPath | None,
+    clips_file: AnyPath | None,
+    video: AnyPath | None,
+    out: AnyPath | None,
+    plan_file: AnyPath | None,
     part: int | None,
     workers: int | None,
     is_strict: bool,
@@ -167,11 +167,11 @@ def _refuse_settings(context: click.Context) -> None:
 
 
 def _do_part(
-    path: Place,
+    path: AnyPath,
     part: int | None,
-    out: Place | None,
-    clips_dir: Place | None,
-    clips_file: Place | None,
+    out: AnyPath | None,
+    clips_dir: AnyPath | None,
+    clips_file: AnyPath | None,
     workers: int | None,
     ray: "Executor | None",
     deadline_s: float,

@@ -17,7 +17,7 @@ from infraredcity.cli.options import (
 from infraredcity.datasets import lite
 from infraredcity.datasets.recipe import of_scenes, read_recipe
 from infraredcity.datasets.similarity import Leakage
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 
 
 @click.command("make-lite")
@@ -40,8 +40,8 @@ from infraredcity.files.path import Place
 @click.option("--overwrite", is_flag=True, help="Replace another Lite set that stands in --out.")
 @json_option
 def make_lite_command(
-    source: Place,
-    out: Place,
+    source: AnyPath,
+    out: AnyPath,
     recipe: Path | None,
     scenes: tuple[str, ...],
     scale: str,

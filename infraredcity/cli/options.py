@@ -12,7 +12,7 @@ import click
 
 from infraredcity import clips
 from infraredcity.files import traffic, urls
-from infraredcity.files.path import Place, is_far, place
+from infraredcity.files.path import AnyPath, any_path, is_remote
 from infraredcity.progress import Progress
 from infraredcity.showing import format_bytes
 
@@ -25,7 +25,7 @@ class _HereType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path that the value names."""
-        if isinstance(value, str) and urls.is_remote(value):
+        if isinstance(value, str) and urls.is_url(value):
             self.fail(f"must be a {self.name} here, got {urls.shown(value)}; copy it first", param, ctx)
         return super().convert(value, param, ctx)
 
@@ -41,10 +41,10 @@ class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         self._here = here
         self.name = f"{here.name}|url"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyPath:
         """The place that the value names."""
-        named = place(value)
-        if is_far(named):
+        named = any_path(value)
+        if is_remote(named):
             return named
         return Path(self._here.convert(value, param, ctx))  # type: ignore[arg-type]  # it is one, as FILE and FOLDER ask for
 
@@ -64,7 +64,7 @@ def where_clips_are(command: _Command) -> _Command:
     return click.option("--clips-dir", type=FOLDER_OR_URL, help="Folder of files named <clip_id>.<ext>.")(command)
 
 
-def catalog_of(clips_dir: Place | None, clips_file: Place | None) -> clips.Catalog:
+def catalog_of(clips_dir: AnyPath | None, clips_file: AnyPath | None) -> clips.Catalog:
     """The catalogue as the options say; INFRAREDCITY_CLIPS when they say nothing."""
     return clips.load_catalog(clips_file=clips_file, clips_dir=clips_dir)
 

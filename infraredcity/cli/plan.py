@@ -10,7 +10,7 @@ from infraredcity.cli.extract import exit_code, report_line, status_of
 from infraredcity.cli.options import FOLDER_OR_URL, ProgressLine, json_option, print_json, tell_traffic, traffic_told
 from infraredcity.cli.settings import chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.extraction.plan_file import PLAN_NAME, Plan
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.showing import format_bytes, visible_lines
 
 _PARTIAL = 3
@@ -30,11 +30,11 @@ _PARTIAL = 3
 def plan_command(
     clip_ids: tuple[str, ...],
     all_clips: bool,
-    clips_dir: Place | None,
-    clips_file: Place | None,
-    video: Place | None,
+    clips_dir: AnyPath | None,
+    clips_file: AnyPath | None,
+    video: AnyPath | None,
     num_parts: int,
-    out: Place,
+    out: AnyPath,
     overwrite: bool,
     as_json: bool,
     **settings: Any,
@@ -130,7 +130,7 @@ def format_time(seconds: float) -> str:
 @click.argument("folder", type=FOLDER_OR_URL)
 @click.option("--quick", is_flag=True, help="Look at the names of done markers alone, not into them nor at the shards.")
 @json_option
-def status_command(folder: Place, quick: bool, as_json: bool) -> None:
+def status_command(folder: AnyPath, quick: bool, as_json: bool) -> None:
     """Say what is outstanding of the plan in FOLDER; exit 3 while something is.
 
     stdout gets the parts to run again as a job array takes them, such as 0-3,7; nothing when all is done.
@@ -159,7 +159,7 @@ def status_command(folder: Place, quick: bool, as_json: bool) -> None:
 @click.command("finalize")
 @click.argument("folder", type=FOLDER_OR_URL)
 @json_option
-def finalize_command(folder: Place, as_json: bool) -> None:
+def finalize_command(folder: AnyPath, as_json: bool) -> None:
     """Merge the parts of the plan in FOLDER into index, manifest, gaps and sidecars of each clip, and check all counts.
 
     One process at a time; again does no harm. Exit codes: 0 done; 5 complete, with gaps that are named; 4 another count than the

@@ -15,7 +15,7 @@ from infraredcity.cli.options import (
     traffic_told,
 )
 from infraredcity.datasets.dataset import open_dataset
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.report import measure
 from infraredcity.report.page import all_problems, write_page
 
@@ -37,7 +37,7 @@ from infraredcity.report.page import all_problems, write_page
     help="Thumbnails on the contact sheets, at most.",
 )
 @json_option
-def report_command(folder: Place, output: Path | None, num_thumbnails: int, as_json: bool) -> None:
+def report_command(folder: AnyPath, output: Path | None, num_thumbnails: int, as_json: bool) -> None:
     """Write one page about DIR that opens offline: counts, levels, motion, gaps, duplicates, leakage, contact sheets.
 
     DIR holds extracted clips, a Lite set, or shards that shard and reshard wrote. Missing shards and damaged pictures are named.

@@ -20,7 +20,7 @@ from infraredcity.datasets import manifest, select
 from infraredcity.datasets.dataset import open_dataset
 from infraredcity.datasets.select import Chosen, Condition, ShardsReport
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.showing import format_bytes
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -64,7 +64,7 @@ _DATASET = click.argument("folder", metavar="DIR", type=FOLDER_OR_URL)
 @click.option("-o", "--output", type=FILE, help="File for the manifest of what was chosen: .csv or .parquet.")
 @json_option
 def select_command(
-    folder: Place,
+    folder: AnyPath,
     conditions: tuple[Condition, ...],
     window_frames: int,
     stride: int,
@@ -115,12 +115,12 @@ def select_command(
 @_OVERWRITE
 @json_option
 def shard_command(
-    folder: Place,
+    folder: AnyPath,
     conditions: tuple[Condition, ...],
     window_frames: int,
     stride: int,
     selected: Path | None,
-    out: Place,
+    out: AnyPath,
     samples_per_shard: int,
     overwrite: bool,
     as_json: bool,
@@ -142,14 +142,14 @@ def shard_command(
 @click.option("--samples-per-shard", type=click.IntRange(1), required=True, help="Samples in a full shard.")
 @_OVERWRITE
 @json_option
-def reshard_command(folder: Place, out: Place, samples_per_shard: int, overwrite: bool, as_json: bool) -> None:
+def reshard_command(folder: AnyPath, out: AnyPath, samples_per_shard: int, overwrite: bool, as_json: bool) -> None:
     """Write all samples of DIR in shards of another size; samples, manifest hash and training order stay the same."""
     chosen = select.choose(open_dataset(folder))
     _write(chosen, folder, out, samples_per_shard=samples_per_shard, overwrite=overwrite, as_json=as_json)
 
 
 def _write(
-    chosen: Sequence[Chosen], folder: Place, out: Place, *, samples_per_shard: int, overwrite: bool, as_json: bool
+    chosen: Sequence[Chosen], folder: AnyPath, out: AnyPath, *, samples_per_shard: int, overwrite: bool, as_json: bool
 ) -> None:
     report = select.write(
         chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, on_progress=ProgressLine()

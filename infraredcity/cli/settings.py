@@ -8,7 +8,7 @@ import click
 from infraredcity.cli.options import ANY_OR_URL, catalog_of, parse_size, where_clips_are
 from infraredcity.clips import Clip, with_video
 from infraredcity.extraction.config import SUSPECT_CHOICES, TARGETS, ExtractConfig
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.stills.formats import IMAGE_FORMATS
 from infraredcity.stills.framing import FITS, POLARITY_CHOICES
 from infraredcity.stills.tone import TONES
@@ -111,13 +111,17 @@ def extraction_settings(command: _Command) -> _Command:
 
 
 def chosen_clips(
-    clip_ids: Sequence[str], all_clips: bool, clips_dir: Place | None, clips_file: Place | None, video: Place | None
+    clip_ids: Sequence[str],
+    all_clips: bool,
+    clips_dir: AnyPath | None,
+    clips_file: AnyPath | None,
+    video: AnyPath | None,
 ) -> list[Clip]:
     """The clips that the options of `which_clips` name, after a look whether their files are there.
 
     Raises:
         CatalogError: A clip is not in the catalogue, or a file of it is not named or not there.
-        RemoteError: A far file or folder cannot be reached.
+        RemoteError: A remote file or folder cannot be reached.
     """
     if bool(clip_ids) == all_clips:
         raise click.UsageError("name clips with --clip, or take all with --all")

@@ -19,7 +19,7 @@ from infraredcity.cli.options import (
     tell_traffic,
     traffic_told,
 )
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.showing import format_bytes, visible
 
 _SHOWN_OF_PART = 10
@@ -39,7 +39,7 @@ _PARTIAL, _MISMATCH = 3, 4
     help="Read no shard: only whether all are there and of their size, and whether indexes and records agree.",
 )
 @json_option
-def verify_command(folder: Place, published: bool, decode: DecodeChoice, quick: bool, as_json: bool) -> None:
+def verify_command(folder: AnyPath, published: bool, decode: DecodeChoice, quick: bool, as_json: bool) -> None:
     """Check a data set: hashes, counts, order, keys, members, pictures, index, manifest, index files of other readers.
 
     DIR may be a URL, such as s3://bucket/shards: every shard is read once, so all its bytes are moved, unless --quick is given.

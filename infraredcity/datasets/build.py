@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 from infraredcity.datasets import clip_facts, manifest
 from infraredcity.errors import OutputError
 from infraredcity.files.atomic import TEMPORARY_PREFIX, write_atomic
-from infraredcity.files.path import Place, is_below, sizes_in
+from infraredcity.files.path import AnyPath, is_below, sizes_in
 from infraredcity.files.records import read_json
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_inside
@@ -38,7 +38,7 @@ class BuildRecord(Generic[Report]):
         folders: Its parts.
     """
 
-    out: Place
+    out: AnyPath
     record_name: str
     what: str
     format: str
@@ -117,7 +117,7 @@ def stored(report: Any, without: Sequence[str] = ("folder", "is_new")) -> dict[s
     return {name: value for name, value in asdict(report).items() if name not in without}
 
 
-def restored(report_type: type[Report], report: Mapping[str, Any], path: Place, **known: Any) -> Report:
+def restored(report_type: type[Report], report: Mapping[str, Any], path: AnyPath, **known: Any) -> Report:
     """Make a report from what `stored` kept of it.
 
     Args:
@@ -144,7 +144,7 @@ def restored(report_type: type[Report], report: Mapping[str, Any], path: Place, 
         ) from error
 
 
-def check_apart(out: Place, source: Place) -> None:
+def check_apart(out: AnyPath, source: AnyPath) -> None:
     """OutputError where a set would be written into what it is made from, or around it: its samples would then count twice."""
     if is_below(out, source):
         is_same = is_below(source, out)
@@ -157,7 +157,7 @@ def check_apart(out: Place, source: Place) -> None:
         )
 
 
-def _clear(folder: Place) -> None:
+def _clear(folder: AnyPath) -> None:
     """Delete a part as far as we wrote it, its marks of completeness first."""
     there = sizes_in(folder)
     marks = (
@@ -180,7 +180,7 @@ def _remove_empty(folder: Path, *, below: Path) -> None:
         folder = folder.parent
 
 
-def _is_whole(folder: Place) -> bool:
+def _is_whole(folder: AnyPath) -> bool:
     there = sizes_in(folder)
     if clip_facts.CLIPS_NAME not in there or index_file.INDEX_NAME not in there:
         return False

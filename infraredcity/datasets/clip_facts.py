@@ -8,7 +8,7 @@ from typing import Any
 
 from infraredcity.errors import ManifestError
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.files.records import read_json
 from infraredcity.shards.sample_json import CLIP_FIELDS
 
@@ -66,13 +66,13 @@ class ClipFacts:
     is_inverted: bool = False
 
 
-def write_clips(folder: Place, clips: Sequence[ClipFacts], *, split: str = "all") -> None:
+def write_clips(folder: AnyPath, clips: Sequence[ClipFacts], *, split: str = "all") -> None:
     """Write `folder`/clips.json. Written last, it marks a folder as complete."""
     payload = {"format": FORMAT, "split": split, "clips": {facts.clip_id: asdict(facts) for facts in clips}}
     write_atomic(folder / CLIPS_NAME, (json.dumps(payload, indent=1) + "\n").encode())
 
 
-def read_clips(folder: Place) -> dict[str, ClipFacts]:
+def read_clips(folder: AnyPath) -> dict[str, ClipFacts]:
     """The clips of `folder`/clips.json by id.
 
     Raises:
@@ -81,7 +81,7 @@ def read_clips(folder: Place) -> dict[str, ClipFacts]:
     return read_folder(folder)[0]
 
 
-def read_folder(folder: Place) -> tuple[dict[str, ClipFacts], str]:
+def read_folder(folder: AnyPath) -> tuple[dict[str, ClipFacts], str]:
     """The clips of `folder`/clips.json by id, and the split that its samples belong to: "all", "train" or "test".
 
     Raises:
@@ -122,7 +122,7 @@ def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
     return None if facts.clip_id == clip_id and facts.frame_step > 0 else "clip_id or frame_step"
 
 
-def read_unchecked(folder: Place) -> tuple[dict[str, ClipFacts], str]:
+def read_unchecked(folder: AnyPath) -> tuple[dict[str, ClipFacts], str]:
     """As `read_folder`, but facts are taken as they are, for who wants to put them right; see `flaw_of`.
 
     Raises:

@@ -13,7 +13,7 @@ from infraredcity.datasets import clip_facts, manifest
 from infraredcity.datasets.folder import ShardFolder, open_folder
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ManifestError, RemoteError
-from infraredcity.files.path import Place, walk
+from infraredcity.files.path import AnyPath, walk
 from infraredcity.shards import index_file
 from infraredcity.shards.index import BLOCK_ROWS
 
@@ -24,7 +24,7 @@ JOB_NAME, GAPS_NAME, MARKERS = "extract.json", "gaps.json", "segments"
 _MAX_DEPTH = 4
 
 
-def part_names(root: Place) -> list[str]:
+def part_names(root: AnyPath) -> list[str]:
     """The folders at and below `root` that hold shards or what describes them, in order of their names; see `ShardFolder.name`.
 
     Unfinished and damaged ones are among them. Links to folders are not followed.
@@ -40,7 +40,7 @@ def names_of_parts(folders: Mapping[str, set[str]]) -> list[str]:
     )
 
 
-def folders_of(root: Place) -> dict[str, set[str]]:
+def folders_of(root: AnyPath) -> dict[str, set[str]]:
     """What `folders_below` gives; of a part behind a server that lists nothing, only the index."""
     try:
         return dict(folders_below(root))
@@ -50,13 +50,13 @@ def folders_of(root: Place) -> dict[str, set[str]]:
         return {".": {index_file.INDEX_NAME}}
 
 
-def folders_below(root: Place) -> Iterator[tuple[str, set[str]]]:
+def folders_below(root: AnyPath) -> Iterator[tuple[str, set[str]]]:
     """The folders at and below `root`, named as parts are, each with the files in it.
 
     Hidden ones and links are left out, and the markers of extraction, of which there may be a million.
     """
     for place, folders, files in walk(root):
-        below = place.relative_to(root)  # type: ignore[arg-type]  # both are here, or both are far
+        below = place.relative_to(root)  # type: ignore[arg-type]  # both are here, or both are remote
         if len(below.parts) >= _MAX_DEPTH:
             folders.clear()
         left_out = {MARKERS} if JOB_NAME in files else set()
@@ -64,7 +64,7 @@ def folders_below(root: Place) -> Iterator[tuple[str, set[str]]]:
         yield below.as_posix(), {*files}
 
 
-def sets_of(root: Place, names: Sequence[str]) -> dict[str | None, list[str]]:
+def sets_of(root: AnyPath, names: Sequence[str]) -> dict[str | None, list[str]]:
     """Parts by the data set they belong to: the nearest folder with a record, or with a manifest of several parts; None for no set.
 
     Args:
@@ -87,7 +87,7 @@ def sets_of(root: Place, names: Sequence[str]) -> dict[str | None, list[str]]:
     return sets
 
 
-def open_dataset(root: Place) -> list[ShardFolder]:
+def open_dataset(root: AnyPath) -> list[ShardFolder]:
     """All parts of a data set, in order of their names.
 
     Raises:
@@ -129,6 +129,6 @@ def _sorted_blocks(parts: Sequence[ShardFolder]) -> Iterator[Columns]:
         yield manifest.take(manifest.concatenate(pieces), np.argsort(np.concatenate(places)))
 
 
-def write_manifest(root: Place, parts: Sequence[ShardFolder]) -> None:
+def write_manifest(root: AnyPath, parts: Sequence[ShardFolder]) -> None:
     """Write the manifest of a data set of several parts into its own folder."""
     manifest.write_blocks(root, (block for part in parts for block in part.blocks()))

@@ -9,7 +9,7 @@ from infraredcity.datasets import clip_facts, manifest
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ManifestError
-from infraredcity.files.path import FarPath, Place, size_of, sizes_in
+from infraredcity.files.path import AnyPath, RemotePath, size_of, sizes_in
 from infraredcity.files.urls import READ_ONLY_SCHEMES
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex
@@ -28,7 +28,7 @@ class ShardFolder:
         split: "all", "train" or "test".
     """
 
-    path: Place
+    path: AnyPath
     name: str
     index: SampleIndex
     clips: Mapping[str, ClipFacts]
@@ -43,7 +43,7 @@ class ShardFolder:
         return manifest.blocks(self.index, self.clips, split=self.split, folder=self.name)
 
 
-def open_folder(root: Place, name: str = ".") -> ShardFolder:
+def open_folder(root: AnyPath, name: str = ".") -> ShardFolder:
     """One part of a data set.
 
     Raises:
@@ -52,7 +52,7 @@ def open_folder(root: Place, name: str = ".") -> ShardFolder:
     return open_with_hash(root, name)[0]
 
 
-def open_with_hash(root: Place, name: str = ".") -> tuple[ShardFolder, str]:
+def open_with_hash(root: AnyPath, name: str = ".") -> tuple[ShardFolder, str]:
     """As `open_folder`, with the hash of its rows that its index was written with."""
     folder = root / name
     clips, split = clip_facts.read_folder(folder)
@@ -68,7 +68,7 @@ def open_with_hash(root: Place, name: str = ".") -> tuple[ShardFolder, str]:
 
 def shard_sizes(part: ShardFolder) -> dict[str, int]:
     """The shards of a part that are there, with their bytes: from one listing, or asked one by one over http."""
-    if not isinstance(part.path, FarPath) or part.path.scheme not in READ_ONLY_SCHEMES:
+    if not isinstance(part.path, RemotePath) or part.path.scheme not in READ_ONLY_SCHEMES:
         there = sizes_in(part.path)
         return {info.name: there[info.name] for info in part.index.shards if info.name in there}
     names = [info.name for info in part.index.shards]
@@ -77,7 +77,7 @@ def shard_sizes(part: ShardFolder) -> dict[str, int]:
 
 
 def write_folder(
-    root: Place,
+    root: AnyPath,
     name: str,
     index: SampleIndex,
     clips: Mapping[str, ClipFacts],
@@ -112,7 +112,7 @@ def write_folder(
     return ShardFolder(path=folder, name=name, index=index, clips=facts, split=split)
 
 
-def reader_name(root: Place, name: str) -> str:
+def reader_name(root: AnyPath, name: str) -> str:
     """What a part calls itself in index.json."""
     return root.resolve().name if name == "." else name.replace("/", "-")
 

@@ -21,7 +21,7 @@ from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.similarity import DuplicateRun, Leakage
 from infraredcity.errors import RecipeError
 from infraredcity.files.atomic import lock_folder
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import copy, index_file
 from infraredcity.shards import index as sample_index
@@ -161,8 +161,8 @@ def find_scale(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> float:
 
 
 def build(
-    source: Place,
-    out: Place,
+    source: AnyPath,
+    out: AnyPath,
     recipe: Recipe,
     *,
     scale: float | Literal["auto"] = 1.0,
@@ -264,8 +264,8 @@ class _Copied:
 
 
 def _copy_all(
-    source: Place,
-    out: Place,
+    source: AnyPath,
+    out: AnyPath,
     recipe: Recipe,
     indexes: Mapping[str, SampleIndex],
     facts: Mapping[str, ClipFacts],
@@ -313,7 +313,7 @@ def _copy_all(
     return rows, copied
 
 
-def _read_clips(source: Place, recipe: Recipe) -> tuple[dict[str, SampleIndex], dict[str, ClipFacts]]:
+def _read_clips(source: AnyPath, recipe: Recipe) -> tuple[dict[str, SampleIndex], dict[str, ClipFacts]]:
     missing = [cell.clip for cell in recipe.cells if not (source / cell.clip / clip_facts.CLIPS_NAME).is_file()]
     if missing:
         raise RecipeError(

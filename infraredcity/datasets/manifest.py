@@ -14,7 +14,7 @@ import numpy as np
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.errors import ManifestError, MissingExtraError
 from infraredcity.files.atomic import open_atomic
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.files.records import opened
 from infraredcity.shards.index import BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.shards.names import is_inside
@@ -122,7 +122,7 @@ def hash_of_sorted(sorted_blocks: Iterable[Columns]) -> str:
     return digest.hexdigest()
 
 
-def read(path: Place) -> Columns:
+def read(path: AnyPath) -> Columns:
     """The rows of a manifest, as `write_rows` wrote them or as `select` did: parquet by its suffix, else csv.
 
     Raises:
@@ -132,7 +132,7 @@ def read(path: Place) -> Columns:
     return concatenate([*read_blocks(path)])
 
 
-def read_blocks(path: Place) -> Iterator[Columns]:
+def read_blocks(path: AnyPath) -> Iterator[Columns]:
     """As `read`, a few rows after the other."""
     try:
         for rows in _parquet_blocks(path) if path.suffix == ".parquet" else _csv_blocks(path):
@@ -156,7 +156,7 @@ def read_blocks(path: Place) -> Iterator[Columns]:
         raise ManifestError(f"{path}: damaged, or not a manifest ({reason}); build it again") from error
 
 
-def _csv_blocks(path: Place) -> Iterator[Columns]:
+def _csv_blocks(path: AnyPath) -> Iterator[Columns]:
     with io.TextIOWrapper(opened(path), encoding="utf-8", newline="") as file:
         reader = csv.reader(file, strict=True)
         header = next(reader, [])
@@ -178,7 +178,7 @@ def _parsed(name: str, values: Sequence[str]) -> list[Any]:
     return list(map(kind, values))
 
 
-def _parquet_blocks(path: Place) -> Iterator[Columns]:
+def _parquet_blocks(path: AnyPath) -> Iterator[Columns]:
     _, parquet = _pyarrow()
     with opened(path) as source, parquet.ParquetFile(source) as file:
         _check_header(file.schema_arrow.names)
@@ -210,12 +210,12 @@ def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "a
     return frame
 
 
-def write_rows(folder: Place, index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> None:
+def write_rows(folder: AnyPath, index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> None:
     """Write `folder`/manifest.csv and manifest.parquet, a row for each sample of an index."""
     write_blocks(folder, blocks(index, clips, split=split))
 
 
-def write_blocks(folder: Place, row_blocks: Iterable[Columns]) -> None:
+def write_blocks(folder: AnyPath, row_blocks: Iterable[Columns]) -> None:
     """Write `folder`/manifest.csv and manifest.parquet from rows that come a few after the other."""
     with (
         open_atomic(folder / CSV_NAME, keep_same=True) as csv_file,

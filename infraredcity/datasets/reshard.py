@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from infraredcity.datasets.folder import ShardFolder, write_folder
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.copy import copy
 from infraredcity.shards.names import dataset_of
@@ -15,7 +15,7 @@ from infraredcity.shards.names import dataset_of
 def copy_part(
     part: ShardFolder,
     rows: np.ndarray,
-    root: Place,
+    root: AnyPath,
     *,
     samples_per_shard: int,
     on_samples: Callable[[int], None] | None = None,

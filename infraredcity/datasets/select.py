@@ -17,7 +17,7 @@ from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import COLUMN_KINDS, COLUMNS, Columns
 from infraredcity.errors import ManifestError
 from infraredcity.files.atomic import lock_folder
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.progress import OnProgress, Ticker
 
 REPORT_NAME = "shards.json"
@@ -199,7 +199,7 @@ def find_rows(parts: Sequence[ShardFolder], rows: Columns) -> list[Chosen]:
 
 def write(
     chosen: Sequence[Chosen],
-    out: Place,
+    out: AnyPath,
     *,
     samples_per_shard: int,
     overwrite: bool = False,

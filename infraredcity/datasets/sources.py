@@ -17,9 +17,9 @@ from infraredcity.datasets.clip_facts import CLIPS_NAME
 from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, RECORD_NAMES
 from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
-from infraredcity.files.path import FarPath, Place, is_far
+from infraredcity.files.path import AnyPath, RemotePath, is_remote
 from infraredcity.files.retry import RemoteOptions
-from infraredcity.files.urls import READ_ONLY_SCHEMES, is_remote, shown, split_query
+from infraredcity.files.urls import READ_ONLY_SCHEMES, is_url, shown, split_query
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
@@ -91,7 +91,7 @@ def open_sources(
     """
     options = remote or RemoteOptions()
     parts: list[SourcePart] = []
-    locations: list[Place] = []
+    locations: list[AnyPath] = []
     for group in groups:
         indexes, hashes = [], []
         for folder, are_pictures, names in _folders(group, options):
@@ -105,7 +105,7 @@ def open_sources(
         joined = _concatenated(indexes)
         parts.append(SourcePart(index=joined, data_hash=_joined(hashes)))
     index = _concatenated([part.index for part in parts])
-    on_network = any(is_far(location) for location in locations)
+    on_network = any(is_remote(location) for location in locations)
     if on_network and cache is None:
         cache = default_cache()
     return Opened(
@@ -167,21 +167,21 @@ def _concatenated(indexes: Sequence[SampleIndex]) -> SampleIndex:
     )
 
 
-def _folders(group: Sequence[str | Path], options: RemoteOptions) -> Iterator[tuple[Place, bool, list[str]]]:
+def _folders(group: Sequence[str | Path], options: RemoteOptions) -> Iterator[tuple[AnyPath, bool, list[str]]]:
     """The folders of a group's sources in the order given, whether pictures are meant, and names of files; _ALL is all of them.
 
     Of a URL they are patterns. A folder of which both tars and pictures are named comes twice.
     """
-    found: dict[tuple[Place, bool], dict[str, None]] = {}
+    found: dict[tuple[AnyPath, bool], dict[str, None]] = {}
     for source in group:
         for name in _expanded(str(source)):
-            if is_remote(name):
+            if is_url(name):
                 if is_picture(name.rpartition("/")[2]):
                     raise ShardError(
                         f"{shown(name)}: pictures are read from disks of this machine alone; copy them here, or put them into tars"
                     )
-                far, pattern = _split_url(name, options)
-                found.setdefault((far, False), {})[pattern] = None
+                remote, pattern = _split_url(name, options)
+                found.setdefault((remote, False), {})[pattern] = None
                 continue
             for path in _local(name):
                 if is_picture(path.name):
@@ -267,13 +267,13 @@ def _folders_of_data(root: Path) -> list[str]:
     return found
 
 
-def _split_url(url: str, options: RemoteOptions) -> tuple[FarPath, str]:
+def _split_url(url: str, options: RemoteOptions) -> tuple[RemotePath, str]:
     """The folder that a URL names, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
     bare, query = split_query(url)  # a pattern may hold a `?`, which is no query
     folder, _, name = bare.rpartition("/")
     if ending_of(name) not in ("tar", *_COMPRESSED):
-        return FarPath(bare + query, options), _ALL
-    place = FarPath(folder + query, options)
+        return RemotePath(bare + query, options), _ALL
+    place = RemotePath(folder + query, options)
     return place, unquote(name) if place.scheme in READ_ONLY_SCHEMES else name
 
 
@@ -286,8 +286,8 @@ def _open_pictures(folder: Path, names: list[str]) -> tuple[SampleIndex, str]:
     return index, index.samples_hash()
 
 
-def _open_folder(folder: Place, names: list[str]) -> tuple[SampleIndex, str]:
-    """The samples of some tars of one folder, and their hash; of a far one, names are patterns."""
+def _open_folder(folder: AnyPath, names: list[str]) -> tuple[SampleIndex, str]:
+    """The samples of some tars of one folder, and their hash; of a remote one, names are patterns."""
     is_whole = _ALL in names
     if isinstance(folder, Path) and is_whole:
         names = _tars(_listed(folder))
@@ -298,7 +298,7 @@ def _open_folder(folder: Place, names: list[str]) -> tuple[SampleIndex, str]:
         index = index_tars(_tars_without_index(folder, names))
         return index, index.samples_hash()
     known = [info.name for info in found[0].shards]
-    if isinstance(folder, FarPath):
+    if isinstance(folder, RemotePath):
         return _chosen(*found, _matching(folder, names, known))
     missing = [name for name in known if name not in names] if is_whole else []
     if missing:
@@ -315,7 +315,7 @@ def _open_folder(folder: Place, names: list[str]) -> tuple[SampleIndex, str]:
     return _chosen(*found, names)
 
 
-def _tars_without_index(folder: Place, names: list[str]) -> list[Path | TarSource]:
+def _tars_without_index(folder: AnyPath, names: list[str]) -> list[Path | TarSource]:
     """The tars to index by their headers; an error where they have to have an index, or cannot be found without one."""
     if isinstance(folder, Path):
         if any((folder / name).exists() for name in _OUR_RECORDS):
@@ -326,10 +326,10 @@ def _tars_without_index(folder: Place, names: list[str]) -> list[Path | TarSourc
             f"{folder / index_file.INDEX_NAME}: no index, and a folder there cannot be listed; name the tars, such as "
             "data-{000000..000012}.tar"
         )
-    return [_FarTar(name, folder / name) for name in names]
+    return [_RemoteTar(name, folder / name) for name in names]
 
 
-def _matching(folder: FarPath, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+def _matching(folder: RemotePath, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
     """The shards of an index that match some patterns."""
     names: dict[str, None] = {}
     for pattern in patterns:
@@ -342,10 +342,10 @@ def _matching(folder: FarPath, patterns: Sequence[str], known: Sequence[str]) ->
     return list(names)
 
 
-class _FarTar:
+class _RemoteTar:
     """A tar on another machine for `index_tars`: the file, and the name it has in its folder."""
 
-    def __init__(self, name: str, path: FarPath) -> None:
+    def __init__(self, name: str, path: RemotePath) -> None:
         self.name = name
         self._path = path
         self._file = path.file()

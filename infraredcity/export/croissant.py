@@ -70,7 +70,7 @@ _COLUMN_TEXTS = {
     "scene": "What is filmed.",
     "weather": "clear, overcast, or any where the data set does not tell them apart.",
     "split": "all, train or test.",
-    "frame_index": "Place of the frame in its clip, from 0.",
+    "frame_index": "AnyPath of the frame in its clip, from 0.",
     "pts": "Presentation time in units of the clip's time base.",
     "time_s": "Presentation time in seconds.",
     "run_id": "Unbroken stretch of its clip that the frame belongs to: neighbours in one run are neighbours in time.",

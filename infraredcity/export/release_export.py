@@ -24,11 +24,11 @@ from infraredcity.datasets.dataset import open_dataset
 from infraredcity.datasets.folder import ShardFolder
 from infraredcity.errors import ImageError, ManifestError, OutputError, ShardError, check_choice
 from infraredcity.export.release_layout import (
+    CELL_FOLDERS,
     CELLS,
     DOUBLE_SIDE_PX,
     KIND_FOLDERS,
     KINDS,
-    PLACES,
     RECORD_FORMAT,
     RECORD_NAME,
     Kind,
@@ -260,7 +260,7 @@ def _homes(facts: ClipFacts, split: str, weathers: Mapping[str, set[str]]) -> tu
         return f"scene {facts.scene}, the layout has {', '.join(dict.fromkeys(cell.scene for cell in CELLS))}"
     if facts.modality == "visible" and facts.time_of_day != "day":
         return f"visible by {facts.time_of_day}, the layout has visible frames by day alone"
-    place = next((place for place in PLACES if (place.modality, place.split) == (facts.modality, split)), None)
+    place = next((place for place in CELL_FOLDERS if (place.modality, place.split) == (facts.modality, split)), None)
     if place is None:
         if split == "all":
             return "of no split; draw train and test frames with make-lite"

@@ -32,15 +32,15 @@ from infraredcity.datasets.dataset import dataset_hash, part_names, write_manife
 from infraredcity.datasets.folder import ShardFolder, write_folder
 from infraredcity.errors import CatalogError, ImageError, ManifestError, OutputError
 from infraredcity.export.release_layout import (
+    CELL_FOLDERS,
     CELLS,
     KIND_FOLDERS,
     KINDS,
-    PLACES,
     RECORD_FORMAT,
     RECORD_NAME,
     Cell,
+    CellFolder,
     Kind,
-    Place,
 )
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.records import read_json
@@ -133,7 +133,7 @@ class _Block:
     """The frames that one folder gives to one clip, by ascending numbers."""
 
     cell: Cell
-    place: Place
+    place: CellFolder
     source: str
     clip: Clip
     fps: float
@@ -306,7 +306,7 @@ def _read_blocks(
     of_scene: dict[str, set[str]] = {}
     num_shared = 0
     ticker = Ticker("import: pictures read", None, on_progress)
-    for place in PLACES:
+    for place in CELL_FOLDERS:
         for cell in CELLS:
             folder = base / cell.folder / place.folder
             if not folder.is_dir():
@@ -378,7 +378,7 @@ def _format_of(data: bytes) -> formats.ImageFormat | None:
 
 def _blocks_of_folder(
     cell: Cell,
-    place: Place,
+    place: CellFolder,
     source: str,
     files: Sequence[_File],
     notes: Mapping[str, _ClipNote],

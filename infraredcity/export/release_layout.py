@@ -67,7 +67,7 @@ CELLS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class CellFolder:
     """What one folder of a cell holds."""
 
     folder: str
@@ -76,8 +76,8 @@ class Place:
     split: Literal["train", "test"]
 
 
-PLACES = (
-    Place(folder="trainA", modality="infrared", time_of_day="night", split="train"),
-    Place(folder="trainB", modality="visible", time_of_day="day", split="train"),
-    Place(folder="testA", modality="infrared", time_of_day="night", split="test"),
+CELL_FOLDERS = (
+    CellFolder(folder="trainA", modality="infrared", time_of_day="night", split="train"),
+    CellFolder(folder="trainB", modality="visible", time_of_day="day", split="train"),
+    CellFolder(folder="testA", modality="infrared", time_of_day="night", split="test"),
 )

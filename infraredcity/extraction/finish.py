@@ -19,7 +19,7 @@ from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.extraction.segments import count_frames, count_segments, segment_of
 from infraredcity.extraction.spec import Claim
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, ShardInfo
 from infraredcity.stills.formats import suffix_of
@@ -112,7 +112,7 @@ class ExtractReport:
 
 
 def merge(
-    folder: Place,
+    folder: AnyPath,
     claim: Claim,
     *,
     hangs: Sequence[Hang],
@@ -185,7 +185,7 @@ class _Gathered:
     They are made at once for all frames that there can be and become the index's own, so that no row is ever in memory twice.
     """
 
-    def __init__(self, folder: Place, claim: Claim) -> None:
+    def __init__(self, folder: AnyPath, claim: Claim) -> None:
         self._folder = folder
         self._claim = claim
         self._identity = claim.identity
@@ -231,7 +231,7 @@ class _Gathered:
         self._suspect.extend(rows.suspect)
         self._last_glance, self._last_frame = rows.last_glance, rows.frame_index[-1]
 
-    def _path(self, head: SegmentHead) -> Place:
+    def _path(self, head: SegmentHead) -> AnyPath:
         return segment_record.marker_of(self._folder, head.number)
 
     def _since_last(self, rows: SegmentRows) -> float | None:

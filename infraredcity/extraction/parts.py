@@ -19,7 +19,7 @@ from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import frames_ticker
 from infraredcity.extraction.spec import read as read_claim
 from infraredcity.files.atomic import lock_folder
-from infraredcity.files.path import FarPath, Place, place, sizes_in
+from infraredcity.files.path import AnyPath, RemotePath, any_path, sizes_in
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.stills.formats import FORMATS, ImageFormat
 
@@ -92,7 +92,7 @@ class Status:
 def make_plan(
     clips: Sequence[Clip],
     config: ExtractConfig,
-    out: Place,
+    out: AnyPath,
     *,
     num_parts: int,
     overwrite: bool = False,
@@ -131,7 +131,7 @@ def make_plan(
         return plan
 
 
-def _planned(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool) -> PlannedClip:
+def _planned(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool) -> PlannedClip:
     """Bind a clip's folder; fail where an extraction without a plan holds its lock. The lock of `out` keeps new ones out."""
     with lock_folder(out / clip.clip_id):
         job = run.claim(fit_tone(run.prepare(clip, config, out, overwrite=overwrite)))
@@ -145,8 +145,8 @@ def _planned(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool) 
         )
 
 
-def _location(path: Place) -> str:
-    return str(path) if isinstance(path, FarPath) else str(path.resolve())
+def _location(path: AnyPath) -> str:
+    return str(path) if isinstance(path, RemotePath) else str(path.resolve())
 
 
 def _estimate(job: ExtractJob) -> Estimate:
@@ -193,7 +193,7 @@ def frame_core_s(
     return decoding + still_px * (per_px + channels * per_value) + still_bytes * per_byte
 
 
-def open_plan(path: Place, out: Place) -> Plan:
+def open_plan(path: AnyPath, out: AnyPath) -> Plan:
     """The plan of `path`, after seeing to it that `out` is the folder of this plan and of no other.
 
     Raises:
@@ -217,7 +217,7 @@ def run_part(
     plan: Plan,
     part: int | None,
     clips: dict[str, Clip],
-    out: Place,
+    out: AnyPath,
     *,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -282,11 +282,11 @@ def run_part(
 def _with_files(planned: PlannedClip, clips: dict[str, Clip]) -> Clip:
     """The planned clip with its files: as named here, else where they were when it was planned."""
     here = clips.get(planned.clip_id)
-    paths = here.paths if here is not None and here.paths else tuple(place(each) for each in planned.locations)
+    paths = here.paths if here is not None and here.paths else tuple(any_path(each) for each in planned.locations)
     return replace(planned.clip, paths=paths, expected_frames=planned.expected_frames)
 
 
-def status(plan: Plan, out: Place, *, quick: bool = False, on_progress: OnProgress | None = None) -> Status:
+def status(plan: Plan, out: AnyPath, *, quick: bool = False, on_progress: OnProgress | None = None) -> Status:
     """What is done of a plan and what is outstanding.
 
     A segment is done when its marker can be read, is of this plan, and its shard has the size that the marker says.
@@ -299,7 +299,7 @@ def status(plan: Plan, out: Place, *, quick: bool = False, on_progress: OnProgre
 
     Raises:
         OutputError: A marker was written under another plan.
-        RemoteError: `out` is far and cannot be listed or read.
+        RemoteError: `out` is remote and cannot be listed or read.
     """
     rows: list[ClipStatus] = []
     parts: set[int] = set()
@@ -330,7 +330,7 @@ def status(plan: Plan, out: Place, *, quick: bool = False, on_progress: OnProgre
     )
 
 
-def _done(clip: PlannedClip, folder: Place, *, quick: bool) -> Iterator[bool]:
+def _done(clip: PlannedClip, folder: AnyPath, *, quick: bool) -> Iterator[bool]:
     """For each segment of a clip, in order, whether it is done."""
     marked = segment_record.listed(folder)
     numbers = range(clip.num_segments)
@@ -353,7 +353,7 @@ def _done(clip: PlannedClip, folder: Place, *, quick: bool) -> Iterator[bool]:
         )
 
 
-def finalize(out: Place, *, on_progress: OnProgress | None = None) -> tuple[Status, list[ExtractReport]]:
+def finalize(out: AnyPath, *, on_progress: OnProgress | None = None) -> tuple[Status, list[ExtractReport]]:
     """Merge all parts of the plan in `out` into index, manifest, gaps and sidecars of each clip; again gives the same bytes.
 
     Args:
@@ -365,7 +365,7 @@ def finalize(out: Place, *, on_progress: OnProgress | None = None) -> tuple[Stat
 
     Raises:
         OutputError: There is no plan, another process is at it, a marker is of another plan, or a count does not agree.
-        RemoteError: `out` is far and cannot be read or written.
+        RemoteError: `out` is remote and cannot be read or written.
     """
     with lock_folder(out):
         plan = open_plan(out / PLAN_NAME, out)

@@ -19,7 +19,7 @@ from infraredcity.extraction import spec as claims
 from infraredcity.extraction.segments import count_frames, count_segments, segment_of
 from infraredcity.extraction.spec import Claim
 from infraredcity.files.atomic import open_atomic
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.files.records import MAX_RECORD_BYTES, opened, parse_json
 
 PLAN_NAME = "plan.jsonl"
@@ -206,12 +206,12 @@ def cut(clips: Sequence[PlannedClip], num_parts: int) -> Plan:
     return Plan(clips=tuple(clips), num_parts=num_parts, starts=(*starts, num_segments))
 
 
-def write(plan: Plan, path: Place) -> None:
+def write(plan: Plan, path: AnyPath) -> None:
     """Write plan.jsonl; the same bytes for the same plan.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
-        RemoteError: `path` is far, and the file could not be sent.
+        RemoteError: `path` is remote, and the file could not be sent.
     """
     digest = hashlib.sha256()
     for lines in _blocks(plan):
@@ -234,7 +234,7 @@ def write(plan: Plan, path: Place) -> None:
             file.write(lines)
 
 
-def check_segments(path: Place) -> None:
+def check_segments(path: AnyPath) -> None:
     """OutputError where the lines of segments are not those that the first line speaks of."""
     digest = hashlib.sha256()
     with opened(path) as file:
@@ -248,12 +248,12 @@ def check_segments(path: Place) -> None:
         )
 
 
-def read(path: Place) -> Plan:
+def read(path: AnyPath) -> Plan:
     """The plan of a plan.jsonl, from its first line.
 
     Raises:
         OutputError: There is none, or it is damaged or of another format.
-        RemoteError: `path` is far and cannot be read.
+        RemoteError: `path` is remote and cannot be read.
     """
     try:
         with opened(path) as file:

@@ -32,7 +32,7 @@ from infraredcity.extraction.segments import Segment, segment_of, segments
 from infraredcity.extraction.spec import Claim, differing, differing_source, frames_sha256, sources_of
 from infraredcity.extraction.spec import read as read_claim
 from infraredcity.files.atomic import TEMPORARY_PREFIX, remove_temporaries, write_atomic
-from infraredcity.files.path import FarPath, Place, size_of, sizes_in
+from infraredcity.files.path import AnyPath, RemotePath, size_of, sizes_in
 from infraredcity.files.records import read_json
 from infraredcity.shards import index_file, sample_json, sidecars
 from infraredcity.shards.index import IndexEntry, ShardInfo
@@ -69,7 +69,7 @@ class ExtractJob:
     video: ClipVideo
     config: ExtractConfig
     decoder: DecoderName
-    folder: Place
+    folder: AnyPath
     segments: tuple[Segment, ...]
     """Those that are to be done: of the whole clip, or of a part."""
     versions: Mapping[str, str]
@@ -126,7 +126,7 @@ class ExtractJob:
         return self.decoder == "pyav" and all(part.is_seekable for part in self.video.parts)
 
 
-def prepare(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool = False) -> ExtractJob:
+def prepare(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool = False) -> ExtractJob:
     """Probe the clip, plan its segments and look what stands in `out`/<clip_id>. The caller is the only one who writes there.
 
     The job may still need its tone; `claim` it before segments are written.
@@ -158,7 +158,7 @@ def prepare(clip: Clip, config: ExtractConfig, out: Place, *, overwrite: bool = 
     return replace(job, hangs=read_hangs(folder))
 
 
-def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> ExtractJob:
+def join(clip: Clip, planned: Claim, out: AnyPath, numbers: Sequence[int]) -> ExtractJob:
     """The job of some segments of a clip whose extraction was planned, perhaps on another machine; others may write there too.
 
     Args:
@@ -219,7 +219,7 @@ def join(clip: Clip, planned: Claim, out: Place, numbers: Sequence[int]) -> Extr
 
 
 def _job(
-    clip: Clip, video: ClipVideo, config: ExtractConfig, folder: Place, decoder: DecoderName, device: str
+    clip: Clip, video: ClipVideo, config: ExtractConfig, folder: AnyPath, decoder: DecoderName, device: str
 ) -> ExtractJob:
     """The job without its segments, of which a part has few."""
     job = ExtractJob(
@@ -247,7 +247,7 @@ def claim(job: ExtractJob) -> ExtractJob:
     return replace(job, identity=claimed.identity)
 
 
-def any_done(folder: Place) -> bool:
+def any_done(folder: AnyPath) -> bool:
     """Whether a segment was finished in a clip's folder."""
     return bool(segment_record.listed(folder))
 
@@ -317,7 +317,7 @@ def with_hang(job: ExtractJob, hang: Hang) -> ExtractJob:
     return replace(job, hangs=tuple(sorted((*job.hangs, hang), key=lambda each: each.start_frame)))
 
 
-def read_hangs(folder: Place) -> tuple[Hang, ...]:
+def read_hangs(folder: AnyPath) -> tuple[Hang, ...]:
     """The stretches that a decoder hung at, as far as runs in this clip's folder found."""
     hangs: list[Hang] = []
     for name in sorted(sizes_in(folder / _HANGS)):
@@ -331,9 +331,9 @@ def read_hangs(folder: Place) -> tuple[Hang, ...]:
     return tuple(hangs)
 
 
-def remove_leftovers(folder: Place) -> None:
+def remove_leftovers(folder: AnyPath) -> None:
     """Delete the temporary files that killed writers left in a clip's folder. The caller is the only one who writes there."""
-    if isinstance(folder, FarPath):
+    if isinstance(folder, RemotePath):
         return  # what was not sent whole is not there
     for below in (folder, folder / MARKERS, folder / _HANGS):
         if below.is_dir():
@@ -703,7 +703,7 @@ def _going_on(job: ExtractJob) -> ExtractJob:
     return replace(job, versions=before.versions, tone=before.tone)
 
 
-def _clear(folder: Place) -> None:
+def _clear(folder: AnyPath) -> None:
     """Delete an extraction: its marks of completeness first, so that a kill in the middle leaves nothing that looks finished.
 
     Temporary files stay: a part of a plan may be writing them.

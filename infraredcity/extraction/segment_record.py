@@ -22,7 +22,7 @@ from infraredcity.errors import OutputError
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.segments import segment_of
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.path import FarPath, Place, folder_listing, is_far
+from infraredcity.files.path import AnyPath, RemotePath, folder_listing, is_remote
 from infraredcity.files.records import MAX_SIDECAR_BYTES, opened, parse_json, read_whole
 from infraredcity.files.source import UNKNOWN_BYTES
 from infraredcity.shards.index import ShardInfo
@@ -31,7 +31,7 @@ from infraredcity.stills.formats import suffix_of
 
 FORMAT = "infraredcity-segment-2"
 _HEAD_BYTES = 4096
-_FAR_READERS = 32
+_REMOTE_READERS = 32
 _COLUMNS = ("frame_index", "pts", "offset", "size", "span", "json_size")
 
 
@@ -41,7 +41,7 @@ class SegmentHead:
 
     Attributes:
         claim: Identity of the work that it belongs to, see `Claim.identity`.
-        number: Place among the clip's segments.
+        number: AnyPath among the clip's segments.
         shard: Its shard with sha256; the folder itself, ".", for plain files; None when none of its frames could be had.
         num_missing: Frames of the segment that could not be had, or were left out.
     """
@@ -92,7 +92,7 @@ class SegmentRows:
         return len(self.frame_index)
 
 
-def marker_of(folder: Place, number: int) -> Place:
+def marker_of(folder: AnyPath, number: int) -> AnyPath:
     """The file of a segment's marker in the folder of its clip."""
     return folder / MARKERS / _name_of(number)
 
@@ -107,7 +107,7 @@ def number_of(name: str) -> int | None:
     return int(stem) if name.endswith(".jsonl") and stem.isdecimal() else None
 
 
-def listed(folder: Place) -> dict[int, int]:
+def listed(folder: AnyPath) -> dict[int, int]:
     """The segments of a clip that have a marker, and the marker's bytes: UNKNOWN_BYTES where a listing does not tell them.
 
     On a disk it does not: to ask for the sizes of a million files takes a while.
@@ -115,7 +115,7 @@ def listed(folder: Place) -> dict[int, int]:
     below = folder / MARKERS
     sizes: dict[str, int] = {}
     with suppress(FileNotFoundError):
-        if isinstance(below, FarPath):
+        if isinstance(below, RemotePath):
             sizes = {name: size for name, size in folder_listing(below).items() if size is not None}
         else:
             with os.scandir(below) as found:
@@ -123,7 +123,7 @@ def listed(folder: Place) -> dict[int, int]:
     return {number: size for name, size in sizes.items() if (number := number_of(name)) is not None}
 
 
-def write(folder: Place, head: SegmentHead, rows: SegmentRows) -> None:
+def write(folder: AnyPath, head: SegmentHead, rows: SegmentRows) -> None:
     """Say that a segment is done: its shard stands there, whole."""
     write_atomic(marker_of(folder, head.number), to_bytes(head, rows))
 
@@ -157,14 +157,14 @@ def _line(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, separators=(",", ":")) + "\n").encode()
 
 
-def read(path: Place, size_bytes: int = UNKNOWN_BYTES) -> tuple[SegmentHead, SegmentRows]:
-    """A marker; a far one whose size is known is asked for once, not twice.
+def read(path: AnyPath, size_bytes: int = UNKNOWN_BYTES) -> tuple[SegmentHead, SegmentRows]:
+    """A marker; a remote one whose size is known is asked for once, not twice.
 
     Raises:
         OutputError: There is none, or it is damaged: the segment is not done.
     """
     try:
-        if isinstance(path, FarPath) and size_bytes != UNKNOWN_BYTES:
+        if isinstance(path, RemotePath) and size_bytes != UNKNOWN_BYTES:
             return from_bytes(path.read_start(size_bytes), name=str(path))
         return from_bytes(read_whole(path, MAX_SIDECAR_BYTES), name=str(path))
     except OSError as error:
@@ -204,14 +204,14 @@ def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
         raise _not_done(name, error) from error
 
 
-def read_head(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead:
-    """What a marker says of its segment as a whole; its samples are not read. A far one of known size is asked for once, not twice.
+def read_head(path: AnyPath, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead:
+    """What a marker says of its segment as a whole; its samples are not read. A remote one of known size takes one request.
 
     Raises:
         OutputError: There is none, or it is damaged: the segment is not done.
     """
     try:
-        if isinstance(path, FarPath):
+        if isinstance(path, RemotePath):
             if size_bytes == UNKNOWN_BYTES:
                 size_bytes = path.stat().st_size
             data = path.read_start(min(size_bytes, _HEAD_BYTES))
@@ -225,7 +225,7 @@ def read_head(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead:
 
 
 def read_heads(
-    folder: Place, numbers: Sequence[int], sizes: Mapping[int, int] = MappingProxyType({})
+    folder: AnyPath, numbers: Sequence[int], sizes: Mapping[int, int] = MappingProxyType({})
 ) -> Iterator[tuple[int, SegmentHead | None]]:
     """The heads of some segments of a clip, in order; None for one that has no marker that can be read.
 
@@ -237,19 +237,19 @@ def read_heads(
     return _in_order(folder, numbers, sizes, _head_or_none)
 
 
-def read_all(folder: Place, numbers: Sequence[int]) -> Iterator[tuple[SegmentHead, SegmentRows]]:
+def read_all(folder: AnyPath, numbers: Sequence[int]) -> Iterator[tuple[SegmentHead, SegmentRows]]:
     """The markers of some segments of a clip, in order.
 
     Raises:
         OutputError: One of them is not done.
     """
     # One listing tells the sizes of a thousand files, or is one request more for a few.
-    sizes = listed(folder) if is_far(folder) else {}
+    sizes = listed(folder) if is_remote(folder) else {}
     for _, marker in _in_order(folder, numbers, sizes, read):
         yield marker
 
 
-def check_claim(folder: Place, head: SegmentHead, identity: str) -> None:
+def check_claim(folder: AnyPath, head: SegmentHead, identity: str) -> None:
     """OutputError where a segment was written under other settings or from other files than the work of this identity."""
     if head.claim != identity:
         raise OutputError(
@@ -259,7 +259,7 @@ def check_claim(folder: Place, head: SegmentHead, identity: str) -> None:
 
 
 def is_whole(
-    folder: Place,
+    folder: AnyPath,
     head: SegmentHead,
     *,
     clip_id: str,
@@ -295,23 +295,23 @@ def still_name(clip_id: str, frame_index: int, config: ExtractConfig) -> str:
 
 
 def _in_order(
-    folder: Place, numbers: Sequence[int], sizes: Mapping[int, int], read_one: Any
+    folder: AnyPath, numbers: Sequence[int], sizes: Mapping[int, int], read_one: Any
 ) -> Iterator[tuple[int, Any]]:
-    """What `read_one` makes of each marker; far ones are asked for many at a time."""
+    """What `read_one` makes of each marker; remote ones are asked for many at a time."""
     below = folder / MARKERS
-    if not isinstance(folder, FarPath):
+    if not isinstance(folder, RemotePath):
         for number in numbers:
             yield number, read_one(below / _name_of(number))
         return
-    with ThreadPoolExecutor(max_workers=_FAR_READERS, thread_name_prefix="markers") as pool:
-        for start in range(0, len(numbers), _FAR_READERS * 8):
-            some = numbers[start : start + _FAR_READERS * 8]
+    with ThreadPoolExecutor(max_workers=_REMOTE_READERS, thread_name_prefix="markers") as pool:
+        for start in range(0, len(numbers), _REMOTE_READERS * 8):
+            some = numbers[start : start + _REMOTE_READERS * 8]
             paths = [below / _name_of(number) for number in some]
             known = [sizes.get(number, UNKNOWN_BYTES) for number in some]
             yield from zip(some, pool.map(read_one, paths, known), strict=True)
 
 
-def _head_or_none(path: Place, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead | None:
+def _head_or_none(path: AnyPath, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead | None:
     try:
         return read_head(path, size_bytes)
     except OutputError:

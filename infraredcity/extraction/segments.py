@@ -15,7 +15,7 @@ class Segment:
     """One shard's worth of a clip.
 
     Attributes:
-        number: Place among the clip's segments.
+        number: AnyPath among the clip's segments.
         frames: The clip's frames that belong to it.
         shard: File name of its shard.
     """

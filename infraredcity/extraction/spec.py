@@ -16,7 +16,7 @@ from infraredcity.datasets.dataset import JOB_NAME
 from infraredcity.errors import CatalogError, OutputError
 from infraredcity.extraction.config import ExtractConfig, option_of
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.files.records import read_json
 from infraredcity.stills.framing import is_inverted
 from infraredcity.stills.tone import ToneMap
@@ -110,7 +110,7 @@ class Claim:
         """The file `extract.json`."""
         return (json.dumps(self.to_json(), indent=1) + "\n").encode()
 
-    def write(self, folder: Place) -> None:
+    def write(self, folder: AnyPath) -> None:
         """Bind a clip's folder to this."""
         write_atomic(folder / JOB_NAME, self.to_bytes())
 
@@ -149,7 +149,7 @@ def from_json(values: Mapping[str, Any], *, where: str) -> Claim:
         raise OutputError(f"{where}: damaged ({error}); start anew with --overwrite") from error
 
 
-def read(folder: Place) -> Claim | None:
+def read(folder: AnyPath) -> Claim | None:
     """The claim on a clip's folder; None where there is none.
 
     Raises:

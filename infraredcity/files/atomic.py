@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from infraredcity.errors import OutputError, RemoteError
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.files.urls import TEMPORARY_PREFIX as TEMPORARY_PREFIX
 
 NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
@@ -74,18 +74,18 @@ def is_temporary(path: Path) -> bool:
 
 
 @contextmanager
-def open_atomic(path: Place, *, keep_same: bool = False) -> Iterator[BinaryIO]:
+def open_atomic(path: AnyPath, *, keep_same: bool = False) -> Iterator[BinaryIO]:
     """A file that appears under `path` when the block ends well, and not at all when it does not.
 
     Args:
         path: The file.
-        keep_same: Whether a near file that holds the same bytes already is left as it is, time and all.
+        keep_same: Whether a local file that holds the same bytes already is left as it is, time and all.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
-        RemoteError: `path` is far, and the file could not be sent.
+        RemoteError: `path` is remote, and the file could not be sent.
     """
-    if isinstance(path, FarPath):
+    if isinstance(path, RemotePath):
         with _open_to_send(path) as file:
             yield file
         return
@@ -113,7 +113,7 @@ def open_atomic(path: Place, *, keep_same: bool = False) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _open_to_send(path: FarPath) -> Iterator[BinaryIO]:
+def _open_to_send(path: RemotePath) -> Iterator[BinaryIO]:
     """A file in this machine's folder for temporary files (TMPDIR), sent to `path` when the block ends well."""
     path.check_writable()
     try:
@@ -132,14 +132,14 @@ def _open_to_send(path: FarPath) -> Iterator[BinaryIO]:
         _discard(Path(name))
 
 
-def write_atomic(path: Place, data: bytes) -> None:
-    """Put `data` under `path`, whole or not at all; a near file that holds it already is left as it is, time and all.
+def write_atomic(path: AnyPath, data: bytes) -> None:
+    """Put `data` under `path`, whole or not at all; a local file that holds it already is left as it is, time and all.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
-        RemoteError: `path` is far, and the file could not be sent.
+        RemoteError: `path` is remote, and the file could not be sent.
     """
-    if isinstance(path, FarPath):
+    if isinstance(path, RemotePath):
         path.write_whole(data)
         return
     with suppress(OSError):
@@ -178,17 +178,17 @@ def remove_temporaries(folder: Path) -> int:
 
 
 @contextmanager
-def lock_folder(folder: Place, *, wait_s: float = 0.0) -> Iterator[None]:
+def lock_folder(folder: AnyPath, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold `folder` for this process alone; a second holder gets an error. A killed holder frees it.
 
     Args:
-        folder: Made if it is not there. A far one is not held: stores have no locks that a killed holder frees.
+        folder: Made if it is not there. A remote one is not held: stores have no locks that a killed holder frees.
         wait_s: How long to wait for a holder to end. On network file systems the lock of a dead machine outlives it for a while.
 
     Raises:
         OutputError: Another process holds it, or the folder cannot be written.
     """
-    if isinstance(folder, FarPath):
+    if isinstance(folder, RemotePath):
         yield
         return
     try:
@@ -213,9 +213,9 @@ def lock_folder(folder: Place, *, wait_s: float = 0.0) -> Iterator[None]:
         os.close(handle)
 
 
-def is_locked(folder: Place) -> bool:
-    """Whether somebody holds `folder` at this moment; a far one is never held."""
-    if isinstance(folder, FarPath):
+def is_locked(folder: AnyPath) -> bool:
+    """Whether somebody holds `folder` at this moment; a remote one is never held."""
+    if isinstance(folder, RemotePath):
         return False
     try:
         handle = os.open(folder / ".lock", os.O_RDONLY)

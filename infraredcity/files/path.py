@@ -1,6 +1,6 @@
-"""Places: files and folders on a disk here (pathlib's Path) or behind a URL (FarPath), in the same words.
+"""Paths: files and folders on a disk here (pathlib's Path) or behind a URL (RemotePath), in the same words.
 
-A FarPath knows of pathlib's words those that the commands use. Its bytes come and go through `infraredcity.files.remote`: ranges,
+A RemotePath has those of pathlib's methods that the commands use. Its bytes go through `infraredcity.files.remote`: ranges,
 deadlines, attempts, one line per error, and a count of what was moved. In a message it never tells a password, a token or a query.
 
 What is written there is sent whole: in an object store (s3, gs) it appears whole or not at all, and so it does through file:// and
@@ -25,24 +25,24 @@ from infraredcity.errors import RemoteError
 from infraredcity.files.remote import RemoteFile, fetch, fetch_start, kind, listing, remove, send, send_file
 from infraredcity.files.retry import RemoteOptions
 from infraredcity.files.source import UNKNOWN_BYTES
-from infraredcity.files.urls import READ_ONLY_SCHEMES, check_writable, is_remote, join, shown, split
+from infraredcity.files.urls import READ_ONLY_SCHEMES, check_writable, is_url, join, shown, split
 
 _CHUNK_BYTES = 1024 * 1024
 _KEPT_CHUNKS = 8
 _MAX_DEPTH = 32
-"""So deep is a far folder walked; a web server can show folders without end."""
+"""So deep is a remote folder walked; a web server can show folders without end."""
 _MAX_WHOLE_BYTES = 1 << 40
 _ASKED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class FarStatus:
-    """What is known of a far file: its size in bytes."""
+class RemoteStatus:
+    """What is known of a remote file: its size in bytes."""
 
     st_size: int
 
 
-class FarPath:
+class RemotePath:
     """A file or folder behind a URL; immutable, can be pickled, is not touched before it is asked something.
 
     Reading what is not there raises RemoteMissingError, which is also a FileNotFoundError; all else that fails is a RemoteError.
@@ -51,8 +51,8 @@ class FarPath:
     __slots__ = ("_options", "url")
 
     def __init__(self, url: str, options: RemoteOptions | None = None) -> None:
-        if not is_remote(url):
-            raise ValueError(f"a far place is a URL with a scheme, got {shown(url)!r}")
+        if not is_url(url):
+            raise ValueError(f"a remote place is a URL with a scheme, got {shown(url)!r}")
         root, path, query = split(url)
         if "@" not in root and shown(url) not in url:
             raise RemoteError(f"{shown(url)}: a / ? or # in the password of a URL must be quoted, as %2F, %3F or %23")
@@ -61,26 +61,26 @@ class FarPath:
         self._options = options
 
     def __reduce__(self) -> tuple[object, ...]:
-        return FarPath, (self.url, self._options)
+        return RemotePath, (self.url, self._options)
 
     def __str__(self) -> str:
         return shown(self.url)
 
     def __repr__(self) -> str:
-        return f"FarPath({shown(self.url)!r})"
+        return f"RemotePath({shown(self.url)!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FarPath) and other.url == self.url
+        return isinstance(other, RemotePath) and other.url == self.url
 
     def __hash__(self) -> int:
         return hash(self.url)
 
-    def __lt__(self, other: "FarPath") -> bool:
+    def __lt__(self, other: "RemotePath") -> bool:
         return self._order < other._order
 
-    def __truediv__(self, name: str | PurePosixPath) -> "FarPath":
+    def __truediv__(self, name: str | PurePosixPath) -> "RemotePath":
         below = [part for part in str(name).split("/") if part not in ("", ".")]
-        return FarPath(join(self.url, "/".join(below)), self._options) if below else self
+        return RemotePath(join(self.url, "/".join(below)), self._options) if below else self
 
     @property
     def scheme(self) -> str:
@@ -116,20 +116,20 @@ class FarPath:
         return PurePosixPath(self.name).suffix
 
     @property
-    def parent(self) -> "FarPath":
+    def parent(self) -> "RemotePath":
         """The folder that it lies in."""
         root, _, query = split(self.url)
-        return FarPath(f"{root}{self._path.parent}{query}", self._options)
+        return RemotePath(f"{root}{self._path.parent}{query}", self._options)
 
-    def with_name(self, name: str) -> "FarPath":
+    def with_name(self, name: str) -> "RemotePath":
         """Its neighbour of that name."""
         return self.parent / name
 
-    def with_suffix(self, suffix: str) -> "FarPath":
+    def with_suffix(self, suffix: str) -> "RemotePath":
         """Its neighbour with another suffix."""
         return self.with_name(f"{self.stem}{suffix}")
 
-    def relative_to(self, other: "FarPath") -> PurePosixPath:
+    def relative_to(self, other: "RemotePath") -> PurePosixPath:
         """The way from `other` to here, not quoted; a ValueError where it does not lie below `other`."""
         if split(self.url)[0] != split(other.url)[0]:
             raise ValueError(f"{self} does not lie below {other}")
@@ -140,7 +140,7 @@ class FarPath:
         """What is shown of it."""
         return str(self)
 
-    def resolve(self) -> "FarPath":
+    def resolve(self) -> "RemotePath":
         """Itself: a URL has no links that could be followed from here."""
         return self
 
@@ -165,12 +165,12 @@ class FarPath:
     def open(self, mode: str = "rb") -> io.BufferedReader:
         """The file for reading from anywhere in it, by chunks of a MiB of which the last few are kept."""
         if mode != "rb":
-            raise ValueError(f"a far file is opened for reading bytes alone, got mode {mode!r}")
-        return io.BufferedReader(FarReader(self.file()), buffer_size=64 * 1024)
+            raise ValueError(f"a remote file is opened for reading bytes alone, got mode {mode!r}")
+        return io.BufferedReader(RemoteReader(self.file()), buffer_size=64 * 1024)
 
-    def stat(self) -> FarStatus:
+    def stat(self) -> RemoteStatus:
         """Its size."""
-        return FarStatus(st_size=self.file().size_bytes)
+        return RemoteStatus(st_size=self.file().size_bytes)
 
     def exists(self) -> bool:
         """Whether a file or a folder is there."""
@@ -184,15 +184,15 @@ class FarPath:
         """Whether a folder is there; an object store knows no empty ones."""
         return kind(self.url, self._options) == "folder"
 
-    def iterdir(self) -> Iterator["FarPath"]:
+    def iterdir(self) -> Iterator["RemotePath"]:
         """What lies directly in it, in order of the names."""
         for name in sorted(listing(self.url, self._options)):
             yield self / name
 
-    def glob(self, pattern: str) -> Iterator["FarPath"]:
+    def glob(self, pattern: str) -> Iterator["RemotePath"]:
         """What lies directly in it under a name of that pattern; nothing where the folder is not there."""
         if "/" in pattern or "**" in pattern:
-            raise ValueError(f"a far folder is searched for names alone, not through its folders, got {pattern!r}")
+            raise ValueError(f"a remote folder is searched for names alone, not through its folders, got {pattern!r}")
         try:
             names = sorted(listing(self.url, self._options))
         except FileNotFoundError:
@@ -226,23 +226,23 @@ class FarPath:
         check_writable(self.url)
 
 
-Place = Path | FarPath
-"""A file or a folder, here or far."""
+AnyPath = Path | RemotePath
+"""A file or a folder, local or remote."""
 
 
-def place(location: str | Path | FarPath) -> Place:
-    """The place that a location names: a FarPath for a URL, else a Path."""
-    if isinstance(location, Path | FarPath):
+def any_path(location: str | Path | RemotePath) -> AnyPath:
+    """The place that a location names: a RemotePath for a URL, else a Path."""
+    if isinstance(location, Path | RemotePath):
         return location
-    return FarPath(location) if is_remote(location) else Path(location)
+    return RemotePath(location) if is_url(location) else Path(location)
 
 
-def is_far(location: Place) -> bool:
+def is_remote(location: AnyPath) -> bool:
     """Whether a place is behind a URL."""
-    return isinstance(location, FarPath)
+    return isinstance(location, RemotePath)
 
 
-def is_below(path: Place, folder: Place) -> bool:
+def is_below(path: AnyPath, folder: AnyPath) -> bool:
     """Whether a place is a folder or lies anywhere in it, links on a disk followed."""
     if isinstance(path, Path) and isinstance(folder, Path):
         return path.resolve().is_relative_to(folder.resolve())
@@ -254,7 +254,7 @@ def is_below(path: Place, folder: Place) -> bool:
     return False
 
 
-def size_of(path: Place) -> int | None:
+def size_of(path: AnyPath) -> int | None:
     """The bytes of a file; None where there is none."""
     try:
         return path.stat().st_size
@@ -262,14 +262,14 @@ def size_of(path: Place) -> int | None:
         return None
 
 
-def sizes_in(folder: Place) -> dict[str, int]:
+def sizes_in(folder: AnyPath) -> dict[str, int]:
     """The files directly in a folder by name, with their bytes, from one listing; empty where there is no such folder.
 
     A file that goes while it is listed, as the temporary ones of whoever writes there do, is left out. A web server does not list
     sizes, so that each file is asked for its own.
     """
     try:
-        if isinstance(folder, FarPath):
+        if isinstance(folder, RemotePath):
             sizes = {name: size for name, size in folder_listing(folder).items() if size is not None}
             unknown = [name for name, size in sizes.items() if size == UNKNOWN_BYTES]
             with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
@@ -287,8 +287,8 @@ def sizes_in(folder: Place) -> dict[str, int]:
     return found
 
 
-def folder_listing(folder: FarPath) -> dict[str, int | None]:
-    """What lies directly in a far folder by name: bytes of a file, UNKNOWN_BYTES where only asking tells, None for a folder.
+def folder_listing(folder: RemotePath) -> dict[str, int | None]:
+    """What lies directly in a remote folder by name: bytes of a file, UNKNOWN_BYTES where only asking tells, None for a folder.
 
     Raises:
         RemoteMissingError: There is no such folder.
@@ -296,19 +296,19 @@ def folder_listing(folder: FarPath) -> dict[str, int | None]:
     return listing(folder.url, folder._options)
 
 
-def walk(root: Place) -> Iterator[tuple[Place, list[str], list[str]]]:
+def walk(root: AnyPath) -> Iterator[tuple[AnyPath, list[str], list[str]]]:
     """Each folder at and below `root` with the names of its folders and of its files, as os.walk gives them, from the top.
 
     The caller may take names out of the list of folders, which are then not entered. Links to folders are not followed.
     """
-    if not isinstance(root, FarPath):
+    if not isinstance(root, RemotePath):
         for folder, folders, files in os.walk(root):
             yield Path(folder), folders, files
         return
-    yield from _walk_afar(root, 0)
+    yield from _walk_remote(root, 0)
 
 
-def _walk_afar(folder: FarPath, depth: int) -> Iterator[tuple[Place, list[str], list[str]]]:
+def _walk_remote(folder: RemotePath, depth: int) -> Iterator[tuple[AnyPath, list[str], list[str]]]:
     if depth > _MAX_DEPTH:
         raise RemoteError(
             f"{folder}: lies more than {_MAX_DEPTH} folders deep, perhaps without end; name a folder below"
@@ -320,11 +320,11 @@ def _walk_afar(folder: FarPath, depth: int) -> Iterator[tuple[Place, list[str], 
     folders = sorted(name for name, size in found.items() if size is None)
     yield folder, folders, sorted(name for name, size in found.items() if size is not None)
     for name in folders:
-        yield from _walk_afar(folder / name, depth + 1)
+        yield from _walk_remote(folder / name, depth + 1)
 
 
-class FarReader(io.RawIOBase):
-    """A far file as Python's raw file: reading and seeking, by aligned chunks of which the last used are kept."""
+class RemoteReader(io.RawIOBase):
+    """A remote file as Python's raw file: reading and seeking, by aligned chunks of which the last used are kept."""
 
     def __init__(self, file: RemoteFile, *, chunk_bytes: int = _CHUNK_BYTES, kept_chunks: int = _KEPT_CHUNKS) -> None:
         self._file = file

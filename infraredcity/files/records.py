@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 
 MAX_RECORD_BYTES = 64 << 20
 """The longest json or TOML file that is read; what it says takes some twenty times its bytes in memory at most."""
@@ -22,14 +22,14 @@ MAX_SIDECAR_BYTES = 1 << 30
 _TOO_DEEP = "nested too deeply"
 
 
-def opened(path: Place) -> io.BufferedReader:
+def opened(path: AnyPath) -> io.BufferedReader:
     """A file for reading bytes; one of this disk is known to be a plain one.
 
     Raises:
         OSError: It cannot be opened, or is no plain file.
-        RemoteError: The same of a far one.
+        RemoteError: The same of a remote one.
     """
-    return path.open("rb") if isinstance(path, FarPath) else open(plain_descriptor(path), "rb")
+    return path.open("rb") if isinstance(path, RemotePath) else open(plain_descriptor(path), "rb")
 
 
 def plain_descriptor(path: Path, *, follow_links: bool = True) -> int:
@@ -51,14 +51,14 @@ def plain_descriptor(path: Path, *, follow_links: bool = True) -> int:
         raise
 
 
-def read_whole(path: Place, max_bytes: int, *, follow_links: bool = True) -> bytes:
+def read_whole(path: AnyPath, max_bytes: int, *, follow_links: bool = True) -> bytes:
     """All bytes of a file.
 
     Raises:
         OSError: It cannot be read, is no plain file, or is larger.
-        RemoteError: The same of a far one.
+        RemoteError: The same of a remote one.
     """
-    if isinstance(path, FarPath):
+    if isinstance(path, RemotePath):
         return path.read_bytes(max_bytes)
     with open(plain_descriptor(path, follow_links=follow_links), "rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
@@ -67,7 +67,7 @@ def read_whole(path: Place, max_bytes: int, *, follow_links: bool = True) -> byt
         return file.read(size_bytes) if size_bytes else b""
 
 
-def read_json(path: Place, max_bytes: int = MAX_RECORD_BYTES) -> Any:
+def read_json(path: AnyPath, max_bytes: int = MAX_RECORD_BYTES) -> Any:
     """What a json file says.
 
     Raises:
@@ -85,7 +85,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(_TOO_DEEP) from error
 
 
-def read_toml(path: Place) -> dict[str, Any]:
+def read_toml(path: AnyPath) -> dict[str, Any]:
     """What a TOML file says.
 
     Raises:

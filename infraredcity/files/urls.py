@@ -14,7 +14,7 @@ _OF_NAME = re.compile(r"[^/=&#]*\.tar(?=\?|$)", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def is_remote(location: str) -> bool:
+def is_url(location: str) -> bool:
     """Whether a location is a URL: it has a scheme, as in `https://...` or `s3://...`."""
     return _SCHEME.match(location) is not None
 

@@ -181,7 +181,7 @@ class ResizedCrop:
     def draw(self, numbers: np.ndarray, height: int, width: int) -> Boxes:
         """f64 [B, 23] uniform in [0, 1) -> boxes in pixels of the picture.
 
-        Place and coin take 3 numbers and each of the ten tries 2 of its own, so the boxes are spread exactly as torchvision's.
+        AnyPath and coin take 3 numbers and each of the ten tries 2 of its own, so the boxes are spread exactly as torchvision's.
         """
         _check_numbers(numbers, self.num_numbers)
         _check_size(height, width)

@@ -18,7 +18,7 @@ from infraredcity.datasets.sources import open_sources
 from infraredcity.errors import ImageError, ShardError, check_choice
 from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.retry import RemoteOptions
-from infraredcity.files.urls import is_remote, shown
+from infraredcity.files.urls import is_url, shown
 from infraredcity.loader.crops import Boxes, Crop, resized
 from infraredcity.loader.monitor import Tally, Work
 from infraredcity.loader.order import MixedOrder, Order, WindowOrder, WindowTable, substitute, uniforms, window_table
@@ -597,7 +597,7 @@ _local = threading.local()
 
 def _named(sources: Sequence[str | Path]) -> str:
     """Sources for messages, URLs without credentials; the `?` of a pattern on this disk stays."""
-    return ", ".join(shown(text) if is_remote(text) else text for text in map(str, sources))
+    return ", ".join(shown(text) if is_url(text) else text for text in map(str, sources))
 
 
 def _scratch(shape: tuple[int, ...]) -> np.ndarray:

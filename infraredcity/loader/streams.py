@@ -165,7 +165,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         )
 
     def _plan(self) -> None:
-        """Look up the windows of the next batches at once, and have what is far away fetched."""
+        """Look up the windows of the next batches at once, and have those on other machines fetched."""
         share = -(-self.batch_size // self._world_size)
         num_steps = max(1, _PLAN_POSITIONS // share)
         firsts = [self._plan_position + step * self.batch_size for step in range(num_steps)]

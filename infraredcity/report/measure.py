@@ -85,7 +85,7 @@ _Number = TypeVar("_Number", int, float)
 
 
 def measure_dataset(
-    root: path.Place, parts: Sequence[ShardFolder], *, on_progress: OnProgress | None = None
+    root: path.AnyPath, parts: Sequence[ShardFolder], *, on_progress: OnProgress | None = None
 ) -> DatasetReport:
     """Measure the numbers of a data set.
 
@@ -146,7 +146,7 @@ def measure_dataset(
 
 
 def make_sheets(
-    root: path.Place,
+    root: path.AnyPath,
     parts: Sequence[ShardFolder],
     report: DatasetReport,
     *,
@@ -278,7 +278,7 @@ def _version() -> str:
         return "not installed"
 
 
-def _kind(root: path.Place, parts: Sequence[ShardFolder], reader: FrameReader) -> tuple[Kind, str]:
+def _kind(root: path.AnyPath, parts: Sequence[ShardFolder], reader: FrameReader) -> tuple[Kind, str]:
     path = root / lite.REPORT_NAME
     if path.is_file():
         try:
@@ -576,7 +576,7 @@ def _duplicates(parts: Sequence[ShardFolder]) -> Duplicates:
 
 
 def _leakage(
-    root: path.Place,
+    root: path.AnyPath,
     parts: Sequence[ShardFolder],
     reader: FrameReader,
     manifest_hash: str,
@@ -598,7 +598,7 @@ def _leakage(
             found=(),
             why_not=f"{total:,} samples are more than the {LEAKAGE_SAMPLES:,} that are compared; report on a selection of them",
         )
-    if isinstance(root, path.FarPath):
+    if isinstance(root, path.RemotePath):
         on_record = _leakage_on_record(root, manifest_hash)
         if on_record is None:
             return LeakageCheck(
@@ -616,7 +616,7 @@ def _leakage(
     return LeakageCheck(is_measured=True, found=found, why_not="")
 
 
-def _leakage_on_record(root: path.Place, manifest_hash: str) -> tuple[similarity.Leakage, ...] | None:
+def _leakage_on_record(root: path.AnyPath, manifest_hash: str) -> tuple[similarity.Leakage, ...] | None:
     """Read what make-lite found when it made the set; None where the set has other pictures by now."""
     try:
         record = read_json(root / lite.REPORT_NAME)["report"]

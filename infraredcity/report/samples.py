@@ -66,7 +66,7 @@ class FrameReader:
 
     def __init__(
         self,
-        root: path.Place,
+        root: path.AnyPath,
         parts: Sequence[ShardFolder],
         *,
         what: str,

@@ -15,11 +15,11 @@ import numpy as np
 
 from infraredcity.errors import InfraredCityError, ShardError
 from infraredcity.files.chunk_cache import CacheFacts, ChunkCache, OpenFile, OpenFiles
-from infraredcity.files.path import FarPath, Place, is_far, place
+from infraredcity.files.path import AnyPath, RemotePath, any_path, is_remote
 from infraredcity.files.records import plain_descriptor
 from infraredcity.files.remote import RemoteFile
 from infraredcity.files.retry import RemoteOptions
-from infraredcity.files.urls import is_remote, shown
+from infraredcity.files.urls import is_url, shown
 from infraredcity.shards.index import SampleIndex, ShardInfo
 from infraredcity.threads import in_order
 
@@ -55,11 +55,11 @@ class ShardFiles:
     def __init__(
         self,
         index: SampleIndex,
-        locations: Place | str | Sequence[Place | str],
+        locations: AnyPath | str | Sequence[AnyPath | str],
         remote: RemoteOptions | None = None,
         cache: ChunkCache | None = None,
     ) -> None:
-        folders = [locations] * len(index.shards) if isinstance(locations, Path | FarPath | str) else list(locations)
+        folders = [locations] * len(index.shards) if isinstance(locations, Path | RemotePath | str) else list(locations)
         if len(folders) != len(index.shards):
             raise ValueError(f"{len(folders)} folders for {len(index.shards)} shards")
         self._index = index
@@ -81,7 +81,7 @@ class ShardFiles:
     @property
     def is_remote(self) -> bool:
         """Whether any of the shards is on another machine."""
-        return any(map(is_far, self._places.values()))
+        return any(map(is_remote, self._places.values()))
 
     def image(self, row: int) -> bytes:
         """The image's bytes of one row.
@@ -188,7 +188,7 @@ class ShardFiles:
             return found
         info = self._index.shards[number]
         path = self._places[self._folders[number]] / info.name
-        if isinstance(path, FarPath):
+        if isinstance(path, RemotePath):
             return self._shards.setdefault(
                 number, _RemoteShard(path.url, path.file(info.size_bytes), info, self._cache)
             )
@@ -212,10 +212,10 @@ class ShardFiles:
         return data
 
 
-def _place_of(location: Place | str, remote: RemoteOptions | None) -> Place:
-    if isinstance(location, str) and is_remote(location):
-        return FarPath(location, remote)
-    return place(location)
+def _place_of(location: AnyPath | str, remote: RemoteOptions | None) -> AnyPath:
+    if isinstance(location, str) and is_url(location):
+        return RemotePath(location, remote)
+    return any_path(location)
 
 
 class _Prefetcher:
@@ -290,7 +290,7 @@ def _most_open_shards() -> int:
     return MAX_OPEN_SHARDS if allowed == resource.RLIM_INFINITY else max(1, min(MAX_OPEN_SHARDS, allowed // 4))
 
 
-def check_size(path: Place, info: ShardInfo, size_bytes: int | None) -> None:
+def check_size(path: AnyPath, info: ShardInfo, size_bytes: int | None) -> None:
     """ShardError for a shard that is not as long as the index says; `size_bytes` is None where there is none."""
     if size_bytes is None:
         raise ShardError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from infraredcity.errors import ShardError
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import names, sidecars
 from infraredcity.shards.by_row import ShardFiles
@@ -26,10 +26,10 @@ class Copied:
 
 
 def copy(
-    source: Place,
+    source: AnyPath,
     index: SampleIndex,
     rows: np.ndarray,
-    target: Place,
+    target: AnyPath,
     *,
     dataset: str,
     samples_per_shard: int,
@@ -97,7 +97,7 @@ def copy(
     return Copied(index=copied, json_sizes=np.array(json_sizes, np.int64))
 
 
-def _checked_picture(folder: Place, index: SampleIndex, row: int, sample: bytes) -> bytes:
+def _checked_picture(folder: AnyPath, index: SampleIndex, row: int, sample: bytes) -> bytes:
     """The picture in a sample's bytes, if its header names its key and the picture has its hash."""
     size = int(index.size[row])
     named = sample[:100].rstrip(b"\0").decode("ascii", "replace")

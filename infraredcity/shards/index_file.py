@@ -11,7 +11,7 @@ import numpy as np
 from infraredcity.clips import is_clip_id
 from infraredcity.errors import ManifestError
 from infraredcity.files.atomic import NPZ_DAMAGE, open_atomic, read_npz
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.files.records import opened, parse_json
 from infraredcity.shards.index import FIELDS, FROZEN, REPEAT, SUSPECT, SampleIndex, ShardInfo
 from infraredcity.shards.names import MAX_MEMBER_BYTES, is_shard_name
@@ -23,7 +23,7 @@ MAX_INDEX_BYTES = 4 << 30
 MAX_FRAME_STEP = 1 << 31
 
 
-def save(index: SampleIndex, folder: Place) -> None:
+def save(index: SampleIndex, folder: AnyPath) -> None:
     """Write `folder`/index.npz, with the same bytes for the same index."""
     header = {
         "format": FORMAT,
@@ -41,7 +41,7 @@ def save(index: SampleIndex, folder: Place) -> None:
         )
 
 
-def load(folder: Place) -> SampleIndex:
+def load(folder: AnyPath) -> SampleIndex:
     """Read `folder`/index.npz.
 
     Raises:
@@ -50,7 +50,7 @@ def load(folder: Place) -> SampleIndex:
     return load_with_hash(folder)[0]
 
 
-def load_with_hash(folder: Place) -> tuple[SampleIndex, str]:
+def load_with_hash(folder: AnyPath) -> tuple[SampleIndex, str]:
     """As `load`, with the hash of its rows that it was written with, to compare with `SampleIndex.samples_hash`."""
     found = load_if_there(folder)
     if found is None:
@@ -60,7 +60,7 @@ def load_with_hash(folder: Place) -> tuple[SampleIndex, str]:
     return found
 
 
-def load_if_there(folder: Place) -> tuple[SampleIndex, str] | None:
+def load_if_there(folder: AnyPath) -> tuple[SampleIndex, str] | None:
     """As `load_with_hash`; None where the folder has no index.
 
     Raises:
@@ -69,7 +69,7 @@ def load_if_there(folder: Place) -> tuple[SampleIndex, str] | None:
     """
     path = folder / INDEX_NAME
     try:
-        if isinstance(path, FarPath):
+        if isinstance(path, RemotePath):
             data = path.read_bytes(MAX_INDEX_BYTES)
             return _read(io.BytesIO(data), len(data), str(path))
         with opened(path) as file:

@@ -8,7 +8,7 @@ import numpy as np
 
 from infraredcity.errors import ManifestError
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.files.records import opened
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.names import BLOCK_BYTES, padded
@@ -17,7 +17,7 @@ WIDS_NAME = "index.json"
 
 
 def write_reader_indexes(
-    folder: Place,
+    folder: AnyPath,
     index: SampleIndex,
     *,
     name: str,
@@ -54,7 +54,7 @@ def wids_bytes(index: SampleIndex, *, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def dali_bytes(folder: Place, index: SampleIndex, number: int, rows: np.ndarray, json_sizes: np.ndarray) -> bytes:
+def dali_bytes(folder: AnyPath, index: SampleIndex, number: int, rows: np.ndarray, json_sizes: np.ndarray) -> bytes:
     """The `.idx` of one shard for DALI, its version 1.2: a line for each sample, four words for each of its two members.
 
     Args:
@@ -93,7 +93,7 @@ def idx_bytes(image_format: str, samples: Sequence[tuple[str, int, int, int]]) -
     return ("\n".join(lines) + "\n").encode()
 
 
-def json_sizes_of(folder: Place, index: SampleIndex, number: int, rows: np.ndarray) -> np.ndarray:
+def json_sizes_of(folder: AnyPath, index: SampleIndex, number: int, rows: np.ndarray) -> np.ndarray:
     """i64 [n], bytes of the json members of some rows of one shard, from their tar headers; -1 where no header stands."""
     with opened(folder / index.shards[number].name) as shard:
         sizes = []

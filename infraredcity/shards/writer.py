@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from infraredcity.files.atomic import open_atomic
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.shards.index import IndexEntry, ShardInfo
 from infraredcity.shards.names import BLOCK_BYTES, key_of, padded
 
@@ -151,7 +151,7 @@ class ShardHandle:
 
 
 @contextmanager
-def open_shard(folder: Place, name: str, *, image_format: str) -> Iterator[ShardHandle]:
+def open_shard(folder: AnyPath, name: str, *, image_format: str) -> Iterator[ShardHandle]:
     """A shard that appears as `folder`/`name` when the block ends well; `info` is set then.
 
     Raises:

@@ -35,7 +35,7 @@ class Hasher:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, name: str, picture: bytes) -> None:
-        """Take one picture, the bytes of a still; waits where the threads are far behind.
+        """Take one picture, the bytes of a still; waits where the threads are remote behind.
 
         Raises:
             ImageError: An earlier picture is damaged.

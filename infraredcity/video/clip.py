@@ -15,7 +15,7 @@ import numpy as np
 
 from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.video import scan_cache
 from infraredcity.video.types import (
     BatchBuilder,
@@ -80,7 +80,7 @@ class ClipVideo:
         return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.suspect)
 
 
-def probe(path: Place, *, kept_in: Place | None = None, stream: int | None = None) -> VideoInfo:
+def probe(path: AnyPath, *, kept_in: AnyPath | None = None, stream: int | None = None) -> VideoInfo:
     """Find out the facts about one video file, by demuxing it once and, where packets alone do not tell its frames, decoding it.
 
     Args:
@@ -90,7 +90,7 @@ def probe(path: Place, *, kept_in: Place | None = None, stream: int | None = Non
 
     Raises:
         VideoDecodeError: It is no video, or has no such stream.
-        RemoteError: It is far and cannot be read.
+        RemoteError: It is remote and cannot be read.
     """
     from infraredcity.video import scan
 
@@ -104,7 +104,7 @@ def probe(path: Place, *, kept_in: Place | None = None, stream: int | None = Non
     return info
 
 
-def open_clip(paths: Sequence[Place], *, kept_in: Place | None = None, stream: int | None = None) -> ClipVideo:
+def open_clip(paths: Sequence[AnyPath], *, kept_in: AnyPath | None = None, stream: int | None = None) -> ClipVideo:
     """Probe every chunk of a clip and number their frames through.
 
     Args:
@@ -114,7 +114,7 @@ def open_clip(paths: Sequence[Place], *, kept_in: Place | None = None, stream: i
 
     Raises:
         VideoDecodeError: A file is no video, holds no frame, or shows pictures of another size than the first one.
-        RemoteError: A far file cannot be read.
+        RemoteError: A remote file cannot be read.
     """
     parts = tuple(probe(path, kept_in=kept_in, stream=stream) for path in paths)
     first = parts[0]
@@ -217,7 +217,7 @@ def decode(
 
     Raises:
         VideoDecodeError: A file changed since it was probed, or is not what it says.
-        RemoteError: A far file cannot be read; no frame counts as lost for that.
+        RemoteError: A remote file cannot be read; no frame counts as lost for that.
     """
     door = _door(decoder)
     for part, part_start in zip(video.parts, video.part_starts, strict=True):

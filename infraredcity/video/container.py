@@ -1,7 +1,7 @@
 """The door through which FFmpeg opens video files: one named file, of a format that holds its pictures itself, and nothing else.
 
 Playlists (HLS, DASH), session descriptions (SDP) and lists of files (ffconcat) make FFmpeg open other files and other machines,
-also under a name such as x.mp4. They are not on the list of formats; a near file may open nothing but itself, a far one nothing.
+also under a name such as x.mp4. They are not on the list of formats. A local file may open only itself, a remote one nothing.
 """
 
 import logging
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from infraredcity.errors import MissingExtraError, RemoteError, VideoDecodeError
-from infraredcity.files.path import FarPath, Place
-from infraredcity.video.remote_source import FarVideo
+from infraredcity.files.path import AnyPath, RemotePath
+from infraredcity.video.remote_source import RemoteVideo
 
 try:
     import av
@@ -62,11 +62,11 @@ _FOREIGN = (
 class OpenVideo:
     """An open file and its video streams that can be decoded; calls that make FFmpeg read raise what the network did."""
 
-    path: Place
+    path: AnyPath
     container: "InputContainer"
     streams: tuple["VideoStream", ...]
     size_bytes: int
-    far: FarVideo | None
+    remote: RemoteVideo | None
 
     def chosen(self, indices: Sequence[int]) -> "OpenVideo":
         """Take some streams of the file, in the given order."""
@@ -77,7 +77,7 @@ class OpenVideo:
         """The packets of all streams from here on, in the order of the file."""
         packets = self.container.demux(*self.streams)
         while True:
-            with network(self.far):
+            with network(self.remote):
                 packet = next(packets, None)
             if packet is None:
                 return
@@ -93,12 +93,12 @@ class OpenVideo:
 
     def seek(self, offset: int) -> None:
         """Go to the key frame at or before a time, in units of the first stream."""
-        with network(self.far):
+        with network(self.remote):
             self.container.seek(offset, stream=self.streams[0], backward=True)
 
 
 @contextmanager
-def opened(path: Place, hwaccel: HWAccel | None = None) -> Iterator[OpenVideo]:
+def opened(path: AnyPath, hwaccel: HWAccel | None = None) -> Iterator[OpenVideo]:
     """Open a video file with all of its streams that hold moving pictures.
 
     Args:
@@ -107,17 +107,17 @@ def opened(path: Place, hwaccel: HWAccel | None = None) -> Iterator[OpenVideo]:
 
     Raises:
         VideoDecodeError: The file is missing, is no video, or holds none that can be decoded.
-        RemoteError: It is far, and its bytes do not come.
+        RemoteError: It is remote, and its bytes do not come.
     """
-    far = FarVideo(path) if isinstance(path, FarPath) else None
-    if far is None and not path.is_file():
+    remote = RemoteVideo(path) if isinstance(path, RemotePath) else None
+    if remote is None and not path.is_file():
         raise VideoDecodeError(f"{path}: no such video file")
-    size_bytes = path.stat().st_size if far is None else far.size_bytes
+    size_bytes = path.stat().st_size if remote is None else remote.size_bytes
     if size_bytes == 0:
         raise VideoDecodeError(f"{path}: the file is empty; copy the clip again")
     try:
-        with network(far):
-            container = _open(path, far, hwaccel)
+        with network(remote):
+            container = _open(path, remote, hwaccel)
     except RemoteError:
         raise
     except (av.FFmpegError, OSError) as error:
@@ -125,7 +125,7 @@ def opened(path: Place, hwaccel: HWAccel | None = None) -> Iterator[OpenVideo]:
     with container:
         made_up_times: Any = Flags.gen_pts.value
         container.flags &= ~made_up_times  # what FFmpeg fills in is wrong for AVI with B-frames
-        yield OpenVideo(path, container, _pictures_of(path, container), size_bytes, far)
+        yield OpenVideo(path, container, _pictures_of(path, container), size_bytes, remote)
 
 
 def decoder_of(stream: "VideoStream", *, is_heard: bool = False) -> Any:
@@ -168,13 +168,13 @@ def ffmpeg_log(level: int = av.logging.ERROR) -> Iterator[list[tuple[int, str, s
 
 
 @contextmanager
-def network(far: FarVideo | None) -> Iterator[None]:
-    """Raise what kept the bytes of a far file from coming, in place of whatever FFmpeg made of it."""
+def network(remote: RemoteVideo | None) -> Iterator[None]:
+    """Raise what kept the bytes of a remote file from coming, in place of whatever FFmpeg made of it."""
     try:
         yield
     finally:
-        if far is not None and far.failure is not None:
-            raise far.failure
+        if remote is not None and remote.failure is not None:
+            raise remote.failure
 
 
 def reason_of(error: BaseException) -> str:
@@ -182,14 +182,14 @@ def reason_of(error: BaseException) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
-def _open(path: Place, far: FarVideo | None, hwaccel: HWAccel | None) -> "InputContainer":
-    protocols = "file" if far is None else "none"
+def _open(path: AnyPath, remote: RemoteVideo | None, hwaccel: HWAccel | None) -> "InputContainer":
+    protocols = "file" if remote is None else "none"
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": protocols}
     # With the protocol in front of it, a name such as 12:30.mp4 is a name and not a protocol of its own.
-    return av.open(far or f"file:{path}", mode="r", options=options, hwaccel=hwaccel)
+    return av.open(remote or f"file:{path}", mode="r", options=options, hwaccel=hwaccel)
 
 
-def _pictures_of(path: Place, container: "InputContainer") -> tuple["VideoStream", ...]:
+def _pictures_of(path: AnyPath, container: "InputContainer") -> tuple["VideoStream", ...]:
     """The video streams that FFmpeg can decode and that are no cover picture."""
     streams = container.streams.video
     if not streams:
@@ -221,22 +221,22 @@ def _described(stream: Any) -> str:
     )
 
 
-def _unknown_codec(path: Place) -> str:
+def _unknown_codec(path: AnyPath) -> str:
     """The four letters by which a container names a codec that FFmpeg does not know; they stand in its log alone."""
     found = [match[1] for text in _log_of_opening(path) if (match := re.search(r"Video: none \((.{4}) /", text))]
     return f"{found[0].strip()!r}" if found else "of an unknown name"
 
 
-def _log_of_opening(path: Place) -> list[str]:
+def _log_of_opening(path: AnyPath) -> list[str]:
     """What FFmpeg says, warnings too, while it opens a file once more."""
-    far = FarVideo(path) if isinstance(path, FarPath) else None
+    remote = RemoteVideo(path) if isinstance(path, RemotePath) else None
     with ffmpeg_log(av.logging.WARNING) as log:
-        with suppress(av.FFmpegError, OSError), network(far):
-            _open(path, far, None).close()
+        with suppress(av.FFmpegError, OSError), network(remote):
+            _open(path, remote, None).close()
         return [text for _, _, text in log]
 
 
-def _why_not_opened(path: Place, error: BaseException) -> str:
+def _why_not_opened(path: AnyPath, error: BaseException) -> str:
     """What a file is that FFmpeg does not open, and what helps."""
     head = _head_of(path)
     for magic, kind in _FOREIGN:
@@ -253,8 +253,8 @@ def _why_not_opened(path: Place, error: BaseException) -> str:
     return f"not a video that can be opened ({reason_of(error)}); copy it again or re-mux it"
 
 
-def _head_of(path: Place) -> bytes:
-    if isinstance(path, FarPath):
+def _head_of(path: AnyPath) -> bytes:
+    if isinstance(path, RemotePath):
         file = path.file()
         return file.read(0, min(_HEAD_BYTES, file.size_bytes))
     with path.open("rb") as here:

@@ -13,7 +13,7 @@ import numpy as np
 
 from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
-from infraredcity.files.path import is_far
+from infraredcity.files.path import is_remote
 from infraredcity.video.types import FrameRange, OnFrame, VideoInfo
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
@@ -21,7 +21,7 @@ _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 def why_not(info: VideoInfo, device: str) -> str | None:
     """Why decord would lie about this file, or cannot use the device."""
-    if is_far(info.path):
+    if is_remote(info.path):
         return "decord reads files of a disk here alone"
     if device != "cpu":
         reason = cuda_error(int(device.partition(":")[2] or 0))

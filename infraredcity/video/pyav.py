@@ -145,7 +145,7 @@ def decode(
 
     Raises:
         VideoDecodeError: The file changed since it was scanned, or shows frames that its packets did not announce.
-        RemoteError: It is far, and its bytes do not come.
+        RemoteError: It is remote, and its bytes do not come.
     """
     for frame in _Reader(info, frames, device, avoid, on_frame).frames(frames.start_frame, frames.stop_frame):
         if frame.frame_index in frames:

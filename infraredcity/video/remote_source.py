@@ -1,4 +1,4 @@
-"""A far clip as the file that FFmpeg reads: by ranges, ahead of who reads in order, with a failure that FFmpeg cannot hide."""
+"""A remote clip as the file that FFmpeg reads: by ranges, ahead of who reads in order, with a failure that FFmpeg cannot hide."""
 
 import io
 import threading
@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.files.remote import RemoteFile
 
 _LEAST_BYTES = 256 * 1024
@@ -37,7 +37,7 @@ class _Stretch:
     data: Future[bytes]
 
 
-class FarVideo:
+class RemoteVideo:
     """What PyAV needs of a Python file, for one thread.
 
     A read that fails does not raise: FFmpeg would take it for damage or for the end, and PyAV print it where it cannot pass it on.
@@ -51,7 +51,7 @@ class FarVideo:
         RemoteError: It cannot be reached.
     """
 
-    def __init__(self, path: FarPath) -> None:
+    def __init__(self, path: RemotePath) -> None:
         self.name = path.name
         """FFmpeg looks at the suffix when it guesses the format."""
         self.failure: BaseException | None = None
@@ -116,7 +116,7 @@ class FarVideo:
         size = min(max((start - run_start) // _RUN_SHARE, _LEAST_BYTES), _MOST_BYTES)
         stretch = _Stretch(run_start, start, min(start + size, self.size_bytes), Future())
         # A daemon: a program that ends waits for no server.
-        threading.Thread(target=_fill, args=(stretch, self._file), name="far-video", daemon=True).start()
+        threading.Thread(target=_fill, args=(stretch, self._file), name="remote-video", daemon=True).start()
         self._stretches.append(stretch)
         while sum(each.stop - each.start for each in self._stretches) > _KEPT_BYTES:
             del self._stretches[0]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infraredcity.errors import MissingExtraError, VideoDecodeError
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 from infraredcity.video.container import OpenVideo, decoder_of, ffmpeg_log, opened, other_streams, reason_of
 from infraredcity.video.damage import Damage
 from infraredcity.video.types import MAX_REORDER_FRAMES, NO_TIME, VideoInfo, reorder_of
@@ -70,7 +70,7 @@ _PQ, _HLG = 16, 18
 """ITU-T H.273, transfer characteristics of BT.2100."""
 
 
-def scan(path: Place, *, stream: int | None = None) -> VideoInfo:
+def scan(path: AnyPath, *, stream: int | None = None) -> VideoInfo:
     """Demux a file once, look at some of its pictures, and decode it once more where packets do not tell its frames.
 
     Args:
@@ -80,7 +80,7 @@ def scan(path: Place, *, stream: int | None = None) -> VideoInfo:
 
     Raises:
         VideoDecodeError: The file is missing, is no video, or has no such stream.
-        RemoteError: It is far, and its bytes do not come.
+        RemoteError: It is remote, and its bytes do not come.
     """
     # Behind bytes that make no sense the demuxer goes on with whatever looks like a packet, and says so in its log alone.
     with ffmpeg_log() as log, opened(path) as file:
@@ -99,7 +99,7 @@ def _of_video(file: OpenVideo, log: Sequence[Any]) -> list[str]:
 
 
 def _described(
-    path: Place,
+    path: AnyPath,
     file: OpenVideo,
     by_stream: "dict[int, _Packets]",
     taken: tuple[int, ...],
@@ -420,7 +420,7 @@ def _demuxed(file: OpenVideo, log: list[Any]) -> tuple[dict[int, _Packets], str 
     return by_stream, failure
 
 
-def _taken(path: Place, file: OpenVideo, by_stream: dict[int, _Packets], asked: int | None) -> tuple[int, ...]:
+def _taken(path: AnyPath, file: OpenVideo, by_stream: dict[int, _Packets], asked: int | None) -> tuple[int, ...]:
     """Numbers of the streams to read, in the order in which they begin."""
     if asked is not None:
         if asked not in by_stream:
@@ -549,7 +549,7 @@ class _Shown:
 
 
 def _decoded(
-    path: Place, streams: Sequence[_Packets], packets: Sequence[_Packet], looks: _Looks, fps: Fraction
+    path: AnyPath, streams: Sequence[_Packets], packets: Sequence[_Packet], looks: _Looks, fps: Fraction
 ) -> _Table:
     """The frames that a decoder shows, in its order, from the first packet on."""
     shown: list[_Shown] = []
@@ -831,7 +831,7 @@ def _time_jumps(pts: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _pauses(
-    path: Place, streams: Sequence[_Packets], table: _Table, jumps: Sequence[int], container: str
+    path: AnyPath, streams: Sequence[_Packets], table: _Table, jumps: Sequence[int], container: str
 ) -> tuple[int, ...]:
     """Find the jumps of time at which no frame is lost on which others lean: the camera paused, or left pictures out.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from infraredcity.errors import RemoteError, VideoDecodeError
 from infraredcity.files.atomic import NPZ_DAMAGE, write_atomic
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.video.types import VideoInfo
 
 FORMAT = "infraredcity-scan-3"
@@ -41,7 +41,7 @@ class Identity:
         name: The file's name.
         size_bytes: Its size.
         state: When its bytes and when its entry changed, in ns since 1970: who copies a file can set the first alone, so the copy
-            of each machine has a state of its own. Of a far file what its server calls its version, "" where it has no name for it.
+            of each machine has a state of its own. Of a remote file what its server calls its version; "" without one.
         content_sha256: See `_sampled`.
     """
 
@@ -52,14 +52,14 @@ class Identity:
     content_sha256: str
 
 
-def identify(path: Place) -> Identity:
+def identify(path: AnyPath) -> Identity:
     """What tells a video file from others.
 
     Raises:
         VideoDecodeError: There is no such file, or it cannot be read.
-        RemoteError: It is far, and cannot be reached.
+        RemoteError: It is remote, and cannot be reached.
     """
-    if isinstance(path, FarPath):
+    if isinstance(path, RemotePath):
         file = path.file()
         return Identity(
             place=str(path),
@@ -100,7 +100,7 @@ def _sampled(read: Callable[[int, int], bytes], size_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def load(folder: Place, path: Place, identity: Identity, *, stream: int | None = None) -> VideoInfo | None:
+def load(folder: AnyPath, path: AnyPath, identity: Identity, *, stream: int | None = None) -> VideoInfo | None:
     """The kept scan of a file, or None where there is none that counts.
 
     Args:
@@ -110,18 +110,18 @@ def load(folder: Place, path: Place, identity: Identity, *, stream: int | None =
         stream: The stream that was asked for, see `scan.scan`.
 
     Raises:
-        RemoteError: `folder` is far, and cannot be reached.
+        RemoteError: `folder` is remote, and cannot be reached.
     """
     kept = _read(folder / _name_of(identity, stream), path)
     return kept[1] if kept is not None and kept[0] == identity else None
 
 
-def save(folder: Place, info: VideoInfo, identity: Identity, *, stream: int | None = None) -> None:
+def save(folder: AnyPath, info: VideoInfo, identity: Identity, *, stream: int | None = None) -> None:
     """Keep the scan of a file in `folder`, under what the file was before it was scanned, and the stream that was asked for.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
-        RemoteError: `folder` is far, and the scan could not be sent.
+        RemoteError: `folder` is remote, and the scan could not be sent.
     """
     header = {name: getattr(info, name) for name in _PLAIN}
     header |= {
@@ -139,7 +139,7 @@ def save(folder: Place, info: VideoInfo, identity: Identity, *, stream: int | No
     write_atomic(folder / _name_of(identity, stream), buffer.getvalue())
 
 
-def _read(kept: Place, path: Place) -> tuple[Identity, VideoInfo] | None:
+def _read(kept: AnyPath, path: AnyPath) -> tuple[Identity, VideoInfo] | None:
     """What a kept scan was made from, and what it says as one of `path`; None where there is none, or it is damaged."""
     try:
         with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as arrays:
@@ -162,5 +162,5 @@ def _read(kept: Place, path: Place) -> tuple[Identity, VideoInfo] | None:
 
 def _name_of(identity: Identity, stream: int | None) -> str:
     known = json.dumps([identity.place, identity.size_bytes, identity.state, stream]).encode()
-    name = identity.name[-_NAME_END:].replace("/", "_")  # a far file's name may hold a slash, written as %2F
+    name = identity.name[-_NAME_END:].replace("/", "_")  # a remote file's name may hold a slash, written as %2F
     return f"{_PREFIX}{hashlib.sha256(known).hexdigest()[:16]}-{name}.npz"

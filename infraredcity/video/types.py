@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from infraredcity.clips import ColorMode
-from infraredcity.files.path import Place
+from infraredcity.files.path import AnyPath
 
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 OnFrame = Callable[[int], None]
@@ -24,7 +24,7 @@ BATCH_FRAMES = 8
 class VideoInfo:
     """One video file's facts: from demuxing it, and where packets alone cannot tell its frames, from decoding it once as well."""
 
-    path: Place
+    path: AnyPath
     """The file, here or behind a URL."""
     num_frames: int
     """Frames that a decoder shows, and those that damage keeps it from showing."""

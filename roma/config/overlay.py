@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from infraredcity.files.records import parse_json, read_json
-from infraredcity.files.urls import is_remote, shown
+from infraredcity.files.urls import is_url, shown
 from roma.config.presets import preset
 from roma.config.schema import Mode, TrainConfig
 from roma.errors import ConfigError
@@ -81,7 +81,7 @@ def merged_settings(below: Mapping[str, Any], settings: Sequence[str]) -> dict[s
     merged = dict(below)
     for written in settings:
         name, equals, text = written.partition("=")
-        if not equals or is_remote(written):
+        if not equals or is_url(written):
             raise ConfigError(f"--set {without_secrets(written)}: expected name=value, such as optim.generator_lr=1e-4")
         if name.strip() == "preset":
             raise ConfigError(f"--set {written}: a preset is chosen with --preset {text.strip()}")
@@ -104,7 +104,7 @@ def to_json(config: Any) -> dict[str, Any]:
 def without_secrets(values: Any) -> Any:
     """The same text, list or tree of plain values, each URL in it as messages show it: without password, token and query."""
     if isinstance(values, str):
-        return shown(values) if is_remote(values) else values
+        return shown(values) if is_url(values) else values
     if isinstance(values, Mapping):
         return {name: without_secrets(value) for name, value in values.items()}
     if isinstance(values, list | tuple):

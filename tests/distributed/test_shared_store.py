@@ -18,7 +18,7 @@ from synthetic import Shelf, clip_of
 
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 
 pytestmark = pytest.mark.distributed
 CLIP = "city_clear"
@@ -174,11 +174,11 @@ def test_clip_and_output_of_one_process_and_of_parts_may_both_lie_in_a_bucket(
 ) -> None:
     extract_clip(clip_of(shelf.gray), ExtractConfig(frames_per_shard=10), tmp_path, workers=0)
     whole = without_scans(tree(tmp_path))
-    (FarPath(s3_bucket) / "clips/gray.mp4").write_whole(shelf.gray.read_bytes())
+    (RemotePath(s3_bucket) / "clips/gray.mp4").write_whole(shelf.gray.read_bytes())
     words = ("--clip", CLIP, "--video", f"{s3_bucket}/clips/gray.mp4", "--frames-per-shard", 10)
     ran = infraredcity("extract", *words, "--out", f"{s3_bucket}/one", "--workers", 0)
     assert ran.code == 0, ran.stderr
-    assert changed(whole, without_scans(tree(FarPath(s3_bucket) / "one"))) == []
+    assert changed(whole, without_scans(tree(RemotePath(s3_bucket) / "one"))) == []
     assert infraredcity("plan", *words, "--out", f"{s3_bucket}/set", "--parts", 3).code == 0
     for part in (2, 0, 1):
         ran = infraredcity("extract", "--plan", f"{s3_bucket}/set/plan.jsonl", "--part", part, "--workers", 0)
@@ -187,4 +187,4 @@ def test_clip_and_output_of_one_process_and_of_parts_may_both_lie_in_a_bucket(
     ran = infraredcity("finalize", f"{s3_bucket}/set")
     assert ran.code == 0
     assert re.search(r"moved \S+ .* other machines in \d+ requests", ran.stderr)
-    assert changed(whole, without_scans(tree(FarPath(s3_bucket) / "set"))) == []
+    assert changed(whole, without_scans(tree(RemotePath(s3_bucket) / "set"))) == []

@@ -8,7 +8,7 @@ import pytest
 from infraredcity import clips
 from infraredcity.clips import Clip, load_catalog, manifests_folder, published_counts, read_toml, with_video
 from infraredcity.errors import CatalogError, RemoteError
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.files.retry import RemoteOptions
 
 NINE = {
@@ -66,36 +66,36 @@ def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.fixture
-def memory() -> Iterator[FarPath]:
+def memory() -> Iterator[RemotePath]:
     """A folder in fsspec's memory."""
-    yield FarPath("memory://films")
+    yield RemotePath("memory://films")
     fsspec.filesystem("memory").store.clear()
 
 
 def test_a_clips_file_names_urls_beside_paths(tmp_path: Path) -> None:
     text = '[clips.city_clear]\npaths = ["a.ts", "s3://bucket/b.ts", "https://host/c.ts?token=x"]\n'
     clip = load_catalog(clips_file=write(tmp_path / "my.toml", text), environment={})["city_clear"]
-    assert clip.paths == (tmp_path / "a.ts", FarPath("s3://bucket/b.ts"), FarPath("https://host/c.ts?token=x"))
+    assert clip.paths == (tmp_path / "a.ts", RemotePath("s3://bucket/b.ts"), RemotePath("https://host/c.ts?token=x"))
 
 
-def test_a_far_clips_file_gives_paths_relative_to_itself(memory: FarPath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_far_clips_file_gives_paths_relative_to_itself(memory: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
     text = '[clips.city_clear]\npaths = ["night/one.mp4", "/data/two.mp4", "~/three.mp4", "gs://bucket/four.mp4"]\n'
     (memory / "my.toml").write_whole(text.encode())
     assert load_catalog(clips_file=memory / "my.toml", environment={})["city_clear"].paths == (
-        FarPath("memory://films/night/one.mp4"),
+        RemotePath("memory://films/night/one.mp4"),
         Path("/data/two.mp4"),
         Path("/home/alice/three.mp4"),
-        FarPath("gs://bucket/four.mp4"),
+        RemotePath("gs://bucket/four.mp4"),
     )
 
 
-def test_a_far_folder_names_files_by_their_stem(memory: FarPath) -> None:
+def test_a_far_folder_names_files_by_their_stem(memory: RemotePath) -> None:
     for name in ("city_clear.mp4", "city_day.AVI", "notes.txt", "other.mp4", "highway_day.mp4/within.mp4"):
         (memory / name).write_whole(b"film")
     clips = load_catalog(clips_dir=memory, environment={})
-    assert clips["city_clear"].paths == (FarPath("memory://films/city_clear.mp4"),)
-    assert clips["city_day"].paths == (FarPath("memory://films/city_day.AVI"),)
+    assert clips["city_clear"].paths == (RemotePath("memory://films/city_clear.mp4"),)
+    assert clips["city_day"].paths == (RemotePath("memory://films/city_day.AVI"),)
     assert clips["highway_day"].paths == ()
     (memory / "city_clear.mkv").write_whole(b"film")
     with pytest.raises(
@@ -104,7 +104,7 @@ def test_a_far_folder_names_files_by_their_stem(memory: FarPath) -> None:
         load_catalog(clips_dir=memory, environment={})
 
 
-def test_the_environment_names_a_far_folder_or_a_far_file(memory: FarPath) -> None:
+def test_the_environment_names_a_far_folder_or_a_remote_file(memory: RemotePath) -> None:
     (memory / "city_clear.mp4").write_whole(b"film")
     (memory / "my.toml").write_whole(b'[clips.city_day]\npath = "day.mp4"\n')
     by_folder = load_catalog(environment={"INFRAREDCITY_CLIPS": "memory://films"})
@@ -113,14 +113,14 @@ def test_the_environment_names_a_far_folder_or_a_far_file(memory: FarPath) -> No
     assert by_file["city_day"].paths == (memory / "day.mp4",)
 
 
-def test_what_is_far_and_missing_is_named_without_its_credentials(memory: FarPath) -> None:
+def test_what_is_far_and_missing_is_named_without_its_credentials(memory: RemotePath) -> None:
     lost = "memory://alice:geheim@films/gone"
     for call in (
-        lambda: load_catalog(clips_dir=FarPath(lost), environment={}),
-        lambda: load_catalog(clips_file=FarPath(f"{lost}.toml"), environment={}),
+        lambda: load_catalog(clips_dir=RemotePath(lost), environment={}),
+        lambda: load_catalog(clips_file=RemotePath(f"{lost}.toml"), environment={}),
         lambda: load_catalog(environment={"INFRAREDCITY_CLIPS": lost}),
         lambda: load_catalog(environment={"INFRAREDCITY_CLIPS": f"{lost}.toml"}),
-        lambda: with_video(load_catalog(environment={}), "city_day", FarPath(f"{lost}.mp4"))[
+        lambda: with_video(load_catalog(environment={}), "city_day", RemotePath(f"{lost}.mp4"))[
             "city_day"
         ].existing_paths(),
     ):
@@ -129,7 +129,7 @@ def test_what_is_far_and_missing_is_named_without_its_credentials(memory: FarPat
         assert "geheim" not in str(told.value)
 
 
-def test_a_far_clip_must_be_a_file(memory: FarPath) -> None:
+def test_a_far_clip_must_be_a_file(memory: RemotePath) -> None:
     (memory / "night" / "one.mp4").write_whole(b"film")
     named = with_video(load_catalog(environment={}), "city_clear", memory / "night" / "one.mp4")["city_clear"]
     assert named.existing_paths() == (memory / "night" / "one.mp4",)
@@ -139,7 +139,7 @@ def test_a_far_clip_must_be_a_file(memory: FarPath) -> None:
 
 def test_a_machine_that_cannot_be_reached_is_not_a_missing_clip() -> None:
     quick = RemoteOptions(connect_timeout_s=0.1, deadline_s=0.2)
-    far = with_video(load_catalog(environment={}), "city_clear", FarPath("http://127.0.0.1:9/one.mp4", quick))
+    far = with_video(load_catalog(environment={}), "city_clear", RemotePath("http://127.0.0.1:9/one.mp4", quick))
     with pytest.raises(RemoteError, match=r"127\.0\.0\.1:9/one\.mp4: .*gave up after"):
         far["city_clear"].existing_paths()
 

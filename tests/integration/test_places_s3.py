@@ -14,7 +14,7 @@ from web_server import Cutter
 
 from infraredcity.errors import RemoteError, RemoteMissingError
 from infraredcity.files import remote
-from infraredcity.files.path import FarPath, sizes_in
+from infraredcity.files.path import RemotePath, sizes_in
 from infraredcity.files.retry import RemoteOptions
 from infraredcity.files.traffic import traffic
 
@@ -71,7 +71,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_a_large_file_goes_in_parts_and_is_read_by_as_many_requests_as_chunks(
     s3_bucket: str, s3_server: S3Server, large: Path
 ) -> None:
-    path, before = FarPath(s3_bucket) / "shard.tar", traffic()
+    path, before = RemotePath(s3_bucket) / "shard.tar", traffic()
     sent = requests_of(s3_server, lambda: path.upload(large))
     assert [line.split()[0] for line in sent] == ["POST", "PUT", "PUT", "PUT", "POST", "HEAD"]
     assert traffic().sent_bytes - before.sent_bytes == LARGE_BYTES
@@ -86,11 +86,11 @@ def test_a_large_file_goes_in_parts_and_is_read_by_as_many_requests_as_chunks(
 
 
 def test_a_listing_comes_by_pages_and_asks_for_no_object(s3_bucket: str, s3_server: S3Server) -> None:
-    bucket, num_objects = FarPath(s3_bucket).name, 2 * PAGE_OBJECTS + 7
+    bucket, num_objects = RemotePath(s3_bucket).name, 2 * PAGE_OBJECTS + 7
     for number in range(num_objects):
         s3_server.put(bucket, f"set/{number:04d}.json", bytes(number))
     s3_server.put(bucket, "set-b/x", b"")
-    folder = FarPath(s3_bucket) / "set"
+    folder = RemotePath(s3_bucket) / "set"
     listed = requests_of(s3_server, lambda: sizes_in(folder))
     assert sizes_in(folder) == {f"{number:04d}.json": number for number in range(num_objects)}
     assert [line.split("?")[0] for line in listed] == [f"GET /{bucket}"] * 3
@@ -101,27 +101,27 @@ def test_a_listing_comes_by_pages_and_asks_for_no_object(s3_bucket: str, s3_serv
 
 @pytest.mark.slow
 def test_a_folder_of_ten_thousand_objects_is_listed_in_pages(s3_bucket: str, s3_server: S3Server) -> None:
-    bucket = FarPath(s3_bucket).name
+    bucket = RemotePath(s3_bucket).name
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: s3_server.put(bucket, f"set/{number:05d}", b"x"), range(10_000)))
-    listed = requests_of(s3_server, lambda: sizes_in(FarPath(s3_bucket) / "set"))
+    listed = requests_of(s3_server, lambda: sizes_in(RemotePath(s3_bucket) / "set"))
     assert len(listed) == 10_000 / PAGE_OBJECTS
-    assert len(sizes_in(FarPath(s3_bucket) / "set")) == 10_000
+    assert len(sizes_in(RemotePath(s3_bucket) / "set")) == 10_000
 
 
 def test_an_object_for_the_folder_itself_is_no_file_in_it(s3_bucket: str, s3_server: S3Server) -> None:
-    bucket = FarPath(s3_bucket).name
+    bucket = RemotePath(s3_bucket).name
     s3_server.put(bucket, "empty/", b"")
     s3_server.put(bucket, "full/", b"")
     s3_server.put(bucket, "full/full", b"x")
-    assert (sizes_in(FarPath(s3_bucket) / "empty"), (FarPath(s3_bucket) / "empty").is_dir()) == ({}, True)
-    assert sizes_in(FarPath(s3_bucket) / "full") == {"full": 1}
-    assert list(FarPath(s3_bucket).iterdir()) == [FarPath(s3_bucket) / "empty", FarPath(s3_bucket) / "full"]
+    assert (sizes_in(RemotePath(s3_bucket) / "empty"), (RemotePath(s3_bucket) / "empty").is_dir()) == ({}, True)
+    assert sizes_in(RemotePath(s3_bucket) / "full") == {"full": 1}
+    assert list(RemotePath(s3_bucket).iterdir()) == [RemotePath(s3_bucket) / "empty", RemotePath(s3_bucket) / "full"]
 
 
 def test_an_empty_bucket_is_a_folder_and_a_missing_one_is_not_there(s3_bucket: str, tmp_path: Path) -> None:
-    assert (FarPath(s3_bucket).is_dir(), list(FarPath(s3_bucket).iterdir())) == (True, [])
-    gone = FarPath("s3://no-such-bucket/set/x.bin")
+    assert (RemotePath(s3_bucket).is_dir(), list(RemotePath(s3_bucket).iterdir())) == (True, [])
+    gone = RemotePath("s3://no-such-bucket/set/x.bin")
     (tmp_path / "x").write_bytes(b"x")
     assert (gone.exists(), gone.parent.parent.exists(), sizes_in(gone.parent)) == (False, False, {})
     with pytest.raises(RemoteMissingError, match=r"s3://no-such-bucket/set/x\.bin: no such file or folder"):
@@ -132,7 +132,7 @@ def test_an_empty_bucket_is_a_folder_and_a_missing_one_is_not_there(s3_bucket: s
 
 
 def test_a_file_that_shrank_is_noticed(s3_bucket: str) -> None:
-    path = FarPath(s3_bucket) / "x.bin"
+    path = RemotePath(s3_bucket) / "x.bin"
     path.write_whole(bytes(1000))
     file = path.file()
     assert file.read(0, 10) == bytes(10)
@@ -140,7 +140,7 @@ def test_a_file_that_shrank_is_noticed(s3_bucket: str) -> None:
     assert "changed while it was read, from 1000 bytes" in error_of(lambda: file.read(500, 10))
 
 
-def every_call(path: FarPath, source: Path) -> list[Callable[[], object]]:
+def every_call(path: RemotePath, source: Path) -> list[Callable[[], object]]:
     return [
         path.read_bytes,
         path.exists,
@@ -152,7 +152,7 @@ def every_call(path: FarPath, source: Path) -> list[Callable[[], object]]:
 
 
 def test_wrong_credentials_are_one_line_at_once(own_server: S3Server, own_bucket: str, tmp_path: Path) -> None:
-    path = FarPath(own_bucket) / "set" / "x.bin"
+    path = RemotePath(own_bucket) / "set" / "x.bin"
     path.write_whole(b"x")
     own_server.require_credentials()
     (tmp_path / "x").write_bytes(b"x")
@@ -165,22 +165,22 @@ def test_no_credentials_are_one_line_at_once(s3_bucket: str, tmp_path: Path, mon
         monkeypatch.delenv(name)
     forget_clients()
     (tmp_path / "x").write_bytes(b"x")
-    for call in every_call(FarPath(s3_bucket) / "set" / "x.bin", tmp_path / "x"):
+    for call in every_call(RemotePath(s3_bucket) / "set" / "x.bin", tmp_path / "x"):
         assert "no credentials are found; check the URL and the credentials" in error_of(call)
 
 
 def test_a_store_that_hangs_or_is_gone_meets_the_deadline(
     own_server: S3Server, own_bucket: str, tmp_path: Path
 ) -> None:
-    path = FarPath(own_bucket, QUICK) / "set" / "x.bin"
-    FarPath(path.url).write_whole(b"x")
+    path = RemotePath(own_bucket, QUICK) / "set" / "x.bin"
+    RemotePath(path.url).write_whole(b"x")
     (tmp_path / "x").write_bytes(b"x")
     own_server.freeze()
     with ThreadPoolExecutor(6) as pool:
         for said in pool.map(lambda call: error_of(call), every_call(path, tmp_path / "x")):
             assert "no whole answer came in time; gave up after" in said
     own_server.thaw()
-    assert FarPath(
+    assert RemotePath(
         own_bucket, PATIENT
     ).exists()  # of the file nothing is sure: what was left behind goes on, the removal too
     own_server.stop()
@@ -195,8 +195,8 @@ def test_a_store_that_hangs_or_is_gone_meets_the_deadline(
 def test_a_store_that_fails_in_the_middle_of_an_upload_has_nothing_or_the_whole(
     own_server: S3Server, own_bucket: str, large: Path, dies: bool
 ) -> None:
-    path = FarPath(own_bucket, QUICK) / "shard.tar"
-    assert not FarPath(path.url).exists()
+    path = RemotePath(own_bucket, QUICK) / "shard.tar"
+    assert not RemotePath(path.url).exists()
     failing = threading.Thread(
         target=lambda: (
             wait_for(lambda: any(line.startswith("POST") for line in own_server.requests())),
@@ -219,10 +219,10 @@ def test_a_store_that_fails_in_the_middle_of_an_upload_has_nothing_or_the_whole(
 def test_an_upload_that_is_killed_leaves_nothing_to_be_seen_and_is_done_again(
     s3_bucket: str, s3_server: S3Server, start_process: Start, large: Path
 ) -> None:
-    path, bucket = FarPath(s3_bucket) / "shard.tar", FarPath(s3_bucket).name
+    path, bucket = RemotePath(s3_bucket) / "shard.tar", RemotePath(s3_bucket).name
     program = (
-        "import sys, pathlib\nfrom infraredcity.files.path import FarPath\n"
-        "FarPath(sys.argv[1]).upload(pathlib.Path(sys.argv[2]))"
+        "import sys, pathlib\nfrom infraredcity.files.path import RemotePath\n"
+        "RemotePath(sys.argv[1]).upload(pathlib.Path(sys.argv[2]))"
     )
     process = start_process([sys.executable, "-c", program, path.url, str(large)])
     wait_for(lambda: s3_server.num_uploads(bucket))
@@ -241,7 +241,7 @@ def test_connections_that_are_cut_cost_time_alone(
     proxy = Cutter(upstream=s3_server.port, cut_after=100)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
     forget_clients()
-    path = FarPath(s3_bucket, PATIENT) / "shard.tar"
+    path = RemotePath(s3_bucket, PATIENT) / "shard.tar"
     for call, expected in (
         (lambda: path.upload(large), None),
         (lambda: path.file().read(1_000_000, 500_000), large.read_bytes()[1_000_000:1_500_000]),

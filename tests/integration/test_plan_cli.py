@@ -22,7 +22,7 @@ from infraredcity.extraction import run as extraction
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 
 CLIP = "city_clear"
 SECRETS = ("PASSWORD", "TOKEN", "somebody")
@@ -35,9 +35,9 @@ def _no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def memory() -> Iterator[FarPath]:
+def memory() -> Iterator[RemotePath]:
     """A folder in fsspec's memory."""
-    yield FarPath("memory://plans/set")
+    yield RemotePath("memory://plans/set")
     fsspec.filesystem("memory").store.clear()
 
 
@@ -60,33 +60,33 @@ class Commands:
     def __init__(self, run: RunCommand) -> None:
         self._run = run
 
-    def plan(self, out: Place, video: object, *options: object, parts: int = 4) -> Ran:
+    def plan(self, out: AnyPath, video: object, *options: object, parts: int = 4) -> Ran:
         """Plan a clip in shards of 5 frames."""
         words = ("--clip", CLIP, "--video", video, "--frames-per-shard", 5, "--parts", parts)
         return self("plan", *words, "--out", _url(out), *options)
 
-    def part(self, out: Place, *options: object) -> Ran:
+    def part(self, out: AnyPath, *options: object) -> Ran:
         """Do a part."""
         return self("extract", "--plan", _url(out / "plan.jsonl"), "--workers", 0, *options)
 
-    def parts(self, out: Place, numbers: str) -> None:
+    def parts(self, out: AnyPath, numbers: str) -> None:
         """Do the parts that an array expression names."""
         for number in expanded(numbers):
             ran = self.part(out, "--part", number)
             assert ran.code == 0, ran.stderr
 
-    def status(self, out: Place, *options: object) -> Ran:
+    def status(self, out: AnyPath, *options: object) -> Ran:
         return self("status", _url(out), *options)
 
-    def finalize(self, out: Place, *options: object) -> Ran:
+    def finalize(self, out: AnyPath, *options: object) -> Ran:
         return self("finalize", _url(out), *options)
 
     def __call__(self, *words: object) -> Ran:
         return self._run(*words)
 
 
-def _url(place: Place) -> str:
-    return place.url if isinstance(place, FarPath) else str(place)
+def _url(place: AnyPath) -> str:
+    return place.url if isinstance(place, RemotePath) else str(place)
 
 
 def only_line(ran: Ran, code: int = 1) -> str:
@@ -98,7 +98,7 @@ def only_line(ran: Ran, code: int = 1) -> str:
 
 
 def test_json_says_what_was_moved_where_something_was(
-    shelf: Shelf, run: Commands, memory: FarPath, tmp_path: Path
+    shelf: Shelf, run: Commands, memory: RemotePath, tmp_path: Path
 ) -> None:
     told = [
         run.plan(memory, shelf.gray, "--json"),
@@ -683,11 +683,11 @@ def test_credentials_of_clips_are_written_and_said_nowhere(
     assert header["clips"][0]["locations"] == [f"http://127.0.0.1:{server.port}/{shelf.gray.name}"]
 
 
-# Far output.
+# Remote output.
 
 
-def test_far_output_of_parts_and_of_one_process_is_the_same_as_near(
-    shelf: Shelf, run: Commands, one: dict[str, bytes], memory: FarPath
+def test_remote_output_of_parts_and_of_one_process_is_the_same_as_near(
+    shelf: Shelf, run: Commands, one: dict[str, bytes], memory: RemotePath
 ) -> None:
     alone = memory.parent / "alone"
     words = ("--clip", CLIP, "--video", shelf.gray, "--frames-per-shard", 5, "--workers", 0)

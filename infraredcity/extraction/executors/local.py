@@ -23,7 +23,7 @@ from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segments import Segment, frames_ticker
 from infraredcity.files import traffic
 from infraredcity.files.atomic import is_locked, lock_folder, temporary_prefix
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.progress import OnProgress
 from infraredcity.stills.tone import ToneMap
 
@@ -52,7 +52,7 @@ class Executor(Protocol):
 def extract_clip(
     clip: Clip,
     config: ExtractConfig,
-    out: Place,
+    out: AnyPath,
     *,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -66,7 +66,7 @@ def extract_clip(
     Args:
         clip: The clip, with its files.
         config: What to write.
-        out: Folder that gets one folder per clip; a far one must have one writer, since stores have no locks.
+        out: Folder that gets one folder per clip; a remote one must have one writer, since stores have no locks.
         workers: Processes that decode; None takes as many as suit the cores. Each has its own stretch of the clip; a clip that
             cannot be entered in the middle takes one. 0 decodes in this process, which nothing watches.
         executor: Who writes the segments; None for `workers` processes here.
@@ -118,14 +118,14 @@ def extract_clip(
             run.remove_leftovers(folder)  # what a worker had open when it was ended
 
 
-def _check_unplanned(out: Place) -> None:
+def _check_unplanned(out: AnyPath) -> None:
     if (out / PLAN_NAME).exists():
         raise OutputError(
             f"{out}: holds a plan, whose parts may be under way; extract with --plan {out / PLAN_NAME}, or choose another --out"
         )
 
 
-def _check_not_being_planned(out: Place) -> None:
+def _check_not_being_planned(out: AnyPath) -> None:
     if is_locked(out):
         raise OutputError(
             f"{out}: is being planned (or repaired as a whole); wait for that run to end, or choose another --out"
@@ -372,7 +372,7 @@ class _Watch:
 
     def _left_over(self, shift: _Shift, job: ExtractJob, on_frames: Callable[[int], None]) -> tuple[Segment, ...]:
         """What the ended worker has not finished, after tidying up behind it."""
-        for below in () if isinstance(job.folder, FarPath) else (job.folder, job.folder / MARKERS):
+        for below in () if isinstance(job.folder, RemotePath) else (job.folder, job.folder / MARKERS):
             for path in below.glob(f"{temporary_prefix(shift.worker.pid)}*"):
                 path.unlink(missing_ok=True)
         undone = {segment.number for segment in run.pending(job)}

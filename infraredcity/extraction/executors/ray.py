@@ -27,7 +27,7 @@ from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import Segment
 from infraredcity.files import traffic, urls
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.files.traffic import Traffic
 from infraredcity.video import choose_decoder
 
@@ -283,8 +283,8 @@ def _named_in_full(job: ExtractJob) -> ExtractJob:
     )
 
 
-def _in_full(path: Place) -> Place:
-    return path if isinstance(path, FarPath) else path.absolute()
+def _in_full(path: AnyPath) -> AnyPath:
+    return path if isinstance(path, RemotePath) else path.absolute()
 
 
 def _stretches(job: ExtractJob, todo: Sequence[Segment], slots: int) -> list[_Stretch]:
@@ -327,7 +327,7 @@ def _await_markers(job: ExtractJob, todo: Sequence[Segment]) -> None:
     """Wait until this machine sees what other ones have written; an object store shows it at once."""
     deadline_s = time.monotonic() + _SEEN_S
     unseen = replace(job, segments=tuple(todo))
-    while not isinstance(job.folder, FarPath) and (left := run.pending(unseen)):
+    while not isinstance(job.folder, RemotePath) and (left := run.pending(unseen)):
         if time.monotonic() > deadline_s:
             raise OutputError(
                 f"{job.folder}: segment {left[0].number} was written by a node and is not seen here after {_SEEN_S:g} s; put "

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from infraredcity.files.urls import is_remote, shown
+from infraredcity.files.urls import is_url, shown
 from infraredcity.installation import install_command
 from roma.errors import WeightsError
 from roma.models.vit.claims import CONFIG_NAME, check_claims, check_kind, claims_of_config, claims_of_metadata
@@ -63,7 +63,7 @@ def check_named(weights: str) -> None:
     """
     if weights in ("", "hub", "random") or weights.startswith("hub:"):
         return
-    if is_remote(weights):
+    if is_url(weights):
         raise WeightsError(
             f"vit.weights: {shown(weights)}: is a URL, expected a file here; copy it to this machine first"
         )

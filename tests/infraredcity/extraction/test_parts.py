@@ -22,7 +22,7 @@ from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segments import Segment
 from infraredcity.extraction.spec import read as read_claim
 from infraredcity.files.atomic import lock_folder, temporary_beside, temporary_prefix
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.progress import Progress
 from infraredcity.video import probe
 
@@ -53,9 +53,9 @@ class Overtaken:
 
 
 @pytest.fixture(params=["near", "far"])
-def out(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def out(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyPath]:
     """A folder for the output of parts."""
-    yield tmp_path / "set" if request.param == "near" else FarPath("memory://parts/set")
+    yield tmp_path / "set" if request.param == "near" else RemotePath("memory://parts/set")
     fsspec.filesystem("memory").store.clear()
 
 
@@ -68,7 +68,7 @@ def temporaries(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob(".tmp-*"))
 
 
-def test_parts_give_what_one_process_gives(clip: Clip, out: Place, tmp_path: Path) -> None:
+def test_parts_give_what_one_process_gives(clip: Clip, out: AnyPath, tmp_path: Path) -> None:
     extract_clip(clip, CONFIG, tmp_path / "one", workers=0)
     plan = make_plan([clip], CONFIG, out, num_parts=3)
     assert open_plan(out / "plan.jsonl", out) == plan

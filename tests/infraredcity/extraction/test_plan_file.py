@@ -12,7 +12,7 @@ from infraredcity.extraction import plan_file
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.plan_file import Plan, PlannedClip, array_expression, cut
 from infraredcity.extraction.segments import segment_of
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:
@@ -136,7 +136,7 @@ def test_the_lines_tile_the_frames_of_every_clip_and_the_header_counts_them(
 
 def test_the_same_plan_is_the_same_bytes_near_and_far(tmp_path: Path) -> None:
     plan = one_clip()
-    far = FarPath("memory://plans/plan.jsonl")
+    far = RemotePath("memory://plans/plan.jsonl")
     for path in (tmp_path / "one.jsonl", tmp_path / "two.jsonl", far):
         plan_file.write(plan, path)
     data = (tmp_path / "one.jsonl").read_bytes()

@@ -14,7 +14,7 @@ from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.finish import Hang
 from infraredcity.extraction.parts import finalize, make_plan, run_part
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.files.source import UNKNOWN_BYTES
 from infraredcity.files.traffic import traffic
 from infraredcity.shards import sidecars
@@ -24,9 +24,9 @@ CLIP = "city_clear"
 
 
 @pytest.fixture
-def memory() -> Iterator[FarPath]:
+def memory() -> Iterator[RemotePath]:
     """A clip's folder in fsspec's memory."""
-    yield FarPath(f"memory://scale/{CLIP}")
+    yield RemotePath(f"memory://scale/{CLIP}")
     fsspec.filesystem("memory").store.clear()
 
 
@@ -48,7 +48,7 @@ def test_the_index_of_a_shard_for_dali_is_written_with_it_and_not_at_the_merge(s
     }
 
 
-def test_a_far_marker_is_known_by_its_beginning(memory: FarPath) -> None:
+def test_a_far_marker_is_known_by_its_beginning(memory: RemotePath) -> None:
     count = 1000
     numbers = list(range(count))
     rows = SegmentRows(
@@ -77,14 +77,14 @@ def test_a_far_marker_is_known_by_its_beginning(memory: FarPath) -> None:
     assert (traffic() - before).num_requests == 2
 
 
-def test_the_names_of_markers_say_which_segments_have_one(tmp_path: Path, memory: FarPath) -> None:
+def test_the_names_of_markers_say_which_segments_have_one(tmp_path: Path, memory: RemotePath) -> None:
     for folder in (tmp_path, memory):
         assert segment_record.listed(folder) == {}
         for name in ("000003.jsonl", "1234567.jsonl", ".tmp-12-ab-000004.jsonl", "000005.json"):
             path = folder / "segments" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_whole(b"{}") if isinstance(path, FarPath) else path.write_bytes(b"{}")
-        size_bytes = 2 if isinstance(folder, FarPath) else UNKNOWN_BYTES
+            path.write_whole(b"{}") if isinstance(path, RemotePath) else path.write_bytes(b"{}")
+        size_bytes = 2 if isinstance(folder, RemotePath) else UNKNOWN_BYTES
         assert segment_record.listed(folder) == {3: size_bytes, 1_234_567: size_bytes}
 
 

@@ -10,7 +10,7 @@ import pytest
 from infraredcity.errors import OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.shards.index import ShardInfo
 
 SHARD = ShardInfo(name="infraredcity-city_clear-000003.tar", num_samples=4, size_bytes=9216, sha256="ab" * 32)
@@ -43,14 +43,14 @@ def same(one: SegmentRows, two: SegmentRows) -> bool:
 
 
 @pytest.fixture(params=["near", "far"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyPath]:
     """The folder of a clip."""
-    yield tmp_path if request.param == "near" else FarPath("memory://markers/city_clear")
+    yield tmp_path if request.param == "near" else RemotePath("memory://markers/city_clear")
     fsspec.filesystem("memory").store.clear()
 
 
 @pytest.mark.parametrize("count", [4, 2000])
-def test_a_marker_comes_back_as_it_was_written(folder: Place, count: int) -> None:
+def test_a_marker_comes_back_as_it_was_written(folder: AnyPath, count: int) -> None:
     rows = rows_of(count)
     segment_record.write(folder, HEAD, rows)
     path = folder / "segments/000003.jsonl"
@@ -63,7 +63,7 @@ def test_a_marker_comes_back_as_it_was_written(folder: Place, count: int) -> Non
     assert path.read_bytes() == segment_record.to_bytes(HEAD, rows) == segment_record.to_bytes(head, back)
 
 
-def test_a_segment_of_which_nothing_could_be_had_has_a_marker_too(folder: Place) -> None:
+def test_a_segment_of_which_nothing_could_be_had_has_a_marker_too(folder: AnyPath) -> None:
     head = replace(HEAD, shard=None, num_missing=2)
     none = replace(
         rows_of(4), frame_index=[], pts=[], offset=[], size=[], span=[], json_size=[], picture_sizes=[], sha256=b"", differences=[],
@@ -122,7 +122,7 @@ def test_a_marker_under_the_name_of_another_is_none(tmp_path: Path) -> None:
             read(other)
 
 
-def test_many_markers_come_in_the_order_that_was_asked_for(folder: Place) -> None:
+def test_many_markers_come_in_the_order_that_was_asked_for(folder: AnyPath) -> None:
     numbers = [5, 0, 300, 7]
     for number in numbers:
         segment_record.write(folder, replace(HEAD, number=number), rows_of(2))

@@ -17,7 +17,7 @@ from infraredcity.extraction import spec as claims
 from infraredcity.extraction.config import ExtractConfig, option_of
 from infraredcity.extraction.run import versions_here
 from infraredcity.extraction.spec import Claim, differing, differing_source
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.stills.tone import ToneMap
 
 
@@ -90,7 +90,7 @@ def test_where_a_clip_lies_and_what_it_should_hold_are_no_part_of_the_identity(s
 
 
 def test_no_credentials_of_a_far_clip_are_in_its_claim(shelf: Shelf, tmp_path: Path) -> None:
-    far = FarPath("memory://user:PASSWORD@clips/night.mp4")
+    far = RemotePath("memory://user:PASSWORD@clips/night.mp4")
     far.write_whole(shelf.h264.read_bytes())
     clip = replace(clip_of(shelf.h264), paths=(far,))
     claim = run.claim(run.prepare(clip, ExtractConfig(), tmp_path)).make_claim()

@@ -17,7 +17,7 @@ from infraredcity.files.atomic import (
     temporary_beside,
     write_atomic,
 )
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -146,18 +146,18 @@ def test_a_lock_where_no_folder_can_be_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FarPath:
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemotePath:
     """A file behind a URL that is not there yet; what is written to it waits in `waiting`."""
     (tmp_path / "waiting").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "waiting"))
-    return FarPath(f"file://{tmp_path}/there/deep/x.bin")
+    return RemotePath(f"file://{tmp_path}/there/deep/x.bin")
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_far_file_appears_whole(far: FarPath, tmp_path: Path) -> None:
+def test_a_far_file_appears_whole(far: RemotePath, tmp_path: Path) -> None:
     with open_atomic(far) as file:
         file.write(b"half")
         file.flush()
@@ -169,7 +169,7 @@ def test_a_far_file_appears_whole(far: FarPath, tmp_path: Path) -> None:
     assert files_below(tmp_path) == {"there/deep/x.bin": b"new"}
 
 
-def test_a_failed_write_to_a_far_file_leaves_the_old_one_and_nothing_else(far: FarPath, tmp_path: Path) -> None:
+def test_a_failed_write_to_a_far_file_leaves_the_old_one_and_nothing_else(far: RemotePath, tmp_path: Path) -> None:
     write_atomic(far, b"old")
 
     def fail() -> None:
@@ -185,14 +185,14 @@ def test_a_failed_write_to_a_far_file_leaves_the_old_one_and_nothing_else(far: F
 def test_a_far_place_for_reading_alone_is_refused_before_anything_is_written() -> None:
     with (
         pytest.raises(RemoteError, match=r"^https://host/x\.bin: https is for reading; write to s3://, gs://"),
-        open_atomic(FarPath("https://me:secret@host/x.bin")),
+        open_atomic(RemotePath("https://me:secret@host/x.bin")),
     ):
         pytest.fail("the block ran")
     with pytest.raises(RemoteError, match=r"https is for reading"):
-        write_atomic(FarPath("https://me:secret@host/x.bin"), b"")
+        write_atomic(RemotePath("https://me:secret@host/x.bin"), b"")
 
 
-def test_a_far_file_needs_room_to_wait_for_its_end(far: FarPath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_far_file_needs_room_to_wait_for_its_end(far: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     with (
         pytest.raises(OutputError, match=r"^/nowhere: cannot be written: no such file or directory; set TMPDIR$"),

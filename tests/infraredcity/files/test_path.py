@@ -23,7 +23,7 @@ from web_server import Nginx, serving
 
 from infraredcity.errors import RemoteError, RemoteMissingError
 from infraredcity.files import remote, urls
-from infraredcity.files.path import FarPath, FarReader, FarStatus, Place, is_far, place, sizes_in, walk
+from infraredcity.files.path import AnyPath, RemotePath, RemoteReader, RemoteStatus, any_path, is_remote, sizes_in, walk
 from infraredcity.files.retry import RemoteOptions
 from infraredcity.files.source import UNKNOWN_BYTES
 from infraredcity.files.traffic import Traffic, traffic
@@ -46,17 +46,17 @@ TREE = {"x.bin": 1, "sub-a/y.bin": 2, "sub/y.bin": 3, "sub/deep/z.bin": 4, "sub/
 
 
 @pytest.fixture(params=["memory", "file", "s3"])
-def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FarPath]:
+def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemotePath]:
     """An empty folder that can be written to, behind a URL of each kind."""
     if request.param == "s3":
-        yield FarPath(request.getfixturevalue("s3_bucket")) / "folder"
+        yield RemotePath(request.getfixturevalue("s3_bucket")) / "folder"
     elif request.param == "file":
-        yield FarPath(f"file://{tmp_path}/folder")
+        yield RemotePath(f"file://{tmp_path}/folder")
     else:
         filesystem = fsspec.filesystem("memory")
         filesystem.store.clear()
         filesystem.pseudo_dirs[:] = [""]
-        yield FarPath("memory://bucket/folder")
+        yield RemotePath("memory://bucket/folder")
         filesystem.store.clear()
 
 
@@ -68,15 +68,15 @@ def web(tmp_path: Path) -> Iterator[Nginx]:
         yield server
 
 
-def fill(folder: Place) -> None:
+def fill(folder: AnyPath) -> None:
     """Put the files of TREE there, each with as many bytes as it says."""
     for name, size in TREE.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_whole(DATA[:size]) if isinstance(path, FarPath) else path.write_bytes(DATA[:size])
+        path.write_whole(DATA[:size]) if isinstance(path, RemotePath) else path.write_bytes(DATA[:size])
 
 
-def walked(root: Place, *, skip: str = "") -> list[tuple[str, list[str], list[str]]]:
+def walked(root: AnyPath, *, skip: str = "") -> list[tuple[str, list[str], list[str]]]:
     found = []
     for folder, folders, files in walk(root):
         folders[:] = sorted(name for name in folders if name != skip)
@@ -101,37 +101,37 @@ def moved_by(call: Callable[[], object]) -> tuple[int, int, int]:
 
 
 def test_a_location_is_near_or_far_by_its_scheme() -> None:
-    assert place("data/x") == Path("data/x")
-    assert place(Path("s3:/x")) == Path("s3:/x")
-    assert place("s3://bucket/x") == FarPath("s3://bucket/x") == place(FarPath("s3://bucket/x/"))
-    assert [is_far(place(text)) for text in ("x", "/x", "s3://b/x", "https://h/x")] == [False, False, True, True]
-    with pytest.raises(ValueError, match="a far place is a URL with a scheme, got 'data/x'"):
-        FarPath("data/x")
+    assert any_path("data/x") == Path("data/x")
+    assert any_path(Path("s3:/x")) == Path("s3:/x")
+    assert any_path("s3://bucket/x") == RemotePath("s3://bucket/x") == any_path(RemotePath("s3://bucket/x/"))
+    assert [is_remote(any_path(text)) for text in ("x", "/x", "s3://b/x", "https://h/x")] == [False, False, True, True]
+    with pytest.raises(ValueError, match="a remote place is a URL with a scheme, got 'data/x'"):
+        RemotePath("data/x")
 
 
 def test_a_far_path_has_the_parts_of_a_near_one() -> None:
-    path = FarPath("s3://bucket/sets/day.v2/train-000001.tar")
+    path = RemotePath("s3://bucket/sets/day.v2/train-000001.tar")
     assert (path.name, path.stem, path.suffix, path.scheme) == ("train-000001.tar", "train-000001", ".tar", "s3")
-    assert path.parent == FarPath("s3://bucket/sets/day.v2")
-    assert path.parent.parent.parent == path.parent.parent.parent.parent == FarPath("s3://bucket")
-    assert (path.parent.parent.parent.name, FarPath("memory://x").name) == ("bucket", "x")
+    assert path.parent == RemotePath("s3://bucket/sets/day.v2")
+    assert path.parent.parent.parent == path.parent.parent.parent.parent == RemotePath("s3://bucket")
+    assert (path.parent.parent.parent.name, RemotePath("memory://x").name) == ("bucket", "x")
     assert path.with_suffix(".idx") == path.with_name("train-000001.idx") == path.parent / "train-000001.idx"
-    assert path.relative_to(FarPath("s3://bucket/sets")) == PurePosixPath("day.v2/train-000001.tar")
-    assert FarPath("s3://bucket") / PurePosixPath("a/./b") / "." / "c/" == FarPath("s3://bucket/a/b/c")
+    assert path.relative_to(RemotePath("s3://bucket/sets")) == PurePosixPath("day.v2/train-000001.tar")
+    assert RemotePath("s3://bucket") / PurePosixPath("a/./b") / "." / "c/" == RemotePath("s3://bucket/a/b/c")
     assert path.resolve() == path
     assert (str(path), path.as_posix()) == (path.url, path.url)
-    assert FarPath("file:///") / "x" == FarPath("file:///x")
-    assert FarPath("file:///x").parent.url == "file:///"
+    assert RemotePath("file:///") / "x" == RemotePath("file:///x")
+    assert RemotePath("file:///x").parent.url == "file:///"
 
 
 @pytest.mark.parametrize("other", ["s3://bucket/else", "s3://other/sets", "https://bucket/sets"])
 def test_a_way_between_places_that_do_not_lie_in_each_other_is_an_error(other: str) -> None:
     with pytest.raises(ValueError, match="sets/x"):
-        FarPath("s3://bucket/sets/x").relative_to(FarPath(other))
+        RemotePath("s3://bucket/sets/x").relative_to(RemotePath(other))
 
 
 def test_a_query_stays_at_the_end_and_out_of_names() -> None:
-    folder = FarPath("https://me:pw@host:81/sets/?token=a/b.c")
+    folder = RemotePath("https://me:pw@host:81/sets/?token=a/b.c")
     path = folder / "day v2.tar"
     assert path.url == "https://me:pw@host:81/sets/day%20v2.tar?token=a/b.c"
     assert (path.name, path.suffix, path.parent) == ("day v2.tar", ".tar", folder)
@@ -147,7 +147,7 @@ def test_a_query_stays_at_the_end_and_out_of_names() -> None:
 )
 @example(name="@", base="memory://")
 def test_a_name_survives_in_every_url(name: str, base: str) -> None:
-    folder = FarPath(base)
+    folder = RemotePath(base)
     assert (folder / name).name == name
     assert (folder / name / "deeper").parent.parent == folder
     assert (folder / name).relative_to(folder) == PurePosixPath(name)
@@ -155,24 +155,24 @@ def test_a_name_survives_in_every_url(name: str, base: str) -> None:
 
 def test_a_name_that_a_url_cannot_hold_is_refused() -> None:
     with pytest.raises(RemoteError, match=r"s3://bucket/x: holds 'a\?b', which a URL cannot name for its `\?`"):
-        FarPath("s3://bucket/x") / "a?b"
-    assert (FarPath("https://host/x") / "a?b").url == "https://host/x/a%3Fb"
+        RemotePath("s3://bucket/x") / "a?b"
+    assert (RemotePath("https://host/x") / "a?b").url == "https://host/x/a%3Fb"
 
 
-def test_far_paths_are_sorted_as_near_ones() -> None:
+def test_remote_paths_are_sorted_as_near_ones() -> None:
     ways = ["a/b", "a-b", "a/c/d", "a", "b", "a/b.x", "Z"]
     near = [path.as_posix() for path in sorted(map(PurePosixPath, ways))]
-    far = [path.url.removeprefix("s3://bucket/") for path in sorted(FarPath(f"s3://bucket/{way}") for way in ways)]
+    far = [path.url.removeprefix("s3://bucket/") for path in sorted(RemotePath(f"s3://bucket/{way}") for way in ways)]
     assert far == near
 
 
-def test_far_paths_are_equal_by_url_and_travel_between_processes() -> None:
-    path = FarPath("memory://bucket/x?v=1", QUICK)
+def test_remote_paths_are_equal_by_url_and_travel_between_processes() -> None:
+    path = RemotePath("memory://bucket/x?v=1", QUICK)
     again = pickle.loads(pickle.dumps(path))
     assert again == path
     assert hash(again) == hash(path)
     assert again._options == QUICK
-    assert path != FarPath("memory://bucket/x")
+    assert path != RemotePath("memory://bucket/x")
     assert path != "memory://bucket/x?v=1"
     assert (path / "y")._options == path.parent._options == QUICK
 
@@ -181,7 +181,7 @@ def test_far_paths_are_equal_by_url_and_travel_between_processes() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, len(DATA)])
-def test_what_is_sent_is_read_whole_and_by_ranges(far: FarPath, size: int, tmp_path: Path) -> None:
+def test_what_is_sent_is_read_whole_and_by_ranges(far: RemotePath, size: int, tmp_path: Path) -> None:
     data = DATA[:size]
     (tmp_path / "source").write_bytes(data)
     written, uploaded = far / "deep" / "down" / "a.bin", far / "deep" / "b.bin"
@@ -189,7 +189,7 @@ def test_what_is_sent_is_read_whole_and_by_ranges(far: FarPath, size: int, tmp_p
     uploaded.upload(tmp_path / "source")
     for path in (written, uploaded):
         assert path.read_bytes() == data
-        assert path.stat() == FarStatus(st_size=size)
+        assert path.stat() == RemoteStatus(st_size=size)
         file = path.file(expected_bytes=size)
         for start, stop in ((0, size), (size // 3, size // 2), (size, size), (max(size - 1, 0), size)):
             assert file.read(start, stop - start) == data[start:stop]
@@ -197,12 +197,12 @@ def test_what_is_sent_is_read_whole_and_by_ranges(far: FarPath, size: int, tmp_p
             file.read(size, 1)
 
 
-def test_text_is_utf_8(far: FarPath) -> None:
+def test_text_is_utf_8(far: RemotePath) -> None:
     (far / "x.json").write_whole('{"a": "ä"}'.encode())
     assert (far / "x.json").read_text() == '{"a": "ä"}'
 
 
-def test_a_file_that_is_sent_again_takes_the_place_of_the_old_one(far: FarPath, tmp_path: Path) -> None:
+def test_a_file_that_is_sent_again_takes_the_place_of_the_old_one(far: RemotePath, tmp_path: Path) -> None:
     path = far / "x.bin"
     path.write_whole(DATA)
     path.write_whole(b"short")
@@ -213,7 +213,7 @@ def test_a_file_that_is_sent_again_takes_the_place_of_the_old_one(far: FarPath, 
     assert sizes_in(far) == {"x.bin": len(DATA)}
 
 
-def test_reading_what_is_not_there_fails_as_on_a_disk(far: FarPath) -> None:
+def test_reading_what_is_not_there_fails_as_on_a_disk(far: RemotePath) -> None:
     (far / "x.bin").write_whole(DATA)
     gone, folder = far / "gone.bin", far / "gone"
     for call in (
@@ -241,7 +241,7 @@ def test_a_missing_file_stays_one_between_processes() -> None:
     assert (type(again), str(again), again.is_missing) == (RemoteMissingError, "s3://bucket/x: no such file", True)
 
 
-def test_folders_and_files_are_told_apart(far: FarPath) -> None:
+def test_folders_and_files_are_told_apart(far: RemotePath) -> None:
     fill(far)
     assert [path.name for path in far.iterdir()] == ["other", "sub", "sub-a", "x.bin"]
     assert list((far / "sub").iterdir()) == [far / "sub" / "deep", far / "sub" / "y.bin"]
@@ -260,11 +260,11 @@ def test_folders_and_files_are_told_apart(far: FarPath) -> None:
 
 @pytest.mark.parametrize("pattern", ["*/x.bin", "**"])
 def test_a_pattern_through_folders_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="a far folder is searched for names alone"):
-        list(FarPath("memory://bucket").glob(pattern))
+    with pytest.raises(ValueError, match="a remote folder is searched for names alone"):
+        list(RemotePath("memory://bucket").glob(pattern))
 
 
-def test_odd_names_come_back_as_they_are(far: FarPath) -> None:
+def test_odd_names_come_back_as_they_are(far: RemotePath) -> None:
     for number, name in enumerate(ODD_NAMES):
         (far / name).write_whole(bytes([number]))
     assert sizes_in(far) == dict.fromkeys(ODD_NAMES, 1)
@@ -276,7 +276,7 @@ def test_odd_names_come_back_as_they_are(far: FarPath) -> None:
 
 
 @pytest.mark.parametrize("skip", ["", "sub"])
-def test_a_walk_goes_where_one_on_a_disk_goes(far: FarPath, tmp_path: Path, skip: str) -> None:
+def test_a_walk_goes_where_one_on_a_disk_goes(far: RemotePath, tmp_path: Path, skip: str) -> None:
     fill(far)
     fill(tmp_path / "near")
     assert walked(far, skip=skip) == walked(tmp_path / "near", skip=skip)
@@ -302,17 +302,17 @@ def test_a_folder_is_listed_whole_while_somebody_writes_into_it(
     writer = start_process([sys.executable, "-c", RENAMING, tmp_path])
     while not (tmp_path / "last.tar").exists():
         assert writer.poll() is None
-    listings = [sizes_in(place(f"{scheme}{tmp_path}")) for _ in range(200)]
+    listings = [sizes_in(any_path(f"{scheme}{tmp_path}")) for _ in range(200)]
     assert {tuple(sorted(name for name in listing if name in names)) for listing in listings} == {tuple(names)}
 
 
-def test_an_open_file_reads_as_one_of_a_disk(far: FarPath) -> None:
+def test_an_open_file_reads_as_one_of_a_disk(far: RemotePath) -> None:
     path = far / "x.bin"
     path.write_whole(DATA)
     random_ = random.Random(1)
     with (
         path.open() as buffered,
-        FarReader(path.file(), chunk_bytes=999, kept_chunks=2) as raw,
+        RemoteReader(path.file(), chunk_bytes=999, kept_chunks=2) as raw,
         io.BytesIO(DATA) as expected,
     ):
         for _ in range(100):
@@ -330,9 +330,9 @@ def test_an_open_file_reads_as_one_of_a_disk(far: FarPath) -> None:
         path.open("w")
 
 
-def test_a_reader_keeps_few_chunks_and_asks_for_each_once(far: FarPath) -> None:
+def test_a_reader_keeps_few_chunks_and_asks_for_each_once(far: RemotePath) -> None:
     (far / "x.bin").write_whole(DATA)
-    reader = FarReader((far / "x.bin").file(), chunk_bytes=1000, kept_chunks=2)
+    reader = RemoteReader((far / "x.bin").file(), chunk_bytes=1000, kept_chunks=2)
 
     def read_back_and_forth() -> None:
         for offset in (0, 1000, 10, 1010, 20):
@@ -346,7 +346,7 @@ def test_an_object_of_another_machine_is_seen_at_once(s3_bucket: str, s3_server:
     from s3_server import S3Server
 
     assert isinstance(s3_server, S3Server)
-    far, bucket = FarPath(s3_bucket), FarPath(s3_bucket).name
+    far, bucket = RemotePath(s3_bucket), RemotePath(s3_bucket).name
     (far / "x" / "a").write_whole(b"1")
     assert sizes_in(far / "x") == {"a": 1}
     assert not (far / "x" / "b").exists()
@@ -359,7 +359,7 @@ def test_an_object_of_another_machine_is_seen_at_once(s3_bucket: str, s3_server:
 
 
 def test_a_folder_cannot_be_written_as_a_file(tmp_path: Path) -> None:
-    far = FarPath(f"file://{tmp_path}", PATIENT)
+    far = RemotePath(f"file://{tmp_path}", PATIENT)
     (tmp_path / "sub").mkdir()
     with pytest.raises(RemoteError, match="sub: fsspec cannot do it \\(is a directory\\)"):
         (far / "sub").write_whole(b"x")
@@ -372,7 +372,7 @@ def test_a_folder_cannot_be_written_as_a_file(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_keeps_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     source, folder = tmp_path / "source", tmp_path / "there"
     source.write_bytes(bytes(2_000_000))
-    path = FarPath(f"file://{folder}/x.bin", PATIENT)
+    path = RemotePath(f"file://{folder}/x.bin", PATIENT)
     path.write_whole(b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
@@ -389,7 +389,7 @@ def test_a_disk_that_is_full_keeps_the_old_file_and_nothing_else(tmp_path: Path)
 # counting
 
 
-def test_requests_and_bytes_are_counted(far: FarPath, tmp_path: Path) -> None:
+def test_requests_and_bytes_are_counted(far: RemotePath, tmp_path: Path) -> None:
     path = far / "x.bin"
     (tmp_path / "source").write_bytes(DATA)
     assert moved_by(lambda: path.write_whole(DATA)) == (1, 0, 10_000)
@@ -405,7 +405,7 @@ def test_requests_and_bytes_are_counted(far: FarPath, tmp_path: Path) -> None:
     assert moved_by(path.unlink) == (1, 0, 0)
 
 
-def test_the_start_of_a_file_is_all_of_it_or_an_error(far: FarPath) -> None:
+def test_the_start_of_a_file_is_all_of_it_or_an_error(far: RemotePath) -> None:
     path = far / "x.bin"
     path.write_whole(DATA)
     assert path.read_start(7) == DATA[:7]
@@ -417,7 +417,7 @@ def test_the_start_of_a_file_is_all_of_it_or_an_error(far: FarPath) -> None:
         path.read_start(7)
 
 
-def test_threads_count_together(far: FarPath) -> None:
+def test_threads_count_together(far: RemotePath) -> None:
     (far / "x.bin").write_whole(DATA)
     file = (far / "x.bin").file()
     assert file.size_bytes == 10_000
@@ -430,12 +430,12 @@ def test_threads_count_together(far: FarPath) -> None:
     assert moved_by(read_all) == (100, 10_000, 0)
 
 
-def read_in_child(path: FarPath) -> tuple[Traffic, bytes, Traffic]:
+def read_in_child(path: RemotePath) -> tuple[Traffic, bytes, Traffic]:
     return traffic(), path.read_bytes(), traffic()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_reads_on_and_counts_from_zero(far: FarPath) -> None:
+def test_a_forked_child_reads_on_and_counts_from_zero(far: RemotePath) -> None:
     path = far / "x.bin"
     path.write_whole(DATA)
     assert path.read_bytes() == DATA  # connections and threads of the parent are there before the fork
@@ -454,7 +454,7 @@ def test_a_forked_child_reads_on_and_counts_from_zero(far: FarPath) -> None:
 
 def test_a_web_servers_folder_is_read_like_one_of_a_disk(web: Nginx) -> None:
     fill(web.root)
-    far = FarPath(web.url)
+    far = RemotePath(web.url)
     assert walked(far) == walked(web.root)
     assert walked(far / "sub") == walked(web.root / "sub")
     assert sizes_in(far / "sub" / "deep") == {"z.bin": 4, "w.bin": 0}
@@ -468,14 +468,14 @@ def test_a_web_servers_folder_is_read_like_one_of_a_disk(web: Nginx) -> None:
 def test_a_file_that_a_web_server_lists_and_no_longer_has_is_left_out(web: Nginx) -> None:
     fill(web.root)
     (web.root / "sub" / "deep" / "gone.bin").symlink_to(web.root / "nowhere")
-    far = FarPath(web.url) / "sub" / "deep"
+    far = RemotePath(web.url) / "sub" / "deep"
     assert "gone.bin" in remote.listing(far.url)
     assert sizes_in(far) == {"z.bin": 4, "w.bin": 0}
 
 
 def test_an_empty_file_of_a_web_server_is_one(web: Nginx) -> None:
     (web.root / "empty").touch()
-    path = FarPath(web.url) / "empty"
+    path = RemotePath(web.url) / "empty"
     assert (path.stat().st_size, path.read_bytes(), path.open().read(), path.is_file()) == (0, b"", b"", True)
     with pytest.raises(RemoteError, match="is 0 bytes, the index says 7"):
         path.file(expected_bytes=7).read(0, 7)
@@ -486,7 +486,7 @@ def test_odd_names_of_a_web_server_come_back_as_they_are(web: Nginx) -> None:
     (web.root / "an odd #folder").mkdir()
     for name in names:
         (web.root / "an odd #folder" / name).write_text(name)
-    far = FarPath(web.url) / "an odd #folder"
+    far = RemotePath(web.url) / "an odd #folder"
     assert [path.name for path in far.iterdir()] == sorted(names)
     assert [(far / name).read_text() for name in names] == names
     assert sizes_in(far) == {name: len(name.encode()) for name in names}
@@ -494,14 +494,14 @@ def test_odd_names_of_a_web_server_come_back_as_they_are(web: Nginx) -> None:
 
 def test_what_a_web_server_moves_is_counted(web: Nginx) -> None:
     (web.root / "x.bin").write_bytes(DATA)
-    path = FarPath(web.url) / "x.bin"
+    path = RemotePath(web.url) / "x.bin"
     assert moved_by(path.read_bytes) == (1, 10_000, 0)
     assert moved_by(lambda: path.file(expected_bytes=10_000).read(5, 100)) == (1, 100, 0)
     assert moved_by(path.stat) == (1, 1, 0)  # the first byte comes with the size
-    assert moved_by((FarPath(web.url) / "gone").exists) == (1, 0, 0)
-    moved = FarPath(f"{web.url}/moved/x.bin")
+    assert moved_by((RemotePath(web.url) / "gone").exists) == (1, 0, 0)
+    moved = RemotePath(f"{web.url}/moved/x.bin")
     assert moved_by(moved.read_bytes) == (2, 10_000, 0)
-    num_requests, received_bytes, _ = moved_by(lambda: list(FarPath(web.url).iterdir()))
+    num_requests, received_bytes, _ = moved_by(lambda: list(RemotePath(web.url).iterdir()))
     assert num_requests == 1
     assert 100 < received_bytes < 1000
 
@@ -509,7 +509,7 @@ def test_what_a_web_server_moves_is_counted(web: Nginx) -> None:
 def test_a_web_server_without_pages_of_links_says_so(web: Nginx) -> None:
     (web.root / "x.bin").write_bytes(DATA)
     (web.root / "sub").mkdir()
-    folder = FarPath(f"{web.url}/whole/sub", PATIENT)
+    folder = RemotePath(f"{web.url}/whole/sub", PATIENT)
     assert folder.is_dir()
     with pytest.raises(
         RemoteError, match=r"/whole/sub/: .* 403 Forbidden; .*; a web server lists a folder only where it is set to"
@@ -530,7 +530,7 @@ def test_links_that_lead_elsewhere_are_no_files_of_a_folder(web: Nginx) -> None:
 
 
 @contextmanager
-def page_for_everything(links: str) -> Iterator[FarPath]:
+def page_for_everything(links: str) -> Iterator[RemotePath]:
     """A folder of a web server that answers each request with the same links."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -546,7 +546,7 @@ def page_for_everything(links: str) -> Iterator[FarPath]:
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield FarPath(f"http://127.0.0.1:{server.server_port}/links", PATIENT)
+        yield RemotePath(f"http://127.0.0.1:{server.server_port}/links", PATIENT)
     finally:
         server.shutdown()
         thread.join()
@@ -575,7 +575,7 @@ def test_folders_without_end_are_an_error() -> None:
 @pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
 def test_http_is_for_reading_alone(scheme: str, tmp_path: Path) -> None:
     (tmp_path / "x").touch()
-    path = FarPath(f"{scheme}://me:pw@host/x.bin?token=1")
+    path = RemotePath(f"{scheme}://me:pw@host/x.bin?token=1")
     line = rf"{scheme}://host/x\.bin: http.? is for reading; write to s3://, gs://, sftp:// or a folder here"
     for call in (lambda: path.write_whole(b""), lambda: path.upload(tmp_path / "x"), path.unlink, path.check_writable):
         with pytest.raises(RemoteError, match=f"^{line}$"):
@@ -585,7 +585,7 @@ def test_http_is_for_reading_alone(scheme: str, tmp_path: Path) -> None:
 # credentials
 
 
-def every_error(path: FarPath, source: Path) -> Iterator[BaseException]:
+def every_error(path: RemotePath, source: Path) -> Iterator[BaseException]:
     """What each way of using a place that cannot be used ends with."""
     calls: list[Callable[[], object]] = [
         path.read_bytes,
@@ -608,7 +608,7 @@ def every_error(path: FarPath, source: Path) -> Iterator[BaseException]:
         path.unlink,
         lambda: path.unlink(missing_ok=True),
         path.check_writable,
-        lambda: path.relative_to(FarPath("s3://elsewhere/x")),
+        lambda: path.relative_to(RemotePath("s3://elsewhere/x")),
     ]
     with ThreadPoolExecutor(8) as pool:
         for failed in pool.map(lambda call: pool_error(call), calls):
@@ -639,7 +639,7 @@ def test_nothing_that_is_printed_holds_credentials(url: str, tmp_path: Path, mon
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     (tmp_path / "source").write_bytes(b"x")
-    path = FarPath(url, QUICK)
+    path = RemotePath(url, QUICK)
     errors = list(every_error(path, tmp_path / "source"))
     assert len(errors) > 10
     printed = [
@@ -666,7 +666,7 @@ def test_a_password_that_is_not_quoted_is_refused_and_not_shown(url: str) -> Non
     with pytest.raises(
         RemoteError, match=r"^\w+://(bucket/x|host/x|host): a / \? or # in the password of a URL must be quoted"
     ):
-        FarPath(url)
+        RemotePath(url)
 
 
 @given(
@@ -695,7 +695,7 @@ def test_what_is_no_credential_is_shown(url: str) -> None:
 
 
 def test_a_traceback_of_a_web_server_that_is_away_holds_no_credentials() -> None:
-    path = FarPath("http://USER:PW-SECRET@127.0.0.1:9/x?token=T-SECRET", QUICK)
+    path = RemotePath("http://USER:PW-SECRET@127.0.0.1:9/x?token=T-SECRET", QUICK)
     with pytest.raises(RemoteError) as raised:
         path.read_bytes()
     assert not re.search("SECRET|USER", "".join(traceback.format_exception(raised.value)))

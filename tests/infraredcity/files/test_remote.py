@@ -16,7 +16,7 @@ from infraredcity.errors import MissingExtraError, RemoteError
 from infraredcity.files import http
 from infraredcity.files.remote import RemoteFile, fetch
 from infraredcity.files.retry import RemoteOptions
-from infraredcity.files.urls import is_remote, join, shown, shown_in, split_query
+from infraredcity.files.urls import is_url, join, shown, shown_in, split_query
 
 DATA = bytes(range(256)) * 40
 QUICK = RemoteOptions(connect_timeout_s=1.0, read_timeout_s=0.5, deadline_s=1.0, backoff_s=0.02, backoff_cap_s=0.1)
@@ -106,8 +106,8 @@ def error_of(call: Callable[[], object]) -> str:
 
 
 def test_a_location_with_a_scheme_is_remote() -> None:
-    assert all(map(is_remote, ["https://host/x", "s3://bucket/x", "memory://x", "file:///x", "simplecache::s3://x"]))
-    assert not any(map(is_remote, ["/data/x.tar", "data/x.tar", "x.tar", "C:/x", "a b://x"]))
+    assert all(map(is_url, ["https://host/x", "s3://bucket/x", "memory://x", "file:///x", "simplecache::s3://x"]))
+    assert not any(map(is_url, ["/data/x.tar", "data/x.tar", "x.tar", "C:/x", "a b://x"]))
 
 
 def test_a_name_joins_a_folders_path_and_not_its_query() -> None:

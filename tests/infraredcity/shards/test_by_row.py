@@ -43,7 +43,7 @@ def write(folder: Path) -> SampleIndex:
 
 
 @dataclass(frozen=True)
-class FarSet:
+class RemoteSet:
     """The two shards here, and copies of them in fsspec's memory."""
 
     folder: Path
@@ -60,8 +60,8 @@ class FarSet:
 
 
 @pytest.fixture
-def far(tmp_path: Path) -> Iterator[FarSet]:
-    made = FarSet(tmp_path / "here", write(tmp_path / "here"))
+def far(tmp_path: Path) -> Iterator[RemoteSet]:
+    made = RemoteSet(tmp_path / "here", write(tmp_path / "here"))
     for path in made.folder.glob("*.tar"):
         made.put(path.name, path.read_bytes())
     yield made
@@ -113,7 +113,7 @@ def test_a_shard_that_is_gone_is_named(tmp_path: Path) -> None:
         files.image(3)
 
 
-def test_a_place_behind_the_shards_end_is_an_error(far: FarSet) -> None:
+def test_a_place_behind_the_shards_end_is_an_error(far: RemoteSet) -> None:
     far.index.offset[3] += 100_000
     with (
         ShardFiles(far.index, far.folder) as files,
@@ -125,7 +125,7 @@ def test_a_place_behind_the_shards_end_is_an_error(far: FarSet) -> None:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_shards_on_another_machine_give_the_same_bytes(far: FarSet, cache: ChunkCache, cached: bool) -> None:
+def test_shards_on_another_machine_give_the_same_bytes(far: RemoteSet, cache: ChunkCache, cached: bool) -> None:
     with (
         ShardFiles(far.index, far.folder) as here,
         ShardFiles(far.index, FAR, PATIENT, cache if cached else None) as there,
@@ -137,7 +137,7 @@ def test_shards_on_another_machine_give_the_same_bytes(far: FarSet, cache: Chunk
             assert there.sample(row) == here.sample(row)
 
 
-def test_what_was_read_is_kept_whatever_the_url(far: FarSet, cache: ChunkCache) -> None:
+def test_what_was_read_is_kept_whatever_the_url(far: RemoteSet, cache: ChunkCache) -> None:
     with ShardFiles(far.index, FAR, PATIENT, cache) as files:
         assert [files.image(row) for row in range(4)] == IMAGES
     fsspec.filesystem("memory").store.clear()
@@ -147,7 +147,7 @@ def test_what_was_read_is_kept_whatever_the_url(far: FarSet, cache: ChunkCache) 
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_stale_picture_is_an_error_and_leaves_nothing_in_the_cache(
-    far: FarSet, cache: ChunkCache, cached: bool
+    far: RemoteSet, cache: ChunkCache, cached: bool
 ) -> None:
     far.put("s-1.tar", far.damaged(3))
     kept = cache if cached else None
@@ -164,7 +164,7 @@ def test_a_stale_picture_is_an_error_and_leaves_nothing_in_the_cache(
         assert files.image(3) == IMAGES[3]
 
 
-def test_a_wrong_chunk_in_the_cache_is_replaced(far: FarSet, cache: ChunkCache, tmp_path: Path) -> None:
+def test_a_wrong_chunk_in_the_cache_is_replaced(far: RemoteSet, cache: ChunkCache, tmp_path: Path) -> None:
     lies = tmp_path / "lies"
     lies.mkdir()
     (lies / "s-1.tar").write_bytes(far.damaged(3))
@@ -177,7 +177,7 @@ def test_a_wrong_chunk_in_the_cache_is_replaced(far: FarSet, cache: ChunkCache, 
         assert cache.facts().dropped > 0
 
 
-def test_without_a_hash_of_the_shard_another_version_has_other_chunks(far: FarSet, cache: ChunkCache) -> None:
+def test_without_a_hash_of_the_shard_another_version_has_other_chunks(far: RemoteSet, cache: ChunkCache) -> None:
     shards = tuple(replace(info, sha256="") for info in far.index.shards)
     index = replace(far.index, shards=shards, sha256=np.zeros((4, 32), np.uint8))
     with ShardFiles(index, FAR, PATIENT, cache) as files:
@@ -187,7 +187,7 @@ def test_without_a_hash_of_the_shard_another_version_has_other_chunks(far: FarSe
         assert files.image(3) not in (IMAGES[3], b"")
 
 
-def test_what_is_prefetched_is_there_when_it_is_read(far: FarSet, cache: ChunkCache) -> None:
+def test_what_is_prefetched_is_there_when_it_is_read(far: RemoteSet, cache: ChunkCache) -> None:
     with ShardFiles(far.index, FAR, PATIENT, cache) as files:
         files.prefetch(np.arange(4))
         files.prefetch([0, 1, 2, 3])
@@ -202,7 +202,7 @@ def test_what_is_prefetched_is_there_when_it_is_read(far: FarSet, cache: ChunkCa
         assert facts.misses == misses
 
 
-def test_prefetching_what_is_gone_says_nothing_and_reading_it_does(far: FarSet, cache: ChunkCache) -> None:
+def test_prefetching_what_is_gone_says_nothing_and_reading_it_does(far: RemoteSet, cache: ChunkCache) -> None:
     fsspec.filesystem("memory").store.clear()
     with ShardFiles(far.index, FAR, PATIENT, cache) as files:
         files.prefetch([0])
@@ -210,14 +210,14 @@ def test_prefetching_what_is_gone_says_nothing_and_reading_it_does(far: FarSet, 
             files.image(0)
 
 
-def test_prefetching_local_shards_or_without_a_cache_does_nothing(far: FarSet, cache: ChunkCache) -> None:
+def test_prefetching_local_shards_or_without_a_cache_does_nothing(far: RemoteSet, cache: ChunkCache) -> None:
     for locations, kept in ((far.folder, cache), (FAR, None)):
         with ShardFiles(far.index, locations, PATIENT, kept) as files:
             files.prefetch(range(4))
             assert files._mine().prefetcher._threads == 0
 
 
-def test_a_pickled_reader_goes_on(far: FarSet, cache: ChunkCache) -> None:
+def test_a_pickled_reader_goes_on(far: RemoteSet, cache: ChunkCache) -> None:
     with ShardFiles(far.index, [far.folder, FAR], PATIENT, cache) as files:
         files.image(0)
         files.prefetch([3])
@@ -226,7 +226,7 @@ def test_a_pickled_reader_goes_on(far: FarSet, cache: ChunkCache) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_reads_and_prefetches_for_itself(far: FarSet, cache: ChunkCache) -> None:
+def test_a_forked_child_reads_and_prefetches_for_itself(far: RemoteSet, cache: ChunkCache) -> None:
     files = ShardFiles(far.index, [far.folder, f"file://{far.folder}"], PATIENT, cache)
     files.prefetch(range(4))
     assert files.image(0) == IMAGES[0]

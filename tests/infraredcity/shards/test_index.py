@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import sample_index
 
 from infraredcity.errors import ManifestError, RemoteError
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.shards import index_file
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, concatenate, repeated, run_ids
 from infraredcity.shards.index_file import INDEX_NAME, load, save
@@ -82,7 +82,7 @@ def test_an_index_of_another_format_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_far_index_beyond_all_bounds_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = FarPath("memory://indexes/set")
+    folder = RemotePath("memory://indexes/set")
     try:
         save(sample_index(3), folder)
         size_bytes = (folder / INDEX_NAME).stat().st_size

@@ -13,7 +13,7 @@ from synthetic import FPS, H264, HEIGHT, WIDTH, barcodes, ffmpeg, picture, write
 
 from infraredcity import video
 from infraredcity.errors import VideoDecodeError
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.video import ClipVideo, FrameRange
 
 HEVC = ("-c:v", "libx265", "-preset", "veryfast", "-x265-params", "log-level=error:keyint=12:pools=1:frame-threads=1")
@@ -433,7 +433,7 @@ def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
 
 def test_a_far_playlist_opens_nothing(tmp_path: Path) -> None:
     secret = write_clip(tmp_path / "secret.ts", range(10), *H264)
-    folder = FarPath("memory://lists")
+    folder = RemotePath("memory://lists")
     text = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"
     for name, data in (("a.m3u8", text), ("b.mp4", f"\n{text}"), ("c.mp4", f"ffconcat version 1.0\nfile {secret}\n")):
         (folder / name).write_whole(data.encode())

@@ -12,7 +12,7 @@ from synthetic import Shelf, write_clip
 
 from infraredcity import video
 from infraredcity.errors import InfraredCityError, VideoDecodeError
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.files.traffic import traffic
 from infraredcity.video import open_clip, probe
 from infraredcity.video.scan_cache import identify, load, save
@@ -29,9 +29,9 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def memory() -> Iterator[FarPath]:
+def memory() -> Iterator[RemotePath]:
     """A folder in fsspec's memory."""
-    yield FarPath("memory://scans")
+    yield RemotePath("memory://scans")
     fsspec.filesystem("memory").store.clear()
 
 
@@ -66,7 +66,7 @@ def test_the_sampled_hash_of_a_small_file_is_that_of_all_its_bytes(tmp_path: Pat
 
 
 def test_the_sampled_hash_of_a_large_file_is_that_of_sixteen_blocks_from_its_first_byte_to_its_last(
-    tmp_path: Path, memory: FarPath
+    tmp_path: Path, memory: RemotePath
 ) -> None:
     data = np.random.default_rng(0).bytes(3_000_001)
     blocks = b"".join(data[(3_000_001 - BLOCK) * k // 15 :][:BLOCK] for k in range(16))
@@ -79,7 +79,7 @@ def test_the_sampled_hash_of_a_large_file_is_that_of_sixteen_blocks_from_its_fir
     assert identify(path).content_sha256 == identify(far).content_sha256 == hashlib.sha256(blocks).hexdigest()
 
 
-def test_a_far_sample_moves_sixteen_blocks(memory: FarPath) -> None:
+def test_a_far_sample_moves_sixteen_blocks(memory: RemotePath) -> None:
     (memory / "large.mp4").write_whole(bytes(9_000_000))
     before = traffic()
     identify(memory / "large.mp4")
@@ -163,7 +163,7 @@ def test_a_copy_elsewhere_is_scanned(raw: Path, tmp_path: Path) -> None:
     assert len(list(kept.iterdir())) == 2
 
 
-def test_scans_of_far_clips_are_kept_and_in_far_folders(raw: Path, memory: FarPath) -> None:
+def test_scans_of_far_clips_are_kept_and_in_remote_folders(raw: Path, memory: RemotePath) -> None:
     clip = memory / "clips" / "night.mkv"
     clip.write_whole(raw.read_bytes())
     probe(clip, kept_in=memory / "out")
@@ -178,7 +178,7 @@ def test_scans_of_far_clips_are_kept_and_in_far_folders(raw: Path, memory: FarPa
     assert load(memory / "out", raw, identify(raw)) is None  # another place
 
 
-def test_a_name_that_no_disk_takes_keeps_its_scan(shelf: Shelf, memory: FarPath, tmp_path: Path) -> None:
+def test_a_name_that_no_disk_takes_keeps_its_scan(shelf: Shelf, memory: RemotePath, tmp_path: Path) -> None:
     clip = memory / ("nächtliche_stadt_" * 14 + ".mp4")
     clip.write_whole(shelf.one_frame.read_bytes())
     probe(clip, kept_in=tmp_path)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import web_server
 from commands import Ran, RunCommand
-from far_sets import contents, moved, sent, shard_bytes
+from remote_sets import contents, moved, sent, shard_bytes
 from synthetic import LITE_RECIPE
 from web_server import CONFIG, Nginx, serving
 
@@ -17,7 +17,7 @@ from infraredcity.datasets import lite
 from infraredcity.datasets.dataset import open_dataset
 from infraredcity.datasets.recipe import read_recipe
 from infraredcity.files.chunk_cache import ChunkCache
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.loader import FrameWindows, WindowReader, batches
 from infraredcity.report import measure
 
@@ -57,7 +57,7 @@ def web(extracted: Path, tmp_path: Path) -> Iterator[Nginx]:
 @pytest.fixture
 def s3(extracted: Path, s3_bucket: str) -> str:
     """The fixture `extracted` in a bucket."""
-    return str(sent(extracted, FarPath(f"{s3_bucket}/sets/extracted")))
+    return str(sent(extracted, RemotePath(f"{s3_bucket}/sets/extracted")))
 
 
 @pytest.fixture(params=["http", "s3"])
@@ -95,7 +95,7 @@ def test_a_lite_set_from_afar_is_that_of_the_disk(
 def test_a_tenth_of_the_frames_moves_about_a_tenth_of_the_bytes(extracted: Path, web: Nginx, tmp_path: Path) -> None:
     (tmp_path / "tenth.toml").write_text(TENTH)
     recipe = read_recipe(tmp_path / "tenth.toml")
-    traffic = moved(lambda: lite.build(FarPath(web.url), tmp_path / "lite", recipe))
+    traffic = moved(lambda: lite.build(RemotePath(web.url), tmp_path / "lite", recipe))
     assert [len(part.index) for part in open_dataset(tmp_path / "lite")] == [5, 5]
     assert 0.09 * shard_bytes(extracted) < traffic.received_bytes < 0.2 * shard_bytes(extracted)
 
@@ -107,7 +107,7 @@ def test_a_lite_set_goes_from_a_bucket_to_a_bucket(
     out = f"{s3_bucket}/lite"
     far = succeeded(infraredcity("make-lite", "--from", s3, "--out", out, "--recipe", recipe))
     assert " to other machines in " in far.stderr
-    assert contents(FarPath(out)) == contents(tmp_path / "near")
+    assert contents(RemotePath(out)) == contents(tmp_path / "near")
     assert (
         "nothing to do" in succeeded(infraredcity("make-lite", "--from", s3, "--out", out, "--recipe", recipe)).stderr
     )

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from infraredcity.files.path import FarPath, Place, walk
+from infraredcity.files.path import AnyPath, RemotePath, walk
 from infraredcity.files.traffic import Traffic, traffic
 
 
-def sent(folder: Path, to: FarPath) -> FarPath:
+def sent(folder: Path, to: RemotePath) -> RemotePath:
     """`to`, with all files of a folder."""
     for path in folder.rglob("*"):
         if path.is_file() and path.name != ".lock":
@@ -15,7 +15,7 @@ def sent(folder: Path, to: FarPath) -> FarPath:
     return to
 
 
-def contents(root: Place) -> dict[str, bytes]:
+def contents(root: AnyPath) -> dict[str, bytes]:
     """All files at and below a place, named from it."""
     return {
         (folder / name).relative_to(root).as_posix(): (folder / name).read_bytes()  # type: ignore[arg-type]

@@ -22,12 +22,12 @@ from web_server import Cutter, Nginx, serving
 
 from infraredcity import video
 from infraredcity.errors import RemoteError, RemoteMissingError, VideoDecodeError
-from infraredcity.files.path import FarPath
+from infraredcity.files.path import RemotePath
 from infraredcity.files.retry import RemoteOptions
 from infraredcity.files.traffic import traffic
 from infraredcity.showing import format_bytes
 from infraredcity.video import ClipVideo, FrameRange, open_clip, probe, pyav
-from infraredcity.video.remote_source import FarVideo, waits_for_network
+from infraredcity.video.remote_source import RemoteVideo, waits_for_network
 from infraredcity.video.types import VideoInfo
 
 QUICK = RemoteOptions(connect_timeout_s=0.5, read_timeout_s=0.5, deadline_s=0.5, backoff_s=0.02, backoff_cap_s=0.1)
@@ -72,9 +72,9 @@ def cutter(nginx: Nginx) -> Iterator[Cutter]:
 
 
 @pytest.fixture
-def memory() -> Iterator[FarPath]:
+def memory() -> Iterator[RemotePath]:
     """A folder in fsspec's memory."""
-    yield FarPath("memory://clips")
+    yield RemotePath("memory://clips")
     fsspec.filesystem("memory").store.clear()
 
 
@@ -95,14 +95,14 @@ def moved(call: Callable[[], object]) -> int:
     """Bytes that came from other machines while `call` ran, those asked for ahead included."""
     before = traffic().received_bytes
     call()
-    while any(thread.name == "far-video" for thread in threading.enumerate()):
+    while any(thread.name == "remote-video" for thread in threading.enumerate()):
         time.sleep(0.01)
     return traffic().received_bytes - before
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_far_clip_is_the_local_one_frame_for_frame(nginx: Nginx, clips: Path, name: str) -> None:
-    near, far = open_clip([clips / name]), open_clip([FarPath(f"{nginx.url}/{name}")])
+    near, far = open_clip([clips / name]), open_clip([RemotePath(f"{nginx.url}/{name}")])
     assert same_facts(far.parts[0], near.parts[0])
     assert frames(far) == frames(near)
     assert frames(far, near.num_frames // 2, near.num_frames, 2) == frames(
@@ -112,7 +112,7 @@ def test_a_far_clip_is_the_local_one_frame_for_frame(nginx: Nginx, clips: Path, 
 
 @pytest.mark.parametrize("name", ["noise.mp4", "fast_noise.mp4", "noise.mkv", "noise.avi", "noise.ts"])
 def test_a_scan_moves_a_clip_once_and_the_middle_of_it_little(nginx: Nginx, clips: Path, name: str) -> None:
-    path, size = FarPath(f"{nginx.url}/{name}"), (clips / name).stat().st_size
+    path, size = RemotePath(f"{nginx.url}/{name}"), (clips / name).stat().st_size
     found: list[ClipVideo] = []
     assert size <= moved(lambda: found.append(open_clip([path]))) < 1.1 * size
     near = open_clip([clips / name])
@@ -125,24 +125,24 @@ def test_a_scan_moves_a_clip_once_and_the_middle_of_it_little(nginx: Nginx, clip
     assert got == frames(near, 50, 53)
 
 
-def test_a_clip_in_an_object_store_is_read_through_fsspec(clips: Path, memory: FarPath) -> None:
+def test_a_clip_in_an_object_store_is_read_through_fsspec(clips: Path, memory: RemotePath) -> None:
     (memory / "night.mp4").write_whole((clips / "h264.mp4").read_bytes())
     clip = open_clip([memory / "night.mp4"])
     assert frames(clip) == frames(open_clip([clips / "h264.mp4"]))
 
 
 def test_a_clip_in_s3_is_read_and_its_scan_kept_there(clips: Path, s3_bucket: str) -> None:
-    (FarPath(s3_bucket) / "night" / "h264.mp4").write_whole((clips / "h264.mp4").read_bytes())
-    clip = open_clip([FarPath(s3_bucket) / "night" / "h264.mp4"], kept_in=FarPath(s3_bucket) / "out")
+    (RemotePath(s3_bucket) / "night" / "h264.mp4").write_whole((clips / "h264.mp4").read_bytes())
+    clip = open_clip([RemotePath(s3_bucket) / "night" / "h264.mp4"], kept_in=RemotePath(s3_bucket) / "out")
     near = open_clip([clips / "h264.mp4"])
     assert same_facts(clip.parts[0], near.parts[0])
     assert frames(clip) == frames(near)
-    (kept,) = (FarPath(s3_bucket) / "out").iterdir()
+    (kept,) = (RemotePath(s3_bucket) / "out").iterdir()
     assert re.fullmatch(r"scan-[0-9a-f]{16}-h264\.mp4\.npz", kept.name)
-    assert same_facts(probe(clip.parts[0].path, kept_in=FarPath(s3_bucket) / "out"), near.parts[0])
+    assert same_facts(probe(clip.parts[0].path, kept_in=RemotePath(s3_bucket) / "out"), near.parts[0])
 
 
-def test_chunks_may_lie_here_and_there(shelf: Shelf, memory: FarPath) -> None:
+def test_chunks_may_lie_here_and_there(shelf: Shelf, memory: RemotePath) -> None:
     first, second = shelf.chunks
     (memory / "second.mp4").write_whole(second.read_bytes())
     clip = open_clip([first, memory / "second.mp4"])
@@ -156,12 +156,12 @@ def test_a_server_that_dies_ends_a_scan_with_its_own_line(nginx: Nginx, cutter: 
     """Each connection is cut in the middle of a large answer: FFmpeg would make a shorter clip of it."""
     cutter.cut_after, cutter.cuts_left = 600_000, 1_000_000
     with pytest.raises(RemoteError, match=rf"/{name}: .*; gave up after \d+ attempts in"):
-        probe(FarPath(f"http://127.0.0.1:{cutter.port}/{name}", QUICK))
+        probe(RemotePath(f"http://127.0.0.1:{cutter.port}/{name}", QUICK))
 
 
 def test_cuts_that_pass_are_not_seen(nginx: Nginx, cutter: Cutter, clips: Path) -> None:
     cutter.cut_after, cutter.cuts_left = 300_000, 8
-    clip = open_clip([FarPath(f"http://127.0.0.1:{cutter.port}/noise.mkv", PATIENT)])
+    clip = open_clip([RemotePath(f"http://127.0.0.1:{cutter.port}/noise.mkv", PATIENT)])
     assert cutter.cuts_left == 0
     assert same_facts(clip.parts[0], probe(clips / "noise.mkv"))
     cutter.cuts_left = 8
@@ -174,7 +174,7 @@ def test_a_server_that_dies_while_frames_are_read_loses_none_and_spoils_none(
     nginx: Nginx, clips: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     near = open_clip([clips / name])
-    info = replace(near.parts[0], path=FarPath(f"{nginx.url}/{name}", replace(QUICK, deadline_s=3.0)))
+    info = replace(near.parts[0], path=RemotePath(f"{nginx.url}/{name}", replace(QUICK, deadline_s=3.0)))
     far = replace(near, parts=(info,))
     got: list[tuple[int, int, bytes, bool]] = []
 
@@ -198,7 +198,7 @@ def test_an_extraction_that_loses_its_server_goes_on_and_ends_as_if_it_had_not(
     from infraredcity.extraction.executors.local import extract_clip
 
     config = ExtractConfig(frames_per_shard=5, every=5, stop_frame=60)
-    path = FarPath(f"http://127.0.0.1:{cutter.port}/noise.mp4", QUICK)
+    path = RemotePath(f"http://127.0.0.1:{cutter.port}/noise.mp4", QUICK)
     cutter.cut_after, cutter.cuts_left = 600_000, 1_000_000
     with pytest.raises(RemoteError, match="gave up after"):
         extract_clip(clip_of(path), config, tmp_path / "far", workers=0)
@@ -212,7 +212,7 @@ def test_an_extraction_that_loses_its_server_goes_on_and_ends_as_if_it_had_not(
         assert (tmp_path / "far" / "city_clear" / shard.name).read_bytes() == shard.read_bytes()
 
 
-def test_a_clip_that_is_replaced_while_it_is_read_is_an_error(memory: FarPath, clips: Path) -> None:
+def test_a_clip_that_is_replaced_while_it_is_read_is_an_error(memory: RemotePath, clips: Path) -> None:
     data = (clips / "noise.mkv").read_bytes()
     (memory / "noise.mkv").write_whole(data)
     clip = open_clip([memory / "noise.mkv"])
@@ -223,7 +223,7 @@ def test_a_clip_that_is_replaced_while_it_is_read_is_an_error(memory: FarPath, c
         list(read)
 
 
-def test_a_clip_that_is_taken_away_while_it_is_read_is_an_error(memory: FarPath, clips: Path) -> None:
+def test_a_clip_that_is_taken_away_while_it_is_read_is_an_error(memory: RemotePath, clips: Path) -> None:
     """The error is also one of the system, which elsewhere means a file that FFmpeg cannot open."""
     (memory / "noise.mkv").write_whole((clips / "noise.mkv").read_bytes())
     clip = open_clip([memory / "noise.mkv"])
@@ -245,7 +245,7 @@ def test_a_clip_that_is_taken_away_while_it_is_read_is_an_error(memory: FarPath,
         ("sound", "sound.mp4: holds no video stream"),
     ],
 )
-def test_a_far_file_that_is_no_video_says_so(shelf: Shelf, memory: FarPath, name: str, message: str) -> None:
+def test_a_far_file_that_is_no_video_says_so(shelf: Shelf, memory: RemotePath, name: str, message: str) -> None:
     path: Path = getattr(shelf, name)
     (memory / path.name).write_whole(path.read_bytes())
     with pytest.raises((VideoDecodeError, RemoteError), match=message):
@@ -253,7 +253,7 @@ def test_a_far_file_that_is_no_video_says_so(shelf: Shelf, memory: FarPath, name
 
 
 @pytest.mark.parametrize("name", ["truncated", "corrupted"])
-def test_a_clip_that_is_damaged_there_is_as_damaged_as_here(shelf: Shelf, memory: FarPath, name: str) -> None:
+def test_a_clip_that_is_damaged_there_is_as_damaged_as_here(shelf: Shelf, memory: RemotePath, name: str) -> None:
     path: Path = getattr(shelf, name)
     (memory / path.name).write_whole(path.read_bytes())
     near, far = open_clip([path]), open_clip([memory / path.name])
@@ -263,7 +263,7 @@ def test_a_clip_that_is_damaged_there_is_as_damaged_as_here(shelf: Shelf, memory
 
 def test_a_server_without_ranges_is_one_line(nginx: Nginx) -> None:
     with pytest.raises(RemoteError, match="whole files alone, no ranges of bytes"):
-        probe(FarPath(f"{nginx.url}/whole/h264.mp4"))
+        probe(RemotePath(f"{nginx.url}/whole/h264.mp4"))
 
 
 class _Stopped(BaseException):
@@ -280,7 +280,7 @@ def test_an_interrupt_while_a_read_waits_ends_it(nginx: Nginx) -> None:
     try:
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(_Stopped):
-            probe(FarPath(f"{nginx.url}/slow/noise.mp4", replace(QUICK, deadline_s=5.0)))
+            probe(RemotePath(f"{nginx.url}/slow/noise.mp4", replace(QUICK, deadline_s=5.0)))
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -291,7 +291,7 @@ def test_who_watches_a_decoder_can_tell_a_slow_network_from_a_stuck_decoder(ngin
 
     def scan() -> None:
         try:
-            probe(FarPath(f"{nginx.url}/slow/noise.mp4", replace(QUICK, deadline_s=3.0)))
+            probe(RemotePath(f"{nginx.url}/slow/noise.mp4", replace(QUICK, deadline_s=3.0)))
         except RemoteError as error:
             seen.append(error)
 
@@ -306,10 +306,10 @@ def test_who_watches_a_decoder_can_tell_a_slow_network_from_a_stuck_decoder(ngin
     assert not waits_for_network()
 
 
-def test_a_reader_gives_the_bytes_of_the_file_wherever_it_is_asked(memory: FarPath) -> None:
+def test_a_reader_gives_the_bytes_of_the_file_wherever_it_is_asked(memory: RemotePath) -> None:
     data = np.random.default_rng(0).bytes(20_000_000)
     (memory / "noise").write_whole(data)
-    reader = FarVideo(memory / "noise")
+    reader = RemoteVideo(memory / "noise")
     assert (reader.size_bytes, reader.name, reader.seek(-1, 2) + 1) == (20_000_000, "noise", 20_000_000)
     random = np.random.default_rng(1)
     for start in (*random.integers(0, 20_000_100, 30).tolist(), 0):
@@ -325,10 +325,10 @@ def test_a_reader_gives_the_bytes_of_the_file_wherever_it_is_asked(memory: FarPa
     assert reader.failure is None
 
 
-def test_a_reader_asks_for_more_at_once_the_longer_it_reads_in_a_row(memory: FarPath) -> None:
+def test_a_reader_asks_for_more_at_once_the_longer_it_reads_in_a_row(memory: RemotePath) -> None:
     size = 60_000_000
     (memory / "noise").write_whole(bytes(size))
-    reader = FarVideo(memory / "noise")
+    reader = RemoteVideo(memory / "noise")
 
     def read(count: int) -> None:
         while count > 0 and (piece := reader.read(min(count, 32_768))):
@@ -344,7 +344,7 @@ def test_a_reader_asks_for_more_at_once_the_longer_it_reads_in_a_row(memory: Far
     assert 4_000_000 <= moved(lambda: read(4_000_000)) < 5_500_000
 
 
-def test_decord_refuses_a_far_clip_and_auto_takes_pyav(clips: Path, memory: FarPath) -> None:
+def test_decord_refuses_a_far_clip_and_auto_takes_pyav(clips: Path, memory: RemotePath) -> None:
     (memory / "night.mp4").write_whole((clips / "h264.mp4").read_bytes())
     clip = open_clip([memory / "night.mp4"])
     assert video.choose_decoder(clip, "auto", "cpu") == ("pyav", "cpu")
@@ -361,8 +361,8 @@ def test_decord_refuses_a_far_clip_and_auto_takes_pyav(clips: Path, memory: FarP
 SECRETS = ("alice", "geheim", "SECRET")
 
 
-def secret(nginx: Nginx, name: str, options: RemoteOptions = PATIENT) -> FarPath:
-    return FarPath(f"http://alice:geheim@127.0.0.1:{nginx.port}/{name}?token=SECRET", options)
+def secret(nginx: Nginx, name: str, options: RemoteOptions = PATIENT) -> RemotePath:
+    return RemotePath(f"http://alice:geheim@127.0.0.1:{nginx.port}/{name}?token=SECRET", options)
 
 
 def tells_nothing(*said: object) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from far_sets import contents, moved, sent, shard_bytes
+from remote_sets import contents, moved, sent, shard_bytes
 
 from infraredcity.checks.findings import Finding
 from infraredcity.checks.verify import verify
@@ -20,7 +20,7 @@ from infraredcity.datasets.folder import open_folder
 from infraredcity.datasets.lite import LiteReport
 from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.errors import ManifestError, OutputError, RemoteError, ShardError
-from infraredcity.files.path import FarPath, Place
+from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.report import measure
 from infraredcity.report.page import page_html
 from infraredcity.shards import sidecars
@@ -40,26 +40,26 @@ FIRST, SECOND = "infraredcity-city_clear-000000.tar", "infraredcity-city_clear-0
 
 
 @pytest.fixture
-def store() -> Iterator[FarPath]:
-    """A far folder that can be listed and written."""
+def store() -> Iterator[RemotePath]:
+    """A remote folder that can be listed and written."""
     url = f"memory://store-{secrets.token_hex(4)}"
-    yield FarPath(f"{url}/sets")
+    yield RemotePath(f"{url}/sets")
     filesystem = fsspec.filesystem("memory")
     if filesystem.exists(url):
         filesystem.rm(url, recursive=True)
 
 
 @pytest.fixture
-def far(extracted: Path, store: FarPath) -> FarPath:
+def far(extracted: Path, store: RemotePath) -> RemotePath:
     """The fixture `extracted`, far."""
     return sent(extracted, store / "extracted")
 
 
-def lite_at(source: Place, out: Place) -> LiteReport:
+def lite_at(source: AnyPath, out: AnyPath) -> LiteReport:
     return lite.build(source, out, RECIPE)
 
 
-def test_a_far_data_set_is_opened_as_a_near_one(extracted: Path, far: FarPath) -> None:
+def test_a_far_data_set_is_opened_as_a_near_one(extracted: Path, far: RemotePath) -> None:
     assert part_names(far) == part_names(extracted) == ["city_clear", "city_day"]
     assert rows_of(open_dataset(far)) == rows_of(open_dataset(extracted))
     assert open_folder(far / "city_day").index.samples_hash() == open_folder(extracted, "city_day").index.samples_hash()
@@ -67,7 +67,7 @@ def test_a_far_data_set_is_opened_as_a_near_one(extracted: Path, far: FarPath) -
     assert [*dataset.folders_of(far)] == [*dataset.folders_of(extracted)] == [".", "city_clear", "city_day"]
 
 
-def test_a_far_folder_without_a_data_set_says_so(store: FarPath) -> None:
+def test_a_far_folder_without_a_data_set_says_so(store: RemotePath) -> None:
     with pytest.raises(ManifestError, match=r"sets/nothing: no such folder; name a folder that extract"):
         open_dataset(store / "nothing")
     (store / "other" / "notes.txt").write_whole(b"nothing of ours")
@@ -78,15 +78,17 @@ def test_a_far_folder_without_a_data_set_says_so(store: FarPath) -> None:
         open_dataset(store / "begun")
 
 
-def test_a_lite_set_from_afar_is_that_of_the_disk_byte_for_byte(extracted: Path, far: FarPath, tmp_path: Path) -> None:
-    near_report = lite_at(extracted, tmp_path / "near")
-    far_report = lite_at(far, tmp_path / "far")
-    assert replace(far_report, folder="") == replace(near_report, folder="")
+def test_a_lite_set_from_afar_is_that_of_the_disk_byte_for_byte(
+    extracted: Path, far: RemotePath, tmp_path: Path
+) -> None:
+    local_report = lite_at(extracted, tmp_path / "near")
+    remote_report = lite_at(far, tmp_path / "far")
+    assert replace(remote_report, folder="") == replace(local_report, folder="")
     assert contents(tmp_path / "far") == contents(tmp_path / "near")
 
 
 def test_a_lite_set_made_afar_is_that_of_the_disk_and_made_once(
-    extracted: Path, far: FarPath, store: FarPath, tmp_path: Path
+    extracted: Path, far: RemotePath, store: RemotePath, tmp_path: Path
 ) -> None:
     lite_at(extracted, tmp_path / "near")
     traffic = moved(lambda: lite_at(far, store / "lite"))
@@ -99,7 +101,7 @@ def test_a_lite_set_made_afar_is_that_of_the_disk_and_made_once(
 
 
 def test_a_far_making_that_was_killed_is_made_again_and_leaves_nothing_behind(
-    extracted: Path, store: FarPath, tmp_path: Path
+    extracted: Path, store: RemotePath, tmp_path: Path
 ) -> None:
     lite_at(extracted, tmp_path / "near")
     whole = contents(tmp_path / "near")
@@ -113,7 +115,7 @@ def test_a_far_making_that_was_killed_is_made_again_and_leaves_nothing_behind(
     assert contents(store / "lite") == whole
 
 
-def test_another_far_set_is_not_overwritten_unasked(extracted: Path, store: FarPath) -> None:
+def test_another_far_set_is_not_overwritten_unasked(extracted: Path, store: RemotePath) -> None:
     lite_at(extracted, store / "lite")
     other = replace(RECIPE, guard_frames=6)
     with pytest.raises(OutputError, match=r"sets/lite: holds a Lite set of other settings or another source"):
@@ -125,9 +127,9 @@ def test_another_far_set_is_not_overwritten_unasked(extracted: Path, store: FarP
 
 
 def test_a_selection_from_and_to_afar_is_that_of_the_disk(
-    extracted: Path, far: FarPath, store: FarPath, tmp_path: Path
+    extracted: Path, far: RemotePath, store: RemotePath, tmp_path: Path
 ) -> None:
-    def written(source: Place, out: Place) -> None:
+    def written(source: AnyPath, out: AnyPath) -> None:
         conditions = [select.Condition.parse("frame_index>=10"), select.Condition.parse("frame_index<30")]
         chosen = select.choose(open_dataset(source), conditions)
         select.write(chosen, out, samples_per_shard=7)
@@ -144,7 +146,7 @@ def test_a_selection_from_and_to_afar_is_that_of_the_disk(
         written(far, far / "sub" / "set")
 
 
-def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, far: FarPath) -> None:
+def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, far: RemotePath) -> None:
     index = open_folder(extracted, "city_clear").index
     rows = np.array([*range(3, 20), 45, 46, 30])  # in the first shard 3 to 15, in the second 16 to 19, 45 and 46, 30
     with ShardFiles(index, extracted / "city_clear") as files:
@@ -159,7 +161,7 @@ def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, far: F
     assert traffic.num_requests <= 4 + asked_for_sizes
 
 
-def test_a_flipped_byte_is_not_copied_from_afar(extracted: Path, far: FarPath, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_not_copied_from_afar(extracted: Path, far: RemotePath, tmp_path: Path) -> None:
     index = open_folder(extracted, "city_clear").index
     row = lite.select(index, RECIPE.cells[0], RECIPE)["train"][0].start
     flip(far / "city_clear" / FIRST, int(index.offset[row]) + 30)
@@ -168,24 +170,24 @@ def test_a_flipped_byte_is_not_copied_from_afar(extracted: Path, far: FarPath, t
     assert json.loads((tmp_path / "lite/lite.json").read_bytes())["report"] is None
 
 
-def flip(path: Place, at: int) -> None:
+def flip(path: AnyPath, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 255
     write(path, bytes(data))
 
 
-def write(path: Place, data: bytes) -> None:
-    if isinstance(path, FarPath):
+def write(path: AnyPath, data: bytes) -> None:
+    if isinstance(path, RemotePath):
         path.write_whole(data)
     else:
         path.write_bytes(data)
 
 
-def offset(folder: Place, row: int) -> int:
+def offset(folder: AnyPath, row: int) -> int:
     return int(open_folder(folder, "city_clear").index.offset[row])
 
 
-DAMAGES: dict[str, Callable[[Place], object]] = {
+DAMAGES: dict[str, Callable[[AnyPath], object]] = {
     "nothing": lambda root: None,
     "a byte of a picture": lambda root: flip(root / "city_clear" / FIRST, offset(root, 2) + 30),
     "a byte of a header": lambda root: flip(root / "city_clear" / FIRST, offset(root, 2) - 500),
@@ -209,13 +211,13 @@ HARMLESS = {"nothing", "a temporary file"}
 SEEN_BY_QUICK = {"a shard that is gone", "a shard that is cut", "a shard under another name", "a stranger", "no index"}
 
 
-def told(findings: tuple[Finding, ...], root: Place) -> list[tuple[str, str, str, str]]:
+def told(findings: tuple[Finding, ...], root: AnyPath) -> list[tuple[str, str, str, str]]:
     return [(each.part, each.where, each.problem, each.message.replace(str(root), "ROOT")) for each in findings]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_verify_finds_afar_what_it_finds_on_the_disk(
-    extracted: Path, far: FarPath, tmp_path: Path, damage: str
+    extracted: Path, far: RemotePath, tmp_path: Path, damage: str
 ) -> None:
     near = Path(shutil.copytree(extracted, tmp_path / "near"))
     for root in (near, far):
@@ -229,7 +231,7 @@ def test_verify_finds_afar_what_it_finds_on_the_disk(
         assert (found.notes != ()) == (damage == "a temporary file")
 
 
-def test_verify_moves_each_shard_once_and_a_quick_look_none(extracted: Path, far: FarPath) -> None:
+def test_verify_moves_each_shard_once_and_a_quick_look_none(extracted: Path, far: RemotePath) -> None:
     whole = moved(lambda: verify(far))
     all_bytes = sum(len(data) for data in contents(extracted).values())
     assert shard_bytes(extracted) <= whole.received_bytes <= all_bytes
@@ -238,7 +240,7 @@ def test_verify_moves_each_shard_once_and_a_quick_look_none(extracted: Path, far
     assert verify(far, quick=True).is_quick
 
 
-def test_a_store_that_fails_is_no_finding(far: FarPath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_is_no_finding(far: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is told of damage extracts again; what the network does passes."""
     memory = type(fsspec.filesystem("memory"))
     real = memory.cat_file
@@ -258,7 +260,7 @@ def test_a_store_that_fails_is_no_finding(far: FarPath, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("damage", ["nothing", "a shard that is gone", "a shard that is cut"])
 def test_the_report_of_a_far_set_is_that_of_the_disk(
-    extracted: Path, far: FarPath, tmp_path: Path, damage: str
+    extracted: Path, far: RemotePath, tmp_path: Path, damage: str
 ) -> None:
     near = Path(shutil.copytree(extracted, tmp_path / "near"))
     for root in (near, far):
@@ -267,13 +269,13 @@ def test_the_report_of_a_far_set_is_that_of_the_disk(
     assert ("cannot be opened" in page(far)) == (damage == "a shard that is gone")
 
 
-def test_a_report_moves_what_it_looks_at(extracted: Path, far: FarPath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_moves_what_it_looks_at(extracted: Path, far: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "FRAMES_PER_CLIP", 5)  # as if the clips had thousands of frames
     traffic = moved(lambda: page(far, num_thumbnails=6))
     assert traffic.received_bytes < 0.5 * shard_bytes(extracted)
 
 
-def test_leakage_of_a_far_lite_set_is_what_make_lite_found(extracted: Path, store: FarPath, tmp_path: Path) -> None:
+def test_leakage_of_a_far_lite_set_is_what_make_lite_found(extracted: Path, store: RemotePath, tmp_path: Path) -> None:
     lite_at(extracted, tmp_path / "lite")
     far = sent(tmp_path / "lite", store / "lite")
     assert page(far, num_thumbnails=0) == page(tmp_path / "lite", num_thumbnails=0)
@@ -283,19 +285,19 @@ def test_leakage_of_a_far_lite_set_is_what_make_lite_found(extracted: Path, stor
     assert alone.why_not.startswith("all pictures would have to come from another machine")
 
 
-def page(root: Place, num_thumbnails: int = 12) -> str:
+def page(root: AnyPath, num_thumbnails: int = 12) -> str:
     parts = open_dataset(root)
     numbers = measure.measure_dataset(root, parts)
     return page_html(numbers, measure.make_sheets(root, parts, numbers, num_thumbnails=num_thumbnails))
 
 
-def test_hashes_of_far_pictures_are_those_of_near_ones(extracted: Path, far: FarPath) -> None:
-    near_hashes = similarity.perceptual_hashes(open_dataset(extracted))
-    far_hashes = similarity.perceptual_hashes(open_dataset(far))
-    assert [hashes.tolist() for hashes in far_hashes] == [hashes.tolist() for hashes in near_hashes]
+def test_hashes_of_far_pictures_are_those_of_near_ones(extracted: Path, far: RemotePath) -> None:
+    local_hashes = similarity.perceptual_hashes(open_dataset(extracted))
+    remote_hashes = similarity.perceptual_hashes(open_dataset(far))
+    assert [hashes.tolist() for hashes in remote_hashes] == [hashes.tolist() for hashes in local_hashes]
 
 
-def test_what_describes_shards_is_written_without_opening_them(extracted: Path, store: FarPath) -> None:
+def test_what_describes_shards_is_written_without_opening_them(extracted: Path, store: RemotePath) -> None:
     part = open_folder(extracted, "city_clear")
     sizes = np.concatenate(
         [
