@@ -6,16 +6,16 @@ from typing import Any
 from infraredcity.clips import Clip
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.plan_file import Estimate, PlannedClip
-from infraredcity.extraction.spec import Claim
+from infraredcity.extraction.spec import JobSpec
 from infraredcity.files.path import AnyPath, walk
 
 NOT_COMPARED = ("plan.jsonl", ".lock")
 """What extraction in parts leaves beside what one process leaves."""
 
 
-def claim_of(
+def spec_of(
     num_frames: int, config: ExtractConfig | None = None, *, clip_id: str = "city_clear", **other: Any
-) -> Claim:
+) -> JobSpec:
     """What the extraction of a made-up clip is bound to."""
     clip = Clip(clip_id=clip_id, scene="city", weather="clear", modality="infrared", time_of_day="night")
     source = {
@@ -41,14 +41,14 @@ def claim_of(
         "is_deep": False,
         "suspect": (),
     }
-    return Claim(**(values | other))
+    return JobSpec(**(values | other))
 
 
-def planned(claim: Claim, *, frame_core_s: float = 1e-3, frame_bytes: float = 5000.0) -> PlannedClip:
+def planned(spec: JobSpec, *, frame_core_s: float = 1e-3, frame_bytes: float = 5000.0) -> PlannedClip:
     """A clip of a plan."""
     return PlannedClip(
-        claim=claim,
-        locations=(f"/clips/{claim.clip.clip_id}.mp4",),
+        spec=spec,
+        locations=(f"/clips/{spec.clip.clip_id}.mp4",),
         expected_frames=None,
         estimate=Estimate(frame_bytes=frame_bytes, frame_core_s=frame_core_s),
     )

@@ -10,7 +10,7 @@ quick      `infraredcity status --quick`, all being done
 status     `infraredcity status`, all being done
 finalize   `infraredcity finalize`
 
-What the parts leave is made in between and is not measured: done markers as `infraredcity.extraction.segment_record` makes them,
+What the parts leave is made in between and is not measured: segment records as `infraredcity.extraction.segment_record` makes them,
 `.idx` files, and shards of the right size that hold nothing (no step opens one). One frame per segment is the smallest case, so
 that a second of it is nearly all of the segments; one more case has the fewest segments and --more-frames times their frames, for
 the cost of a frame.
@@ -133,7 +133,7 @@ def measured(work: Path, num_segments: int, frames_per_segment: int, num_parts: 
         "num_parts": num_parts,
         "num_frames": num_segments * frames_per_segment,
         "plan_bytes": (out / "plan.jsonl").stat().st_size,
-        "marker_bytes": json.loads(scenery.stdout)["marker_bytes"] // num_segments,
+        "record_bytes": json.loads(scenery.stdout)["record_bytes"] // num_segments,
         "index_bytes": sum(path.stat().st_size for path in out.glob("*/index.npz")),
         "manifest_bytes": sum(path.stat().st_size for path in out.glob("*/manifest.csv")),
         "scenery_s": round(scenery.wall_s, 3),
@@ -231,22 +231,22 @@ def planned_clip(clip: "Clip", config: "ExtractConfig", work: Path, num_frames: 
     )
     out = work / "out"
     scan_cache.save(out / clip.clip_id, info, scan_cache.identify(path))
-    job = run.claim(run.prepare(replace(clip, paths=(path,), expected_frames=num_frames), config, out))
+    job = run.bind(run.prepare(replace(clip, paths=(path,), expected_frames=num_frames), config, out))
     estimate = Estimate(frame_bytes=IMAGE_BYTES + 2048.0, frame_core_s=0.0015)
-    return PlannedClip(claim=job.make_claim(), locations=(str(path),), expected_frames=num_frames, estimate=estimate)
+    return PlannedClip(spec=job.make_spec(), locations=(str(path),), expected_frames=num_frames, estimate=estimate)
 
 
 def make_scenery(out: str) -> None:
-    """Make what the parts of a plan leave when all is done; print how many bytes its markers have."""
+    """Make what the parts of a plan leave when all is done; print how many bytes its segment records have."""
     from infraredcity.extraction import plan_file
 
     folder = Path(out)
     clips = plan_file.read(folder / plan_file.PLAN_NAME).clips
-    print(json.dumps({"marker_bytes": sum(leave(folder / clip.clip_id, clip) for clip in clips)}))
+    print(json.dumps({"record_bytes": sum(leave(folder / clip.clip_id, clip) for clip in clips)}))
 
 
 def leave(folder: Path, clip: "PlannedClip") -> int:
-    """Make the done marker, the `.idx` and a hollow shard of each segment of a clip; bytes of the markers."""
+    """Make the segment record, the `.idx` and a hollow shard of each segment of a clip; bytes of the segment records."""
     import numpy as np
 
     from infraredcity.extraction import segment_record
@@ -255,17 +255,17 @@ def leave(folder: Path, clip: "PlannedClip") -> int:
     from infraredcity.shards.index import ShardInfo
     from infraredcity.shards.names import key_of
 
-    claim, identity = clip.claim, clip.claim.identity
+    spec, identity = clip.spec, clip.spec.identity
     noise = np.random.default_rng(0).integers(0, 256, (GLANCE_PX + 997, GLANCE_PX), np.uint8)
-    marker_bytes = 0
+    record_bytes = 0
     for number in range(clip.num_segments):
-        segment = segment_of(clip.clip_id, claim.num_frames, claim.config, number)
+        segment = segment_of(clip.clip_id, spec.num_frames, spec.config, number)
         frames = list(range(segment.frames.start_frame, segment.frames.stop_frame, segment.frames.step))
         offsets = [SPAN_BYTES * place + 512 for place in range(len(frames))]
         size_bytes = SPAN_BYTES * len(frames) + 1024
         sha256 = [hashlib.sha256(str(frame).encode()).digest() for frame in frames]
         head = SegmentHead(
-            claim=identity,
+            job_identity=identity,
             number=number,
             shard=ShardInfo(name=segment.shard, num_samples=len(frames), size_bytes=size_bytes, sha256=sha256[0].hex()),
             num_missing=0,
@@ -290,14 +290,14 @@ def leave(folder: Path, clip: "PlannedClip") -> int:
             (key_of(clip.clip_id, frame), offset, IMAGE_BYTES, JSON_BYTES)
             for frame, offset in zip(frames, offsets, strict=True)
         ]
-        marker = segment_record.to_bytes(head, rows)
-        marker_bytes += len(marker)
+        record = segment_record.to_bytes(head, rows)
+        record_bytes += len(record)
         shard = folder / segment.shard
         shard.touch()
         os.truncate(shard, size_bytes)
         shard.with_suffix(".idx").write_bytes(sidecars.idx_bytes("jpg", samples))
-        segment_record.marker_of(folder, number).write_bytes(marker)
-    return marker_bytes
+        segment_record.record_path(folder, number).write_bytes(record)
+    return record_bytes
 
 
 def line_of(case: dict[str, Any]) -> str:

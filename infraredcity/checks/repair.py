@@ -34,15 +34,15 @@ from infraredcity.checks.sets import blocks_below, check_set
 from infraredcity.checks.shards import ShardResult, check_shard
 from infraredcity.datasets import clip_facts, manifest
 from infraredcity.datasets.clip_facts import ClipFacts
-from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, MARKERS, part_names, sets_of, write_manifest
+from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, part_names, sets_of, write_manifest
 from infraredcity.datasets.folder import ShardFolder, open_folder, write_folder
 from infraredcity.errors import ManifestError, OutputError
-from infraredcity.extraction import segment_record, spec
+from infraredcity.extraction import segment_record
 from infraredcity.extraction.finish import Gap, merge
-from infraredcity.extraction.run import read_hangs
+from infraredcity.extraction.run import read_skipped
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import count_segments
-from infraredcity.extraction.spec import Claim
+from infraredcity.extraction.spec import JobSpec, read_spec
 from infraredcity.files.atomic import (
     TEMPORARY_PREFIX,
     fsync_folder,
@@ -197,7 +197,7 @@ def _repair_part(root: Path, name: str, state: _State) -> None:
             state.num_samples += sum(head.shard.num_samples for head in records.values() if head.shard is not None)
             return
         _begin(folder)
-        merge(folder, job, hangs=read_hangs(folder), expected_frames=None, new_frames=0)
+        merge(folder, job, skipped=read_skipped(folder), expected_frames=None, new_frames=0)
         try:
             checked = _check(root, name, records, state)
         except ManifestError as error_after:
@@ -221,22 +221,24 @@ def _read_clips(folder: Path) -> tuple[dict[str, ClipFacts], str]:
         return clip_facts.read_folder(Path(elsewhere))
 
 
-def _job_of(folder: Path) -> Claim | None:
+def _job_of(folder: Path) -> JobSpec | None:
     with suppress(OutputError):
-        return spec.read(folder)
+        return read_spec(folder)
     return None
 
 
-def _records_of(folder: Path, job: Claim | None) -> dict[int, SegmentHead]:
+def _records_of(folder: Path, job: JobSpec | None) -> dict[int, SegmentHead]:
     """Read what the segment records of this job say of their shards, by number; damaged ones and those of others are left out."""
     if job is None:
         return {}
-    numbers = sorted(segment_record.listed(folder))
+    numbers = sorted(segment_record.list_records(folder))
     heads = dict(segment_record.read_heads(folder, numbers))
     return {
         number: head
         for number, head in heads.items()
-        if head is not None and head.claim == job.identity and (head.shard is None or is_shard_name(head.shard.name))
+        if head is not None
+        and head.job_identity == job.identity
+        and (head.shard is None or is_shard_name(head.shard.name))
     }
 
 
@@ -340,7 +342,7 @@ def _write(root: Path, checked: _Checked, records: Mapping[int, SegmentHead], st
                 fsync_folder(part.path)
             path.with_suffix(".idx").unlink(missing_ok=True)
         for number in sorted(gone):
-            (part.path / MARKERS / segment_record.marker_of(part.path, number).name).unlink(missing_ok=True)
+            segment_record.record_path(part.path, number).unlink(missing_ok=True)
         if gaps is not None:
             write_atomic(part.path / GAPS_NAME, gaps)
         if len(whole.index):

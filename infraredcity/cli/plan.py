@@ -128,7 +128,9 @@ def format_time(seconds: float) -> str:
 
 @click.command("status")
 @click.argument("folder", type=FOLDER_OR_URL)
-@click.option("--quick", is_flag=True, help="Look at the names of done markers alone, not into them nor at the shards.")
+@click.option(
+    "--quick", is_flag=True, help="Look only at the names of segment records, not into them nor at the shards."
+)
 @json_option
 def status_command(folder: AnyPath, quick: bool, as_json: bool) -> None:
     """Say what is outstanding of the plan in FOLDER; exit 3 while something is.

@@ -19,7 +19,7 @@ from infraredcity.shards.index import BLOCK_ROWS
 
 RECORD_NAMES = ("lite.json", "shards.json", "import.json")
 """What begins and ends a data set that was made from others."""
-JOB_NAME, GAPS_NAME, MARKERS = "extract.json", "gaps.json", "segments"
+JOB_NAME, GAPS_NAME, SEGMENTS_FOLDER = "extract.json", "gaps.json", "segments"
 """What extract leaves beside its shards: its settings, the frames it could not have, a file for each segment that is done."""
 _MAX_DEPTH = 4
 
@@ -53,13 +53,13 @@ def folders_of(root: AnyPath) -> dict[str, set[str]]:
 def folders_below(root: AnyPath) -> Iterator[tuple[str, set[str]]]:
     """The folders at and below `root`, named as parts are, each with the files in it.
 
-    Hidden ones and links are left out, and the markers of extraction, of which there may be a million.
+    Hidden ones and links are left out, and the segment records of an extraction, of which there may be a million.
     """
     for place, folders, files in walk(root):
         below = place.relative_to(root)  # type: ignore[arg-type]  # both are here, or both are remote
         if len(below.parts) >= _MAX_DEPTH:
             folders.clear()
-        left_out = {MARKERS} if JOB_NAME in files else set()
+        left_out = {SEGMENTS_FOLDER} if JOB_NAME in files else set()
         folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder not in left_out)
         yield below.as_posix(), {*files}
 

@@ -1,6 +1,6 @@
-"""Merging: the done markers of a clip into its index, manifest, gaps and clips.json, without its video and without opening a shard.
+"""Merge the segment records of a clip into its index, manifest, gaps and clips.json, without its video or opening a shard.
 
-The same markers give the same bytes, so merging may be done again, and by two at once.
+The same records give the same bytes, so merging may be done again, and by two at once.
 """
 
 import json
@@ -17,7 +17,7 @@ from infraredcity.errors import OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.extraction.segments import count_frames, count_segments, segment_of
-from infraredcity.extraction.spec import Claim
+from infraredcity.extraction.spec import JobSpec
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath
 from infraredcity.shards import index as sample_index
@@ -35,8 +35,8 @@ _DROPPED = "suspect, since it follows damage, and left out as asked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hang:
-    """Frames, half-open, that are not decoded since the decoder hung at the first of them."""
+class SkippedRange:
+    """Frames, half-open, that are not decoded, since the decoder hung at the first of them."""
 
     start_frame: int
     stop_frame: int
@@ -113,9 +113,9 @@ class ExtractReport:
 
 def merge(
     folder: AnyPath,
-    claim: Claim,
+    spec: JobSpec,
     *,
-    hangs: Sequence[Hang],
+    skipped: Sequence[SkippedRange],
     expected_frames: int | None,
     new_frames: int,
     on_segments: Callable[[int], None] = lambda _count: None,
@@ -124,45 +124,45 @@ def merge(
 
     Args:
         folder: The clip's folder.
-        claim: What the work is bound to.
-        hangs: Where the decoder hung, see `extract.read_hangs`.
+        spec: The clip's job spec.
+        skipped: The ranges at which the decoder hung, see `run.read_skipped`.
         expected_frames: What the catalogue says the whole clip holds, for the report.
         new_frames: How many frames the present run wrote, for the report.
-        on_segments: Called with the number of markers just read.
+        on_segments: Called with the number of segment records just read.
 
     Raises:
-        OutputError: A segment is not done, is of other work, or has not as many frames as it should.
+        OutputError: A segment is not done, is of another job, or has not as many frames as it should.
     """
-    gathered = _Gathered(folder, claim)
-    numbers = range(count_segments(claim.num_frames, claim.config))
+    gathered = _Gathered(folder, spec)
+    numbers = range(count_segments(spec.num_frames, spec.config))
     for head, rows in segment_record.read_all(folder, numbers):
         gathered.add(head, rows)
         on_segments(1)
     index = gathered.index()
-    gaps = gaps_of(claim, gathered.missing, frozenset(gathered.dropped), hangs)
-    facts = _facts(claim, index)
+    gaps = gaps_of(spec, gathered.missing, frozenset(gathered.dropped), skipped)
+    facts = _facts(spec, index)
     write_atomic(folder / GAPS_NAME, (json.dumps([asdict(gap) for gap in gaps], indent=1) + "\n").encode())
-    clips = {claim.clip.clip_id: facts}
-    if claim.config.to == "shards":
+    clips = {spec.clip.clip_id: facts}
+    if spec.config.to == "shards":
         write_folder(folder, ".", index, clips, with_dali=False)
     else:
         manifest.write_rows(folder, index, clips)
         clip_facts.write_clips(folder, [facts])
     return ExtractReport(
-        clip=claim.clip.clip_id,
+        clip=spec.clip.clip_id,
         folder=str(folder),
         num_frames=len(index),
         new_frames=new_frames,
-        num_shards=len(index.shards) if claim.config.to == "shards" else 0,
+        num_shards=len(index.shards) if spec.config.to == "shards" else 0,
         size_bytes=sum(info.size_bytes for info in gathered.shards),
         gaps=gaps,
         num_suspect=facts.num_suspect,
         num_repeats=facts.num_repeats,
         num_frozen=facts.num_frozen,
-        tone=claim.tone,
+        tone=spec.tone,
         expected_frames=expected_frames,
-        clip_frames=claim.num_frames,
-        decoder=claim.decoder,
+        clip_frames=spec.num_frames,
+        decoder=spec.decoder,
         suspect=tuple(facts.suspect),
         notes=tuple(facts.notes),
         picture_sizes=tuple(
@@ -185,11 +185,11 @@ class _Gathered:
     They are made at once for all frames that there can be and become the index's own, so that no row is ever in memory twice.
     """
 
-    def __init__(self, folder: AnyPath, claim: Claim) -> None:
+    def __init__(self, folder: AnyPath, spec: JobSpec) -> None:
         self._folder = folder
-        self._claim = claim
-        self._identity = claim.identity
-        most = count_frames(claim.num_frames, claim.config)
+        self._spec = spec
+        self._identity = spec.identity
+        most = count_frames(spec.num_frames, spec.config)
         self._columns = {name: np.empty(most, np.int64) for name in ("frame_index", "pts", "offset", "size", "span")}
         self._shard = np.empty(most, np.int32)
         self._width, self._height = np.empty(most, np.int32), np.empty(most, np.int32)
@@ -205,13 +205,13 @@ class _Gathered:
 
     def add(self, head: SegmentHead, rows: SegmentRows) -> None:
         """One more segment."""
-        segment_record.check_claim(self._folder, head, self._identity)
-        claim = self._claim
-        num_frames = len(segment_of(claim.clip.clip_id, claim.num_frames, claim.config, head.number).frames)
+        segment_record.check_job(self._folder, head, self._identity)
+        spec = self._spec
+        num_frames = len(segment_of(spec.clip.clip_id, spec.num_frames, spec.config, head.number).frames)
         if len(rows) + len(rows.missing) != num_frames:
             raise OutputError(
                 f"{self._path(head)}: has {len(rows)} samples and {len(rows.missing)} missing frames, expected {num_frames} in "
-                "all; delete that marker, then run its part again"
+                "all; delete it, then run its part again"
             )
         self.missing.extend(rows.missing)
         self.dropped.extend(rows.dropped)
@@ -232,11 +232,11 @@ class _Gathered:
         self._last_glance, self._last_frame = rows.last_glance, rows.frame_index[-1]
 
     def _path(self, head: SegmentHead) -> AnyPath:
-        return segment_record.marker_of(self._folder, head.number)
+        return segment_record.record_path(self._folder, head.number)
 
     def _since_last(self, rows: SegmentRows) -> float | None:
         """How far the segment's first sample is from the last one of the segment before."""
-        is_next = rows.frame_index[0] == self._last_frame + self._claim.config.every
+        is_next = rows.frame_index[0] == self._last_frame + self._spec.config.every
         if not is_next or self._last_glance is None or rows.first_glance is None:
             return None
         return difference(self._last_glance, rows.first_glance)
@@ -246,18 +246,18 @@ class _Gathered:
         columns = {name: column[: self._num_rows] for name, column in self._columns.items()}
         frame_index, sha256 = columns["frame_index"], self._sha256[: self._num_rows]
         marks = self._marks(frame_index, sha256)
-        clip_id = self._claim.clip.clip_id
+        clip_id = self._spec.clip.clip_id
         width, height = self._width[: self._num_rows], self._height[: self._num_rows]
         return SampleIndex(
             clips=(clip_id,),
-            frame_steps=(self._claim.config.every,),
+            frame_steps=(self._spec.config.every,),
             shards=tuple(self.shards),
-            image_format=suffix_of(self._claim.config.image_format),
+            image_format=suffix_of(self._spec.config.image_format),
             clip=np.zeros(len(frame_index), np.int32),
             run_id=sample_index.run_ids(
                 frame_index,
-                frame_step=self._claim.config.every,
-                break_frames=self._claim.break_frames,
+                frame_step=self._spec.config.every,
+                break_frames=self._spec.break_frames,
                 marks=marks,
                 sizes=np.stack([width, height], axis=1),
             ),
@@ -287,47 +287,49 @@ class _Gathered:
         return marks
 
 
-def gaps_of(claim: Claim, missing: Sequence[int], dropped: frozenset[int], hangs: Sequence[Hang]) -> tuple[Gap, ...]:
+def gaps_of(
+    spec: JobSpec, missing: Sequence[int], dropped: frozenset[int], skipped: Sequence[SkippedRange]
+) -> tuple[Gap, ...]:
     """Missing frames as stretches of one reason each.
 
     Args:
-        claim: What the work is bound to.
+        spec: The clip's job spec.
         missing: The frames, ascending.
         dropped: Those of them that were left out as asked.
-        hangs: Where the decoder hung.
+        skipped: The ranges at which the decoder hung.
     """
     gaps: list[Gap] = []
     for frame in missing:
-        hang = next((each.reason for each in hangs if each.start_frame <= frame < each.stop_frame), _NO_PICTURE)
-        reason = _DROPPED if frame in dropped else hang
+        reason = next((each.reason for each in skipped if each.start_frame <= frame < each.stop_frame), _NO_PICTURE)
+        reason = _DROPPED if frame in dropped else reason
         last = gaps[-1] if gaps else None
-        if last is not None and last.last_frame + claim.config.every == frame and last.reason == reason:
+        if last is not None and last.last_frame + spec.config.every == frame and last.reason == reason:
             gaps[-1] = replace(last, last_frame=frame, num_frames=last.num_frames + 1)
         else:
-            gaps.append(Gap(clip=claim.clip.clip_id, first_frame=frame, last_frame=frame, num_frames=1, reason=reason))
+            gaps.append(Gap(clip=spec.clip.clip_id, first_frame=frame, last_frame=frame, num_frames=1, reason=reason))
     return tuple(gaps)
 
 
-def _facts(claim: Claim, index: SampleIndex) -> clip_facts.ClipFacts:
-    clip = claim.clip
+def _facts(spec: JobSpec, index: SampleIndex) -> clip_facts.ClipFacts:
+    clip = spec.clip
     return clip_facts.ClipFacts(
         clip_id=clip.clip_id,
         scene=clip.scene,
         weather=clip.weather,
         modality=clip.modality,
         time_of_day=clip.time_of_day,
-        time_base=claim.time_base,
-        nominal_fps=claim.nominal_fps,
-        frame_step=claim.config.every,
-        clip_frames=claim.num_frames,
-        sources=[dict(source) for source in claim.sources],
-        extraction=claim.config.to_json(),
-        versions=dict(claim.versions),
-        suspect=list(claim.suspect),
-        notes=list(claim.notes),
+        time_base=spec.time_base,
+        nominal_fps=spec.nominal_fps,
+        frame_step=spec.config.every,
+        clip_frames=spec.num_frames,
+        sources=[dict(source) for source in spec.sources],
+        extraction=spec.config.to_json(),
+        versions=dict(spec.versions),
+        suspect=list(spec.suspect),
+        notes=list(spec.notes),
         num_suspect=int(np.count_nonzero(index.mark & SUSPECT)),
         num_repeats=int(np.count_nonzero(index.mark & REPEAT)),
         num_frozen=int(np.count_nonzero(index.mark & FROZEN)),
-        tone=None if claim.tone is None else claim.tone.to_json(),
-        is_inverted=claim.is_inverted,
+        tone=None if spec.tone is None else spec.tone.to_json(),
+        is_inverted=spec.is_inverted,
     )

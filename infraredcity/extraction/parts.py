@@ -17,7 +17,7 @@ from infraredcity.extraction.plan_file import PLAN_NAME, Estimate, Plan, Planned
 from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import frames_ticker
-from infraredcity.extraction.spec import read as read_claim
+from infraredcity.extraction.spec import read_spec
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import AnyPath, RemotePath, any_path, sizes_in
 from infraredcity.progress import OnProgress, Ticker
@@ -134,11 +134,11 @@ def make_plan(
 def _planned(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool) -> PlannedClip:
     """Bind a clip's folder; fail where an extraction without a plan holds its lock. The lock of `out` keeps new ones out."""
     with lock_folder(out / clip.clip_id):
-        job = run.claim(fit_tone(run.prepare(clip, config, out, overwrite=overwrite)))
-        standing = read_claim(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
-        assert standing is not None
+        job = run.bind(fit_tone(run.prepare(clip, config, out, overwrite=overwrite)))
+        spec = read_spec(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
+        assert spec is not None
         return PlannedClip(
-            claim=standing,
+            spec=spec,
             locations=tuple(_location(path) for path in clip.paths),
             expected_frames=clip.expected_frames,
             estimate=_estimate(job),
@@ -161,7 +161,7 @@ def _estimate(job: ExtractJob) -> Estimate:
         coded_bytes=sum(part.size_bytes for part in job.video.parts) / job.video.num_frames,
         every=job.config.every,
         still_px=pixels,
-        channels=1 if job.make_claim().color == "gray" else 3,
+        channels=1 if job.make_spec().color == "gray" else 3,
         still_bytes=still_bytes,
     )
     return Estimate(frame_bytes=round(still_bytes + overhead, 1), frame_core_s=round(core_s, 7))
@@ -244,7 +244,7 @@ def run_part(
     jobs = [
         run.join(
             _with_files(plan[stretch.clip_id], clips),
-            plan[stretch.clip_id].claim,
+            plan[stretch.clip_id].spec,
             out,
             range(stretch.first_segment, stretch.stop_segment),
         )
@@ -264,7 +264,7 @@ def run_part(
         for number, head in segment_record.read_heads(job.folder, [segment.number for segment in job.segments]):
             if head is None:
                 raise OutputError(
-                    f"{segment_record.marker_of(job.folder, number)}: was written and is not seen here; see whether "
+                    f"{segment_record.record_path(job.folder, number)}: was written and is not seen here; see whether "
                     f"{out} is one folder for all machines, then run the part again"
                 )
             heads.append(head)
@@ -289,16 +289,16 @@ def _with_files(planned: PlannedClip, clips: dict[str, Clip]) -> Clip:
 def status(plan: Plan, out: AnyPath, *, quick: bool = False, on_progress: OnProgress | None = None) -> Status:
     """What is done of a plan and what is outstanding.
 
-    A segment is done when its marker can be read, is of this plan, and its shard has the size that the marker says.
+    A segment is done when its record can be read, is of this plan, and its shard has the size that the record states.
 
     Args:
         plan: From `open_plan`.
         out: Its folder.
-        quick: Look at the names of markers alone: a segment counts as done when it has one.
+        quick: Look only at the names of segment records: a segment counts as done when it has one.
         on_progress: Told of segments looked at.
 
     Raises:
-        OutputError: A marker was written under another plan.
+        OutputError: A segment was written under another plan.
         RemoteError: `out` is remote and cannot be listed or read.
     """
     rows: list[ClipStatus] = []
@@ -332,23 +332,25 @@ def status(plan: Plan, out: AnyPath, *, quick: bool = False, on_progress: OnProg
 
 def _done(clip: PlannedClip, folder: AnyPath, *, quick: bool) -> Iterator[bool]:
     """For each segment of a clip, in order, whether it is done."""
-    marked = segment_record.listed(folder)
+    sizes_of_records = segment_record.list_records(folder)
     numbers = range(clip.num_segments)
     if quick:
-        yield from (number in marked for number in numbers)
+        yield from (number in sizes_of_records for number in numbers)
         return
-    sizes, identity, claim = sizes_in(folder), clip.claim.identity, clip.claim
-    found = segment_record.read_heads(folder, [number for number in numbers if number in marked], marked)
+    sizes, identity, spec = sizes_in(folder), clip.spec.identity, clip.spec
+    found = segment_record.read_heads(
+        folder, [number for number in numbers if number in sizes_of_records], sizes_of_records
+    )
     for number in numbers:
-        head = next(found)[1] if number in marked else None
+        head = next(found)[1] if number in sizes_of_records else None
         if head is not None:
-            segment_record.check_claim(folder, head, identity)
+            segment_record.check_job(folder, head, identity)
         yield head is not None and segment_record.is_whole(
             folder,
             head,
             clip_id=clip.clip_id,
-            clip_frames=claim.num_frames,
-            config=claim.config,
+            clip_frames=spec.num_frames,
+            config=spec.config,
             size_of=sizes.get,
         )
 
@@ -364,7 +366,7 @@ def finalize(out: AnyPath, *, on_progress: OnProgress | None = None) -> tuple[St
         How far the plan is, and a report for each clip; no report, and nothing merged, where a segment is outstanding.
 
     Raises:
-        OutputError: There is no plan, another process is at it, a marker is of another plan, or a count does not agree.
+        OutputError: There is no plan, another process is at it, a segment is of another plan, or a count does not agree.
         RemoteError: `out` is remote and cannot be read or written.
     """
     with lock_folder(out):
@@ -381,8 +383,8 @@ def finalize(out: AnyPath, *, on_progress: OnProgress | None = None) -> tuple[St
                 run.remove_leftovers(folder)
                 report = merge(
                     folder,
-                    clip.claim,
-                    hangs=run.read_hangs(folder),
+                    clip.spec,
+                    skipped=run.read_skipped(folder),
                     expected_frames=clip.expected_frames,
                     new_frames=0,
                     on_segments=ticker.add,

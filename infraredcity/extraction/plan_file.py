@@ -15,9 +15,8 @@ from typing import Any
 
 from infraredcity.clips import Clip
 from infraredcity.errors import OutputError
-from infraredcity.extraction import spec as claims
 from infraredcity.extraction.segments import count_frames, count_segments, segment_of
-from infraredcity.extraction.spec import Claim
+from infraredcity.extraction.spec import JobSpec
 from infraredcity.files.atomic import open_atomic
 from infraredcity.files.path import AnyPath
 from infraredcity.files.records import MAX_RECORD_BYTES, opened, parse_json
@@ -41,13 +40,13 @@ class PlannedClip:
     """One clip of a plan.
 
     Attributes:
-        claim: What its extraction is bound to.
+        spec: Its job spec.
         locations: Where its files were when it was planned, without credentials.
         expected_frames: What the catalogue says the whole clip holds, if it does.
         estimate: What a frame costs.
     """
 
-    claim: Claim
+    spec: JobSpec
     locations: tuple[str, ...]
     expected_frames: int | None
     estimate: Estimate
@@ -60,21 +59,21 @@ class PlannedClip:
     @property
     def num_segments(self) -> int:
         """Segments of the clip, one shard each."""
-        return count_segments(self.claim.num_frames, self.claim.config)
+        return count_segments(self.spec.num_frames, self.spec.config)
 
     @property
     def num_frames(self) -> int:
         """Frames that are to be written."""
-        return count_frames(self.claim.num_frames, self.claim.config)
+        return count_frames(self.spec.num_frames, self.spec.config)
 
     def frames_before(self, number: int) -> int:
         """Frames of the segments before the one of that number."""
-        return min(number * self.claim.config.frames_per_shard, self.num_frames)
+        return min(number * self.spec.config.frames_per_shard, self.num_frames)
 
     @property
     def clip(self) -> Clip:
         """The clip as the catalogue had it, without its files."""
-        return self.claim.clip
+        return self.spec.clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +164,7 @@ class Plan:
             "starts": list(self.starts),
             "clips": [
                 {
-                    "claim": clip.claim.to_json(),
+                    "claim": clip.spec.to_json(),
                     "locations": list(clip.locations),
                     "expected_frames": clip.expected_frames,
                     "frame_bytes": clip.estimate.frame_bytes,
@@ -238,13 +237,13 @@ def check_segments(path: AnyPath) -> None:
     """OutputError where the lines of segments are not those that the first line speaks of."""
     digest = hashlib.sha256()
     with opened(path) as file:
-        told = parse_json(file.readline(MAX_RECORD_BYTES))["segments_sha256"]
+        expected = parse_json(file.readline(MAX_RECORD_BYTES))["segments_sha256"]
         while data := file.read(_READ_BYTES):
             digest.update(data)
-    if digest.hexdigest() != told:
+    if digest.hexdigest() != expected:
         raise OutputError(
-            f"{path}: its lines of segments were changed or cut (sha256 {digest.hexdigest()[:12]}, expected {told[:12]}), and what "
-            "is done follows from the first line alone; make the plan again"
+            f"{path}: its lines of segments were changed or cut (sha256 {digest.hexdigest()[:12]}, expected {expected[:12]}); "
+            "make the plan again"
         )
 
 
@@ -268,9 +267,9 @@ def segment_lines(plan: Plan, part: int) -> Iterator[dict[str, Any]]:
     """The lines of plan.jsonl that speak of a part's segments."""
     for stretch in plan.stretches(part):
         clip = plan[stretch.clip_id]
-        claim, estimate = clip.claim, clip.estimate
+        spec, estimate = clip.spec, clip.estimate
         for number in range(stretch.first_segment, stretch.stop_segment):
-            segment = segment_of(clip.clip_id, claim.num_frames, claim.config, number)
+            segment = segment_of(clip.clip_id, spec.num_frames, spec.config, number)
             frames = segment.frames
             yield {
                 "part": part,
@@ -300,8 +299,8 @@ def _blocks(plan: Plan) -> Iterator[bytes]:
     """The lines of all segments, many at once."""
     lines: list[bytes] = []
     for part in range(plan.num_parts):
-        for told in segment_lines(plan, part):
-            lines.append(_line(told))
+        for segment in segment_lines(plan, part):
+            lines.append(_line(segment))
             if len(lines) == _LINES_AT_ONCE:
                 yield b"".join(lines)
                 lines = []
@@ -313,22 +312,26 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _parsed(header: bytes, name: str) -> Plan:
-    told = parse_json(header)
-    if told["format"] != FORMAT:
-        raise ValueError(f"format is {told['format']!r}, this version reads {FORMAT!r}")
+    values = parse_json(header)
+    if values["format"] != FORMAT:
+        raise ValueError(f"format is {values['format']!r}, this version reads {FORMAT!r}")
     plan = Plan(
         clips=tuple(
             PlannedClip(
-                claim=claims.from_json(clip["claim"], where=name),
+                spec=JobSpec.from_json(clip["claim"], where=name),
                 locations=tuple(clip["locations"]),
                 expected_frames=clip["expected_frames"],
                 estimate=Estimate(frame_bytes=clip["frame_bytes"], frame_core_s=clip["frame_core_s"]),
             )
-            for clip in told["clips"]
+            for clip in values["clips"]
         ),
-        num_parts=told["num_parts"],
-        starts=tuple(told["starts"]),
+        num_parts=values["num_parts"],
+        starts=tuple(values["starts"]),
     )
-    if len(plan.starts) != plan.num_parts + 1 or plan.starts[-1] != plan.num_segments or plan.identity != told["plan"]:
+    if (
+        len(plan.starts) != plan.num_parts + 1
+        or plan.starts[-1] != plan.num_segments
+        or plan.identity != values["plan"]
+    ):
         raise ValueError("its first line was changed")
     return plan

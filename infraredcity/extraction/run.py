@@ -1,7 +1,7 @@
 """Extraction: the frames of one clip into shards, a segment at a time, so that a killed run goes on where it stopped.
 
-A segment is done when its marker stands in `segments/`; the marker is written after the shard's rename. `finalize` merges all
-markers into the index, the manifest and the gaps, and writes clips.json last. Shards depend on the clip, the config and the
+A segment is done when its record is in `segments/`; the record is written after the shard's rename. `finalize` merges all
+records into the index, the manifest and the gaps, and writes clips.json last. Shards depend on the clip, the config and the
 codec libraries alone: not on workers, threads, machines, or how often the work was interrupted.
 
 What a frame is worth is said in its mark: suspect where it follows damage, repeat where it shows the picture before it once more,
@@ -16,21 +16,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from infraredcity.clips import Clip
 from infraredcity.datasets import clip_facts, manifest
-from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, MARKERS
+from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, SEGMENTS_FOLDER
 from infraredcity.errors import OutputError, VideoDecodeError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.finish import ExtractReport, Hang, difference, gaps_of, merge
+from infraredcity.extraction.finish import ExtractReport, SkippedRange, difference, gaps_of, merge
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.extraction.segments import Segment, segment_of, segments
-from infraredcity.extraction.spec import Claim, differing, differing_source, frames_sha256, sources_of
-from infraredcity.extraction.spec import read as read_claim
+from infraredcity.extraction.spec import (
+    JobSpec,
+    describe_difference,
+    describe_other_source,
+    frames_sha256,
+    read_spec,
+    sources_of,
+)
 from infraredcity.files.atomic import TEMPORARY_PREFIX, remove_temporaries, write_atomic
 from infraredcity.files.path import AnyPath, RemotePath, size_of, sizes_in
 from infraredcity.files.records import read_json
@@ -44,7 +49,7 @@ from infraredcity.stills.tone import LevelCounts, ToneMap, fit_tone
 from infraredcity.threads import num_cores
 from infraredcity.video import ClipVideo, Decoded, DecoderName, FrameRange, choose_decoder, decode, open_clip, why_not
 
-_HANGS = "hangs"
+_SKIPPED_FOLDER = "hangs"
 """Folder of them: what each part looks into must not grow with the shards that lie beside it."""
 _BYTES_LIBRARIES = {
     "av": ("av",),
@@ -75,11 +80,11 @@ class ExtractJob:
     versions: Mapping[str, str]
     device: str
     """"cpu" or "cuda:N"."""
-    hangs: tuple[Hang, ...] = ()
+    skipped: tuple[SkippedRange, ...] = ()
     tone: ToneMap | None = None
     """How counts become levels; None where there are no counts, where they are kept, or not yet (see `needs_tone`)."""
     identity: str = ""
-    """sha256 of the claim on the folder; empty before `claim`."""
+    """Identity of the job spec in the folder; empty before `bind`."""
 
     @property
     def is_deep(self) -> bool:
@@ -91,9 +96,9 @@ class ExtractJob:
         """Whether the tone has to be fitted to the clip's frames before anything can be written."""
         return self.is_deep and not FORMATS[self.config.image_format].is_deep and self.tone is None
 
-    def make_claim(self) -> Claim:
-        """Return what the work is bound to; this hashes the times of all frames of the clip."""
-        claim = Claim(
+    def make_spec(self) -> JobSpec:
+        """Return the job spec; this hashes the times of all frames of the clip."""
+        spec = JobSpec(
             clip=replace(self.clip, paths=(), expected_frames=None),
             config=replace(self.config, device=self.device.partition(":")[0]),
             decoder=self.decoder,
@@ -109,15 +114,15 @@ class ExtractJob:
             suspect=self.video.suspect,
             notes=self.video.notes,
         )
-        if claim.color == "gray" and not self.is_deep and any(part.has_color for part in self.video.parts):
-            return replace(claim, suspect=(*claim.suspect, _HAS_COLOR))
-        return claim
+        if spec.color == "gray" and not self.is_deep and any(part.has_color for part in self.video.parts):
+            return replace(spec, suspect=(*spec.suspect, _HAS_COLOR))
+        return spec
 
     def first_decoded(self, frame_index: int) -> int:
-        """The first frame at or after `frame_index` that is not given up because of a hang."""
-        for hang in sorted(self.hangs, key=lambda each: each.start_frame):
-            if hang.start_frame <= frame_index < hang.stop_frame:
-                frame_index = hang.stop_frame
+        """Return the first frame at or after `frame_index` that is not skipped."""
+        for skipped in sorted(self.skipped, key=lambda each: each.start_frame):
+            if skipped.start_frame <= frame_index < skipped.stop_frame:
+                frame_index = skipped.stop_frame
         return frame_index
 
     @property
@@ -129,7 +134,7 @@ class ExtractJob:
 def prepare(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool = False) -> ExtractJob:
     """Probe the clip, plan its segments and look what stands in `out`/<clip_id>. The caller is the only one who writes there.
 
-    The job may still need its tone; `claim` it before segments are written.
+    The job may still need its tone; `bind` it before segments are written.
 
     Args:
         clip: The clip, with its files.
@@ -154,16 +159,16 @@ def prepare(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool 
         _clear(folder)
     elif stands:
         job = _going_on(job)
-    (folder / MARKERS).mkdir(exist_ok=True)
-    return replace(job, hangs=read_hangs(folder))
+    (folder / SEGMENTS_FOLDER).mkdir(exist_ok=True)
+    return replace(job, skipped=read_skipped(folder))
 
 
-def join(clip: Clip, planned: Claim, out: AnyPath, numbers: Sequence[int]) -> ExtractJob:
+def join(clip: Clip, planned: JobSpec, out: AnyPath, numbers: Sequence[int]) -> ExtractJob:
     """The job of some segments of a clip whose extraction was planned, perhaps on another machine; others may write there too.
 
     Args:
         clip: The clip, with its files as they are named here.
-        planned: What the work is bound to.
+        planned: The job spec in the plan.
         out: Folder that has one folder per clip.
         numbers: The segments to do.
 
@@ -171,22 +176,22 @@ def join(clip: Clip, planned: Claim, out: AnyPath, numbers: Sequence[int]) -> Ex
         CatalogError: The clip's file is missing.
         VideoDecodeError: It is no video.
         OutputError: The file differs from the one that was planned, the decoder or the device that was planned cannot be had here,
-            the libraries here are other ones, or the folder is bound to other work.
+            the libraries here are other ones, or the folder belongs to another job.
     """
     folder = out / clip.clip_id
-    claimed = read_claim(folder)
-    if claimed is None:
+    bound = read_spec(folder)
+    if bound is None:
         planned.write(folder)  # the same bytes, whichever part is first
-    elif claimed.identity != planned.identity:
-        told = differing(claimed, planned, with_versions=True) or differing_source(claimed, planned) or "another scan"
+    elif bound.identity != planned.identity:
+        difference = describe_difference(bound, planned, with_versions=True) or describe_other_source(bound, planned)
         raise OutputError(
-            f"{folder}: belongs to other work: {told}; use the plan that was made for it, or another --out"
+            f"{folder}: belongs to another job: {difference or 'another scan'}; use the plan that was made for it, or another --out"
         )
     video = open_clip(clip.existing_paths(), kept_in=folder, stream=planned.config.stream)
     here = replace(
         planned, sources=sources_of(video), time_base=str(video.time_base), frames_sha256=frames_sha256(video)
     )
-    other = differing_source(planned, here)
+    other = describe_other_source(planned, here)
     if other is not None:  # before anything is said of the decoder: what it can do depends on the file
         names = ", ".join(str(path) for path in clip.paths)
         raise OutputError(f"clip {clip.clip_id}: {names} here is not what was planned but {other}; copy the clip again")
@@ -207,14 +212,14 @@ def join(clip: Clip, planned: Claim, out: AnyPath, numbers: Sequence[int]) -> Ex
         )
     segments_of_part = tuple(segment_of(clip.clip_id, there, planned.config, number) for number in numbers)
     job = replace(
-        job, segments=segments_of_part, tone=planned.tone, identity=planned.identity, hangs=read_hangs(folder)
+        job, segments=segments_of_part, tone=planned.tone, identity=planned.identity, skipped=read_skipped(folder)
     )
     if job.versions != planned.versions and pending(job):
-        versions = differing(planned, job.make_claim(), with_versions=True)
+        versions = describe_difference(planned, job.make_spec(), with_versions=True)
         raise OutputError(
             f"clip {clip.clip_id}: was planned with {versions} here; other versions may give other bytes, so install the same"
         )
-    (folder / MARKERS).mkdir(parents=True, exist_ok=True)
+    (folder / SEGMENTS_FOLDER).mkdir(parents=True, exist_ok=True)
     return replace(job, versions=planned.versions)
 
 
@@ -237,19 +242,19 @@ def _job(
     return job
 
 
-def claim(job: ExtractJob) -> ExtractJob:
-    """Bind the clip's folder to this job's settings; the job with its identity."""
+def bind(job: ExtractJob) -> ExtractJob:
+    """Write the job spec into the clip's folder, and return the job with its identity."""
     assert not job.needs_tone
     if job.identity:
         return job
-    claimed = job.make_claim()
-    claimed.write(job.folder)
-    return replace(job, identity=claimed.identity)
+    spec = job.make_spec()
+    spec.write(job.folder)
+    return replace(job, identity=spec.identity)
 
 
 def any_done(folder: AnyPath) -> bool:
     """Whether a segment was finished in a clip's folder."""
-    return bool(segment_record.listed(folder))
+    return bool(segment_record.list_records(folder))
 
 
 def fit_clip_tone(job: ExtractJob, on_alive: Callable[[int], None] = lambda _frame: None) -> ToneMap:
@@ -298,7 +303,7 @@ def check_whole(job: ExtractJob) -> None:
     for _, rows in segment_record.read_all(job.folder, numbers):
         missing += rows.missing
         suspects += rows.suspect
-    gaps = gaps_of(job.make_claim(), missing, frozenset(), job.hangs)
+    gaps = gaps_of(job.make_spec(), missing, frozenset(), job.skipped)
     if gaps:
         raise VideoDecodeError(
             f"clip {job.clip.clip_id}: {sum(gap.num_frames for gap in gaps)} frames are missing, first {gaps[0].first_frame} to "
@@ -311,37 +316,38 @@ def check_whole(job: ExtractJob) -> None:
         )
 
 
-def with_hang(job: ExtractJob, hang: Hang) -> ExtractJob:
-    """The job with one more stretch that is not decoded, remembered beside the output for later runs, in a file of its own."""
-    write_atomic(job.folder / _HANGS / f"{hang.start_frame:08d}.json", _json_bytes(asdict(hang)))
-    return replace(job, hangs=tuple(sorted((*job.hangs, hang), key=lambda each: each.start_frame)))
+def skip_range(job: ExtractJob, skipped: SkippedRange) -> ExtractJob:
+    """Return the job with one more range that is not decoded, and save it for later runs in a file of its own."""
+    data = (json.dumps(asdict(skipped), indent=1) + "\n").encode()
+    write_atomic(job.folder / _SKIPPED_FOLDER / f"{skipped.start_frame:08d}.json", data)
+    return replace(job, skipped=tuple(sorted((*job.skipped, skipped), key=lambda each: each.start_frame)))
 
 
-def read_hangs(folder: AnyPath) -> tuple[Hang, ...]:
-    """The stretches that a decoder hung at, as far as runs in this clip's folder found."""
-    hangs: list[Hang] = []
-    for name in sorted(sizes_in(folder / _HANGS)):
-        path = folder / _HANGS / name
+def read_skipped(folder: AnyPath) -> tuple[SkippedRange, ...]:
+    """Read the ranges at which a decoder hung, as far as runs in this clip's folder found."""
+    skipped: list[SkippedRange] = []
+    for name in sorted(sizes_in(folder / _SKIPPED_FOLDER)):
+        path = folder / _SKIPPED_FOLDER / name
         if name.startswith(TEMPORARY_PREFIX):
             continue
         try:
-            hangs.append(Hang(**read_json(path)))
+            skipped.append(SkippedRange(**read_json(path)))
         except (OSError, ValueError, TypeError) as error:
             raise OutputError(f"{path}: damaged ({error}); delete it, then run the same command again") from error
-    return tuple(hangs)
+    return tuple(skipped)
 
 
 def remove_leftovers(folder: AnyPath) -> None:
     """Delete the temporary files that killed writers left in a clip's folder. The caller is the only one who writes there."""
     if isinstance(folder, RemotePath):
         return  # what was not sent whole is not there
-    for below in (folder, folder / MARKERS, folder / _HANGS):
+    for below in (folder, folder / SEGMENTS_FOLDER, folder / _SKIPPED_FOLDER):
         if below.is_dir():
             remove_temporaries(below)
 
 
 def pending(job: ExtractJob) -> list[Segment]:
-    """The segments that still have to be written, in order: those without a marker, or whose shard is gone or of another size."""
+    """Return the segments still to be written, in order: those without a record, or whose shard is gone or of another size."""
     return [segment for segment in job.segments if not _is_done(job, segment)]
 
 
@@ -394,12 +400,12 @@ def finalize(job: ExtractJob, *, new_frames: int) -> ExtractReport:
     Raises:
         OutputError: A segment is not done yet.
     """
-    claimed = read_claim(job.folder)
-    assert claimed is not None
+    spec = read_spec(job.folder)
+    assert spec is not None
     return merge(
         job.folder,
-        claimed,
-        hangs=job.hangs,
+        spec,
+        skipped=job.skipped,
         expected_frames=job.clip.expected_frames,
         new_frames=new_frames,
     )
@@ -467,7 +473,7 @@ def _encoded(
 
 
 def _decoded(job: ExtractJob, frames: FrameRange, on_alive: Callable[[int], None]) -> Iterator[Decoded]:
-    avoid = [(hang.start_frame, hang.stop_frame) for hang in job.hangs]
+    avoid = [(skipped.start_frame, skipped.stop_frame) for skipped in job.skipped]
     return decode(job.video, frames, decoder=job.decoder, device=job.device, avoid=avoid, on_frame=on_alive)
 
 
@@ -483,11 +489,11 @@ class _StillMaker:
     """From a decoded frame to an encoded still, in any thread."""
 
     def __init__(self, job: ExtractJob) -> None:
-        claimed = job.make_claim()
-        self._color = claimed.color
+        spec = job.make_spec()
+        self._color = spec.color
         self._framing = job.config.framing
         self._tone = job.tone
-        self._is_inverted = claimed.is_inverted
+        self._is_inverted = spec.is_inverted
         self._image_format = job.config.image_format
         self._quality = job.config.quality
 
@@ -515,8 +521,8 @@ class _StillMaker:
         )
 
 
-class _MarkerBuilder:
-    """Collects what a segment's marker will say, sample by sample."""
+class _RecordBuilder:
+    """Collects the record of a segment, sample by sample."""
 
     def __init__(self, job: ExtractJob, segment: Segment) -> None:
         self._job = job
@@ -548,7 +554,7 @@ class _MarkerBuilder:
         frames = self._segment.frames
         missing = [frame for frame in range(frames.start_frame, frames.stop_frame, frames.step) if frame not in written]
         head = SegmentHead(
-            claim=self._job.identity,
+            job_identity=self._job.identity,
             number=self._segment.number,
             shard=shard,
             num_missing=len(missing),
@@ -579,7 +585,7 @@ def _write_shard(
     dropped: set[int],
     on_frames: Callable[[int], None] | None,
 ) -> None:
-    marker = _MarkerBuilder(job, segment)
+    record = _RecordBuilder(job, segment)
     time_base = str(job.video.time_base)
     with open_shard(job.folder, segment.shard, image_format=suffix_of(job.config.image_format)) as handle:
         for still in stills.below(segment.frames.stop_frame):
@@ -587,7 +593,7 @@ def _write_shard(
             facts = sample_json.to_bytes(
                 sample_json.facts_of(job.clip, time_base, still.frame_index, still.pts, size_px)
             )
-            marker.add(still, len(facts))
+            record.add(still, len(facts))
             handle.writer.add(
                 job.clip.clip_id, still.frame_index, still.pts, still.data, facts,
                 size_px=size_px, image_sha256=still.sha256,
@@ -602,14 +608,14 @@ def _write_shard(
         # Here and not at the merge, where those of a million shards would be written one after the other.
         samples = [
             (key_of(job.clip.clip_id, entry.frame_index), entry.offset, entry.size, json_size)
-            for entry, json_size in zip(entries, marker.json_sizes, strict=True)
+            for entry, json_size in zip(entries, record.json_sizes, strict=True)
         ]
         write_atomic(index_path, sidecars.idx_bytes(suffix_of(job.config.image_format), samples))
     else:
         path.unlink(missing_ok=True)
         index_path.unlink(missing_ok=True)
         shard = None
-    marker.write(shard, entries, dropped)
+    record.write(shard, entries, dropped)
 
 
 def _write_files(
@@ -619,11 +625,11 @@ def _write_files(
     dropped: set[int],
     on_frames: Callable[[int], None] | None,
 ) -> None:
-    """Plain image files; the marker's entries give each file's size and hash, its "shard" is the folder itself."""
-    marker = _MarkerBuilder(job, segment)
+    """Write plain image files; the record gives each file's size and hash, and its "shard" is the folder itself."""
+    record = _RecordBuilder(job, segment)
     entries: list[IndexEntry] = []
     for still in stills.below(segment.frames.stop_frame):
-        marker.add(still, 0)
+        record.add(still, 0)
         write_atomic(
             job.folder / segment_record.still_name(job.clip.clip_id, still.frame_index, job.config), still.data
         )
@@ -642,7 +648,7 @@ def _write_files(
         if on_frames is not None:
             on_frames(1)
     info = ShardInfo(name=".", num_samples=len(entries), size_bytes=sum(entry.size for entry in entries), sha256="")
-    marker.write(info if entries else None, entries, dropped)
+    record.write(info if entries else None, entries, dropped)
 
 
 def _neighbours(todo: Sequence[Segment]) -> list[list[Segment]]:
@@ -657,10 +663,10 @@ def _neighbours(todo: Sequence[Segment]) -> list[list[Segment]]:
 
 def _is_done(job: ExtractJob, segment: Segment) -> bool:
     try:
-        head = segment_record.read_head(segment_record.marker_of(job.folder, segment.number))
+        head = segment_record.read_head(segment_record.record_path(job.folder, segment.number))
     except OutputError:
         return False
-    segment_record.check_claim(job.folder, head, job.identity)
+    segment_record.check_job(job.folder, head, job.identity)
     return segment_record.is_whole(
         job.folder,
         head,
@@ -687,17 +693,17 @@ def versions_here(decoder: DecoderName) -> dict[str, str]:
 
 def _going_on(job: ExtractJob) -> ExtractJob:
     """The job as an earlier run began it, after checking that going on would give the bytes that run would have given."""
-    before, now = read_claim(job.folder), job.make_claim()
+    before, now = read_spec(job.folder), job.make_spec()
     assert before is not None
     job = replace(job, identity=before.identity)
-    told = differing(before, now, with_versions=False)
-    if told is None and before.versions != now.versions and pending(job):
-        told = differing(before, now, with_versions=True)
-    if told is not None:
+    difference = describe_difference(before, now, with_versions=False)
+    if difference is None and before.versions != now.versions and pending(job):
+        difference = describe_difference(before, now, with_versions=True)
+    if difference is not None:
         raise OutputError(
-            f"{job.folder}: was extracted with {told}; use the same, another --out, or --overwrite to start anew"
+            f"{job.folder}: was extracted with {difference}; use the same, another --out, or --overwrite to start anew"
         )
-    other = differing_source(before, now)
+    other = describe_other_source(before, now)
     if other is not None:
         raise OutputError(f"{job.folder}: was extracted from {other}; use another --out, or --overwrite to start anew")
     return replace(job, versions=before.versions, tone=before.tone)
@@ -709,24 +715,19 @@ def _clear(folder: AnyPath) -> None:
     Temporary files stay: a part of a plan may be writing them.
     """
     names = sorted(sizes_in(folder))
-    done = [
-        f"{MARKERS}/{name}" for name in sorted(sizes_in(folder / MARKERS)) if segment_record.number_of(name) is not None
-    ]
-    hangs = [f"{_HANGS}/{name}" for name in sorted(sizes_in(folder / _HANGS))]
+    done = [segment_record.record_path(folder, number) for number in sorted(segment_record.list_records(folder))]
+    skipped = [folder / _SKIPPED_FOLDER / name for name in sorted(sizes_in(folder / _SKIPPED_FOLDER))]
     others = (manifest.CSV_NAME, manifest.PARQUET_NAME, sidecars.WIDS_NAME, GAPS_NAME)
     rest = [
-        name
+        folder / name
         for name in names
         if (name.endswith((".tar", ".idx")) and not name.startswith(TEMPORARY_PREFIX))
         or name in others
         or (name.endswith(tuple(f".{suffix}" for suffix in SUFFIXES)) and name.startswith(f"{folder.name}_"))
     ]
-    for name in (clip_facts.CLIPS_NAME, index_file.INDEX_NAME, *done, *hangs, *rest, JOB_NAME):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
+    first = (folder / clip_facts.CLIPS_NAME, folder / index_file.INDEX_NAME)
+    for path in (*first, *done, *skipped, *rest, folder / JOB_NAME):
+        path.unlink(missing_ok=True)
 
 
 def default_threads() -> int:

@@ -1,8 +1,8 @@
-"""Done markers: one small file for each segment that is written, the proof that its shard is whole.
+"""Segment records: one small file in `segments/` for each segment that is written, the proof that its shard is whole.
 
-A marker is written after its shard got its name (or was sent whole), and appears whole itself. It is two lines of JSON: what the
-segment is and what it left (`SegmentHead`; enough to know what is outstanding), with how many bytes follow; and its samples as
-columns (`SegmentRows`; enough to build index and manifest without opening a shard).
+A record is written after its shard got its name (or was sent whole), and appears whole itself. It is two lines of JSON: the
+segment as a whole (`SegmentHead`; enough to know what is outstanding), with how many bytes follow; and its samples as columns
+(`SegmentRows`; enough to build index and manifest without opening a shard).
 """
 
 import base64
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from infraredcity.datasets.dataset import MARKERS
+from infraredcity.datasets.dataset import SEGMENTS_FOLDER
 from infraredcity.errors import OutputError
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.segments import segment_of
@@ -37,82 +37,72 @@ _COLUMNS = ("frame_index", "pts", "offset", "size", "span", "json_size")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentHead:
-    """What a marker says of its segment as a whole.
+    """The first line of a segment record: the segment as a whole."""
 
-    Attributes:
-        claim: Identity of the work that it belongs to, see `Claim.identity`.
-        number: AnyPath among the clip's segments.
-        shard: Its shard with sha256; the folder itself, ".", for plain files; None when none of its frames could be had.
-        num_missing: Frames of the segment that could not be had, or were left out.
-    """
-
-    claim: str
+    job_identity: str
+    """Identity of the job that it belongs to, see `JobSpec.identity`."""
     number: int
+    """Position among the clip's segments."""
     shard: ShardInfo | None
+    """Its shard with sha256; the folder itself, ".", for plain files; None when none of its frames could be decoded."""
     num_missing: int
+    """Frames of the segment that could not be decoded, or were left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SegmentRows:
-    """The samples of a segment as columns of one length, and what was not had.
-
-    Attributes:
-        frame_index: Index of each in its clip.
-        pts: Time of each in units of the clip's time_base.
-        offset: Byte in the shard where the image begins.
-        size: Bytes of the image.
-        span: Bytes of the whole sample in the tar.
-        json_size: Bytes of the json member; 0 for plain files.
-        picture_sizes: Stretches of stills of one size: how many, their width, their height.
-        sha256: 32 bytes for each image.
-        differences: How far each is from the one before; None where that one is missing, of another size, or in another segment.
-        first_glance: A few pixels of the first sample, to compare it with the segment before; None without samples.
-        last_glance: Those of the last one.
-        suspect: Frame indices of those that follow damage.
-        missing: Frame indices that could not be had, or were left out.
-        dropped: Those of them that were left out as asked.
-    """
+    """The second line of a segment record: its samples as columns of one length, and the frames that are missing."""
 
     frame_index: list[int]
+    """Index of each sample in its clip."""
     pts: list[int]
+    """Time of each in units of the clip's time_base."""
     offset: list[int]
+    """Byte in the shard where the image begins."""
     size: list[int]
+    """Bytes of the image."""
     span: list[int]
+    """Bytes of the whole sample in the tar."""
     json_size: list[int]
+    """Bytes of the json member; 0 for plain files."""
     picture_sizes: list[tuple[int, int, int]]
+    """Ranges of stills of one size: how many, their width, their height."""
     sha256: bytes
+    """32 bytes for each image."""
     differences: list[float | None]
+    """How far each is from the one before; None where that one is missing, of another size, or in another segment."""
     first_glance: np.ndarray | None
+    """A few pixels of the first sample, to compare it with the segment before; None without samples."""
     last_glance: np.ndarray | None
+    """A few pixels of the last sample; None without samples."""
     suspect: list[int]
+    """Frame indices of the samples that follow damage."""
     missing: list[int]
+    """Frame indices that could not be decoded, or were left out."""
     dropped: list[int]
+    """Those of `missing` that were left out as asked."""
 
     def __len__(self) -> int:
         return len(self.frame_index)
 
 
-def marker_of(folder: AnyPath, number: int) -> AnyPath:
-    """The file of a segment's marker in the folder of its clip."""
-    return folder / MARKERS / _name_of(number)
-
-
-def _name_of(number: int) -> str:
-    return f"{number:06d}.jsonl"
+def record_path(folder: AnyPath, number: int) -> AnyPath:
+    """Return the file of a segment's record in the folder of its clip."""
+    return folder / SEGMENTS_FOLDER / f"{number:06d}.jsonl"
 
 
 def number_of(name: str) -> int | None:
-    """The segment that a file in the folder of markers speaks of; None for another file."""
+    """Return the number of the segment whose record a file's name is; None for another file."""
     stem = name.removesuffix(".jsonl")
     return int(stem) if name.endswith(".jsonl") and stem.isdecimal() else None
 
 
-def listed(folder: AnyPath) -> dict[int, int]:
-    """The segments of a clip that have a marker, and the marker's bytes: UNKNOWN_BYTES where a listing does not tell them.
+def list_records(folder: AnyPath) -> dict[int, int]:
+    """Return the bytes of each segment record of a clip, by segment number; UNKNOWN_BYTES where a listing does not give them.
 
     On a disk it does not: to ask for the sizes of a million files takes a while.
     """
-    below = folder / MARKERS
+    below = folder / SEGMENTS_FOLDER
     sizes: dict[str, int] = {}
     with suppress(FileNotFoundError):
         if isinstance(below, RemotePath):
@@ -124,12 +114,12 @@ def listed(folder: AnyPath) -> dict[int, int]:
 
 
 def write(folder: AnyPath, head: SegmentHead, rows: SegmentRows) -> None:
-    """Say that a segment is done: its shard stands there, whole."""
-    write_atomic(marker_of(folder, head.number), to_bytes(head, rows))
+    """Write the record of a segment whose shard is there, whole; with it the segment is done."""
+    write_atomic(record_path(folder, head.number), to_bytes(head, rows))
 
 
 def to_bytes(head: SegmentHead, rows: SegmentRows) -> bytes:
-    """The file of a marker."""
+    """Return the bytes of a segment record."""
     shard = head.shard
     columns: dict[str, Any] = {name: getattr(rows, name) for name in _COLUMNS}
     columns |= {
@@ -144,7 +134,7 @@ def to_bytes(head: SegmentHead, rows: SegmentRows) -> bytes:
     second = _line(columns)
     first = {
         "format": FORMAT,
-        "claim": head.claim,
+        "claim": head.job_identity,
         "number": head.number,
         "shard": None if shard is None else [shard.name, shard.num_samples, shard.size_bytes, shard.sha256],
         "num_missing": head.num_missing,
@@ -158,10 +148,10 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def read(path: AnyPath, size_bytes: int = UNKNOWN_BYTES) -> tuple[SegmentHead, SegmentRows]:
-    """A marker; a remote one whose size is known is asked for once, not twice.
+    """Read a segment record; a remote one of known size takes one request, not two.
 
     Raises:
-        OutputError: There is none, or it is damaged: the segment is not done.
+        OutputError: It is missing or damaged: the segment is not done.
     """
     try:
         if isinstance(path, RemotePath) and size_bytes != UNKNOWN_BYTES:
@@ -172,7 +162,7 @@ def read(path: AnyPath, size_bytes: int = UNKNOWN_BYTES) -> tuple[SegmentHead, S
 
 
 def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
-    """A marker from its bytes.
+    """Parse a segment record.
 
     Raises:
         OutputError: It is damaged; `name` names the file.
@@ -205,10 +195,10 @@ def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
 
 
 def read_head(path: AnyPath, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead:
-    """What a marker says of its segment as a whole; its samples are not read. A remote one of known size takes one request.
+    """Read the first line of a segment record, not its samples; a remote one of known size takes one request.
 
     Raises:
-        OutputError: There is none, or it is damaged: the segment is not done.
+        OutputError: It is missing or damaged: the segment is not done.
     """
     try:
         if isinstance(path, RemotePath):
@@ -227,34 +217,34 @@ def read_head(path: AnyPath, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead:
 def read_heads(
     folder: AnyPath, numbers: Sequence[int], sizes: Mapping[int, int] = MappingProxyType({})
 ) -> Iterator[tuple[int, SegmentHead | None]]:
-    """The heads of some segments of a clip, in order; None for one that has no marker that can be read.
+    """Yield the heads of some segments of a clip, in order; None for a segment without a readable record.
 
     Args:
-        folder: The clip's.
+        folder: The clip's folder.
         numbers: The segments.
-        sizes: What `listed` said, where somebody asked.
+        sizes: What `list_records` returned, if it was called.
     """
     return _in_order(folder, numbers, sizes, _head_or_none)
 
 
 def read_all(folder: AnyPath, numbers: Sequence[int]) -> Iterator[tuple[SegmentHead, SegmentRows]]:
-    """The markers of some segments of a clip, in order.
+    """Yield the records of some segments of a clip, in order.
 
     Raises:
         OutputError: One of them is not done.
     """
-    # One listing tells the sizes of a thousand files, or is one request more for a few.
-    sizes = listed(folder) if is_remote(folder) else {}
-    for _, marker in _in_order(folder, numbers, sizes, read):
-        yield marker
+    # One listing gives the sizes of a thousand files, or is one request more for a few.
+    sizes = list_records(folder) if is_remote(folder) else {}
+    for _, record in _in_order(folder, numbers, sizes, read):
+        yield record
 
 
-def check_claim(folder: AnyPath, head: SegmentHead, identity: str) -> None:
-    """OutputError where a segment was written under other settings or from other files than the work of this identity."""
-    if head.claim != identity:
+def check_job(folder: AnyPath, head: SegmentHead, identity: str) -> None:
+    """Check that a segment belongs to the job of this identity; OutputError where other settings or files gave it."""
+    if head.job_identity != identity:
         raise OutputError(
-            f"{marker_of(folder, head.number)}: was written under another plan or other settings (claim {head.claim[:12]}, "
-            f"expected {identity[:12]}); delete it, or use the plan and the folder that belong together"
+            f"{record_path(folder, head.number)}: was written under another plan or other settings (job "
+            f"{head.job_identity[:12]}, expected {identity[:12]}); delete it, or use the plan and the folder that belong together"
         )
 
 
@@ -267,11 +257,11 @@ def is_whole(
     config: ExtractConfig,
     size_of: Callable[[str], int | None],
 ) -> bool:
-    """Whether what a marker speaks of is there, in the size that it says.
+    """Return whether the shard or the files of a segment are there, in the sizes that its record states.
 
     Args:
         folder: The clip's folder.
-        head: What the marker says.
+        head: The head of the segment's record.
         clip_id: The clip.
         clip_frames: Frames of the whole clip.
         config: What is written.
@@ -282,7 +272,7 @@ def is_whole(
     if config.to == "shards":
         return size_of(head.shard.name) == head.shard.size_bytes
     try:
-        _, rows = read(marker_of(folder, head.number))
+        _, rows = read(record_path(folder, head.number))
     except OutputError:
         return False
     names = [still_name(clip_id, frame_index, config) for frame_index in rows.frame_index]
@@ -290,23 +280,22 @@ def is_whole(
 
 
 def still_name(clip_id: str, frame_index: int, config: ExtractConfig) -> str:
-    """The file of a frame where plain files are written."""
+    """Name the file of a frame where plain files are written."""
     return f"{key_of(clip_id, frame_index)}.{suffix_of(config.image_format)}"
 
 
 def _in_order(
     folder: AnyPath, numbers: Sequence[int], sizes: Mapping[int, int], read_one: Any
 ) -> Iterator[tuple[int, Any]]:
-    """What `read_one` makes of each marker; remote ones are asked for many at a time."""
-    below = folder / MARKERS
+    """Yield what `read_one` makes of each record; remote ones are read many at a time."""
     if not isinstance(folder, RemotePath):
         for number in numbers:
-            yield number, read_one(below / _name_of(number))
+            yield number, read_one(record_path(folder, number))
         return
-    with ThreadPoolExecutor(max_workers=_REMOTE_READERS, thread_name_prefix="markers") as pool:
+    with ThreadPoolExecutor(max_workers=_REMOTE_READERS, thread_name_prefix="segment-records") as pool:
         for start in range(0, len(numbers), _REMOTE_READERS * 8):
             some = numbers[start : start + _REMOTE_READERS * 8]
-            paths = [below / _name_of(number) for number in some]
+            paths = [record_path(folder, number) for number in some]
             known = [sizes.get(number, UNKNOWN_BYTES) for number in some]
             yield from zip(some, pool.map(read_one, paths, known), strict=True)
 
@@ -319,27 +308,29 @@ def _head_or_none(path: AnyPath, size_bytes: int = UNKNOWN_BYTES) -> SegmentHead
 
 
 def _head(line: bytes, name: str, size_bytes: int) -> SegmentHead:
-    """The head that a marker's first line is; ValueError where it is not that of the file `name` of `size_bytes`."""
-    told = parse_json(line)
-    if told["format"] != FORMAT:
-        raise ValueError(f"format is {told['format']!r}, not {FORMAT!r}")
-    if number_of(name.rpartition("/")[2]) != told["number"]:
-        raise ValueError(f"it is that of segment {told['number']}")
-    if len(line) + 1 + told["rows_bytes"] != size_bytes:
-        raise ValueError(f"it has {size_bytes} bytes, expected {len(line) + 1 + told['rows_bytes']}")
-    shard = told["shard"]
+    """Parse the first line of a record; ValueError where it is not that of the file `name` of `size_bytes`."""
+    head = parse_json(line)
+    if head["format"] != FORMAT:
+        raise ValueError(f"format is {head['format']!r}, not {FORMAT!r}")
+    if number_of(name.rpartition("/")[2]) != head["number"]:
+        raise ValueError(f"it is that of segment {head['number']}")
+    if len(line) + 1 + head["rows_bytes"] != size_bytes:
+        raise ValueError(f"it has {size_bytes} bytes, expected {len(line) + 1 + head['rows_bytes']}")
+    shard = head["shard"]
     return SegmentHead(
-        claim=told["claim"],
-        number=told["number"],
+        job_identity=head["claim"],
+        number=head["number"],
         shard=None
         if shard is None
         else ShardInfo(name=shard[0], num_samples=shard[1], size_bytes=shard[2], sha256=shard[3]),
-        num_missing=told["num_missing"],
+        num_missing=head["num_missing"],
     )
 
 
 def _not_done(name: str, error: Exception) -> OutputError:
-    return OutputError(f"{name}: segment is not done ({error}); delete its marker if there is one, then run it again")
+    return OutputError(
+        f"{name}: segment is not done ({error}); delete this file if it is there, then run the same command again"
+    )
 
 
 def _packed(glance: np.ndarray | None) -> list[Any] | None:

@@ -1,8 +1,8 @@
-"""The claim on a clip's folder: what all who write there must agree on, so that the same bytes come whoever writes them.
+"""The job spec of a clip (extract.json): everything that two runs must agree on to write the same bytes.
 
-`extract.json` holds it: the settings, the clip's facts, what its files are, the libraries that shape bytes. Its sha256 is the
-identity of the work; every done marker carries it, so a segment of other work is known as such. All that merging the segments
-needs of the video stands in it too: merging opens no video.
+It holds the settings, the clip's facts, what its files are, and the libraries that shape bytes. Its sha256 is the identity of the
+job; every segment record carries it, so that a segment of another job is recognized. It also holds all that merging the segments
+needs to know of the video: merging opens no video.
 """
 
 import hashlib
@@ -27,64 +27,60 @@ _FACTS = ("scene", "weather", "modality", "time_of_day", "polarity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What the extraction of a clip is bound to.
-
-    Attributes:
-        clip: The clip, without its files and its expected count, which may change while the work is under way.
-        config: What is written; its device is "cpu" or "cuda", the kind that decodes, whatever was asked for.
-        decoder: Which library decodes.
-        tone: How counts become levels; None where there are none or they are kept.
-        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format, the numbers of its streams that
-            were read, and what players do to its pictures: rotation_deg, pixel_aspect ("16:11"), hdr ("PQ", "HLG" or "").
-        versions: Version of each library that shapes the bytes.
-        time_base: Seconds per unit of pts, as "1/15360".
-        nominal_fps: Frames per second that the first file states.
-        num_frames: Frames of the whole clip.
-        frames_sha256: Over when each is shown and which follow damage, see `frames_sha256`.
-        break_frames: Frames before which something is lost, see `ClipVideo.break_frames`.
-        is_deep: Whether the clip holds counts of more than 8 bits.
-        suspect: What the scan found wrong with the files.
-        notes: What is good to know of them, see `ClipVideo.notes`.
-    """
+class JobSpec:
+    """What extract.json holds; runs with the same job spec write the same bytes."""
 
     clip: Clip
+    """The clip, without its files and its expected count, which may change while the work is under way."""
     config: ExtractConfig
+    """What is written; its device is "cpu" or "cuda", the kind that decodes, whatever was asked for."""
     decoder: DecoderName
+    """Which library decodes."""
     tone: ToneMap | None
+    """How counts become levels; None where there are none or they are kept."""
     sources: tuple[Mapping[str, Any], ...]
+    """The clip's files, see `sources_of`."""
     versions: Mapping[str, str]
+    """Version of each library that shapes the bytes."""
     time_base: str
+    """Seconds per unit of pts, as "1/15360"."""
     nominal_fps: float
+    """Frames per second that the first file states."""
     num_frames: int
+    """Frames of the whole clip."""
     frames_sha256: str
+    """Hash of when each frame is shown and which follow damage, see `frames_sha256`."""
     break_frames: tuple[int, ...]
+    """Frames before which something is lost, see `ClipVideo.break_frames`."""
     is_deep: bool
+    """Whether the clip holds counts of more than 8 bits."""
     suspect: tuple[str, ...]
+    """What the scan found wrong with the files."""
     notes: tuple[str, ...] = ()
+    """What else is good to know of the files, see `ClipVideo.notes`."""
 
     @property
     def color(self) -> ColorMode:
-        """Channels of the stills: as configured, else gray for infrared and deep clips and rgb for other visible ones."""
+        """Return the stills' colour mode: as configured, else gray for infrared and deep clips and rgb for other visible ones."""
         return self.config.color or ("gray" if self.clip.modality == "infrared" or self.is_deep else "rgb")
 
     @property
     def is_inverted(self) -> bool:
-        """Whether levels are turned around."""
+        """Return whether levels are inverted."""
         return self.clip.modality == "infrared" and is_inverted(self.clip.polarity, self.config.polarity)
 
     @property
     def facts(self) -> dict[str, str]:
-        """The clip's facts that go into samples and manifests."""
+        """Return the clip's facts that go into samples and manifests."""
         return {name: getattr(self.clip, name) for name in _FACTS}
 
     @property
     def identity(self) -> str:
-        """sha256 of the claim, in hexadecimal."""
+        """Return the sha256 of extract.json, in hexadecimal."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as they come back from JSON."""
+        """Return plain values, as they come back from JSON."""
         return {
             "format": FORMAT,
             "clip": self.clip.clip_id,
@@ -107,50 +103,49 @@ class Claim:
         }
 
     def to_bytes(self) -> bytes:
-        """The file `extract.json`."""
+        """Return the bytes of extract.json."""
         return (json.dumps(self.to_json(), indent=1) + "\n").encode()
 
     def write(self, folder: AnyPath) -> None:
-        """Bind a clip's folder to this."""
+        """Write extract.json, which binds a clip's folder to this job."""
         write_atomic(folder / JOB_NAME, self.to_bytes())
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], *, where: str) -> "JobSpec":
+        """Return the job spec that `to_json` wrote.
 
-def from_json(values: Mapping[str, Any], *, where: str) -> Claim:
-    """The claim that `to_json` wrote.
-
-    Raises:
-        OutputError: It is of another format, or damaged; `where` names the file.
-    """
-    told = values.get("format")
-    if told != FORMAT:
-        raise OutputError(
-            f"{where}: was extracted with format {told}, this version writes {FORMAT}; "
-            "use the same version, another --out, or --overwrite to start anew"
-        )
-    try:
-        video, tone = values["video"], values["tone"]
-        return Claim(
-            clip=Clip(clip_id=values["clip"], **values["facts"]),
-            config=ExtractConfig.from_json(values["config"]),
-            decoder=values["decoder"],
-            tone=None if tone is None else ToneMap.from_json(tone),
-            sources=tuple(values["sources"]),
-            versions=values["versions"],
-            time_base=video["time_base"],
-            nominal_fps=video["nominal_fps"],
-            num_frames=video["num_frames"],
-            frames_sha256=video["frames_sha256"],
-            break_frames=tuple(video["break_frames"]),
-            is_deep=video["is_deep"],
-            suspect=tuple(video["suspect"]),
-            notes=tuple(video["notes"]),
-        )
-    except (KeyError, TypeError, ValueError, CatalogError) as error:
-        raise OutputError(f"{where}: damaged ({error}); start anew with --overwrite") from error
+        Raises:
+            OutputError: It is of another format, or damaged; `where` names the file.
+        """
+        if values.get("format") != FORMAT:
+            raise OutputError(
+                f"{where}: was extracted with format {values.get('format')}, this version writes {FORMAT}; "
+                "use the same version, another --out, or --overwrite to start anew"
+            )
+        try:
+            video, tone = values["video"], values["tone"]
+            return cls(
+                clip=Clip(clip_id=values["clip"], **values["facts"]),
+                config=ExtractConfig.from_json(values["config"]),
+                decoder=values["decoder"],
+                tone=None if tone is None else ToneMap.from_json(tone),
+                sources=tuple(values["sources"]),
+                versions=values["versions"],
+                time_base=video["time_base"],
+                nominal_fps=video["nominal_fps"],
+                num_frames=video["num_frames"],
+                frames_sha256=video["frames_sha256"],
+                break_frames=tuple(video["break_frames"]),
+                is_deep=video["is_deep"],
+                suspect=tuple(video["suspect"]),
+                notes=tuple(video["notes"]),
+            )
+        except (KeyError, TypeError, ValueError, CatalogError) as error:
+            raise OutputError(f"{where}: damaged ({error}); start anew with --overwrite") from error
 
 
-def read(folder: AnyPath) -> Claim | None:
-    """The claim on a clip's folder; None where there is none.
+def read_spec(folder: AnyPath) -> JobSpec | None:
+    """Read extract.json from a clip's folder; None where there is none.
 
     Raises:
         OutputError: It is damaged or of another format.
@@ -164,11 +159,11 @@ def read(folder: AnyPath) -> Claim | None:
         raise OutputError(f"{path}: damaged ({error}); start anew with --overwrite") from error
     if not isinstance(values, dict):
         raise OutputError(f"{path}: damaged (no JSON object); start anew with --overwrite")
-    return from_json(values, where=str(path))
+    return JobSpec.from_json(values, where=str(path))
 
 
 def sources_of(video: ClipVideo) -> tuple[dict[str, Any], ...]:
-    """What a claim says of a clip's files."""
+    """Describe a clip's files; pixel_aspect is like "16:11", hdr "PQ", "HLG" or "", and the last three are what players apply."""
     return tuple(
         {
             "name": part.path.name,
@@ -187,9 +182,9 @@ def sources_of(video: ClipVideo) -> tuple[dict[str, Any], ...]:
 
 
 def frames_sha256(video: ClipVideo) -> str:
-    """SHA-256, in hexadecimal, of what packets do not hold but shards say: each frame's time, and which follow damage.
+    """Hash what packets do not hold but shards state, each frame's time and which frames follow damage; in hexadecimal.
 
-    It is that of all times in units of the clip's time base, then of each file's suspect ranges, as little-endian i64.
+    The bytes are all times in units of the clip's time base, then each file's suspect ranges, as little-endian i64.
     """
     digest = hashlib.sha256(video.pts.astype("<i8").tobytes())
     for part in video.parts:
@@ -197,13 +192,13 @@ def frames_sha256(video: ClipVideo) -> str:
     return digest.hexdigest()
 
 
-def differing(before: Claim, now: Claim, *, with_versions: bool) -> str | None:
-    """What two claims do not agree on, for people: "quality 95, not 90"; None where both give the same bytes.
+def describe_difference(before: JobSpec, now: JobSpec, *, with_versions: bool) -> str | None:
+    """Name the first setting that differs, as "--quality 95, not 90"; None where both specs give the same bytes.
 
     Args:
-        before: The claim that stands.
-        now: The one that somebody wants to go on with.
-        with_versions: Whether other versions of the libraries matter: they do while something is left to write.
+        before: The spec in the clip's folder.
+        now: The spec of the run that wants to go on there.
+        with_versions: Whether other versions of the libraries count: they do while something is left to write.
     """
     parts = ["config", "decoder", "facts"] + (["versions"] if with_versions else [])
     old, new = before.to_json(), json.loads(now.to_bytes())
@@ -213,8 +208,8 @@ def differing(before: Claim, now: Claim, *, with_versions: bool) -> str | None:
     return None
 
 
-def differing_source(before: Claim, now: Claim) -> str | None:
-    """Which file is another one by now, for people; None where all show the same pictures at the same times."""
+def describe_other_source(before: JobSpec, now: JobSpec) -> str | None:
+    """Name the first file that changed; None where all files show the same pictures at the same times."""
     if len(before.sources) != len(now.sources):
         return f"{len(before.sources)} files, now {len(now.sources)}"
     for old, new in zip(before.sources, now.sources, strict=True):
@@ -241,7 +236,7 @@ def _setting(part: str, before: Any, now: Any) -> str:
 
 
 def _option(name: str, before: Any, now: Any) -> str:
-    """How a setting differs, in the words of the command line: "--quality 95, not 90"."""
+    """Describe how a setting differs, in the words of the command line: "--quality 95, not 90"."""
     option = option_of(name)
     old, new = (_value(name, value) for value in (before, now))
     if old and new:
@@ -250,7 +245,7 @@ def _option(name: str, before: Any, now: Any) -> str:
 
 
 def _value(name: str, value: Any) -> str:
-    """A setting's value as the command line takes it; empty where the option is not given."""
+    """Return a setting's value as the command line takes it; empty where the option is not given."""
     if name == "masks":
         return f" {option_of(name)} ".join(",".join(map(str, mask)) for mask in value)
     if isinstance(value, list):

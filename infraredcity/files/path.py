@@ -5,7 +5,7 @@ deadlines, attempts, one line per error, and a count of what was moved. In a mes
 
 What is written there is sent whole: in an object store (s3, gs) it appears whole or not at all, and so it does through file:// and
 sftp://, which rename it when all is there. Other schemes (ftp, webdav) may keep a cut file under the final name when an upload is
-cut, which the next run writes anew, since nothing counts as there before its done marker says so. An upload to S3 in parts that is
+cut, which the next run writes anew, since nothing counts as there before its segment record is. An upload to S3 in parts that is
 killed leaves its parts in the bucket, unseen but paid for; a lifecycle rule of the bucket for incomplete uploads removes them.
 """
 

@@ -41,9 +41,9 @@ def test_each_step_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
         assert figures["wall_s"] > 0
         assert 10_000_000 < figures["peak_rss_bytes"] < 2**30
         assert figures["cpu_us_per_segment"] == pytest.approx(figures["cpu_s"] / 300 * 1e6, rel=0.01)
-    # A line of a plan has some 180 bytes; a marker two glances of 32x32, 1,368 letters each in base64.
+    # A line of a plan has some 180 bytes; a segment record two glances of 32x32, 1,368 letters each in base64.
     assert 300 * 150 < case["plan_bytes"] < 300 * 250
-    assert 2 * 1368 < case["marker_bytes"] < 2 * 1368 + 1000
+    assert 2 * 1368 < case["record_bytes"] < 2 * 1368 + 1000
     printed = ended.stdout.splitlines()
     assert [line.split()[:3] for line in printed[1:7]] == [[step, "300", "600"] for step in STEPS]
 

@@ -17,7 +17,7 @@ from infraredcity.errors import VideoDecodeError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.run import fit_clip_tone, prepare
-from infraredcity.extraction.spec import read as read_claim
+from infraredcity.extraction.spec import read_spec
 from infraredcity.loader.order import window_table
 from infraredcity.shards import index_file
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
@@ -123,13 +123,13 @@ def test_a_run_that_goes_on_keeps_its_tone(deep: Path, tmp_path: Path, infraredc
     before = {path.name: path.read_bytes() for path in (tmp_path / CLIP).glob("*.tar")}
     (tmp_path / CLIP / min(before)).unlink()
     # As if an earlier version had fitted another tone, and written what stands there with it.
-    fitted = read_claim(tmp_path / CLIP)
+    fitted = read_spec(tmp_path / CLIP)
     assert fitted is not None
-    claim = replace(fitted, tone=ToneMap(low=20_000, high=40_000))
-    claim.write(tmp_path / CLIP)
+    spec = replace(fitted, tone=ToneMap(low=20_000, high=40_000))
+    spec.write(tmp_path / CLIP)
     for path in (tmp_path / CLIP / "segments").iterdir():
         head, rows = segment_record.read(path)
-        segment_record.write(tmp_path / CLIP, replace(head, claim=claim.identity), rows)
+        segment_record.write(tmp_path / CLIP, replace(head, job_identity=spec.identity), rows)
     ran = infraredcity(*words)
     assert "tone: counts 20000 to 40000" in ran.stderr
     assert "(7 new)" in ran.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from planned import claim_of, planned
+from planned import spec_of, planned
 from slurm import CLUSTER, ROOT, Slurm, directives
 from synthetic import H264, write_clip
 
@@ -51,7 +51,7 @@ def plan_of_the_page() -> Plan:
     return cut(
         [
             planned(
-                claim_of(FRAMES, config, clip=clip, nominal_fps=30.0),
+                spec_of(FRAMES, config, clip=clip, nominal_fps=30.0),
                 frame_core_s=round(core_s(clip.modality), 7),
                 frame_bytes=STILL_BYTES[clip.modality],
             )

@@ -373,11 +373,11 @@ def test_status_tells_what_is_outstanding_and_that_alone_is_done_again(
 
     shard(1).unlink()
     shard(2).write_bytes(shard(2).read_bytes()[:-512])
-    marker = segment_record.marker_of(tmp_path / CLIP, 5)
-    assert isinstance(marker, Path)
-    marker.write_bytes(marker.read_bytes()[:-20])
-    marker.with_name("000007.jsonl").unlink()
-    marker.with_name("000009.jsonl").write_text("{}\n")
+    record = segment_record.record_path(tmp_path / CLIP, 5)
+    assert isinstance(record, Path)
+    record.write_bytes(record.read_bytes()[:-20])
+    record.with_name("000007.jsonl").unlink()
+    record.with_name("000009.jsonl").write_text("{}\n")
     ran = run.status(tmp_path)
     assert (ran.code, ran.stdout) == (3, "1-2,5,7,9\n")
     assert "5 of 10 segments are done, outstanding: 1-2,5,7,9" in ran.stderr
@@ -462,7 +462,7 @@ def test_finalize_needs_no_clip(shelf: Shelf, run: Commands, one: dict[str, byte
 def test_finalize_checks_the_counts_of_all_segments(shelf: Shelf, run: Commands, tmp_path: Path) -> None:
     run.plan(tmp_path, shelf.gray)
     run.parts(tmp_path, "0-3")
-    head, rows = segment_record.read(segment_record.marker_of(tmp_path / CLIP, 6))
+    head, rows = segment_record.read(segment_record.record_path(tmp_path / CLIP, 6))
     names = ("frame_index", "pts", "offset", "size", "span", "json_size", "differences")
     sizes = [(len(rows) - 1, 96, 64)]
     shorter = replace(
@@ -470,10 +470,7 @@ def test_finalize_checks_the_counts_of_all_segments(shelf: Shelf, run: Commands,
     )
     segment_record.write(tmp_path / CLIP, head, shorter)
     line = only_line(run.finalize(tmp_path))
-    assert (
-        "000006.jsonl: has 4 samples and 0 missing frames, expected 5 in all; delete that marker, then run its part"
-        in line
-    )
+    assert "000006.jsonl: has 4 samples and 0 missing frames, expected 5 in all; delete it, then run its part" in line
     assert not (tmp_path / CLIP / "clips.json").exists()
 
 
@@ -526,27 +523,27 @@ def test_a_part_of_another_plan_is_refused(shelf: Shelf, run: Commands, tmp_path
     (tmp_path / "a/plan.jsonl").write_bytes((tmp_path / "c/plan.jsonl").read_bytes())
     line = only_line(run.part(tmp_path / "a", "--part", 1))
     assert (
-        "city_clear: belongs to other work: --quality 95, not 90; use the plan that was made for it, or another --out"
+        "city_clear: belongs to another job: --quality 95, not 90; use the plan that was made for it, or another --out"
         in line
     )
-    assert "was written under another plan or other settings (claim " in only_line(run.status(tmp_path / "a"))
-    assert "was written under another plan or other settings (claim " in only_line(run.finalize(tmp_path / "a"))
+    assert "was written under another plan or other settings (job " in only_line(run.status(tmp_path / "a"))
+    assert "was written under another plan or other settings (job " in only_line(run.finalize(tmp_path / "a"))
     assert changed(before, tree(tmp_path / "a")) == []
 
 
-def test_a_marker_of_other_work_is_refused(shelf: Shelf, run: Commands, tmp_path: Path) -> None:
+def test_a_segment_record_of_other_work_is_refused(shelf: Shelf, run: Commands, tmp_path: Path) -> None:
     run.plan(tmp_path, shelf.gray)
     run.parts(tmp_path, "0-3")
-    head, rows = segment_record.read(segment_record.marker_of(tmp_path / CLIP, 0))
-    segment_record.write(tmp_path / CLIP, replace(head, claim="ab" * 32), rows)
-    assert "000000.jsonl: was written under another plan or other settings (claim abababababab, expected " in only_line(
+    head, rows = segment_record.read(segment_record.record_path(tmp_path / CLIP, 0))
+    segment_record.write(tmp_path / CLIP, replace(head, job_identity="ab" * 32), rows)
+    assert "000000.jsonl: was written under another plan or other settings (job abababababab, expected " in only_line(
         run.status(tmp_path)
     )
-    assert "000000.jsonl: was written under another plan or other settings (claim abababababab" in only_line(
+    assert "000000.jsonl: was written under another plan or other settings (job abababababab" in only_line(
         run.finalize(tmp_path)
     )
     line = only_line(run.part(tmp_path, "--part", 0))
-    assert "000000.jsonl: was written under another plan or other settings (claim abababababab, expected " in line
+    assert "000000.jsonl: was written under another plan or other settings (job abababababab, expected " in line
     assert "delete it" in line
 
 

@@ -60,8 +60,8 @@ def on_cluster(cluster: RayCluster, infraredcity_process: Start, monkeypatch: py
 
 @pytest.fixture
 def job(shelf: Shelf, tmp_path: Path) -> ExtractJob:
-    """A claimed job of 50 frames in 7 segments."""
-    return run.claim(run.prepare(clip_of(shelf.gray), ExtractConfig(frames_per_shard=8), tmp_path / "out"))
+    """A bound job of 50 frames in 7 segments."""
+    return run.bind(run.prepare(clip_of(shelf.gray), ExtractConfig(frames_per_shard=8), tmp_path / "out"))
 
 
 def end_of(process: "subprocess.Popen[str]") -> Ran:
@@ -164,7 +164,7 @@ def test_without_the_package_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         RayExecutor(address="127.0.0.1:1")
 
 
-def test_a_task_goes_on_behind_the_last_marker_and_tells_of_all_its_segments(job: ExtractJob) -> None:
+def test_a_task_goes_on_behind_the_last_segment_record_and_tells_of_all_its_segments(job: ExtractJob) -> None:
     first = write_stretch(job, job.segments[:2], 60.0)
     assert first.failed is None
     shards = [job.folder / segment.shard for segment in job.segments[:2]]
@@ -172,7 +172,9 @@ def test_a_task_goes_on_behind_the_last_marker_and_tells_of_all_its_segments(job
     answer = write_stretch(job, job.segments[:4], 60.0)
     assert [path.stat().st_mtime_ns for path in shards] == before
     assert answer.heads[:2] == first.heads
-    assert [(head.number, head.claim) for head in answer.heads] == [(number, job.identity) for number in range(4)]
+    assert [(head.number, head.job_identity) for head in answer.heads] == [
+        (number, job.identity) for number in range(4)
+    ]
     assert [head.shard.num_samples for head in answer.heads if head.shard is not None] == [8, 8, 8, 8]
     assert len(pickle.dumps(answer)) < 2000  # no pictures, no indexes
 

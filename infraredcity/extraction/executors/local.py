@@ -12,12 +12,12 @@ from multiprocessing.connection import wait
 from typing import Protocol, runtime_checkable
 
 from infraredcity.clips import Clip
-from infraredcity.datasets.dataset import MARKERS
+from infraredcity.datasets.dataset import SEGMENTS_FOLDER
 from infraredcity.errors import InfraredCityError, OutputError, VideoDecodeError
 from infraredcity.extraction import run
 from infraredcity.extraction.config import DEADLINE_S, ExtractConfig
 from infraredcity.extraction.executors.worker import BEAT_S, Beat, Done, Task, Worker
-from infraredcity.extraction.finish import ExtractReport, Hang
+from infraredcity.extraction.finish import ExtractReport, SkippedRange
 from infraredcity.extraction.plan_file import PLAN_NAME
 from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segments import Segment, frames_ticker
@@ -39,7 +39,7 @@ class Executor(Protocol):
     def __call__(
         self, job: ExtractJob, todo: Sequence[Segment], *, deadline_s: float, on_frames: Callable[[int], None]
     ) -> ExtractJob:
-        """Have the segments of a claimed job written; the job as it is then, with the stretches that had to be given up.
+        """Write the segments of a bound job; return the job, with the ranges that had to be skipped.
 
         Args:
             job: What to do and where.
@@ -90,15 +90,15 @@ def extract_clip(
         # The first worker loads its libraries on one core while this process scans the clip on another.
         is_new = overwrite or not (folder / "clips.json").exists()
         crew = _Crew([Worker()] if workers > 0 and executor is None and is_new else [])
-        is_claimed = False
+        is_bound = False
         try:
             job = run.prepare(clip, config, out, overwrite=overwrite)
             run.remove_leftovers(folder)
             if is_strict and job.video.suspect:
                 raise VideoDecodeError(f"{job.video.suspect[0]}; --strict takes no damaged clip")
             job = _with_tone(job, crew, workers, deadline_s)
-            job = run.claim(job)
-            is_claimed = True
+            job = run.bind(job)
+            is_bound = True
             todo = run.pending(job)
             ticker = frames_ticker(f"{clip.clip_id}: frames", job.segments, todo, on_progress)
             if todo and executor is not None:
@@ -107,11 +107,11 @@ def extract_clip(
                 job = _write(job, todo, crew, workers, deadline_s, ticker.add)
             crew.end()  # their memory, before the index of a long clip takes its own
             if is_strict:
-                is_claimed = False  # running again would end the same way
+                is_bound = False  # running again would end the same way
                 run.check_whole(job)
             return run.finalize(job, new_frames=ticker.added)
         except InfraredCityError as error:
-            error.is_resumable = is_claimed and run.any_done(folder)
+            error.is_resumable = is_bound and run.any_done(folder)
             raise
         finally:
             crew.end()
@@ -150,10 +150,10 @@ def write_segments(
     deadline_s: float = DEADLINE_S,
     on_frames: Callable[[int], None] = lambda _count: None,
 ) -> ExtractJob:
-    """Have some segments of a claimed job written by processes on this machine; others may write other ones meanwhile.
+    """Write some segments of a bound job by processes on this machine; others may write other ones meanwhile.
 
     Args:
-        job: From `run.claim` or `run.join`.
+        job: From `run.bind` or `run.join`.
         todo: Its segments that are not done, ascending.
         workers: As for `extract_clip`.
         cores: How many cores the workers' encoding threads shall suit; None for all of this machine.
@@ -363,8 +363,8 @@ class _Watch:
                     f"frame {first}; see whether its file can be read, then run the same command again to go on"
                 )
             reason = f"the decoder gave no frame for {self._deadline_s:g} s, twice"
-            hang = Hang(start_frame=first, stop_frame=job.video.next_entry(first), reason=reason)
-            job = run.with_hang(job, hang)
+            skipped = SkippedRange(start_frame=first, stop_frame=job.video.next_entry(first), reason=reason)
+            job = run.skip_range(job, skipped)
             last = -2  # the next place has its own two tries
         shift.stuck_at = last
         self._start_again(shift, job, todo)
@@ -372,7 +372,7 @@ class _Watch:
 
     def _left_over(self, shift: _Shift, job: ExtractJob, on_frames: Callable[[int], None]) -> tuple[Segment, ...]:
         """What the ended worker has not finished, after tidying up behind it."""
-        for below in () if isinstance(job.folder, RemotePath) else (job.folder, job.folder / MARKERS):
+        for below in () if isinstance(job.folder, RemotePath) else (job.folder, job.folder / SEGMENTS_FOLDER):
             for path in below.glob(f"{temporary_prefix(shift.worker.pid)}*"):
                 path.unlink(missing_ok=True)
         undone = {segment.number for segment in run.pending(job)}

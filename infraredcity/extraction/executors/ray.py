@@ -1,7 +1,7 @@
 """Extraction on a Ray cluster: a task for each stretch of a clip's segments, which runs a watched worker process on its node.
 
-A task writes shards and done markers where all nodes see them, as a part of a plan does, and sends back what its markers say of
-them; neither pictures nor indexes travel. Ray runs a task again whose node or process died; it goes on behind the last marker.
+A task writes shards and segment records where all nodes see them, as a part of a plan does, and sends back the heads of its
+records; neither pictures nor indexes travel. Ray runs a task again whose node or process died; it goes on behind the last record.
 """
 
 import logging
@@ -20,12 +20,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from infraredcity.errors import InfraredCityError, MissingExtraError, OutputError, RemoteError, RemoteMissingError
-from infraredcity.extraction import run, segment_record, spec
+from infraredcity.extraction import run, segment_record
 from infraredcity.extraction.executors.local import write_segments
 from infraredcity.extraction.executors.worker import Failed
 from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import Segment
+from infraredcity.extraction.spec import read_spec
 from infraredcity.files import traffic, urls
 from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.files.traffic import Traffic
@@ -54,7 +55,7 @@ class Answer:
     """What comes back from a task.
 
     Attributes:
-        heads: What the markers of its segments say, in order.
+        heads: The heads of its segments' records, in order.
         moved: What the task moved from and to other machines.
         failed: The error that ended it, if one did.
     """
@@ -148,8 +149,8 @@ class RayExecutor:
             for ref, _ in under_way.values():
                 self._ray.cancel(ref)
             futures.wait(under_way, _END_S)
-        _await_markers(job, todo)
-        return replace(job, hangs=run.read_hangs(job.folder))
+        _await_records(job, todo)
+        return replace(job, skipped=run.read_skipped(job.folder))
 
     def _num_slots(self) -> int:
         """How many tasks the cluster can run at a time just now, if nobody else uses it."""
@@ -177,12 +178,12 @@ def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float)
     """Write what is not done of some segments, on a node.
 
     Args:
-        job: A claimed job.
+        job: From `run.bind`.
         todo: Some of its segments.
         deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
 
     Returns:
-        What the markers say, or the error that ended it: Ray would wrap that, or could not carry it.
+        The heads of the records, or the error that ended it: Ray would wrap that, or could not carry it.
     """
     before = traffic.traffic()
     heads: tuple[SegmentHead, ...] = ()
@@ -200,7 +201,7 @@ def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float)
 def _written(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -> tuple[SegmentHead, ...]:
     _check_node(job)
     # What an earlier try of this task found, on another node.
-    job = replace(job, segments=todo, hangs=run.read_hangs(job.folder))
+    job = replace(job, segments=todo, skipped=run.read_skipped(job.folder))
     left = run.pending(job)
     if left:
         write_segments(job, left, workers=1, cores=1, deadline_s=deadline_s)
@@ -210,9 +211,9 @@ def _written(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -> t
 
 def _check_node(job: ExtractJob) -> None:
     """See that this node would write the right bytes to the right place."""
-    claimed = spec.read(job.folder)
-    if claimed is None or claimed.identity != job.identity:
-        what = "no extract.json" if claimed is None else "the extract.json of other work"
+    spec = read_spec(job.folder)
+    if spec is None or spec.identity != job.identity:
+        what = "no extract.json" if spec is None else "the extract.json of another job"
         raise OutputError(
             f"{job.folder}: holds {what} as seen from here, expected that of this run; put --out on a disk that all nodes share "
             "under one name, or behind a URL"
@@ -315,15 +316,15 @@ def _answer(job: ExtractJob, future: Future[Answer]) -> Answer:
 
 def _check_records(job: ExtractJob, todo: Sequence[Segment], heads: Sequence[SegmentHead]) -> None:
     """OutputError unless a task says of each segment that was asked for that it is done."""
-    done = {head.number for head in heads if head.claim == job.identity}
+    done = {head.number for head in heads if head.job_identity == job.identity}
     lost = [segment.number for segment in todo if segment.number not in done]
     if lost:
         raise OutputError(
-            f"{job.folder}: a task ended and left no marker of segment {lost[0]}; run the same command again to go on"
+            f"{job.folder}: a task ended and left no record of segment {lost[0]}; run the same command again to go on"
         )
 
 
-def _await_markers(job: ExtractJob, todo: Sequence[Segment]) -> None:
+def _await_records(job: ExtractJob, todo: Sequence[Segment]) -> None:
     """Wait until this machine sees what other ones have written; an object store shows it at once."""
     deadline_s = time.monotonic() + _SEEN_S
     unseen = replace(job, segments=tuple(todo))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planned import changed, claim_of, times, tree
+from planned import changed, spec_of, times, tree
 from synthetic import Shelf, clip_of
 
 from infraredcity.datasets import clip_facts
@@ -15,10 +15,9 @@ from infraredcity.errors import OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.executors.local import extract_clip
-from infraredcity.extraction.finish import ExtractReport, Hang, gaps_of, merge
+from infraredcity.extraction.finish import ExtractReport, SkippedRange, gaps_of, merge
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
-from infraredcity.extraction.spec import Claim
-from infraredcity.extraction.spec import read as read_claim
+from infraredcity.extraction.spec import JobSpec, read_spec
 from infraredcity.shards import index_file
 from infraredcity.shards.index import FROZEN, REPEAT
 
@@ -32,16 +31,16 @@ def clip(extracted: Path, tmp_path: Path) -> Path:
 
 
 def merged(clip: Path, **other: Any) -> ExtractReport:
-    claim = read_claim(clip)
-    assert claim is not None
-    return merge(clip, claim, **({"hangs": (), "expected_frames": None, "new_frames": 0} | other))
+    spec = read_spec(clip)
+    assert spec is not None
+    return merge(clip, spec, **({"skipped": (), "expected_frames": None, "new_frames": 0} | other))
 
 
 def rewrite(
     clip: Path, number: int, change: Callable[[SegmentHead, SegmentRows], tuple[SegmentHead, SegmentRows]]
 ) -> None:
-    """Change what a marker says."""
-    segment_record.write(clip, *change(*segment_record.read(segment_record.marker_of(clip, number))))
+    """Change what a segment record says."""
+    segment_record.write(clip, *change(*segment_record.read(segment_record.record_path(clip, number))))
 
 
 def without_last(rows: SegmentRows) -> SegmentRows:
@@ -50,7 +49,7 @@ def without_last(rows: SegmentRows) -> SegmentRows:
     return replace(rows, **columns, differences=rows.differences[:-1], sha256=rows.sha256[:-32], picture_sizes=sizes)
 
 
-def test_merging_needs_the_markers_alone(clip: Path) -> None:
+def test_merging_needs_the_segment_records_alone(clip: Path) -> None:
     before = tree(clip)
     for path in clip.iterdir():
         if path.name in MERGED or path.name.startswith("scan-"):
@@ -74,36 +73,34 @@ def test_merging_again_touches_nothing(clip: Path) -> None:
     assert times(clip) == stood
 
 
-def test_each_marker_is_told_of(clip: Path) -> None:
+def test_each_segment_record_is_reported(clip: Path) -> None:
     told: list[int] = []
     merged(clip, on_segments=told.append)
     assert told == [1, 1, 1, 1]
 
 
-def test_a_marker_with_a_frame_less_is_refused(clip: Path) -> None:
+def test_a_segment_record_with_a_frame_less_is_refused(clip: Path) -> None:
     rewrite(clip, 2, lambda head, rows: (head, without_last(rows)))
     with pytest.raises(
         OutputError,
-        match=r"000002\.jsonl: has 15 samples and 0 missing frames, expected 16 in all; delete that marker, then run its part",
+        match=r"000002\.jsonl: has 15 samples and 0 missing frames, expected 16 in all; delete it, then run its part",
     ):
         merged(clip)
 
 
-def test_a_marker_of_other_work_is_refused(clip: Path) -> None:
-    rewrite(clip, 1, lambda head, rows: (replace(head, claim="ab" * 32), rows))
-    with pytest.raises(
-        OutputError, match=r"000001\.jsonl: was written under another plan or other settings \(claim ab"
-    ):
+def test_a_segment_record_of_other_work_is_refused(clip: Path) -> None:
+    rewrite(clip, 1, lambda head, rows: (replace(head, job_identity="ab" * 32), rows))
+    with pytest.raises(OutputError, match=r"000001\.jsonl: was written under another plan or other settings \(job ab"):
         merged(clip)
 
 
-def test_a_marker_that_is_not_there_is_named(clip: Path) -> None:
-    segment_record.marker_of(clip, 3).unlink()
+def test_a_segment_record_that_is_not_there_is_named(clip: Path) -> None:
+    segment_record.record_path(clip, 3).unlink()
     with pytest.raises(OutputError, match=r"000003\.jsonl: segment is not done"):
         merged(clip)
 
 
-def test_frames_of_a_marker_that_are_missing_become_gaps(clip: Path) -> None:
+def test_frames_of_a_segment_record_that_are_missing_become_gaps(clip: Path) -> None:
     def lose_last(head: SegmentHead, rows: SegmentRows) -> tuple[SegmentHead, SegmentRows]:
         return replace(head, num_missing=1), replace(without_last(rows), missing=[rows.frame_index[-1]])
 
@@ -117,7 +114,7 @@ def test_frames_of_a_marker_that_are_missing_become_gaps(clip: Path) -> None:
 
 
 def test_a_picture_is_compared_with_the_last_one_of_the_segment_before(clip: Path) -> None:
-    last = segment_record.read(segment_record.marker_of(clip, 0))[1]
+    last = segment_record.read(segment_record.record_path(clip, 0))[1]
 
     def shows_it_again(head: SegmentHead, rows: SegmentRows) -> tuple[SegmentHead, SegmentRows]:
         return head, replace(rows, sha256=last.sha256[-32:] + rows.sha256[32:], first_glance=last.last_glance)
@@ -136,38 +133,40 @@ def test_what_the_catalogue_expects_is_compared_with_the_whole_clip(clip: Path) 
     assert not merged(clip, expected_frames=51).has_expected_count
 
 
-def test_facts_come_from_the_claim(clip: Path) -> None:
-    claim = read_claim(clip)
-    assert claim is not None
+def test_facts_come_from_the_job_spec(clip: Path) -> None:
+    spec = read_spec(clip)
+    assert spec is not None
     facts = clip_facts.read_clips(clip)["city_clear"]
-    assert [dict(source) for source in claim.sources] == facts.sources
-    assert (facts.time_base, facts.nominal_fps, facts.clip_frames) == (claim.time_base, claim.nominal_fps, 50)
-    assert facts.versions == claim.versions
+    assert [dict(source) for source in spec.sources] == facts.sources
+    assert (facts.time_base, facts.nominal_fps, facts.clip_frames) == (spec.time_base, spec.nominal_fps, 50)
+    assert facts.versions == spec.versions
 
 
-def gaps(claim: Claim, missing: list[int], dropped: list[int], *hangs: Hang) -> list[tuple[int, int, int, str]]:
-    found = gaps_of(claim, missing, frozenset(dropped), hangs)
+def gaps(
+    spec: JobSpec, missing: list[int], dropped: list[int], *skipped: SkippedRange
+) -> list[tuple[int, int, int, str]]:
+    found = gaps_of(spec, missing, frozenset(dropped), skipped)
     return [(gap.first_frame, gap.last_frame, gap.num_frames, gap.reason.partition(",")[0]) for gap in found]
 
 
 def test_neighbours_that_are_missing_for_one_reason_are_one_gap() -> None:
-    claim = claim_of(100)
+    spec = spec_of(100)
     broken, left_out = "the decoder could not make a picture of it", "suspect"
-    hang = Hang(start_frame=30, stop_frame=36, reason="the decoder gave no frame")
-    assert gaps(claim, [3, 4, 5, 7], []) == [(3, 5, 3, broken), (7, 7, 1, broken)]
-    assert gaps(claim, [3, 4, 5, 6], [5, 6]) == [(3, 4, 2, broken), (5, 6, 2, left_out)]
-    assert gaps(claim, [29, 30, 35, 36], [], hang) == [
+    skipped = SkippedRange(start_frame=30, stop_frame=36, reason="the decoder gave no frame")
+    assert gaps(spec, [3, 4, 5, 7], []) == [(3, 5, 3, broken), (7, 7, 1, broken)]
+    assert gaps(spec, [3, 4, 5, 6], [5, 6]) == [(3, 4, 2, broken), (5, 6, 2, left_out)]
+    assert gaps(spec, [29, 30, 35, 36], [], skipped) == [
         (29, 29, 1, broken),
-        (30, 30, 1, hang.reason),
-        (35, 35, 1, hang.reason),
+        (30, 30, 1, skipped.reason),
+        (35, 35, 1, skipped.reason),
         (36, 36, 1, broken),
     ]
-    assert gaps(claim, [], []) == []
+    assert gaps(spec, [], []) == []
 
 
 def test_of_each_nth_frame_the_next_one_is_the_neighbour() -> None:
-    claim = claim_of(100, ExtractConfig(every=4))
-    assert [gap[:3] for gap in gaps(claim, [4, 8, 12, 20], [])] == [(4, 12, 3), (20, 20, 1)]
+    spec = spec_of(100, ExtractConfig(every=4))
+    assert [gap[:3] for gap in gaps(spec, [4, 8, 12, 20], [])] == [(4, 12, 3), (20, 20, 1)]
 
 
 def test_plain_files_are_merged_too(shelf: Shelf, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.extraction.parts import finalize, frame_core_s, make_plan, open_plan, run_part, status
 from infraredcity.extraction.run import ExtractJob
 from infraredcity.extraction.segments import Segment
-from infraredcity.extraction.spec import read as read_claim
+from infraredcity.extraction.spec import read_spec
 from infraredcity.files.atomic import lock_folder, temporary_beside, temporary_prefix
 from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.progress import Progress
@@ -263,8 +263,8 @@ def test_auto_is_the_device_that_it_comes_to(shelf: Shelf, tmp_path: Path) -> No
     identities = set()
     for device in ("auto", "cpu"):
         plan = make_plan([clip], replace(CONFIG, device=device), tmp_path / device, num_parts=1)
-        assert plan[clip.clip_id].claim.config.device == "cpu"
-        identities.add(plan[clip.clip_id].claim.identity)
+        assert plan[clip.clip_id].spec.config.device == "cpu"
+        identities.add(plan[clip.clip_id].spec.identity)
         run_part(plan, 0, {}, tmp_path / device, workers=0)
     assert len(identities) == 1
     extract_clip(clip, replace(CONFIG, device="auto"), tmp_path / "one", workers=0)
@@ -273,7 +273,7 @@ def test_auto_is_the_device_that_it_comes_to(shelf: Shelf, tmp_path: Path) -> No
 
 def test_a_part_on_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     clip = clip_of(shelf.deep)
-    planned = make_plan([clip], CONFIG, tmp_path / "plan", num_parts=1)[clip.clip_id].claim
+    planned = make_plan([clip], CONFIG, tmp_path / "plan", num_parts=1)[clip.clip_id].spec
     on_gpu = replace(planned, config=replace(planned.config, device="cuda"))
     assert on_gpu.identity != planned.identity
     line = "clip city_clear: was planned with pyav on device cuda, and here NVDEC does not decode gray16le; run the part on"
@@ -282,7 +282,7 @@ def test_a_part_on_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Pat
 
 
 def test_a_part_on_another_file_hears_of_the_file_before_the_decoder(shelf: Shelf, tmp_path: Path) -> None:
-    planned = make_plan([clip_of(shelf.gray)], CONFIG, tmp_path / "plan", num_parts=1)["city_clear"].claim
+    planned = make_plan([clip_of(shelf.gray)], CONFIG, tmp_path / "plan", num_parts=1)["city_clear"].spec
     on_gpu = replace(planned, config=replace(planned.config, device="cuda"))
     with pytest.raises(OutputError, match=r"is not what was planned but another .* copy the clip again"):
         run.join(clip_of(shelf.deep), on_gpu, tmp_path / "out", [0])
@@ -291,7 +291,7 @@ def test_a_part_on_another_file_hears_of_the_file_before_the_decoder(shelf: Shel
 def test_a_part_that_decord_cannot_do_is_to_be_planned_for_pyav(shelf: Shelf, tmp_path: Path) -> None:
     pytest.importorskip("decord")
     clip = clip_of(shelf.deep)
-    planned = make_plan([clip], CONFIG, tmp_path / "plan", num_parts=1)[clip.clip_id].claim
+    planned = make_plan([clip], CONFIG, tmp_path / "plan", num_parts=1)[clip.clip_id].spec
     with pytest.raises(
         OutputError, match=r"was planned with decord on device cpu, .*; run .*, or plan again with --decoder pyav"
     ):
@@ -301,7 +301,7 @@ def test_a_part_that_decord_cannot_do_is_to_be_planned_for_pyav(shelf: Shelf, tm
 def test_going_on_with_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     clip = clip_of(shelf.deep)
     extract_clip(clip, CONFIG, tmp_path, workers=0)
-    standing = read_claim(tmp_path / clip.clip_id)
+    standing = read_spec(tmp_path / clip.clip_id)
     assert standing is not None
     replace(standing, config=replace(standing.config, device="cuda")).write(tmp_path / clip.clip_id)
     with pytest.raises(OutputError, match="was extracted with --device cuda, not cpu; use the same, another --out"):

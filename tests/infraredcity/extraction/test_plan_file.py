@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from planned import claim_of, expanded, planned
+from planned import expanded, planned, spec_of
 
 from infraredcity.errors import OutputError
 from infraredcity.extraction import plan_file
@@ -30,7 +30,7 @@ FACTS = st.lists(
 def clips_of(facts: list[tuple[int, int, int, int, float]]) -> tuple[PlannedClip, ...]:
     return tuple(
         planned(
-            claim_of(
+            spec_of(
                 num_frames,
                 ExtractConfig(every=every, frames_per_shard=frames_per_shard, start_frame=start % num_frames),
                 clip_id=f"clip_{number}",
@@ -42,11 +42,11 @@ def clips_of(facts: list[tuple[int, int, int, int, float]]) -> tuple[PlannedClip
 
 
 def one_clip(num_frames: int = 1000, num_parts: int = 4) -> Plan:
-    return cut([planned(claim_of(num_frames, ExtractConfig(frames_per_shard=10)))], num_parts)
+    return cut([planned(spec_of(num_frames, ExtractConfig(frames_per_shard=10)))], num_parts)
 
 
 def segment_cost(clip: PlannedClip, number: int) -> float:
-    frames = segment_of(clip.clip_id, clip.claim.num_frames, clip.claim.config, number).frames
+    frames = segment_of(clip.clip_id, clip.spec.num_frames, clip.spec.config, number).frames
     return len(frames) * clip.estimate.frame_core_s
 
 
@@ -86,7 +86,7 @@ def test_equal_segments_are_dealt_evenly_whatever_their_number() -> None:
 
 def test_a_clip_that_costs_more_gets_more_parts() -> None:
     config = ExtractConfig(frames_per_shard=10)
-    cheap, dear = (claim_of(1000, config, clip_id=name) for name in ("cheap", "dear"))
+    cheap, dear = (spec_of(1000, config, clip_id=name) for name in ("cheap", "dear"))
     plan = cut([planned(cheap, frame_core_s=1e-3), planned(dear, frame_core_s=3e-3)], 8)
     clips = [{stretch.clip_id for stretch in plan.stretches(part)} for part in range(8)]
     assert clips == [{"cheap"}] * 2 + [{"dear"}] * 6
@@ -112,7 +112,7 @@ def test_the_lines_tile_the_frames_of_every_clip_and_the_header_counts_them(
     header, *lines = lines_of(path)
     frames: dict[str, list[int]] = {}
     for line, clip in ((line, plan[str(line["clip"])]) for line in lines):
-        config = clip.claim.config
+        config = clip.spec.config
         inside = range(int(str(line["start_frame"])), int(str(line["stop_frame"])), config.every)
         assert (len(inside), line["shard"]) == (
             line["num_frames"],
@@ -120,7 +120,7 @@ def test_the_lines_tile_the_frames_of_every_clip_and_the_header_counts_them(
         )
         frames.setdefault(clip.clip_id, []).extend(inside)
     assert frames == {
-        clip.clip_id: list(range(clip.claim.config.start_frame, clip.claim.num_frames, clip.claim.config.every))
+        clip.clip_id: list(range(clip.spec.config.start_frame, clip.spec.num_frames, clip.spec.config.every))
         for clip in clips
     }
     parts = [int(str(line["part"])) for line in lines]
@@ -147,9 +147,9 @@ def test_the_same_plan_is_the_same_bytes_near_and_far(tmp_path: Path) -> None:
 
 def test_a_training_gets_a_shard_of_every_modality_for_as_many_ranks_as_the_rarer_one_has(tmp_path: Path) -> None:
     config = ExtractConfig(frames_per_shard=10)
-    night = claim_of(1000, config)
-    day = claim_of(70, config, clip_id="city_day")
-    day = claim_of(70, config, clip=day.clip.__class__(
+    night = spec_of(1000, config)
+    day = spec_of(70, config, clip_id="city_day")
+    day = spec_of(70, config, clip=day.clip.__class__(
         clip_id="city_day", scene="city", weather="any", modality="visible", time_of_day="day"))  # fmt: skip
     assert cut([planned(night), planned(day)], 3).num_ranks == 7
     assert cut([planned(night)], 3).num_ranks == 100

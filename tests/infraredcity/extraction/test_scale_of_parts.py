@@ -11,7 +11,7 @@ from synthetic import Shelf, clip_of
 from infraredcity.datasets.folder import open_folder
 from infraredcity.extraction import run, segment_record
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.finish import Hang
+from infraredcity.extraction.finish import SkippedRange
 from infraredcity.extraction.parts import finalize, make_plan, run_part
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.files.path import RemotePath
@@ -48,7 +48,7 @@ def test_the_index_of_a_shard_for_dali_is_written_with_it_and_not_at_the_merge(s
     }
 
 
-def test_a_far_marker_is_known_by_its_beginning(memory: RemotePath) -> None:
+def test_a_far_segment_record_is_known_by_its_beginning(memory: RemotePath) -> None:
     count = 1000
     numbers = list(range(count))
     rows = SegmentRows(
@@ -58,9 +58,9 @@ def test_a_far_marker_is_known_by_its_beginning(memory: RemotePath) -> None:
         last_glance=np.zeros((32, 32), np.uint8), suspect=[], missing=[], dropped=[],
     )  # fmt: skip
     shard = ShardInfo(name="infraredcity-city_clear-000007.tar", num_samples=count, size_bytes=5, sha256="0" * 64)
-    head = SegmentHead(claim="c" * 64, number=7, shard=shard, num_missing=0)
+    head = SegmentHead(job_identity="c" * 64, number=7, shard=shard, num_missing=0)
     segment_record.write(memory, head, rows)
-    path = segment_record.marker_of(memory, 7)
+    path = segment_record.record_path(memory, 7)
     assert path.stat().st_size > 60_000
 
     before = traffic()
@@ -68,8 +68,8 @@ def test_a_far_marker_is_known_by_its_beginning(memory: RemotePath) -> None:
     assert 0 < (traffic() - before).received_bytes <= 4096
 
     before = traffic()
-    assert [*segment_record.read_heads(memory, [7], segment_record.listed(memory))] == [(7, head)]
-    assert (traffic() - before).num_requests == 2  # the listing tells the size, so that a marker is one request
+    assert [*segment_record.read_heads(memory, [7], segment_record.list_records(memory))] == [(7, head)]
+    assert (traffic() - before).num_requests == 2  # the listing tells the size, so that a segment record is one request
     assert (traffic() - before).received_bytes <= 4096
 
     before = traffic()
@@ -77,22 +77,22 @@ def test_a_far_marker_is_known_by_its_beginning(memory: RemotePath) -> None:
     assert (traffic() - before).num_requests == 2
 
 
-def test_the_names_of_markers_say_which_segments_have_one(tmp_path: Path, memory: RemotePath) -> None:
+def test_the_names_of_segment_records_say_which_segments_have_one(tmp_path: Path, memory: RemotePath) -> None:
     for folder in (tmp_path, memory):
-        assert segment_record.listed(folder) == {}
+        assert segment_record.list_records(folder) == {}
         for name in ("000003.jsonl", "1234567.jsonl", ".tmp-12-ab-000004.jsonl", "000005.json"):
             path = folder / "segments" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_whole(b"{}") if isinstance(path, RemotePath) else path.write_bytes(b"{}")
         size_bytes = 2 if isinstance(folder, RemotePath) else UNKNOWN_BYTES
-        assert segment_record.listed(folder) == {3: size_bytes, 1_234_567: size_bytes}
+        assert segment_record.list_records(folder) == {3: size_bytes, 1_234_567: size_bytes}
 
 
 def test_hangs_are_remembered_in_a_folder_of_their_own(shelf: Shelf, tmp_path: Path) -> None:
     job = run.prepare(clip_of(shelf.gray), ExtractConfig(), tmp_path)
-    late, early = (Hang(start_frame=start, stop_frame=start + 5, reason="stuck") for start in (20, 10))
-    assert run.with_hang(run.with_hang(job, late), early).hangs == (early, late)
+    late, early = (SkippedRange(start_frame=start, stop_frame=start + 5, reason="stuck") for start in (20, 10))
+    assert run.skip_range(run.skip_range(job, late), early).skipped == (early, late)
     (job.folder / "hangs" / ".tmp-1-ab-00000030.json").write_text("{", encoding="utf-8")  # its writer was killed
-    assert run.read_hangs(job.folder) == (early, late)
-    assert run.prepare(clip_of(shelf.gray), ExtractConfig(), tmp_path, overwrite=True).hangs == ()
+    assert run.read_skipped(job.folder) == (early, late)
+    assert run.prepare(clip_of(shelf.gray), ExtractConfig(), tmp_path, overwrite=True).skipped == ()
     assert list((job.folder / "hangs").iterdir()) == []

@@ -14,7 +14,7 @@ from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.shards.index import ShardInfo
 
 SHARD = ShardInfo(name="infraredcity-city_clear-000003.tar", num_samples=4, size_bytes=9216, sha256="ab" * 32)
-HEAD = SegmentHead(claim="cd" * 32, number=3, shard=SHARD, num_missing=1)
+HEAD = SegmentHead(job_identity="cd" * 32, number=3, shard=SHARD, num_missing=1)
 
 
 def rows_of(count: int) -> SegmentRows:
@@ -45,12 +45,12 @@ def same(one: SegmentRows, two: SegmentRows) -> bool:
 @pytest.fixture(params=["near", "far"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyPath]:
     """The folder of a clip."""
-    yield tmp_path if request.param == "near" else RemotePath("memory://markers/city_clear")
+    yield tmp_path if request.param == "near" else RemotePath("memory://records/city_clear")
     fsspec.filesystem("memory").store.clear()
 
 
 @pytest.mark.parametrize("count", [4, 2000])
-def test_a_marker_comes_back_as_it_was_written(folder: AnyPath, count: int) -> None:
+def test_a_segment_record_comes_back_as_it_was_written(folder: AnyPath, count: int) -> None:
     rows = rows_of(count)
     segment_record.write(folder, HEAD, rows)
     path = folder / "segments/000003.jsonl"
@@ -63,7 +63,7 @@ def test_a_marker_comes_back_as_it_was_written(folder: AnyPath, count: int) -> N
     assert path.read_bytes() == segment_record.to_bytes(HEAD, rows) == segment_record.to_bytes(head, back)
 
 
-def test_a_segment_of_which_nothing_could_be_had_has_a_marker_too(folder: AnyPath) -> None:
+def test_a_segment_of_which_nothing_could_be_had_has_a_segment_record_too(folder: AnyPath) -> None:
     head = replace(HEAD, shard=None, num_missing=2)
     none = replace(
         rows_of(4), frame_index=[], pts=[], offset=[], size=[], span=[], json_size=[], picture_sizes=[], sha256=b"", differences=[],
@@ -76,7 +76,7 @@ def test_a_segment_of_which_nothing_could_be_had_has_a_marker_too(folder: AnyPat
 
 
 @pytest.mark.parametrize("count", [4, 2000])
-def test_a_marker_that_was_cut_anywhere_is_none(tmp_path: Path, count: int) -> None:
+def test_a_segment_record_that_was_cut_anywhere_is_none(tmp_path: Path, count: int) -> None:
     segment_record.write(tmp_path, HEAD, rows_of(count))
     path = tmp_path / "segments/000003.jsonl"
     whole = path.read_bytes()
@@ -85,7 +85,7 @@ def test_a_marker_that_was_cut_anywhere_is_none(tmp_path: Path, count: int) -> N
         path.write_bytes(whole[:size])
         for read in (segment_record.read, segment_record.read_head):
             with pytest.raises(
-                OutputError, match=r"000003\.jsonl: segment is not done \(.*\); delete its marker"
+                OutputError, match=r"000003\.jsonl: segment is not done \(.*\); delete this file"
             ) as raised:
                 read(path)
             assert "\n" not in str(raised.value)
@@ -103,7 +103,9 @@ def test_a_marker_that_was_cut_anywhere_is_none(tmp_path: Path, count: int) -> N
         ('"suspect"', '"sus"', "'suspect'"),
     ],
 )
-def test_a_marker_that_does_not_agree_with_itself_is_none(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_segment_record_that_does_not_agree_with_itself_is_none(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     first, second = segment_record.to_bytes(HEAD, rows_of(4)).decode().splitlines()
     assert (first + second).count(old) == 1
     first, second = first.replace(old, new), second.replace(old, new)
@@ -113,7 +115,7 @@ def test_a_marker_that_does_not_agree_with_itself_is_none(tmp_path: Path, old: s
         segment_record.from_bytes(data, name="segments/000003.jsonl")
 
 
-def test_a_marker_under_the_name_of_another_is_none(tmp_path: Path) -> None:
+def test_a_segment_record_under_the_name_of_another_is_none(tmp_path: Path) -> None:
     segment_record.write(tmp_path, HEAD, rows_of(4))
     path = tmp_path / "segments/000003.jsonl"
     other = path.rename(path.with_name("000005.jsonl"))
@@ -122,7 +124,7 @@ def test_a_marker_under_the_name_of_another_is_none(tmp_path: Path) -> None:
             read(other)
 
 
-def test_many_markers_come_in_the_order_that_was_asked_for(folder: AnyPath) -> None:
+def test_many_segment_records_come_in_the_order_that_was_asked_for(folder: AnyPath) -> None:
     numbers = [5, 0, 300, 7]
     for number in numbers:
         segment_record.write(folder, replace(HEAD, number=number), rows_of(2))
@@ -136,6 +138,6 @@ def test_many_markers_come_in_the_order_that_was_asked_for(folder: AnyPath) -> N
         list(segment_record.read_all(folder, [5, 6]))
 
 
-def test_only_names_of_markers_say_a_number() -> None:
+def test_only_names_of_segment_records_say_a_number() -> None:
     names = ["000000.jsonl", "000012.jsonl", "1234567.jsonl", "12.json", ".tmp-node-7-ab-000012.jsonl", "x.jsonl", "12"]
     assert [segment_record.number_of(name) for name in names] == [0, 12, 1_234_567, None, None, None, None]
