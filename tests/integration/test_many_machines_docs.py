@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from planned import spec_of, planned
+from planned import planned, spec_of
 from slurm import CLUSTER, ROOT, Slurm, directives
 from synthetic import H264, write_clip
 
