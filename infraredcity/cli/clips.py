@@ -4,7 +4,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import platform
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
 from infraredcity.files.path import AnyPath
 from infraredcity.installation import install_command
 from infraredcity.showing import format_bytes, visible
+from infraredcity.video import DECODERS, DecoderName, find_decoder
 
 
 @click.command("clips")
@@ -72,6 +72,8 @@ def probe_command(file: AnyPath, stream: int | None, as_json: bool) -> None:
     from infraredcity import video
 
     info = video.probe(file, stream=stream)
+    usual, *others = video.all_decoders()
+    reasons = {each.name: each.why_not(info, "cpu") or f"would be exact: {each.exact_on}" for each in others}
     facts = {
         "file": str(file),
         "num_frames": info.num_frames,
@@ -101,10 +103,9 @@ def probe_command(file: AnyPath, stream: int | None, as_json: bool) -> None:
         "num_suspect": int((info.suspect_ranges[:, 1] - info.suspect_ranges[:, 0]).sum()),
         "has_color": info.has_color,
         "needs_tone": info.is_deep,
-        "decoder": "pyav",
-        "decoder_reason": "exact on every file read in order",
-        "decord_reason": video.why_not(info, "decord", "cpu")
-        or "would be exact: mp4, mkv or avi, in order, no edit list",
+        "decoder": usual.name,
+        "decoder_reason": f"exact on {usual.exact_on}",
+        **{f"{name}_reason": reason for name, reason in reasons.items()},
     }
     tell_traffic()
     if as_json:
@@ -115,7 +116,7 @@ def probe_command(file: AnyPath, stream: int | None, as_json: bool) -> None:
         f"{info.width_px}x{info.height_px} {info.pixel_format}, {info.codec}, {format_bytes(info.size_bytes)}",
         f"key frames: {len(info.keyframes)}; hidden by an edit list: {info.num_hidden}; rotation: {info.rotation_deg}",
         f"decoder: {facts['decoder']} ({facts['decoder_reason']})",
-        f"decord: {facts['decord_reason']}",
+        *(f"{name}: {reason}" for name, reason in reasons.items()),
     ]
     if info.is_deep:
         lines.append(
@@ -152,8 +153,7 @@ _PACKAGES = (
 def doctor_command(as_json: bool) -> None:
     """Say which decoders and devices work here, and what to install for the rest."""
     findings = [_package(*row) for row in _PACKAGES] + [
-        _pyav_cuda(),
-        _decord_cuda(),
+        *(_decoder_on_gpu(name) for name in DECODERS if name != "auto"),
         _torch_device(),
         _foreign_roma(),
     ]
@@ -186,37 +186,13 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-def _pyav_cuda() -> Finding:
-    what = "PyAV on the GPU"
+def _decoder_on_gpu(name: DecoderName) -> Finding:
+    what = f"{name} on the GPU"
     try:
-        from infraredcity.video import pyav
-
-        reason = pyav.cuda_error()
+        reason = find_decoder(name).why_no_gpu()
     except InfraredCityError as error:
         return Finding(what=what, ok=False, detail=str(error))
     return Finding(what=what, ok=reason is None, detail=reason or "--device cuda:0 works")
-
-
-def _decord_cuda() -> Finding:
-    what = "decord on the GPU"
-    from infraredcity.video import decord
-
-    try:
-        reason = decord.cuda_error()
-    except InfraredCityError as error:
-        return Finding(what=what, ok=False, detail=str(error))
-    if reason is None:
-        return Finding(what=what, ok=True, detail="--device cuda works")
-    return Finding(
-        what=what,
-        ok=False,
-        detail=f"{_without_place(reason)}; PyPI's build has no CUDA: build decord from source with -DUSE_CUDA=ON",
-    )
-
-
-def _without_place(reason: str) -> str:
-    """What a C++ library says, less the time and the line of its source that it begins with."""
-    return re.sub(r"^(\[[0-9:]+\] )?\S+\.(cc|cpp|h):[0-9]+: (Check failed: )?(allow_missing )?", "", reason).strip(". ")
 
 
 def _torch_device() -> Finding:

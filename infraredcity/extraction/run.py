@@ -47,7 +47,16 @@ from infraredcity.stills.formats import FORMATS, SUFFIXES, encode, suffix_of
 from infraredcity.stills.framing import invert
 from infraredcity.stills.tone import LevelCounts, ToneMap, fit_tone
 from infraredcity.threads import num_cores
-from infraredcity.video import ClipVideo, Decoded, DecoderName, FrameRange, choose_decoder, decode, open_clip, why_not
+from infraredcity.video import (
+    ClipVideo,
+    Decoded,
+    DecoderName,
+    FrameRange,
+    choose_decoder,
+    decode,
+    find_decoder,
+    open_clip,
+)
 
 _SKIPPED_FOLDER = "hangs"
 """Folder of them: what each part looks into must not grow with the shards that lie beside it."""
@@ -56,9 +65,8 @@ _BYTES_LIBRARIES = {
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
     "simplejpeg": ("simplejpeg",),
-    "decord": ("decord", "eva-decord"),
 }
-"""Libraries that shape bytes, and the packages that each may come in."""
+"""Libraries that shape the bytes of every run, and the packages that each may come in; a decoder may bring more."""
 _HAS_COLOR = "its pictures have colour, of which gray stills keep the luma alone; --color rgb keeps it"
 _BATCH_FRAMES = 4
 """Frames that go to an encoding thread together, since every hand-over costs a switch between threads."""
@@ -128,7 +136,7 @@ class ExtractJob:
     @property
     def can_start_anywhere(self) -> bool:
         """Whether a worker may begin in the middle of the clip without decoding what comes before."""
-        return self.decoder == "pyav" and all(part.is_seekable for part in self.video.parts)
+        return find_decoder(self.decoder).can_start_anywhere and all(part.is_seekable for part in self.video.parts)
 
 
 def prepare(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool = False) -> ExtractJob:
@@ -195,13 +203,13 @@ def join(clip: Clip, planned: JobSpec, out: AnyPath, numbers: Sequence[int]) -> 
     if other is not None:  # before anything is said of the decoder: what it can do depends on the file
         names = ", ".join(str(path) for path in clip.paths)
         raise OutputError(f"clip {clip.clip_id}: {names} here is not what was planned but {other}; copy the clip again")
+    decoder = find_decoder(planned.decoder)
     for part in video.parts:
-        reason = why_not(part, planned.decoder, planned.config.device)
+        reason = decoder.why_not(part, planned.config.device)
         if reason is not None:
-            remedy = "--device cpu" if planned.decoder == "pyav" else "--decoder pyav"
             raise OutputError(
                 f"clip {clip.clip_id}: was planned with {planned.decoder} on device {planned.config.device}, and here {reason}; "
-                f"run the part on a machine that can, or plan again with {remedy}"
+                f"run the part on a machine that can, or plan again with {decoder.instead}"
             )
     job = _job(clip, video, planned.config, folder, planned.decoder, planned.config.device)
     there = job.video.num_frames
@@ -678,11 +686,9 @@ def _is_done(job: ExtractJob, segment: Segment) -> bool:
 
 
 def versions_here(decoder: DecoderName) -> dict[str, str]:
-    """The version of each library that shapes the bytes, as it is installed here; decord's where that decodes."""
+    """Find the installed version of each library that shapes the bytes, those of the decoder last."""
     versions = {}
-    for name, packages in _BYTES_LIBRARIES.items():
-        if name == "decord" and decoder != "decord":
-            continue
+    for name, packages in {**_BYTES_LIBRARIES, **find_decoder(decoder).libraries}.items():
         found = []
         for package in packages:
             with suppress(importlib.metadata.PackageNotFoundError):

@@ -2,16 +2,14 @@
 
 from infraredcity.clips import ColorMode
 from infraredcity.video.clip import (
-    DECODERS,
     ClipVideo,
-    DecoderName,
     choose_decoder,
     decode,
     open_clip,
     probe,
     read_frames,
-    why_not,
 )
+from infraredcity.video.decoders import DECODERS, Decoder, DecoderName, all_decoders, find_decoder
 from infraredcity.video.types import NO_TIME, Decoded, FrameBatch, FrameRange, VideoInfo
 
 __all__ = [
@@ -20,14 +18,16 @@ __all__ = [
     "ClipVideo",
     "ColorMode",
     "Decoded",
+    "Decoder",
     "DecoderName",
     "FrameBatch",
     "FrameRange",
     "VideoInfo",
+    "all_decoders",
     "choose_decoder",
     "decode",
+    "find_decoder",
     "open_clip",
     "probe",
     "read_frames",
-    "why_not",
 ]

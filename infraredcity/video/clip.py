@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
@@ -17,18 +16,15 @@ from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.files.path import AnyPath
 from infraredcity.video import scan_cache
+from infraredcity.video.decoders import Decoder, DecoderName, all_decoders, find_decoder
 from infraredcity.video.types import (
     BatchBuilder,
     Decoded,
-    Decoder,
     FrameBatch,
     FrameRange,
     OnFrame,
     VideoInfo,
 )
-
-DecoderName = Literal["auto", "pyav", "decord"]
-DECODERS: tuple[DecoderName, ...] = ("auto", "pyav", "decord")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,44 +148,32 @@ def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> tuple
     """
     refusal: str | None = None
     for place in ("cuda:0", "cpu") if device == "auto" else (device,):
-        for name in _candidates(decoder, place):
+        for candidate in _candidates(decoder, place):
             try:
-                refusal = _refusal(video, name, place)
+                refusal = _refusal(video, candidate, place)
             except MissingExtraError:
                 if decoder != "auto":
                     raise
                 continue
             if refusal is None:
-                return name, place
-    assert refusal is not None  # PyAV is always among the candidates of "auto", and installed
+                return candidate.name, place
+    assert refusal is not None  # the first decoder is always among the candidates of "auto", and installed
     raise VideoDecodeError(refusal)
 
 
-def _candidates(decoder: DecoderName, device: str) -> tuple[DecoderName, ...]:
-    if decoder != "auto":
-        return (decoder,)
-    return ("pyav",) if device == "cpu" else ("decord", "pyav")
+def _candidates(name: DecoderName, device: str) -> tuple[Decoder, ...]:
+    """List the decoders to try, those that read less first."""
+    if name != "auto":
+        return (find_decoder(name),)
+    kind = device.partition(":")[0]
+    return tuple(each for each in reversed(all_decoders()) if kind in each.auto_devices)
 
 
-def _refusal(video: ClipVideo, name: DecoderName, device: str) -> str | None:
+def _refusal(video: ClipVideo, decoder: Decoder, device: str) -> str | None:
     for part in video.parts:
-        reason = why_not(part, name, device)
+        reason = decoder.why_not(part, device)
         if reason is not None:
-            advice = "--device cpu" if name == "pyav" else "--decoder pyav"
-            return f"{part.path}: {name} cannot be trusted with it: {reason}; use {advice}"
-    return None
-
-
-def why_not(info: VideoInfo, decoder: DecoderName, device: str) -> str | None:
-    """Why a decoder must not be used for a file on a device, or None when it may; for decord this decodes the key frames."""
-    reason = _door(decoder).why_not(info, device)
-    if reason is not None or decoder != "decord":
-        return reason
-    from infraredcity.video import pyav
-
-    sizes = pyav.key_frame_sizes(info)
-    if len(sizes) > 1:
-        return f"decord brings its pictures of {', '.join(f'{width}x{height}' for width, height in sizes)} to one size"
+            return f"{part.path}: {decoder.name} cannot be trusted with it: {reason}; use {decoder.instead}"
     return None
 
 
@@ -219,7 +203,7 @@ def decode(
         VideoDecodeError: A file changed since it was probed, or is not what it says.
         RemoteError: A remote file cannot be read; no frame counts as lost for that.
     """
-    door = _door(decoder)
+    decode_file = find_decoder(decoder).decode
     for part, part_start in zip(video.parts, video.part_starts, strict=True):
         part_range = _within(frames, part_start, part.num_frames)
         if len(part_range) == 0:
@@ -227,7 +211,7 @@ def decode(
         part_stop = part_start + part.num_frames
         inside = [(first - part_start, stop - part_start) for first, stop in avoid if part_start <= first < part_stop]
         tell = partial(_tell, on_frame, part_start)
-        for frame in door.decode(part, part_range, device=device, avoid=inside, on_frame=tell):
+        for frame in decode_file(part, part_range, device=device, avoid=inside, on_frame=tell):
             index = frame.frame_index + part_start
             yield frame.at(index, int(video.pts[index]))
 
@@ -270,16 +254,6 @@ def _within(frames: FrameRange, part_start: int, num_frames: int) -> FrameRange:
     if len(inside) == 0:
         return FrameRange(start_frame=0, stop_frame=0, step=frames.step)
     return FrameRange(start_frame=inside.start - part_start, stop_frame=inside[-1] + 1 - part_start, step=frames.step)
-
-
-def _door(name: DecoderName) -> Decoder:
-    if name == "decord":
-        from infraredcity.video import decord
-
-        return decord
-    from infraredcity.video import pyav
-
-    return pyav
 
 
 def _rescale(pts: np.ndarray, from_base: Fraction, to_base: Fraction) -> np.ndarray:

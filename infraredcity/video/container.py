@@ -146,6 +146,17 @@ def decoder_of(stream: "VideoStream", *, is_heard: bool = False) -> Any:
     return codec
 
 
+def key_frame_sizes(path: AnyPath, streams: Sequence[int]) -> list[tuple[int, int]]:
+    """Decode the key frames and list their sizes, each once, in the order they come: packets do not tell when the size changes."""
+    sizes: dict[tuple[int, int], None] = {}
+    with opened(path) as file, suppress(av.FFmpegError):
+        for packet in file.chosen(streams).packets():
+            packet.stream.codec_context.skip_frame = "NONKEY"
+            for frame in packet.decode():
+                sizes[frame.width, frame.height] = None
+    return list(sizes)
+
+
 def other_streams(container: "InputContainer", taken: Sequence[int]) -> tuple[str, ...]:
     """Describe each video stream that is not taken, such as "stream 1: h264 640x512; --stream 1 takes it"."""
     return tuple(

@@ -5,6 +5,7 @@ in order, read from frame 0, its count and times equal to the scan's. Elsewhere 
 `why_not` refuses.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.files.path import is_remote
+from infraredcity.video.container import key_frame_sizes
+from infraredcity.video.decoders import Decoder
 from infraredcity.video.types import FrameRange, OnFrame, VideoInfo
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
@@ -47,6 +50,9 @@ def why_not(info: VideoInfo, device: str) -> str | None:
         return f"decord turns the picture by {info.rotation_deg} degrees; extraction keeps it as stored"
     if info.is_deep or info.pixel_format.startswith("gray") or "10" in info.pixel_format or "12" in info.pixel_format:
         return f"decord cuts {info.pixel_format} to 8 bits without saying so"
+    sizes = key_frame_sizes(info.path, info.streams)
+    if len(sizes) > 1:
+        return f"decord brings its pictures of {', '.join(f'{width}x{height}' for width, height in sizes)} to one size"
     return None
 
 
@@ -62,7 +68,7 @@ def cuda_error(device_index: int = 0) -> str | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecordFrame:
-    """One decoded frame; see `frames.Decoded`."""
+    """One decoded frame; see `types.Decoded`."""
 
     frame_index: int
     pts: int
@@ -71,18 +77,18 @@ class DecordFrame:
     """decord tells nothing of damage; it is refused for files in which the scan finds some."""
 
     def picture(self, color: ColorMode) -> np.ndarray:
-        """See `frames.Decoded.picture`."""
+        """See `types.Decoded.picture`."""
         return self.rgb if color == "rgb" else _luma(self.rgb)
 
     def at(self, frame_index: int, pts: int) -> "DecordFrame":
-        """See `frames.Decoded.at`."""
+        """See `types.Decoded.at`."""
         return replace(self, frame_index=frame_index, pts=pts)
 
 
 def decode(
     info: VideoInfo, frames: FrameRange, *, device: str, avoid: Sequence[tuple[int, int]], on_frame: OnFrame
 ) -> Iterator[DecordFrame]:
-    """The asked frames, read in order from the first; see `frames.Decoder`. What lies behind a frame to avoid stays missing.
+    """The asked frames, read in order from the first; see `decoders.DecodeFile`. What lies behind a frame to avoid stays missing.
 
     Raises:
         VideoDecodeError: decord cannot open the file or the device, or counts other frames than the scan.
@@ -130,9 +136,33 @@ def _luma(picture: np.ndarray) -> np.ndarray:
     return gray
 
 
+def _why_no_gpu() -> str | None:
+    """Say why decord cannot use the first GPU, without the time and the line of its source that its message begins with."""
+    reason = cuda_error()
+    if reason is None:
+        return None
+    plain = re.sub(r"^(\[[0-9:]+\] )?\S+\.(cc|cpp|h):[0-9]+: (Check failed: )?(allow_missing )?", "", reason).strip(
+        ". "
+    )
+    return f"{plain}; PyPI's build has no CUDA: build decord from source with -DUSE_CUDA=ON"
+
+
 def _import() -> Any:
     try:
         import decord
     except (ModuleNotFoundError, OSError) as error:
         raise MissingExtraError("decord", extra="decord", needed_for="--decoder decord") from error
     return decord
+
+
+DECODER = Decoder(
+    name="decord",
+    libraries={"decord": ("decord", "eva-decord")},
+    can_start_anywhere=False,
+    auto_devices=("cuda",),
+    exact_on="mp4, mkv or avi, in order, no edit list",
+    instead="--decoder pyav",
+    why_not=why_not,
+    why_no_gpu=_why_no_gpu,
+    decode=decode,
+)

@@ -26,7 +26,7 @@ from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.video.container import decoder_of, ffmpeg_log, opened, reason_of
 from infraredcity.video.damage import Damage
-from infraredcity.video.scan import scan
+from infraredcity.video.decoders import Decoder
 from infraredcity.video.types import NO_TIME, FrameRange, OnFrame, VideoInfo
 
 try:
@@ -37,8 +37,6 @@ try:
     from av.video.reformatter import ColorRange
 except ModuleNotFoundError as error:
     raise MissingExtraError("PyAV", extra="extract", needed_for="reading video") from error
-
-__all__ = ["PyavFrame", "cuda_error", "decode", "key_frame_sizes", "scan", "why_not"]
 
 # A seek lands on the key frame at or before its target, and around an open GOP or B-frames that may still be too late for
 # the target itself; 12 frames earlier it never was in 80 seeks over every container but MPEG-TS, which is read from the start.
@@ -56,19 +54,6 @@ _LUMA_FIRST = frozenset(
 # ITU-R BT.601-7, 2.5.1: luma 16 is black and 235 white; here 0 and 255.
 _BLACK, _WHITE = 16, 235
 _thread = threading.local()
-
-
-def key_frame_sizes(info: VideoInfo) -> list[tuple[int, int]]:
-    """Width and height of all key frames, each size once, in the order they come: packets do not tell when the size changes."""
-    sizes: dict[tuple[int, int], None] = {}
-    with opened(info.path) as whole:
-        file = whole.chosen(info.streams)
-        with suppress(av.FFmpegError):
-            for packet in file.packets():
-                packet.stream.codec_context.skip_frame = "NONKEY"
-                for frame in packet.decode():
-                    sizes[frame.width, frame.height] = None
-    return list(sizes)
 
 
 def why_not(info: VideoInfo, device: str) -> str | None:
@@ -101,7 +86,7 @@ def _device_index(device: str) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PyavFrame:
-    """One decoded frame; see `frames.Decoded`."""
+    """One decoded frame; see `types.Decoded`."""
 
     frame_index: int
     pts: int
@@ -112,7 +97,7 @@ class PyavFrame:
     """Whether its luma are counts, see `VideoInfo.is_deep`."""
 
     def picture(self, color: ColorMode) -> np.ndarray:
-        """See `frames.Decoded.picture`. 8-bit luma is brought to full range as it lies there; the rest goes through swscale."""
+        """See `types.Decoded.picture`. 8-bit luma is brought to full range as it lies there; the rest goes through swscale."""
         name = self.frame.format.name
         if self.is_deep:
             counts = _first_plane(self.frame, 1, ">u2" if name.endswith("be") else "<u2")
@@ -134,14 +119,14 @@ class PyavFrame:
         )
 
     def at(self, frame_index: int, pts: int) -> "PyavFrame":
-        """See `frames.Decoded.at`."""
+        """See `types.Decoded.at`."""
         return replace(self, frame_index=frame_index, pts=pts)
 
 
 def decode(
     info: VideoInfo, frames: FrameRange, *, device: str, avoid: Sequence[tuple[int, int]], on_frame: OnFrame
 ) -> Iterator[PyavFrame]:
-    """The asked frames, decoded in order; see `frames.Decoder`.
+    """The asked frames, decoded in order; see `decoders.DecodeFile`.
 
     Raises:
         VideoDecodeError: The file changed since it was scanned, or shows frames that its packets did not announce.
@@ -446,3 +431,16 @@ def _line_bytes(frame: Any, plane_number: int) -> int:
         return int(frame.width * frame.format.padded_bits_per_pixel // 8)
     sample_bytes = sum(-(-component.bits // 8) for component in components)
     return int(frame.planes[plane_number].width * sample_bytes)
+
+
+DECODER = Decoder(
+    name="pyav",
+    libraries={},  # every run needs av, to scan
+    can_start_anywhere=True,
+    auto_devices=("cpu", "cuda"),
+    exact_on="every file read in order",
+    instead="--device cpu",
+    why_not=why_not,
+    why_no_gpu=cuda_error,
+    decode=decode,
+)

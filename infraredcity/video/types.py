@@ -1,6 +1,6 @@
 """What a video is known to hold before it is decoded, and what decoding gives: the types that every decoder shares."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
@@ -242,29 +242,6 @@ class FrameRange:
     def __contains__(self, frame_index: int) -> bool:
         inside = self.start_frame <= frame_index < self.stop_frame
         return inside and (frame_index - self.start_frame) % self.step == 0
-
-
-@runtime_checkable
-class Decoder(Protocol):
-    """What every decoder offers; `video.pyav` and `video.decord` are the two that exist."""
-
-    def why_not(self, info: VideoInfo, device: str) -> str | None:
-        """Why this decoder must not be used for the file on the device ("cpu" or "cuda:N"), or None when it may."""
-        ...
-
-    def decode(
-        self, info: VideoInfo, frames: FrameRange, *, device: str, avoid: Sequence[tuple[int, int]], on_frame: OnFrame
-    ) -> Iterator[Decoded]:
-        """The asked frames of a file in ascending order; one that cannot be decoded is left out, never replaced.
-
-        Args:
-            info: The file.
-            frames: Which frames.
-            device: "cpu" or "cuda:N".
-            avoid: Stretches of frames, half-open, whose packets must not be decoded; each ends at a key frame.
-            on_frame: Told of every frame that comes out of the decoder, asked for or not.
-        """
-        ...
 
 
 class BatchBuilder:

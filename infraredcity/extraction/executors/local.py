@@ -26,6 +26,7 @@ from infraredcity.files.atomic import is_locked, lock_folder, temporary_prefix
 from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.progress import OnProgress
 from infraredcity.stills.tone import ToneMap
+from infraredcity.video import find_decoder
 
 _MAX_DEATHS = 3
 _MAX_FRUITLESS = 3
@@ -351,9 +352,10 @@ class _Watch:
         todo = self._left_over(shift, job, on_frames)
         last = shift.beat.frame_index
         if shift.stuck_at == last and todo:
-            if job.decoder != "pyav":
+            decoder = find_decoder(job.decoder)
+            if not decoder.can_start_anywhere:
                 raise VideoDecodeError(
-                    f"clip {job.clip.clip_id}: {job.decoder} stands still behind frame {last}; use --decoder pyav"
+                    f"clip {job.clip.clip_id}: {job.decoder} stands still behind frame {last}; use {decoder.instead}"
                 )
             shift.num_fruitless = shift.num_fruitless + 1 if shift.beat.num_decoded == 0 else 0
             first = job.first_decoded(max(last + 1, todo[0].frames.start_frame))

@@ -142,6 +142,13 @@ def test_decord_is_refused_with_its_reason_where_it_would_lie(shelf: Shelf, name
         video.choose_decoder(clip, "decord", "cpu")
 
 
+def test_each_decoder_is_found_by_its_name_and_the_first_reads_everything_here() -> None:
+    decoders = video.all_decoders()
+    assert ("auto", *(each.name for each in decoders)) == video.DECODERS
+    assert all(video.find_decoder(each.name) is each for each in decoders)
+    assert "cpu" in decoders[0].auto_devices
+
+
 def has_gpu() -> bool:
     return pyav.cuda_error() is None
 
