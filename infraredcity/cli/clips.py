@@ -209,7 +209,7 @@ def _foreign_roma() -> Finding:
     """PyPI has another package of that name (rotations), which would own `import roma`."""
     spec = importlib.util.find_spec("roma")
     origin = Path(spec.origin) if spec is not None and spec.origin is not None else None
-    if origin is not None and (origin.parent / "trainer.py").exists():
+    if origin is not None and (origin.parent / "training" / "trainer.py").exists():
         return Finding(what="package roma", ok=True, detail="ours")
     return Finding(
         what="package roma",

@@ -99,6 +99,7 @@ def test_doctor_says_what_works_and_what_to_install(infraredcity: Run) -> None:
     findings = {finding["what"]: finding for finding in facts["findings"]}
     assert {"av", "decord", "torch", "decord on the GPU", "torch device", "package roma"} <= set(findings)
     assert findings["av"]["ok"] is True
+    assert findings["package roma"] == {"what": "package roma", "ok": True, "detail": "ours"}
     assert "for decoding video" in findings["av"]["detail"]
     if not findings["decord on the GPU"]["ok"]:
         detail = "Device API gpu is not enabled; PyPI's build has no CUDA: build decord from source with -DUSE_CUDA=ON"
