@@ -10,6 +10,7 @@ from roma.cli.options import FILE, FOLDER, check_domains, device_option
 from roma.config.overlay import to_json
 from roma.pretrain.config import PRESETS, resolve
 from roma.pretrain.task import pretrain
+from roma.training.loop import Listeners
 from roma.training.progress import ProgressLine, steps_text
 from roma.world.memory import keep_freed_memory
 from roma.world.world import check_batch, joined, rank_of_environment, use_threads
@@ -67,7 +68,7 @@ def pretrain_command(
     keep_freed_memory()
     with joined(device) as world:
         line = ProgressLine(sys.stderr)
-        result = pretrain(config, out, world, max_steps=max_steps, on_report=line.report if world.is_leader else None)
+        result = pretrain(config, out, world, max_steps=max_steps, listeners=Listeners(on_report=line.report))
         line.close()
         if world.is_leader:
             done = steps_text(result.first_step, result.last_step, until=result.until_step, total=result.total_steps)

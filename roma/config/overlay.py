@@ -33,7 +33,7 @@ def resolve(
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.
     """
-    from_file = _as_it_ran(read_settings(config_file))
+    from_file = as_it_ran(read_settings(config_file))
     over = merged_settings({} if mode is None else {"mode": mode}, settings)
     chosen = _converted(Mode, over.get("mode", from_file.get("mode", "video")), "mode")
     base = preset(preset_name or str(from_file.get("preset", "roma")), mode=chosen)
@@ -114,10 +114,10 @@ def without_secrets(values: Any) -> Any:
 
 def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
     """The config that `to_json` wrote; ConfigError begins with `where`."""
-    return updated(TrainConfig(), _as_it_ran(values), where=f"{where}: ")
+    return updated(TrainConfig(), as_it_ran(values), where=f"{where}: ")
 
 
-def _as_it_ran(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def as_it_ran(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config of a run, also of one from before there was `schedule.decay_crop`, which cut random squares to its end."""
     schedule = values.get("schedule")
     if not values.keys() >= _OF_A_RUN or not isinstance(schedule, Mapping):

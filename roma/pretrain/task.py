@@ -7,43 +7,37 @@ measured worse: nobody can know them from a toned picture, so the loss asks for 
 the two a picture is rather than what is in it.
 """
 
-import json
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from infraredcity.files.atomic import lock_folder, write_atomic
-from infraredcity.files.records import read_json
-from roma.config.compare import differences
-from roma.config.overlay import to_json, updated, without_secrets
+from roma.config.overlay import to_json, without_secrets
 from roma.config.schema import TrainConfig
 from roma.data.batches import Domains, TrainBatch, open_domains, to_bytes, to_unit_range, train_batches, unreadable
 from roma.data.thermal import degrade
-from roma.errors import CheckpointError, ConfigError, TrainingError
 from roma.models.vit.backbone_file import BACKBONE_NAME, BackboneFacts, DomainFacts, backbone_facts, save_backbone
 from roma.models.vit.masked_autoencoder import MaskedAutoencoder, draw_masks, masked_loss, painted
 from roma.models.vit.vit import VisionTransformer
 from roma.pretrain.config import PretrainConfig
 from roma.training import checkpoint
 from roma.training.checkpoint import Checkpoint
-from roma.training.metrics import MetricsLog, check_wandb, grid_of, save_picture
-from roma.training.progress import Clock, StepReport
+from roma.training.loop import Ended, Listeners, Task, check_same_pictures, check_same_run, claimed, run_task
+from roma.training.metrics import check_wandb, grid_of
 from roma.training.schedule import steps_per_epoch
-from roma.training.update import load_optimiser
+from roma.training.step import StepResult
+from roma.training.update import agreed_norm, update
 from roma.world.world import World, check_batch
 
 logger = logging.getLogger(__name__)
 
-CONFIG_NAME = "config.json"
-SAMPLES = "samples"
 NUM_SAMPLES = 3
 """Pictures of each domain in a sample grid."""
 _STEP, _SAMPLES = 11, 12  # what a draw is for; roma.data.batches and roma.data.thermal have 1, 2, 3
@@ -51,17 +45,9 @@ _MASK, _TONE = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainResult:
+class PretrainResult(Ended):
     """How a call of `pretrain` ended."""
 
-    first_step: int
-    """Steps done when it began."""
-    last_step: int
-    """Steps done when it ended."""
-    total_steps: int
-    """Steps of the whole run."""
-    until_step: int
-    """Steps at which this call meant to end."""
     backbone: Path
     """Where the encoder lies."""
 
@@ -72,7 +58,7 @@ def pretrain(
     world: World,
     *,
     max_steps: int | None = None,
-    on_report: Callable[[StepReport], None] | None = None,
+    listeners: Listeners | None = None,
 ) -> PretrainResult:
     """Train until the schedule ends, going on from the newest checkpoint in `run`; a collective over all ranks.
 
@@ -81,21 +67,29 @@ def pretrain(
         run: Its folder: config.json, metrics.jsonl, tensorboard/, samples/, checkpoints/, backbone.safetensors.
         world: This process's place.
         max_steps: Stop after this step and save, though the schedule goes on.
-        on_report: Told of log steps, on rank 0.
+        listeners: Called on rank 0 while the run goes.
 
     Raises:
         DistributedError: The batch is smaller than the world.
         ConfigError: `run` was begun with another config or on other pictures, or the networks' sizes do not fit each other.
-        CheckpointError: No checkpoint of the run can be read.
+        CheckpointError: No checkpoint of the run can be read, or one cannot be written.
         TrainingError: The loss is not finite.
-        InfraredCityError: The shards are not what they should be.
+        InfraredCityError: The shards are not what they should be, or the disk is full.
     """
     check_batch(config.batch_size, world.world_size)
     check_wandb(config.output.wandb)
-    if world.is_leader:
-        with lock_folder(run):
-            return _pretrain(config, run, world, max_steps, on_report)
-    return _pretrain(config, run, world, max_steps, None)
+    with claimed(run, world):
+        domains = open_domains(_as_training(config))
+        try:
+            check_same_run(config, run, result_name=BACKBONE_NAME)
+            task = _Pretraining(config, run, world, domains)
+            ended = run_task(task, max_steps=max_steps, listeners=listeners)
+            bad = unreadable(domains, world)
+        finally:
+            domains.close()
+    if bad and world.is_leader:
+        logger.warning("%d unreadable pictures were replaced: %s", len(bad), ", ".join(sorted(bad)))
+    return PretrainResult(**asdict(ended), backbone=run / BACKBONE_NAME)
 
 
 def lr_factor(step: int, *, total_steps: int, warmup_share: float) -> float:
@@ -187,14 +181,16 @@ class Pretrainer:
         )
         self._wrapped = world.wrap(network)
 
-    def step(self, batch: TrainBatch, *, lr_factor: float) -> dict[str, Tensor]:
+    def step(self, batch: TrainBatch, *, lr_factor: float, stop_requested: bool = False) -> StepResult:
         """Take one step on this rank's share of a batch; a collective over all ranks.
 
-        Returns:
-            This rank's losses by name, 0-dimensional on the device.
+        Args:
+            batch: At least one picture of each domain.
+            lr_factor: What the peak learning rate is multiplied with.
+            stop_requested: Whether this rank wants to end after this step.
 
         Raises:
-            TrainingError: The loss is not finite; nothing was updated.
+            TrainingError: The loss or a gradient is not finite, on any rank; nothing was updated.
         """
         config = self.config
         task = painting_task(batch.source[:, 0], batch.target[:, 0], batch.target_positions, config=config)
@@ -208,25 +204,17 @@ class Pretrainer:
             normalise_pixels=config.normalise_pixels,
         )
         loss = errors.mean()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"rank {self.world.rank}, step {batch.step}: the reconstruction loss is {value} on a batch that begins with "
-                f"{batch.keys[0][0]}; nothing was updated, and no checkpoint holds this step; lower optim.base_lr, or look at "
-                "these frames"
-            )
         self.optimiser.zero_grad(set_to_none=True)
         # The mean over ranks of weighted means is the mean over the whole batch, also when ranks hold unequal shares.
         torch.autograd.backward(loss * (batch.source.shape[0] * self.world.world_size / config.batch_size))
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.peak_lr * lr_factor
-        self.optimiser.step()
+        losses = {"reconstruction": loss.detach()}
+        norm, stop = agreed_norm(
+            [(batch, losses)], [self.network], self.world, done="nothing was updated", stop_requested=stop_requested
+        )
+        update(self.optimiser, [self.network], lr=config.peak_lr * lr_factor, norm=norm, clip_norm=0.0)
         infrared, visible = errors.detach().chunk(2)
-        return {
-            "reconstruction": loss.detach(),
-            "reconstruction_infrared": infrared.mean(),
-            "reconstruction_visible": visible.mean(),
-        }
+        losses |= {"reconstruction_infrared": infrared.mean(), "reconstruction_visible": visible.mean()}
+        return StepResult(losses=losses, grad_norms={"autoencoder": norm}, stop=stop)
 
     def show(self, task: PaintingTask) -> Float[Tensor, "N 3 H W"]:
         """The pictures with their masked patches as the networks paint them."""
@@ -241,176 +229,82 @@ class Pretrainer:
         )
 
 
-def _pretrain(
-    config: PretrainConfig,
-    run: Path,
-    world: World,
-    max_steps: int | None,
-    on_report: Callable[[StepReport], None] | None,
-) -> PretrainResult:
-    domains = open_domains(_as_training(config))
-    try:
-        total = config.schedule.total_steps
-        if total is None:
-            epoch = steps_per_epoch(domains.infrared.num_windows, domains.visible.num_windows, config.batch_size)
-            total = config.schedule.epochs * epoch
-        stop = total if max_steps is None else min(max_steps, total)
-        _check_same_run(config, domains, run)
-        trainer = Pretrainer(config, build_autoencoder(config, world.device), world)
-        done = _resume(trainer, run)
-        world.barrier()  # nobody may write before everybody has read
-        log = None
-        if world.is_leader:
-            write_atomic(run / CONFIG_NAME, (json.dumps(to_json(config), indent=1) + "\n").encode())
-            log = MetricsLog(run, resumed_at=done, wandb_project=config.output.wandb, config=to_json(config))
-        try:
-            _loop(trainer, domains, run, log, first=done, stop=stop, total=total, on_report=on_report)
-        finally:
-            if log is not None:
-                log.close()
-        bad = unreadable(domains, world)
-        if bad and world.is_leader:
-            logger.warning("%d unreadable pictures were replaced: %s", len(bad), ", ".join(sorted(bad)))
-    finally:
-        domains.close()
-    return PretrainResult(
-        first_step=done,
-        last_step=max(done, stop),
-        total_steps=total,
-        until_step=stop,
-        backbone=run / BACKBONE_NAME,
-    )
+class _Pretraining(Task):
+    """The masked autoencoder's training, as the loop asks for it."""
 
+    config: PretrainConfig
 
-def _loop(
-    trainer: Pretrainer,
-    domains: Domains,
-    run: Path,
-    log: MetricsLog | None,
-    *,
-    first: int,
-    stop: int,
-    total: int,
-    on_report: Callable[[StepReport], None] | None,
-) -> None:
-    config, world = trainer.config, trainer.world
-    output = config.output
-    batches = train_batches(domains, _as_training(config), world, start_step=first)
-    clock = Clock(world.device)
-    for step in range(first, stop):
-        with clock.waiting():
-            batch = next(batches)
-        done = step + 1
-        world.beat(done)
-        factor = lr_factor(step, total_steps=total, warmup_share=config.schedule.warmup_share)
-        result = trainer.step(batch, lr_factor=factor)
-        if done % output.log_every == 0 or done == stop:
-            share = batch.source.shape[0] * world.world_size / config.batch_size
-            means = world.mean(torch.stack(list(result.values())) * share).tolist()
-            losses = dict(zip(result, means, strict=True))
-            if log is not None:
-                log.write({"step": done, **losses, "lr": config.peak_lr * factor})
-            report = clock.report(done, stop, losses, images_per_step=config.images_per_step)
-            if log is not None:
-                log.write_speed(done, report.speed())
-            if on_report is not None:
-                on_report(report)
-        if log is not None and (done % output.sample_every == 0 or done == stop):
-            _show_samples(trainer, domains, run, log, done)
-        if world.is_leader and (done % output.checkpoint_every == 0 or done == stop):
-            _save(trainer, domains, run, done)
-    batches.close()
-    world.barrier()
+    def __init__(self, config: PretrainConfig, run: Path, world: World, domains: Domains) -> None:
+        super().__init__(config, run, world, domains)
+        if (run / BACKBONE_NAME).exists():
+            check_same_pictures(run, _data_of(backbone_facts(run / BACKBONE_NAME)), self.data)
+        epoch = steps_per_epoch(domains.infrared.num_windows, domains.visible.num_windows, config.batch_size)
+        self.total_steps = config.schedule.total_steps or config.schedule.epochs * epoch
+        self.images_per_step = config.images_per_step
+        self._trainer = Pretrainer(config, build_autoencoder(config, world.device), world)
+        self.networks = {"autoencoder": self._trainer.network}
+        self.optimisers = {"adamw": self._trainer.optimiser}
+
+    def batches(self, first: int) -> Generator[TrainBatch, None, None]:
+        return train_batches(self.domains, _as_training(self.config), self.world, start_step=first)
+
+    def step(self, batch: TrainBatch, *, stop_requested: bool) -> StepResult:
+        return self._trainer.step(batch, lr_factor=self._lr_factor(batch.step), stop_requested=stop_requested)
+
+    def numbers(self, step: int, result: StepResult) -> dict[str, float]:
+        return {"lr": self.config.peak_lr * self._lr_factor(step)}
+
+    def sample_grid(self) -> UInt8[np.ndarray, "H W 3"]:
+        """Draw fixed pictures of both domains: the picture, the patches of it that are kept, the painted picture."""
+        config = self.config
+        side = config.data.crop_size_px
+        offset = (config.data.load_size_px - side) // 2
+        pictures = []
+        for reader in (self.domains.infrared, self.domains.visible):
+            rows = np.linspace(0, len(reader.index) - 1, NUM_SAMPLES).astype(np.int64)
+            frames = reader.read_rows(rows)[:, :, offset : offset + side, offset : offset + side]
+            pictures.append(to_unit_range(frames.to(self.world.device)).expand(-1, 3, -1, -1))
+        infrared, visible = pictures
+        task = painting_task(infrared, visible, tuple(range(NUM_SAMPLES)), config=config, purpose=_SAMPLES)
+        gray = task.images.new_zeros(*task.masked_index.shape, 3 * config.vit.patch_size**2)
+        kept = painted(gray, task.images, task.masked_index, patch_size=config.vit.patch_size, normalise_pixels=False)
+        shown = (task.images, kept, self._trainer.show(task))
+        columns = [to_bytes(images).cpu().permute(0, 2, 3, 1).numpy() for images in shown]
+        return grid_of([list(row) for row in zip(*columns, strict=True)])
+
+    def write(self, saved: Checkpoint) -> None:
+        # The backbone first, so that a run with a checkpoint says what it was begun on.
+        weights = saved.networks["autoencoder"]
+        encoder = {name.removeprefix("encoder."): weights[name] for name in weights if name.startswith("encoder.")}
+        save_backbone(self.run / BACKBONE_NAME, encoder, self._facts(saved.step))
+        checkpoint.save(self.run, saved, keep=self.config.output.keep_checkpoints)
+
+    def _lr_factor(self, step: int) -> float:
+        return lr_factor(step, total_steps=self.total_steps, warmup_share=self.config.schedule.warmup_share)
+
+    def _facts(self, step: int) -> BackboneFacts:
+        config, data = self.config, self.data
+        infrared, visible = (
+            DomainFacts(
+                shards=without_secrets(shards),
+                num_frames=data[name]["num_frames"],
+                rows_sha256=data[name]["data_hash"],
+            )
+            for name, shards in (("infrared", config.data.infrared), ("visible", config.data.visible))
+        )
+        return BackboneFacts(infrared=infrared, visible=visible, step=step, seed=config.seed, config=to_json(config))
 
 
 def _as_training(config: PretrainConfig) -> TrainConfig:
-    """What reading and cropping need to know: single frames of both domains."""
+    """Make what reading and cropping need to know: single frames of both domains."""
     return TrainConfig(mode="image", seed=config.seed, batch_size=config.batch_size, data=config.data)
 
 
-def _facts(config: PretrainConfig, domains: Domains, step: int) -> BackboneFacts:
-    infrared, visible = (
-        DomainFacts(shards=without_secrets(shards), num_frames=len(reader.index), rows_sha256=reader.data_hash)
-        for shards, reader in ((config.data.infrared, domains.infrared), (config.data.visible, domains.visible))
-    )
-    return BackboneFacts(infrared=infrared, visible=visible, step=step, seed=config.seed, config=to_json(config))
-
-
-def _check_same_run(config: PretrainConfig, domains: Domains, run: Path) -> None:
-    path = run / CONFIG_NAME
-    if path.exists():
-        try:
-            before = updated(PretrainConfig(), read_json(path), where=f"{path}: ")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: damaged ({error}); use another --out") from error
-        except ConfigError as error:
-            raise ConfigError(f"{error}; this is no run of this roma pretrain, so use another --out") from error
-        changed = differences(before, config)
-        # Without either it begins anew in any case.
-        if changed and (checkpoint.saved(run) or (run / BACKBONE_NAME).exists()):
-            raise ConfigError(
-                f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out"
-            )
-    if (run / BACKBONE_NAME).exists():
-        facts, now = backbone_facts(run / BACKBONE_NAME), _facts(config, domains, 0)
-        for name, old, new in (("infrared", facts.infrared, now.infrared), ("visible", facts.visible, now.visible)):
-            if old.rows_sha256 != new.rows_sha256:
-                raise ConfigError(
-                    f"{run}: was begun on other {name} pictures: {old.num_frames} frames of hash {old.rows_sha256[:8]}, now "
-                    f"{new.num_frames} of {new.rows_sha256[:8]}; bring those shards back, or use another --out"
-                )
-
-
-def _resume(trainer: Pretrainer, run: Path) -> int:
-    """Load the newest checkpoint; returns the steps that are done."""
-    newest = checkpoint.load_newest(run)
-    if newest is None:
-        return 0
-    try:
-        trainer.network.load_state_dict(newest.networks["autoencoder"])
-        load_optimiser(trainer.optimiser, newest.optimisers["adamw"])
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{run}: its checkpoint does not fit the networks ({reason}); use another --out"
-        ) from error
-    return newest.step
-
-
-def _save(trainer: Pretrainer, domains: Domains, run: Path, done: int) -> None:
-    """The backbone first, so that a run with a checkpoint says what it was begun on."""
-    config = trainer.config
-    save_backbone(run / BACKBONE_NAME, trainer.network.encoder.state_dict(), _facts(config, domains, done))
-    checkpoint.save(
-        run,
-        Checkpoint(
-            step=done,
-            config=to_json(config),
-            networks={"autoencoder": trainer.network.state_dict()},
-            optimisers={"adamw": trainer.optimiser.state_dict()},
-        ),
-        keep=config.output.keep_checkpoints,
-    )
-
-
-def _show_samples(trainer: Pretrainer, domains: Domains, run: Path, log: MetricsLog, done: int) -> None:
-    """A grid of fixed pictures of both domains: the picture, the patches of it that are kept, the painted picture."""
-    config = trainer.config
-    side = config.data.crop_size_px
-    offset = (config.data.load_size_px - side) // 2
-    pictures = []
-    for reader in (domains.infrared, domains.visible):
-        rows = np.linspace(0, len(reader.index) - 1, NUM_SAMPLES).astype(np.int64)
-        frames = reader.read_rows(rows)[:, :, offset : offset + side, offset : offset + side]
-        pictures.append(to_unit_range(frames.to(trainer.world.device)).expand(-1, 3, -1, -1))
-    infrared, visible = pictures
-    task = painting_task(infrared, visible, tuple(range(NUM_SAMPLES)), config=config, purpose=_SAMPLES)
-    gray = task.images.new_zeros(*task.masked_index.shape, 3 * config.vit.patch_size**2)
-    kept = painted(gray, task.images, task.masked_index, patch_size=config.vit.patch_size, normalise_pixels=False)
-    columns = [to_bytes(images).cpu().permute(0, 2, 3, 1).numpy() for images in (task.images, kept, trainer.show(task))]
-    grid = grid_of([list(row) for row in zip(*columns, strict=True)])
-    save_picture(run / SAMPLES / f"step-{done:08d}.png", grid)
-    log.picture("samples", grid, done)
+def _data_of(facts: BackboneFacts) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"data_hash": domain.rows_sha256, "num_frames": domain.num_frames}
+        for name, domain in (("infrared", facts.infrared), ("visible", facts.visible))
+    }
 
 
 def _toned(

@@ -17,10 +17,10 @@ from roma.config.compare import departures
 from roma.errors import EvaluationError
 from roma.evaluation.evaluate import EvalReport, read_report
 from roma.evaluation.targets import Target, judge
+from roma.training.loop import SAMPLES
 from roma.training.metrics import read_metrics
 from roma.training.sealed_file import SNAPSHOT_NAME
 from roma.training.snapshot import Snapshot, load_snapshot
-from roma.training.trainer import SAMPLES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

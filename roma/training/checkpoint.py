@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,32 +153,22 @@ def load(path: Path) -> Checkpoint:
 
 
 class CheckpointWriter:
-    """Writes checkpoints and snapshots in a thread, one after the other; what fails there is raised by the next call.
+    """Writes checkpoints in a thread, one after the other; what fails there is raised by the next call.
 
     Args:
-        run: The run's folder.
-        keep: Newest checkpoints that are kept, beside the best one.
+        write: Writes a checkpoint whose tensors are on the host, and what belongs to it.
     """
 
-    def __init__(self, run: Path, *, keep: int) -> None:
-        self.run = run
-        self._keep = keep
+    def __init__(self, write: Callable[[Checkpoint], None]) -> None:
+        self._write_files = write
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
 
-    def save(
-        self,
-        checkpoint: Checkpoint,
-        snapshot_of: Callable[[Checkpoint], Snapshot],
-        *,
-        before: Callable[[], None] | None = None,
-    ) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Copy the tensors, when the save before is done, and return; the thread writes the files.
 
         Args:
             checkpoint: May hold tensors that training goes on to change.
-            snapshot_of: The translator out of a checkpoint.
-            before: Called in the thread, first.
 
         Raises:
             CheckpointError: The save before failed, for example on a full disk.
@@ -187,20 +177,13 @@ class CheckpointWriter:
         self._wait()
         waited_s = time.perf_counter() - begun_s
         networks, optimisers = on_host([checkpoint.networks, checkpoint.optimisers])
-        copy = Checkpoint(
-            step=checkpoint.step,
-            config=checkpoint.config,
-            networks=networks,
-            optimisers=optimisers,
-            data=checkpoint.data,
-            best=checkpoint.best,
-        )
+        copy = replace(checkpoint, networks=networks, optimisers=optimisers)
         copied_s = time.perf_counter() - begun_s - waited_s
         logger.info(
             "checkpoint of step %d: waited %.3f s for the one before, copied in %.3f s",
             checkpoint.step, waited_s, copied_s,
         )  # fmt: skip
-        self._under_way = self._thread.submit(self._write, copy, snapshot_of, before)
+        self._under_way = self._thread.submit(self._write, copy)
 
     def close(self) -> None:
         """Wait for the last save, and end the thread.
@@ -224,19 +207,10 @@ class CheckpointWriter:
                 f"the checkpoint is not on the disk: {error}; make room, and the same command goes on from the one before"
             ) from error
 
-    def _write(
-        self,
-        checkpoint: Checkpoint,
-        snapshot_of: Callable[[Checkpoint], Snapshot],
-        before: Callable[[], None] | None,
-    ) -> None:
+    def _write(self, checkpoint: Checkpoint) -> None:
         begun_s = time.perf_counter()
-        if before is not None:
-            before()
-        # The checkpoint first: whatever else is missing after a kill can be made from it (`complete`).
-        path = save(self.run, checkpoint, keep=self._keep)
-        publish(self.run, checkpoint, snapshot_of)
-        logger.info("%s: written in %.3f s", path, time.perf_counter() - begun_s)
+        self._write_files(checkpoint)
+        logger.info("checkpoint of step %d: written in %.3f s", checkpoint.step, time.perf_counter() - begun_s)
 
 
 def publish(run: Path, checkpoint: Checkpoint, snapshot_of: Callable[[Checkpoint], Snapshot]) -> None:

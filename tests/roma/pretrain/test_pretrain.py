@@ -27,6 +27,7 @@ from roma.models.vit.weights import load_weights
 from roma.pretrain.config import PretrainConfig, preset, resolve
 from roma.pretrain.task import Pretrainer, build_autoencoder, lr_factor, painting_task, pretrain
 from roma.training.checkpoint import load_newest
+from roma.training.loop import Listeners
 from roma.training.metrics import read_metrics
 from roma.training.networks import build_networks
 from roma.training.progress import StepReport
@@ -75,7 +76,7 @@ def words(domains: tuple[str, str], run: Path, *more: str) -> list[str]:
 
 def test_run_folder_holds_everything_that_the_command_names(config: PretrainConfig, tmp_path: Path):
     reports: list[StepReport] = []
-    result = pretrain(config, tmp_path, ALONE, on_report=reports.append)
+    result = pretrain(config, tmp_path, ALONE, listeners=Listeners(on_report=reports.append))
     assert (result.first_step, result.last_step, result.total_steps) == (0, 4, 4)
     assert result.backbone == tmp_path / "backbone.safetensors"
     assert json.loads((tmp_path / "config.json").read_text())["preset"] == "tiny"
@@ -90,12 +91,14 @@ def test_run_folder_holds_everything_that_the_command_names(config: PretrainConf
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_four_steps_equal_two_and_a_stop_and_two(config: PretrainConfig, tmp_path: Path):
+def test_four_steps_equal_three_and_a_stop_and_one(config: PretrainConfig, tmp_path: Path):
+    config = dataclasses.replace(config, output=dataclasses.replace(config.output, log_every=2))
     pretrain(config, tmp_path / "whole", ALONE)
-    pretrain(config, tmp_path / "parts", ALONE, max_steps=2)
-    assert backbone_facts(tmp_path / "parts" / "backbone.safetensors").step == 2
+    pretrain(config, tmp_path / "parts", ALONE, max_steps=3)
+    assert backbone_facts(tmp_path / "parts" / "backbone.safetensors").step == 3
+    assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")[:1]
     result = pretrain(config, tmp_path / "parts", ALONE)
-    assert (result.first_step, result.last_step) == (2, 4)
+    assert (result.first_step, result.last_step) == (3, 4)
     assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "parts")
     files = [(tmp_path / name / "backbone.safetensors").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1]
@@ -256,7 +259,7 @@ def test_other_settings_or_other_pictures_for_the_same_folder_are_refused(
         pretrain(own, run, ALONE)
     (run / "config.json").write_text('{"mode": "video"}')
     with pytest.raises(
-        ConfigError, match=r"no setting is called mode; .* this is no run of this roma pretrain, so use an"
+        ConfigError, match=r"no setting is called mode; .* of another command or version, so use another --out"
     ):
         pretrain(own, run, ALONE)
 
@@ -313,7 +316,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config: PretrainConfi
         target_positions=(14, 15),
     )
     with pytest.raises(
-        TrainingError, match=r"rank 0, step 7: .* loss is inf on a batch that begins with night_00000003; n"
+        TrainingError, match="rank 0, step 7: reconstruction is inf on night_00000003, night_00000004; nothing was"
     ):
         trainer.step(batch, lr_factor=1.0)
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())

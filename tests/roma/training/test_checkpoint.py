@@ -20,6 +20,7 @@ from roma.training.checkpoint import (
     load_newest,
     on_host,
     path_of,
+    publish,
     read_best,
     save,
 )
@@ -40,6 +41,16 @@ def checkpoint(step: int, *, best: Best | None = None) -> Checkpoint:
 def snapshot(step: int = 7) -> Snapshot:
     config = resolve("tiny", mode=None, config_file=None, settings=["generator.width=4", "generator.num_blocks=1"])
     return Snapshot(weights={"w": torch.ones(2)}, step=step, config=config)
+
+
+def writer_to(run: Path, *, keep: int) -> CheckpointWriter:
+    """A writer of checkpoints and their snapshots."""
+
+    def write(saved: Checkpoint) -> None:
+        save(run, saved, keep=keep)
+        publish(run, saved, lambda of: snapshot(of.step))
+
+    return CheckpointWriter(write)
 
 
 def snapshot_of(saved: Checkpoint) -> Snapshot:
@@ -151,18 +162,21 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path):
 def test_the_writer_keeps_what_was_there_when_it_was_asked_and_names_the_best(tmp_path: Path):
     weight = torch.zeros(3)
     may_write = threading.Event()
-    writer = CheckpointWriter(tmp_path, keep=2)
     first = Best(by="held_out_edges", step=1, value=0.5)
 
-    def wait() -> None:
+    def write(saved: Checkpoint) -> None:
         assert may_write.wait(PATIENCE_S)
+        save(tmp_path, saved, keep=2)
+        publish(tmp_path, saved, lambda of: snapshot(of.step))
+
+    writer = CheckpointWriter(write)
 
     asked = Checkpoint(step=1, config={}, networks={"g": {"w": weight}}, optimisers={}, best=first)
-    writer.save(asked, lambda saved: snapshot(saved.step), before=wait)
+    writer.save(asked)
     weight += 1  # the next step
     assert not path_of(tmp_path, 1).exists()  # it is not this thread that writes
     may_write.set()
-    writer.save(checkpoint(2, best=first), lambda saved: snapshot(saved.step))
+    writer.save(checkpoint(2, best=first))
     assert path_of(tmp_path, 1).exists()  # the save before is done first
     writer.close()
     assert load(path_of(tmp_path, 1)).networks["g"]["w"].tolist() == [0, 0, 0]
@@ -171,11 +185,11 @@ def test_the_writer_keeps_what_was_there_when_it_was_asked_and_names_the_best(tm
     assert read_best(tmp_path) == first
 
 
-@pytest.mark.parametrize("end", [lambda writer: writer.close(), lambda writer: writer.save(checkpoint(2), snapshot_of)])
+@pytest.mark.parametrize("end", [lambda writer: writer.close(), lambda writer: writer.save(checkpoint(2))])
 def test_what_fails_in_the_thread_is_raised_by_the_next_call(end: Callable[[CheckpointWriter], Any], tmp_path: Path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    writer = CheckpointWriter(tmp_path, keep=2)
-    writer.save(checkpoint(1), snapshot_of)
+    writer = writer_to(tmp_path, keep=2)
+    writer.save(checkpoint(1))
     with pytest.raises(CheckpointError, match=r"the checkpoint is not on the disk: .*checkpoints.*cannot be written"):
         end(writer)
     writer.close()
@@ -207,9 +221,9 @@ def test_copies_on_the_host_share_no_memory():
 
 def test_what_is_one_network_under_two_names_is_copied_and_written_once(tmp_path: Path):
     weight = torch.zeros(100_000)
-    writer = CheckpointWriter(tmp_path, keep=1)
+    writer = writer_to(tmp_path, keep=1)
     twice = {"generator": {"w": weight}, "averaged": {"w": weight.detach()}}
-    writer.save(Checkpoint(step=1, config={}, networks=twice, optimisers={}), snapshot_of)
+    writer.save(Checkpoint(step=1, config={}, networks=twice, optimisers={}))
     writer.close()
     assert 400_000 < path_of(tmp_path, 1).stat().st_size < 410_000
 

@@ -11,7 +11,9 @@ from roma.config.schema import TrainConfig
 from roma.errors import CheckpointError, ConfigError, DistributedError
 from roma.training import trainer
 from roma.training.checkpoint import load_newest
+from roma.training.loop import Listeners
 from roma.training.metrics import read_metrics, read_speed
+from roma.training.progress import StepReport
 from roma.training.snapshot import load_snapshot
 from roma.world.world import World
 from tests.roma.conftest import write_shards
@@ -20,8 +22,8 @@ ALONE = World(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def test_run_folder_holds_everything_that_the_readme_names(config: TrainConfig, tmp_path: Path):
-    reports: list[trainer.StepReport] = []
-    result = trainer.train(config, tmp_path, ALONE, on_report=reports.append)
+    reports: list[StepReport] = []
+    result = trainer.train(config, tmp_path, ALONE, listeners=Listeners(on_report=reports.append))
     assert (result.first_step, result.last_step, result.total_steps) == (0, 8, 8)
     assert json.loads((tmp_path / "config.json").read_text())["preset"] == "tiny"
     assert [line["step"] for line in read_metrics(tmp_path)] == list(range(1, 9))
