@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+FFmpegError = av.FFmpegError
+LOG_ERROR, LOG_WARNING, LOG_DEBUG = av.logging.ERROR, av.logging.WARNING, av.logging.DEBUG
+"""Levels of FFmpeg's log, see `ffmpeg_log`."""
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h261,h263,h264,hevc,vvc,vc1,vc1test,obu,av1,ivf,"
     "flv,live_flv,asf,asf_o,dhav,mxf,gxf,nut,ogg,rm,dv,mjpeg,mpjpeg,mjpeg_2000,yuv4mpegpipe,gif,apng,ingenient,wtv,pva,nuv,"
@@ -120,7 +123,7 @@ def opened(path: AnyPath, hwaccel: HWAccel | None = None) -> Iterator[OpenVideo]
             container = _open(path, remote, hwaccel)
     except RemoteError:
         raise
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         raise VideoDecodeError(f"{path}: {_why_not_opened(path, error)}") from error
     with container:
         made_up_times: Any = Flags.gen_pts.value
@@ -128,7 +131,7 @@ def opened(path: AnyPath, hwaccel: HWAccel | None = None) -> Iterator[OpenVideo]
         yield OpenVideo(path, container, _pictures_of(path, container), size_bytes, remote)
 
 
-def decoder_of(stream: "VideoStream", *, is_heard: bool = False) -> Any:
+def decoder_of(stream: "VideoStream", *, is_logged: bool = False) -> Any:
     """Ready a stream's decoder to carry packets' numbers to their frames; call it before the first packet.
 
     FFmpeg's frame threads lose good frames around damage. The threads of a library such as dav1d would let go of the numbers, for
@@ -136,12 +139,12 @@ def decoder_of(stream: "VideoStream", *, is_heard: bool = False) -> Any:
 
     Args:
         stream: The stream.
-        is_heard: Whether `ffmpeg_log` is to hold all that the decoder says, so it gets no threads of its own.
+        is_logged: Whether `ffmpeg_log` is to hold all that the decoder says, so it gets no threads of its own.
     """
     stream.thread_type = "SLICE"
     codec = stream.codec_context
     codec.copy_opaque = True
-    if is_heard or codec.name.startswith("lib"):
+    if is_logged or codec.name.startswith("lib"):
         codec.thread_count = 1
     return codec
 
@@ -149,7 +152,7 @@ def decoder_of(stream: "VideoStream", *, is_heard: bool = False) -> Any:
 def key_frame_sizes(path: AnyPath, streams: Sequence[int]) -> list[tuple[int, int]]:
     """Decode the key frames and list their sizes, each once, in the order they come: packets do not tell when the size changes."""
     sizes: dict[tuple[int, int], None] = {}
-    with opened(path) as file, suppress(av.FFmpegError):
+    with opened(path) as file, suppress(FFmpegError):
         for packet in file.chosen(streams).packets():
             packet.stream.codec_context.skip_frame = "NONKEY"
             for frame in packet.decode():
@@ -165,7 +168,7 @@ def other_streams(container: "InputContainer", taken: Sequence[int]) -> tuple[st
 
 
 @contextmanager
-def ffmpeg_log(level: int = av.logging.ERROR) -> Iterator[list[tuple[int, str, str]]]:
+def ffmpeg_log(level: int = LOG_ERROR) -> Iterator[list[tuple[int, str, str]]]:
     """Collect FFmpeg's messages (level, who, text) of this thread while the block runs, of errors or down to another level."""
     before, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(level)
@@ -241,8 +244,8 @@ def _unknown_codec(path: AnyPath) -> str:
 def _log_of_opening(path: AnyPath) -> list[str]:
     """What FFmpeg says, warnings too, while it opens a file once more."""
     remote = RemoteVideo(path) if isinstance(path, RemotePath) else None
-    with ffmpeg_log(av.logging.WARNING) as log:
-        with suppress(av.FFmpegError, OSError), network(remote):
+    with ffmpeg_log(LOG_WARNING) as log:
+        with suppress(FFmpegError, OSError), network(remote):
             _open(path, remote, None).close()
         return [text for _, _, text in log]
 

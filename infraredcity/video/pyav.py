@@ -284,8 +284,8 @@ class _Reader:
                 if entrance is None:
                     return
             packets = file.packets_in_turn()
-            is_heard = info.codec in _SAY_IT_IN_THEIR_LOG
-            codec = decoder_of(file.streams[0], is_heard=is_heard)
+            is_logged = info.codec in _SAY_IT_IN_THEIR_LOG
+            codec = decoder_of(file.streams[0], is_logged=is_logged)
             # A seek that the container cannot do leaves the reader somewhere; then only times tell where that is.
             packet_number = -1 if target is None else None
             num_shown: Counter[int] = Counter()
@@ -315,10 +315,10 @@ class _Reader:
                 if packet is not None and packet.stream.codec_context is not codec:  # the video goes on in this one
                     with suppress(av.FFmpegError):
                         decoded += codec.decode(None)
-                    codec = decoder_of(packet.stream, is_heard=is_heard)
+                    codec = decoder_of(packet.stream, is_logged=is_logged)
                 log: list[Any] = []
                 try:
-                    if is_heard:
+                    if is_logged:
                         with ffmpeg_log(av.logging.WARNING) as log:
                             decoded += codec.decode(packet if is_readable else None)
                     else:

@@ -240,6 +240,6 @@ def test_frames_of_intra_codecs_are_damaged_alone() -> None:
     ],
 )
 def test_time_jumps_where_a_constant_rate_skips_frames(pts: np.ndarray, jumps: list[int]) -> None:
-    from infraredcity.video.scan import _time_jumps
+    from infraredcity.video.time_jumps import _jumps
 
-    assert [frame for frame, _ in _time_jumps(pts)] == jumps
+    assert list(_jumps(pts)) == jumps

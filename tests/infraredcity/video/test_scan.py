@@ -401,7 +401,7 @@ def test_a_hole_in_a_packet_that_decodes_all_the_same_is_seen(tmp_path: Path) ->
 
 
 def test_long_runs_of_zeros_are_looked_through_once() -> None:
-    from infraredcity.video.scan import _HOLE, _HOLE_OR_END
+    from infraredcity.video.packets import _HOLE, _HOLE_OR_END
 
     zeros = bytes(1 << 22)
     for head in (b"\0\0\0\1e", b"\0\0\1e\7"):
