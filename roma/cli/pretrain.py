@@ -12,8 +12,9 @@ from roma.pretrain.config import PRESETS, resolve
 from roma.pretrain.task import pretrain
 from roma.training.loop import Listeners
 from roma.training.progress import ProgressLine, steps_text
+from roma.world.meet import joined
 from roma.world.memory import keep_freed_memory
-from roma.world.world import check_batch, joined, rank_of_environment, use_threads
+from roma.world.world import check_batch, rank_of_environment, use_threads
 
 
 @click.command("pretrain")

@@ -29,8 +29,9 @@ from roma.training.networks import build_networks
 from roma.training.progress import ProgressLine, steps_text
 from roma.training.stopping import Stop, parse_duration
 from roma.training.trainer import UNREADABLE_NAME, RunResult, check_settings, train
+from roma.world.meet import TIMEOUT_S, joined
 from roma.world.memory import keep_freed_memory
-from roma.world.world import TIMEOUT_S, check_batch, joined, rank_of_environment, use_threads
+from roma.world.world import check_batch, rank_of_environment, use_threads
 
 LOGS = "logs"
 _OURS = ("roma", "infraredcity")

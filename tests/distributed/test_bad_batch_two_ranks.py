@@ -19,7 +19,7 @@ pytestmark = pytest.mark.distributed
 def one_rank() -> None:
     import torch
 
-    from roma.world.world import joined
+    from roma.world.meet import joined
 
     torch.set_num_threads(1)
     with joined("cpu", timeout_s=600.0) as world:

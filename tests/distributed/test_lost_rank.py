@@ -15,7 +15,7 @@ from cluster import train_words
 from processes import PATIENCE_S, Start
 
 from roma.training.metrics import METRICS_NAME
-from roma.world.world import BEAT_S
+from roma.world.pulse import BEAT_S
 
 pytestmark = pytest.mark.distributed
 

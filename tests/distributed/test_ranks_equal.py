@@ -50,7 +50,7 @@ def one_rank(job: str, result: str) -> None:
     """Take the first steps of every case, and let rank 0 write what all ranks found together."""
     import torch
 
-    from roma.world.world import joined
+    from roma.world.meet import joined
 
     torch.set_num_threads(1)
     # In float64 all that is left is a difference of ranks: in float32 rounding crosses kinks (LeakyReLU, |x|) at some seeds, and

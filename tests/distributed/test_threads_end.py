@@ -25,7 +25,7 @@ def one_rank(command: str, infrared: str, visible: str, run: str) -> None:
     """Train for a step and write how many threads gloo has before and after the end."""
     from roma.pretrain import config, task
     from roma.training import trainer
-    from roma.world.world import joined
+    from roma.world.meet import joined
 
     shards = [f'data.infrared=["{infrared}"]', f'data.visible=["{visible}"]', "batch_size=2", "schedule.total_steps=2"]
     with joined("cpu", timeout_s=600.0) as world:
