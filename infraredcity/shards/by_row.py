@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from infraredcity.errors import InfraredCityError, ShardError
-from infraredcity.files.chunk_cache import CacheFacts, ChunkCache, OpenFile, OpenFiles
+from infraredcity.files.chunk_cache import CacheFacts, ChunkCache
+from infraredcity.files.open_files import OpenFile, OpenFiles
 from infraredcity.files.path import AnyPath, RemotePath, any_path, is_remote
 from infraredcity.files.records import plain_descriptor
 from infraredcity.files.remote import RemoteFile

@@ -1,16 +1,10 @@
 """Video in: facts about a clip's files, and its frames by their true index, behind one door per decoder library."""
 
 from infraredcity.clips import ColorMode
-from infraredcity.video.clip import (
-    ClipVideo,
-    choose_decoder,
-    decode,
-    open_clip,
-    probe,
-    read_frames,
-)
+from infraredcity.video.batches import FrameBatch, read_frames
+from infraredcity.video.clip import ClipVideo, choose_decoder, decode, open_clip, probe
 from infraredcity.video.decoders import DECODERS, Decoder, DecoderName, all_decoders, find_decoder
-from infraredcity.video.types import NO_TIME, Decoded, FrameBatch, FrameRange, VideoInfo
+from infraredcity.video.types import NO_TIME, Decoded, FrameRange, VideoInfo
 
 __all__ = [
     "DECODERS",

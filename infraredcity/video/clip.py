@@ -12,19 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from infraredcity.clips import ColorMode
 from infraredcity.errors import MissingExtraError, VideoDecodeError
 from infraredcity.files.path import AnyPath
 from infraredcity.video import scan_cache
 from infraredcity.video.decoders import Decoder, DecoderName, all_decoders, find_decoder
-from infraredcity.video.types import (
-    BatchBuilder,
-    Decoded,
-    FrameBatch,
-    FrameRange,
-    OnFrame,
-    VideoInfo,
-)
+from infraredcity.video.types import Decoded, FrameRange, OnFrame, VideoInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -214,31 +206,6 @@ def decode(
         for frame in decode_file(part, part_range, device=device, avoid=inside, on_frame=tell):
             index = frame.frame_index + part_start
             yield frame.at(index, int(video.pts[index]))
-
-
-def read_frames(
-    video: ClipVideo, frames: FrameRange, *, color: ColorMode, decoder: DecoderName = "pyav", device: str = "cpu"
-) -> Iterator[FrameBatch]:
-    """The asked frames of a clip in ascending order as batches of pixels, in bounded memory.
-
-    Args:
-        video: The clip as `open_clip` found it.
-        frames: Which frames; indices run through all chunks.
-        color: "gray" gives C = 1, "rgb" gives C = 3.
-        decoder: A name that `choose_decoder` returned.
-        device: "cpu" or "cuda:N".
-
-    Yields:
-        Batches whose indices and pts are the clip's. A frame that cannot be decoded is left out.
-    """
-    builder = BatchBuilder()
-    for frame in decode(video, frames, decoder=decoder, device=device):
-        batch = builder.add(frame.picture(color), frame.frame_index, frame.pts)
-        if batch is not None:
-            yield batch
-    last = builder.flush()
-    if last is not None:
-        yield last
 
 
 def _tell(on_frame: OnFrame, part_start: int, frame_index: int) -> None:

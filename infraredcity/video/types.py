@@ -16,8 +16,6 @@ NO_TIME = np.iinfo(np.int64).min
 """Stands in `VideoInfo.packet_pts` for a packet without a time."""
 MAX_REORDER_FRAMES = 16
 """The most that H.264 and HEVC allow."""
-BATCH_FRAMES = 8
-"""Frames that travel together between decoder and encoder: enough to keep both busy, small enough to keep memory bounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -197,33 +195,6 @@ class Decoded(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FrameBatch:
-    """Consecutive decoded frames of one file and one size.
-
-    Attributes:
-        data: u8 [N, H, W, C], C is 1 (gray) or 3 (R, G, B), 0..255 full range; u16 [N, H, W, 1] for counts.
-        frame_indices: i64 [N], ascending; a missing number is a frame that could not be decoded.
-        pts: i64 [N], in units of the file's time_base.
-    """
-
-    data: np.ndarray
-    frame_indices: np.ndarray
-    pts: np.ndarray
-
-    def __post_init__(self) -> None:
-        channels = {np.dtype(np.uint8): (1, 3), np.dtype(np.uint16): (1,)}.get(self.data.dtype, ())
-        if self.data.ndim != 4 or self.data.shape[3] not in channels:
-            raise ValueError(
-                f"FrameBatch.data must be u8 [N, H, W, 1 or 3] or u16 [N, H, W, 1], "
-                f"got {self.data.dtype} {list(self.data.shape)}"
-            )
-        if not len(self.data) == len(self.frame_indices) == len(self.pts):
-            raise ValueError(
-                f"FrameBatch has {len(self.data)} frames, {len(self.frame_indices)} indices, {len(self.pts)} times"
-            )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameRange:
     """The frames start_frame, start_frame + step, ... below stop_frame."""
@@ -242,38 +213,3 @@ class FrameRange:
     def __contains__(self, frame_index: int) -> bool:
         inside = self.start_frame <= frame_index < self.stop_frame
         return inside and (frame_index - self.start_frame) % self.step == 0
-
-
-class BatchBuilder:
-    """Collects single pictures into FrameBatches, each picture copied once, a batch ended by a change of size."""
-
-    def __init__(self) -> None:
-        self._data: np.ndarray | None = None
-        self._indices: list[int] = []
-        self._pts: list[int] = []
-
-    def add(self, picture: np.ndarray, frame_index: int, pts: int) -> FrameBatch | None:
-        """Take u8 or u16 [H, W, C]; returns a batch when one is full or a new size ends the last one."""
-        finished = None
-        if self._data is not None and (self._data.shape[1:] != picture.shape or self._data.dtype != picture.dtype):
-            finished = self.flush()
-        if self._data is None:
-            self._data = np.empty((BATCH_FRAMES, *picture.shape), picture.dtype)
-        self._data[len(self._indices)] = picture
-        self._indices.append(frame_index)
-        self._pts.append(pts)
-        # A size change leaves one picture in the new batch, so it cannot be full as well.
-        return self.flush() if len(self._indices) == BATCH_FRAMES else finished
-
-    def flush(self) -> FrameBatch | None:
-        """What was collected so far, or None."""
-        if self._data is None or not self._indices:
-            return None
-        count = len(self._indices)
-        batch = FrameBatch(
-            data=self._data[:count],
-            frame_indices=np.array(self._indices, np.int64),
-            pts=np.array(self._pts, np.int64),
-        )
-        self._data, self._indices, self._pts = None, [], []
-        return batch

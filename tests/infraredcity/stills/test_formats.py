@@ -14,7 +14,6 @@ LISTS_OF_ITS_OWN = {
     "stills/formats.py",
     "export/release_export.py",  # the release's folders hold jpg or png, whatever else we learn to write
     "export/release_import.py",
-    "video/scan.py",  # codecs of videos
 }
 
 

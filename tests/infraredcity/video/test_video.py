@@ -9,7 +9,7 @@ from infraredcity import video
 from infraredcity.errors import VideoDecodeError
 from infraredcity.shards.index import run_ids
 from infraredcity.video import ClipVideo, DecoderName, FrameRange, decord, open_clip, pyav, read_frames
-from infraredcity.video.types import BATCH_FRAMES, FrameBatch
+from infraredcity.video.batches import BATCH_FRAMES, FrameBatch
 
 CLASSES = ("h264", "open_gop", "transport_stream", "avi", "variable", "cut", "gray", "one_frame", "rotated")
 DECORD_READS = ("h264", "open_gop", "variable", "gray", "one_frame")
