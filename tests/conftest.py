@@ -19,7 +19,7 @@ from synthetic import Shelf, clip_of
 from infraredcity.cli import main
 from infraredcity.clips import CLIPS_VARIABLE
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from measure import INFRAREDCITY, Ran, interruptible, machine_facts, machine_line, megabytes, succeed, table
 
+from infraredcity.extraction.job import bind_folder, open_job
 from infraredcity.shards import sidecars
 
 if TYPE_CHECKING:
@@ -184,7 +185,6 @@ def planned_clip(clip: "Clip", config: "ExtractConfig", work: Path, num_frames: 
     """A clip with a file that is none, and a kept scan which says that it has so many frames."""
     import numpy as np
 
-    from infraredcity.extraction import run
     from infraredcity.extraction.plan_file import Estimate, PlannedClip
     from infraredcity.video import VideoInfo, scan_cache
 
@@ -231,7 +231,7 @@ def planned_clip(clip: "Clip", config: "ExtractConfig", work: Path, num_frames: 
     )
     out = work / "out"
     scan_cache.save(out / clip.clip_id, info, scan_cache.identify(path))
-    job = run.bind(run.prepare(replace(clip, paths=(path,), expected_frames=num_frames), config, out))
+    job = bind_folder(open_job(replace(clip, paths=(path,), expected_frames=num_frames), config, out))
     estimate = Estimate(frame_bytes=IMAGE_BYTES + 2048.0, frame_core_s=0.0015)
     return PlannedClip(spec=job.make_spec(), locations=(str(path),), expected_frames=num_frames, estimate=estimate)
 

@@ -39,7 +39,7 @@ from infraredcity.datasets.folder import ShardFolder, open_folder, write_folder
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.finish import Gap, merge
-from infraredcity.extraction.run import read_skipped
+from infraredcity.extraction.job import read_skipped
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import count_segments
 from infraredcity.extraction.spec import JobSpec, read_spec

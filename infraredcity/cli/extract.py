@@ -109,7 +109,7 @@ def extract_command(
         return
     if part is not None:
         raise click.UsageError("--part is a part of a --plan; name that one too")
-    from infraredcity.extraction.executors.local import extract_clip
+    from infraredcity.extraction.extract_clip import extract_clip
 
     config = config_of(settings)
     clips = chosen_clips(clip_ids, all_clips, clips_dir, clips_file, video)

@@ -1,6 +1,8 @@
 """Merge the segment records of a clip into its index, manifest, gaps and clips.json, without its video or opening a shard.
 
-The same records give the same bytes, so merging may be done again, and by two at once.
+The same records give the same bytes, so merging may be done again, and by two at once. Each sample gets its mark here: suspect
+where it follows damage, repeat where it shows the picture before it once more, frozen where it hardly differs from that (a thermal
+camera's shutter does this every few minutes).
 """
 
 import json
@@ -15,6 +17,7 @@ from infraredcity.datasets.dataset import GAPS_NAME
 from infraredcity.datasets.folder import write_folder
 from infraredcity.errors import OutputError
 from infraredcity.extraction import segment_record
+from infraredcity.extraction.job import SkippedRange
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.extraction.segments import count_frames, count_segments, segment_of
 from infraredcity.extraction.spec import JobSpec
@@ -32,15 +35,6 @@ _CALM_PERCENTILE = 10
 """A calm difference: that of the clip's calmest tenth, so that a car that waits at a light is no frozen picture."""
 _NO_PICTURE = "the decoder could not make a picture of it"
 _DROPPED = "suspect, since it follows damage, and left out as asked"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SkippedRange:
-    """Frames, half-open, that are not decoded, since the decoder hung at the first of them."""
-
-    start_frame: int
-    stop_frame: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +119,7 @@ def merge(
     Args:
         folder: The clip's folder.
         spec: The clip's job spec.
-        skipped: The ranges at which the decoder hung, see `run.read_skipped`.
+        skipped: The ranges at which the decoder hung, see `job.read_skipped`.
         expected_frames: What the catalogue says the whole clip holds, for the report.
         new_frames: How many frames the present run wrote, for the report.
         on_segments: Called with the number of segment records just read.

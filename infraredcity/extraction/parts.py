@@ -9,28 +9,26 @@ from dataclasses import dataclass, replace
 
 from infraredcity.clips import Clip
 from infraredcity.errors import OutputError
-from infraredcity.extraction import plan_file, run, segment_record
+from infraredcity.extraction import plan_file, segment_record
 from infraredcity.extraction.config import DEADLINE_S, ExtractConfig
-from infraredcity.extraction.executors.local import Executor, fit_tone, write_segments
+from infraredcity.extraction.estimate import estimate
+from infraredcity.extraction.executors.local import Executor, LocalExecutor
 from infraredcity.extraction.finish import ExtractReport, merge
-from infraredcity.extraction.plan_file import PLAN_NAME, Estimate, Plan, PlannedClip
-from infraredcity.extraction.run import ExtractJob
+from infraredcity.extraction.job import (
+    bind_folder,
+    join_job,
+    open_job,
+    pending,
+    read_skipped,
+    remove_leftovers,
+)
+from infraredcity.extraction.plan_file import PLAN_NAME, Plan, PlannedClip
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import frames_ticker
 from infraredcity.extraction.spec import read_spec
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.path import AnyPath, RemotePath, any_path, sizes_in
 from infraredcity.progress import OnProgress, Ticker
-from infraredcity.stills.formats import FORMATS, ImageFormat
-
-_SAMPLE_PLACES = 3
-_SAMPLE_FRAMES = 4
-_SAMPLE_OVERHEAD_BYTES = 1792
-"""What a sample takes in a tar beside its image: two headers, the json member, half a block of padding."""
-_DECODE_S_PER_PX = 1e-9
-_DECODE_S_PER_BYTE = 75e-9
-"""Seconds of one core of a server of 2023 for a pixel and a coded byte of H.264. Fitted to 18 clips; at 25 Mbit/s and 640x512 the
-coded bytes take most of it. What encoding takes stands in `stills.formats`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +110,7 @@ def make_plan(
         on_progress: Told of clips scanned.
 
     Raises:
-        InfraredCityError: As `run.prepare`; OutputError when there are fewer segments than parts.
+        InfraredCityError: As `job.prepare`; OutputError when there are fewer segments than parts.
     """
     with lock_folder(out):  # until the plan stands, which extraction without one respects
         planned: list[PlannedClip] = []
@@ -133,64 +131,20 @@ def make_plan(
 
 def _planned(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool) -> PlannedClip:
     """Bind a clip's folder; fail where an extraction without a plan holds its lock. The lock of `out` keeps new ones out."""
-    with lock_folder(out / clip.clip_id):
-        job = run.bind(fit_tone(run.prepare(clip, config, out, overwrite=overwrite)))
+    with lock_folder(out / clip.clip_id), LocalExecutor(1) as local:
+        job = bind_folder(local.fit_tone(open_job(clip, config, out, overwrite=overwrite)))
         spec = read_spec(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
         assert spec is not None
         return PlannedClip(
             spec=spec,
             locations=tuple(_location(path) for path in clip.paths),
             expected_frames=clip.expected_frames,
-            estimate=_estimate(job),
+            estimate=estimate(job),
         )
 
 
 def _location(path: AnyPath) -> str:
     return str(path) if isinstance(path, RemotePath) else str(path.resolve())
-
-
-def _estimate(job: ExtractJob) -> Estimate:
-    """What a frame costs: bytes from a few frames of the clip, seconds from what is decoded and encoded."""
-    sizes, pixels = run.sample_stills(job, num_places=_SAMPLE_PLACES, num_frames=_SAMPLE_FRAMES)
-    video = job.video.parts[0]
-    still_bytes = sum(sizes) / len(sizes) if sizes else 0.0
-    overhead = _SAMPLE_OVERHEAD_BYTES if job.config.to == "shards" else 0
-    core_s = frame_core_s(
-        job.config.image_format,
-        video_px=video.width_px * video.height_px,
-        coded_bytes=sum(part.size_bytes for part in job.video.parts) / job.video.num_frames,
-        every=job.config.every,
-        still_px=pixels,
-        channels=1 if job.make_spec().color == "gray" else 3,
-        still_bytes=still_bytes,
-    )
-    return Estimate(frame_bytes=round(still_bytes + overhead, 1), frame_core_s=round(core_s, 7))
-
-
-def frame_core_s(
-    image_format: ImageFormat,
-    *,
-    video_px: int,
-    coded_bytes: float,
-    every: int,
-    still_px: int,
-    channels: int,
-    still_bytes: float,
-) -> float:
-    """Seconds of one core for a frame that is written: a first guess, by sizes alone.
-
-    Args:
-        image_format: Of the still.
-        video_px: Pixels of a frame of the video.
-        coded_bytes: Bytes of a frame in the video.
-        every: Frames that are decoded for one that is written.
-        still_px: Pixels of the still.
-        channels: 1 for gray, 3 for colour.
-        still_bytes: Bytes of the still.
-    """
-    per_px, per_value, per_byte = FORMATS[image_format].cost_s
-    decoding = every * (video_px * _DECODE_S_PER_PX + coded_bytes * _DECODE_S_PER_BYTE)
-    return decoding + still_px * (per_px + channels * per_value) + still_bytes * per_byte
 
 
 def open_plan(path: AnyPath, out: AnyPath) -> Plan:
@@ -231,18 +185,18 @@ def run_part(
         part: 0 to `plan.num_parts` - 1; None for all.
         clips: Clips whose files are elsewhere than where they were planned, by id.
         out: The folder that all parts share.
-        workers: Processes that decode, see `executors.local.extract_clip`.
+        workers: Processes that decode, see `LocalExecutor`.
         executor: Who writes the segments; None for `workers` processes here.
         deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
         on_progress: Told of frames done.
 
     Raises:
-        InfraredCityError: As `run.join` and writing do; OutputError when the plan has no such part.
+        InfraredCityError: As `job.join` and writing do; OutputError when the plan has no such part.
     """
     if part is not None and not 0 <= part < plan.num_parts:
         raise OutputError(f"part {part}: the plan has {plan.num_parts} parts, 0 to {plan.num_parts - 1}")
     jobs = [
-        run.join(
+        join_job(
             _with_files(plan[stretch.clip_id], clips),
             plan[stretch.clip_id].spec,
             out,
@@ -250,15 +204,14 @@ def run_part(
         )
         for stretch in plan.stretches(part)
     ]
-    todo = [run.pending(job) for job in jobs]
+    todo = [pending(job) for job in jobs]
     everything = [segment for job in jobs for segment in job.segments]
     what = "all parts" if part is None else f"part {part}"
     ticker = frames_ticker(f"{what}: frames", everything, [segment for some in todo for segment in some], on_progress)
-    for job, some in zip(jobs, todo, strict=True):
-        if some and executor is not None:
-            executor(job, some, deadline_s=deadline_s, on_frames=ticker.add)
-        elif some:
-            write_segments(job, some, workers=workers, deadline_s=deadline_s, on_frames=ticker.add)
+    with LocalExecutor(workers) as local:
+        for job, some in zip(jobs, todo, strict=True):
+            if some:
+                (executor or local)(job, some, deadline_s=deadline_s, on_frames=ticker.add)
     heads: list[SegmentHead] = []
     for job in jobs:
         for number, head in segment_record.read_heads(job.folder, [segment.number for segment in job.segments]):
@@ -380,11 +333,11 @@ def finalize(out: AnyPath, *, on_progress: OnProgress | None = None) -> tuple[St
         for clip in plan.clips:
             folder = out / clip.clip_id
             with lock_folder(folder):
-                run.remove_leftovers(folder)
+                remove_leftovers(folder)
                 report = merge(
                     folder,
                     clip.spec,
-                    skipped=run.read_skipped(folder),
+                    skipped=read_skipped(folder),
                     expected_frames=clip.expected_frames,
                     new_frames=0,
                     on_segments=ticker.add,

@@ -17,7 +17,7 @@ from s3_server import S3Server
 from synthetic import Shelf, clip_of
 
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.files.path import RemotePath
 
 pytestmark = pytest.mark.distributed

@@ -24,7 +24,7 @@ from synthetic import Shelf, clip_of
 from infraredcity.cli import cli
 from infraredcity.cli.extract import part_number
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 
 SCRIPTS = ["extract.sbatch", "finalize.sbatch", "ray_job.sh"]
 CLIP = "city_clear"

@@ -9,7 +9,7 @@ from synthetic import clip_of
 
 from infraredcity import video
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
 from infraredcity.stills.decode import decode

@@ -16,7 +16,8 @@ from infraredcity.datasets import clip_facts
 from infraredcity.errors import VideoDecodeError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.run import fit_clip_tone, prepare
+from infraredcity.extraction.job import open_job
+from infraredcity.extraction.run import fit_clip_tone
 from infraredcity.extraction.spec import read_spec
 from infraredcity.loader.order import window_table
 from infraredcity.shards import index_file
@@ -110,7 +111,7 @@ def test_frames_that_are_left_out_have_no_say_in_the_tone(
     deep: Path, tmp_path: Path, suspect: Literal["keep", "drop"], high: int
 ) -> None:
     """Of 30 frames, each 10 counts warmer than the one before, the scan finds the last ten suspect."""
-    job = prepare(clip_of(deep), ExtractConfig(tone="minmax", suspect=suspect), tmp_path)
+    job = open_job(clip_of(deep), ExtractConfig(tone="minmax", suspect=suspect), tmp_path)
     (part,) = job.video.parts
     damaged = replace(part, suspect_ranges=np.array([[NUM_FRAMES - 10, NUM_FRAMES]]))
     tone = fit_clip_tone(replace(job, video=replace(job.video, parts=(damaged,))))

@@ -14,7 +14,7 @@ from processes import PATIENCE_S, Start, children_of, is_alive, new_worker, wait
 from synthetic import GOP, Shelf, clip_of
 
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 
 CLIP = "city_clear"
 FRAMES_PER_SHARD = 40  # 1,200 frames in 30 shards

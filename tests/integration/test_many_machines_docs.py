@@ -17,7 +17,7 @@ from infraredcity.cli import cli
 from infraredcity.cli.plan import plan_lines
 from infraredcity.clips import load_catalog
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.parts import frame_core_s
+from infraredcity.extraction.estimate import frame_core_s
 from infraredcity.extraction.plan_file import PLAN_NAME, Plan, cut
 from roma.cli.train import main as train_main
 from roma.cli.train import train_command

@@ -18,7 +18,7 @@ from synthetic import H264, Shelf, clip_of, write_clip
 
 from infraredcity.clips import CLIPS_VARIABLE
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.extraction.parts import finalize, make_plan, status
 from infraredcity.extraction.plan_file import Plan
 

@@ -18,10 +18,9 @@ from web_server import serving
 
 from infraredcity.cli.extract import part_number
 from infraredcity.clips import CLIPS_VARIABLE
-from infraredcity.extraction import run as extraction
-from infraredcity.extraction import segment_record
+from infraredcity.extraction import job, segment_record
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.files.path import AnyPath, RemotePath
 
 CLIP = "city_clear"
@@ -634,8 +633,8 @@ def test_other_versions_of_the_libraries_are_refused_by_name(
 ) -> None:
     run.plan(tmp_path, shelf.gray)
     run.parts(tmp_path, "0")
-    here = extraction.versions_here("pyav")
-    monkeypatch.setattr(extraction, "versions_here", lambda _decoder: {**here, "simplejpeg": "0.1"})
+    here = job.versions_here("pyav")
+    monkeypatch.setattr(job, "versions_here", lambda _decoder: {**here, "simplejpeg": "0.1"})
     line = only_line(run.part(tmp_path, "--part", 1))
     assert (
         f"clip city_clear: was planned with simplejpeg {here['simplejpeg']}, not 0.1 here; other versions may give other"

@@ -25,11 +25,10 @@ from ray_cluster import RayCluster
 from synthetic import GOP, Shelf, clip_of
 
 from infraredcity.errors import CatalogError, MissingExtraError
-from infraredcity.extraction import run
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
 from infraredcity.extraction.executors.ray import RayExecutor, write_stretch
-from infraredcity.extraction.run import ExtractJob
+from infraredcity.extraction.extract_clip import extract_clip
+from infraredcity.extraction.job import ExtractJob, bind_folder, open_job, versions_here
 from infraredcity.showing import format_bytes
 
 CLIP = "city_clear"
@@ -61,7 +60,7 @@ def on_cluster(cluster: RayCluster, infraredcity_process: Start, monkeypatch: py
 @pytest.fixture
 def job(shelf: Shelf, tmp_path: Path) -> ExtractJob:
     """A bound job of 50 frames in 7 segments."""
-    return run.bind(run.prepare(clip_of(shelf.gray), ExtractConfig(frames_per_shard=8), tmp_path / "out"))
+    return bind_folder(open_job(clip_of(shelf.gray), ExtractConfig(frames_per_shard=8), tmp_path / "out"))
 
 
 def end_of(process: "subprocess.Popen[str]") -> Ran:
@@ -180,7 +179,7 @@ def test_a_task_goes_on_behind_the_last_segment_record_and_tells_of_all_its_segm
 
 
 def test_a_node_with_another_version_of_a_library_is_one_line(job: ExtractJob) -> None:
-    numpy = run.versions_here("pyav")["numpy"]
+    numpy = versions_here("pyav")["numpy"]
     answer = write_stretch(replace(job, versions=dict(job.versions) | {"numpy": "1.0"}), job.segments[:1], 60.0)
     assert answer.failed is not None
     assert str(answer.failed.error) == (
@@ -393,7 +392,7 @@ import sys
 from pathlib import Path
 from infraredcity.clips import Clip
 from infraredcity.errors import RemoteError
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.extraction.executors.ray import RayExecutor
 from infraredcity.extraction.config import ExtractConfig
 

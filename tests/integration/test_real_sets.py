@@ -12,7 +12,7 @@ from infraredcity.datasets import lite
 from infraredcity.datasets.dataset import open_dataset
 from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
 

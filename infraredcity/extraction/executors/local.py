@@ -1,31 +1,28 @@
-"""Extraction on this machine: worker processes that decode and write, and this one that watches them.
+"""Run segments in worker processes on this machine, watched by this process.
 
-A worker that dies is replaced, and goes on at the last finished shard. One whose decoder stands still for the deadline is killed
-and replaced once; if the next one stands still at the same frame, the frames from there to the next key frame are given up and
+A worker that dies is replaced, and goes on behind the last finished shard. One whose decoder gives no frame for the deadline is
+killed and replaced once; if the next one is stuck at the same frame, the frames from there to the next key frame are skipped and
 named as a gap.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Protocol, runtime_checkable
 
-from infraredcity.clips import Clip
 from infraredcity.datasets.dataset import SEGMENTS_FOLDER
-from infraredcity.errors import InfraredCityError, OutputError, VideoDecodeError
+from infraredcity.errors import OutputError, VideoDecodeError
 from infraredcity.extraction import run
-from infraredcity.extraction.config import DEADLINE_S, ExtractConfig
+from infraredcity.extraction.config import DEADLINE_S
 from infraredcity.extraction.executors.worker import BEAT_S, Beat, Done, Task, Worker
-from infraredcity.extraction.finish import ExtractReport, SkippedRange
-from infraredcity.extraction.plan_file import PLAN_NAME
-from infraredcity.extraction.run import ExtractJob
-from infraredcity.extraction.segments import Segment, frames_ticker
+from infraredcity.extraction.job import ExtractJob, SkippedRange, pending, skip_range
+from infraredcity.extraction.segments import Segment
 from infraredcity.files import traffic
-from infraredcity.files.atomic import is_locked, lock_folder, temporary_prefix
-from infraredcity.files.path import AnyPath, RemotePath
-from infraredcity.progress import OnProgress
+from infraredcity.files.atomic import temporary_prefix
+from infraredcity.files.path import RemotePath
 from infraredcity.stills.tone import ToneMap
+from infraredcity.threads import num_cores
 from infraredcity.video import find_decoder
 
 _MAX_DEATHS = 3
@@ -35,206 +32,115 @@ _MAX_SUITABLE_WORKERS = 8
 
 @runtime_checkable
 class Executor(Protocol):
-    """Who has segments written, and knows how far that is."""
+    """Runs the segments of an extraction and reports progress."""
 
     def __call__(
         self, job: ExtractJob, todo: Sequence[Segment], *, deadline_s: float, on_frames: Callable[[int], None]
     ) -> ExtractJob:
-        """Write the segments of a bound job; return the job, with the ranges that had to be skipped.
+        """Write the given segments; return the job, with any frame ranges that were skipped because the decoder hung.
 
         Args:
-            job: What to do and where.
+            job: A job whose folder is bound to it.
             todo: Its segments that are not done, ascending.
             deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
-            on_frames: Called with how many more frames are written; less than 0 where some must be written again.
+            on_frames: Called with the number of frames just written; negative where some must be written again.
         """
 
 
-def extract_clip(
-    clip: Clip,
-    config: ExtractConfig,
-    out: AnyPath,
-    *,
-    workers: int | None = None,
-    executor: Executor | None = None,
-    deadline_s: float = DEADLINE_S,
-    is_strict: bool = False,
-    overwrite: bool = False,
-    on_progress: OnProgress | None = None,
-) -> ExtractReport:
-    """Extract one clip to `out`/<clip_id> and finalize it; go on where an earlier run stopped, or do nothing.
+class LocalExecutor:
+    """Writes segments in worker processes on this machine, which it keeps for the next call until `end`.
 
     Args:
-        clip: The clip, with its files.
-        config: What to write.
-        out: Folder that gets one folder per clip; a remote one must have one writer, since stores have no locks.
-        workers: Processes that decode; None takes as many as suit the cores. Each has its own stretch of the clip; a clip that
+        workers: Processes that decode; None takes as many as suit the cores. Each has its own range of the clip; a clip that
             cannot be entered in the middle takes one. 0 decodes in this process, which nothing watches.
-        executor: Who writes the segments; None for `workers` processes here.
-        deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
-        is_strict: Whether damage is an error, and nothing is finalized.
-        overwrite: Delete an earlier extraction of the clip first.
-        on_progress: Told of frames done.
-
-    Raises:
-        InfraredCityError: As `run.prepare`, `run_segments` and `finalize`; OutputError when worker processes die again and
-            again, or the folder holds a plan; VideoDecodeError when decord is stuck, or the clip is damaged and `is_strict`.
+        cores: Cores that the workers' encoding threads share; None takes all of this machine.
     """
-    workers = _checked(workers, deadline_s)
-    folder = out / clip.clip_id
-    _check_unplanned(out)
-    with lock_folder(folder):
-        # Whoever plans holds `out` until the plan stands, and takes this lock too: what is so now is so until it is free. In the
-        # other order a plan could come to stand between the two looks.
-        _check_not_being_planned(out)
-        _check_unplanned(out)
-        # The first worker loads its libraries on one core while this process scans the clip on another.
-        is_new = overwrite or not (folder / "clips.json").exists()
-        crew = _Crew([Worker()] if workers > 0 and executor is None and is_new else [])
-        is_bound = False
-        try:
-            job = run.prepare(clip, config, out, overwrite=overwrite)
-            run.remove_leftovers(folder)
-            if is_strict and job.video.suspect:
-                raise VideoDecodeError(f"{job.video.suspect[0]}; --strict takes no damaged clip")
-            job = _with_tone(job, crew, workers, deadline_s)
-            job = run.bind(job)
-            is_bound = True
-            todo = run.pending(job)
-            ticker = frames_ticker(f"{clip.clip_id}: frames", job.segments, todo, on_progress)
-            if todo and executor is not None:
-                job = executor(job, todo, deadline_s=deadline_s, on_frames=ticker.add)
-            elif todo:
-                job = _write(job, todo, crew, workers, deadline_s, ticker.add)
-            crew.end()  # their memory, before the index of a long clip takes its own
-            if is_strict:
-                is_bound = False  # running again would end the same way
-                run.check_whole(job)
-            return run.finalize(job, new_frames=ticker.added)
-        except InfraredCityError as error:
-            error.is_resumable = is_bound and run.any_done(folder)
-            raise
-        finally:
-            crew.end()
-            run.remove_leftovers(folder)  # what a worker had open when it was ended
 
+    def __init__(self, workers: int | None = None, *, cores: int | None = None) -> None:
+        # One worker per core, up to where their memory adds up: one thread of each decodes and one encodes, which keeps all busy.
+        self._workers = min(num_cores(), _MAX_SUITABLE_WORKERS) if workers is None else workers
+        if self._workers < 0:
+            raise ValueError(f"workers must be at least 0, got {workers}")
+        self._cores = num_cores() if cores is None else cores
+        self._crew = _Crew()
 
-def _check_unplanned(out: AnyPath) -> None:
-    if (out / PLAN_NAME).exists():
-        raise OutputError(
-            f"{out}: holds a plan, whose parts may be under way; extract with --plan {out / PLAN_NAME}, or choose another --out"
+    def __enter__(self) -> "LocalExecutor":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.end()
+
+    def start_worker(self) -> None:
+        """Start a worker ahead of its work: it loads its libraries on one core while this process scans the clip on another."""
+        if self._workers > 0:
+            self._crew.start()
+
+    def fit_tone(self, job: ExtractJob, *, deadline_s: float = DEADLINE_S) -> ExtractJob:
+        """Return the job with its tone, fitted in a worker if it needs one; see `run.fit_clip_tone`.
+
+        Raises:
+            VideoDecodeError: The decoder is stuck, since a tone of half a clip would be another one.
+        """
+        if not job.needs_tone:
+            return job
+        fitted = _Watch(self._crew, deadline_s).tone(job) if self._workers > 0 else run.fit_clip_tone(job)
+        return replace(job, tone=fitted)
+
+    def __call__(
+        self,
+        job: ExtractJob,
+        todo: Sequence[Segment],
+        *,
+        deadline_s: float = DEADLINE_S,
+        on_frames: Callable[[int], None] = lambda _count: None,
+    ) -> ExtractJob:
+        """Write the given segments, see `Executor`; others may write other segments meanwhile.
+
+        Raises:
+            InfraredCityError: As decoding, encoding and writing raise; OutputError when workers die again and again.
+        """
+        if self._workers == 0:
+            run.run_segments(job, todo, threads=self._cores, on_frames=on_frames)
+            return job
+        count = min(self._workers, len(todo)) if job.can_start_anywhere else 1
+        return _Watch(self._crew, deadline_s).segments(
+            job, _shares(todo, count), max(1, self._cores // count), on_frames
         )
 
-
-def _check_not_being_planned(out: AnyPath) -> None:
-    if is_locked(out):
-        raise OutputError(
-            f"{out}: is being planned (or repaired as a whole); wait for that run to end, or choose another --out"
-        )
-
-
-def fit_tone(job: ExtractJob, *, deadline_s: float = DEADLINE_S) -> ExtractJob:
-    """The job with its tone, fitted by a worker process if it needs one; see `run.fit_clip_tone`."""
-    crew = _Crew([])
-    try:
-        return _with_tone(job, crew, 1, deadline_s)
-    finally:
-        crew.end()
-
-
-def write_segments(
-    job: ExtractJob,
-    todo: Sequence[Segment],
-    *,
-    workers: int | None = None,
-    cores: int | None = None,
-    deadline_s: float = DEADLINE_S,
-    on_frames: Callable[[int], None] = lambda _count: None,
-) -> ExtractJob:
-    """Write some segments of a bound job by processes on this machine; others may write other ones meanwhile.
-
-    Args:
-        job: From `run.bind` or `run.join`.
-        todo: Its segments that are not done, ascending.
-        workers: As for `extract_clip`.
-        cores: How many cores the workers' encoding threads shall suit; None for all of this machine.
-        deadline_s: As for `extract_clip`.
-        on_frames: As for `Executor`.
-
-    Returns:
-        The job, with the stretches that had to be given up.
-
-    Raises:
-        InfraredCityError: As `extract_clip`.
-    """
-    crew = _Crew([])
-    try:
-        return _write(job, todo, crew, _checked(workers, deadline_s), deadline_s, on_frames, cores)
-    finally:
-        crew.end()
-
-
-def _checked(workers: int | None, deadline_s: float) -> int:
-    if workers is None:
-        workers = _suitable_workers()
-    if workers < 0 or deadline_s <= 0:
-        raise ValueError(f"workers must be at least 0 and deadline_s positive, got {workers} and {deadline_s}")
-    return workers
-
-
-def _with_tone(job: ExtractJob, crew: "_Crew", workers: int, deadline_s: float) -> ExtractJob:
-    if not job.needs_tone:
-        return job
-    return run.with_tone(job, _Watch(crew, deadline_s).tone(job) if workers > 0 else run.fit_clip_tone(job))
-
-
-def _write(
-    job: ExtractJob,
-    todo: Sequence[Segment],
-    crew: "_Crew",
-    workers: int,
-    deadline_s: float,
-    on_frames: Callable[[int], None],
-    cores: int | None = None,
-) -> ExtractJob:
-    cores = run.default_threads() if cores is None else cores
-    if workers == 0:
-        run.run_segments(job, todo, threads=cores, on_frames=on_frames)
-        return job
-    count = min(workers, len(todo)) if job.can_start_anywhere else 1
-    return _Watch(crew, deadline_s).segments(job, _shares(todo, count), max(1, cores // count), on_frames)
-
-
-def _suitable_workers() -> int:
-    """One per core, up to where their memory adds up: one thread of each decodes and one encodes, which keeps all cores busy."""
-    return min(run.default_threads(), _MAX_SUITABLE_WORKERS)
+    def end(self) -> None:
+        """End the workers, whatever they do."""
+        self._crew.end()
 
 
 def _shares(todo: Sequence[Segment], workers: int) -> list[tuple[Segment, ...]]:
-    """The segments in `workers` stretches of neighbours, as even as can be."""
+    """Split the segments into `workers` ranges of neighbours, as even as possible."""
     return [tuple(todo[len(todo) * k // workers : len(todo) * (k + 1) // workers]) for k in range(workers)]
 
 
 class _Crew:
     """Worker processes: those that wait for work, and those that have some."""
 
-    def __init__(self, idle: list[Worker]) -> None:
-        self._idle = idle
+    def __init__(self) -> None:
+        self._idle: list[Worker] = []
         self._busy: list[Worker] = []
 
+    def start(self) -> None:
+        """Start a worker that waits for work."""
+        self._idle.append(Worker())
+
     def take(self) -> Worker:
-        """A worker, a new one if none waits."""
+        """Take a worker for a task, a new one if none waits."""
         worker = self._idle.pop() if self._idle else Worker()
         self._busy.append(worker)
         return worker
 
     def dismiss(self, worker: Worker) -> int:
-        """Kill a worker; its exit code."""
+        """Kill a worker; return its exit code."""
         self._busy.remove(worker)
         return worker.end()
 
     def release(self, worker: Worker) -> None:
-        """The worker's task is done."""
+        """Put a worker whose task is done back to those that wait."""
         self._busy.remove(worker)
         self._idle.append(worker)
 
@@ -247,7 +153,7 @@ class _Crew:
 
 @dataclass(slots=True, eq=False)
 class _Shift:
-    """One worker at one task, and what is known of how it fares."""
+    """One worker at one task, and how it is doing."""
 
     worker: Worker
     task: Task
@@ -256,13 +162,13 @@ class _Shift:
     moved_s: float = field(default_factory=time.monotonic)
     num_deaths: int = 0
     stuck_at: int | None = None
-    """Where an earlier worker of this task stood still."""
+    """The last frame of an earlier worker of this task that was stuck."""
     num_fruitless: int = 0
-    """Stretches that were given up, one after the other, by workers that had not decoded a single frame."""
+    """Ranges that were skipped, one after the other, by workers that had not decoded a single frame."""
     last_pending: int = -1
 
     def take(self, beat: Beat) -> int:
-        """Note a beat; frames written since the last one."""
+        """Take note of a beat; return the frames written since the last one."""
         now = time.monotonic()
         if not beat.is_decoding or beat.num_decoded != self.beat.num_decoded:
             self.moved_s = now
@@ -272,19 +178,21 @@ class _Shift:
         return written
 
     def is_stuck(self, deadline_s: float) -> bool:
-        """Whether nothing was heard, or no frame came, for the deadline."""
+        """Return whether no beat, or no frame, came for the deadline."""
         return time.monotonic() - min(self.heard_s, self.moved_s) > deadline_s
 
 
 class _Watch:
-    """Gives tasks to workers and sees to it that they end."""
+    """Gives tasks to workers, and replaces those that die or are stuck."""
 
     def __init__(self, crew: _Crew, deadline_s: float) -> None:
+        if deadline_s <= 0:
+            raise ValueError(f"deadline_s must be positive, got {deadline_s}")
         self._crew = crew
         self._deadline_s = deadline_s
 
     def tone(self, job: ExtractJob) -> ToneMap:
-        """Fit the job's tone; a decoder that is stuck there is an error, since a tone of half a clip would be another one."""
+        """Have the job's tone fitted."""
         shift = self._begin(Task(kind="tone", job=job))
         while True:
             wait([shift.worker.connection], timeout=BEAT_S)
@@ -302,14 +210,14 @@ class _Watch:
                 raise _died(job, self._crew.dismiss(shift.worker)) from None
             if shift.is_stuck(self._deadline_s):
                 raise VideoDecodeError(
-                    f"clip {job.clip.clip_id}: the decoder stands still behind frame {shift.beat.frame_index} while the tone is "
+                    f"clip {job.clip.clip_id}: the decoder is stuck behind frame {shift.beat.frame_index} while the tone is "
                     "fitted; name the counts with --tone fixed --tone-range LOW,HIGH, or take --format png16"
                 )
 
     def segments(
         self, job: ExtractJob, parts: Sequence[tuple[Segment, ...]], threads: int, on_frames: Callable[[int], None]
     ) -> ExtractJob:
-        """Have all segments written; the job as it is then, with the stretches that had to be given up."""
+        """Have all segments written; return the job, with the ranges that had to be skipped."""
         shifts = [self._begin(Task(kind="segments", job=job, todo=part, threads=threads)) for part in parts]
         while shifts:
             wait([shift.worker.connection for shift in shifts], timeout=BEAT_S)
@@ -337,7 +245,7 @@ class _Watch:
         return _Shift(worker=worker, task=task)
 
     def _replace(self, shift: _Shift, job: ExtractJob, on_frames: Callable[[int], None]) -> None:
-        """A worker died: another one goes on where its finished shards end, unless that happens again and again at one place."""
+        """Replace a worker that died; the next one goes on behind its finished shards. The third death at one place is an error."""
         code = self._crew.dismiss(shift.worker)
         todo = self._left_over(shift, job, on_frames)
         shift.num_deaths = shift.num_deaths + 1 if len(todo) == shift.last_pending else 1
@@ -347,7 +255,7 @@ class _Watch:
         self._start_again(shift, job, todo)
 
     def _unstick(self, shift: _Shift, job: ExtractJob, on_frames: Callable[[int], None]) -> ExtractJob:
-        """A decoder stands still: try once more, then give up the frames to the next key frame."""
+        """Replace a worker whose decoder is stuck; the second time at one frame, skip the frames to the next key frame."""
         self._crew.dismiss(shift.worker)
         todo = self._left_over(shift, job, on_frames)
         last = shift.beat.frame_index
@@ -355,7 +263,7 @@ class _Watch:
             decoder = find_decoder(job.decoder)
             if not decoder.can_start_anywhere:
                 raise VideoDecodeError(
-                    f"clip {job.clip.clip_id}: {job.decoder} stands still behind frame {last}; use {decoder.instead}"
+                    f"clip {job.clip.clip_id}: {job.decoder} is stuck behind frame {last}; use {decoder.instead}"
                 )
             shift.num_fruitless = shift.num_fruitless + 1 if shift.beat.num_decoded == 0 else 0
             first = job.first_decoded(max(last + 1, todo[0].frames.start_frame))
@@ -366,18 +274,18 @@ class _Watch:
                 )
             reason = f"the decoder gave no frame for {self._deadline_s:g} s, twice"
             skipped = SkippedRange(start_frame=first, stop_frame=job.video.next_entry(first), reason=reason)
-            job = run.skip_range(job, skipped)
+            job = skip_range(job, skipped)
             last = -2  # the next place has its own two tries
         shift.stuck_at = last
         self._start_again(shift, job, todo)
         return job
 
     def _left_over(self, shift: _Shift, job: ExtractJob, on_frames: Callable[[int], None]) -> tuple[Segment, ...]:
-        """What the ended worker has not finished, after tidying up behind it."""
+        """Return what an ended worker has not finished, after removing its temporary files."""
         for below in () if isinstance(job.folder, RemotePath) else (job.folder, job.folder / SEGMENTS_FOLDER):
             for path in below.glob(f"{temporary_prefix(shift.worker.pid)}*"):
                 path.unlink(missing_ok=True)
-        undone = {segment.number for segment in run.pending(job)}
+        undone = {segment.number for segment in pending(job)}
         todo = tuple(segment for segment in shift.task.todo if segment.number in undone)
         finished = sum(len(s.frames) for s in shift.task.todo) - sum(len(s.frames) for s in todo)
         on_frames(finished - shift.beat.num_written)  # frames of unfinished shards are written once more

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from infraredcity.errors import InfraredCityError, MissingExtraError, OutputError, RemoteError, RemoteMissingError
-from infraredcity.extraction import run, segment_record
-from infraredcity.extraction.executors.local import write_segments
+from infraredcity.extraction import segment_record
+from infraredcity.extraction.executors.local import LocalExecutor
 from infraredcity.extraction.executors.worker import Failed
-from infraredcity.extraction.run import ExtractJob
+from infraredcity.extraction.job import ExtractJob, pending, read_skipped, versions_here
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import Segment
 from infraredcity.extraction.spec import read_spec
@@ -150,7 +150,7 @@ class RayExecutor:
                 self._ray.cancel(ref)
             futures.wait(under_way, _END_S)
         _await_records(job, todo)
-        return replace(job, skipped=run.read_skipped(job.folder))
+        return replace(job, skipped=read_skipped(job.folder))
 
     def _num_slots(self) -> int:
         """How many tasks the cluster can run at a time just now, if nobody else uses it."""
@@ -178,7 +178,7 @@ def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float)
     """Write what is not done of some segments, on a node.
 
     Args:
-        job: From `run.bind`.
+        job: From `job.bind`.
         todo: Some of its segments.
         deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
 
@@ -201,10 +201,11 @@ def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float)
 def _written(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -> tuple[SegmentHead, ...]:
     _check_node(job)
     # What an earlier try of this task found, on another node.
-    job = replace(job, segments=todo, skipped=run.read_skipped(job.folder))
-    left = run.pending(job)
+    job = replace(job, segments=todo, skipped=read_skipped(job.folder))
+    left = pending(job)
     if left:
-        write_segments(job, left, workers=1, cores=1, deadline_s=deadline_s)
+        with LocalExecutor(1, cores=1) as local:
+            local(job, left, deadline_s=deadline_s)
     heads = segment_record.read_heads(job.folder, [segment.number for segment in todo])
     return tuple(head for _, head in heads if head is not None)
 
@@ -221,7 +222,7 @@ def _check_node(job: ExtractJob) -> None:
     job.clip.existing_paths()
     if job.device != "cpu":
         choose_decoder(job.video, job.decoder, job.device)  # or says why not
-    here = run.versions_here(job.decoder)
+    here = versions_here(job.decoder)
     for name, version in job.versions.items():
         if here.get(name) != version:
             raise OutputError(
@@ -328,7 +329,7 @@ def _await_records(job: ExtractJob, todo: Sequence[Segment]) -> None:
     """Wait until this machine sees what other ones have written; an object store shows it at once."""
     deadline_s = time.monotonic() + _SEEN_S
     unseen = replace(job, segments=tuple(todo))
-    while not isinstance(job.folder, RemotePath) and (left := run.pending(unseen)):
+    while not isinstance(job.folder, RemotePath) and (left := pending(unseen)):
         if time.monotonic() > deadline_s:
             raise OutputError(
                 f"{job.folder}: segment {left[0].number} was written by a node and is not seen here after {_SEEN_S:g} s; put "

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from infraredcity.errors import InfraredCityError
-from infraredcity.extraction.run import ExtractJob
+from infraredcity.extraction.job import ExtractJob
 from infraredcity.extraction.segments import Segment
 from infraredcity.files import traffic
 from infraredcity.files.traffic import Traffic
@@ -55,9 +55,9 @@ class Beat:
 
     Attributes:
         is_decoding: Whether the worker waits for its decoder, rather than for an encoder or the disk.
-        num_decoded: Frames that came out of the decoder since the worker began.
+        num_decoded: Frames that came out of the decoder since the task began.
         frame_index: The last of them in its clip, -1 before the first.
-        num_written: Frames written since the worker began.
+        num_written: Frames written since the task began.
         moved: What the worker moved from and to other machines since its last beat.
     """
 
@@ -137,7 +137,7 @@ class Worker:
 
 @dataclass(slots=True)
 class _Life:
-    """What the beats tell; written by the task, read by the thread that sends them."""
+    """What the next beat reports; written by the task, read by the thread that sends beats."""
 
     is_decoding: bool = False
     num_decoded: int = 0
@@ -145,6 +145,11 @@ class _Life:
     num_written: int = 0
     moved: Traffic = field(default_factory=Traffic)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> None:
+        """Count anew for another task."""
+        with self.lock:
+            self.num_decoded, self.frame_index, self.num_written = 0, -1, 0
 
     def on_alive(self, frame_index: int) -> None:
         self.num_decoded += 1
@@ -184,6 +189,7 @@ def main(handle: int) -> None:
 def _done(task: Task, life: _Life) -> Done | Failed:
     from infraredcity.extraction import run
 
+    life.begin()
     try:
         if task.kind == "tone":
             with life.decoding():

@@ -22,7 +22,7 @@ from infraredcity.datasets.folder import open_folder, write_folder
 from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.files.atomic import lock_folder
 from infraredcity.files.records import MAX_RECORD_BYTES
 from infraredcity.shards import index_file

@@ -20,7 +20,7 @@ from infraredcity.datasets.select import choose
 from infraredcity.datasets.select import write as write_selection
 from infraredcity.errors import ManifestError
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.files.records import MAX_RECORD_BYTES
 from infraredcity.shards import index_file, names, sidecars
 from infraredcity.shards.index import SampleIndex

@@ -16,7 +16,7 @@ from infraredcity.datasets.recipe import Cell, Recipe, of_scenes, read_recipe
 from infraredcity.datasets.similarity import NEAR_BITS
 from infraredcity.errors import CatalogError, OutputError, RecipeError, ShardError
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.shards import index_file
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.reader import iterate

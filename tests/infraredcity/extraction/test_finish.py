@@ -14,8 +14,9 @@ from infraredcity.datasets import clip_facts
 from infraredcity.errors import OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
-from infraredcity.extraction.finish import ExtractReport, SkippedRange, gaps_of, merge
+from infraredcity.extraction.extract_clip import extract_clip
+from infraredcity.extraction.finish import ExtractReport, gaps_of, merge
+from infraredcity.extraction.job import SkippedRange
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.extraction.spec import JobSpec, read_spec
 from infraredcity.shards import index_file

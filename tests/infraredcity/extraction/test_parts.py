@@ -16,9 +16,10 @@ from infraredcity.clips import Clip
 from infraredcity.errors import CatalogError, OutputError
 from infraredcity.extraction import run
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
-from infraredcity.extraction.parts import finalize, frame_core_s, make_plan, open_plan, run_part, status
-from infraredcity.extraction.run import ExtractJob
+from infraredcity.extraction.estimate import frame_core_s
+from infraredcity.extraction.extract_clip import extract_clip
+from infraredcity.extraction.job import ExtractJob, join_job, remove_leftovers
+from infraredcity.extraction.parts import finalize, make_plan, open_plan, run_part, status
 from infraredcity.extraction.segments import Segment
 from infraredcity.extraction.spec import read_spec
 from infraredcity.files.atomic import lock_folder, temporary_beside, temporary_prefix
@@ -117,7 +118,7 @@ def test_a_part_whose_file_was_swept_away_too_early_is_an_error_and_can_be_done_
     plan = make_plan([clip], CONFIG, tmp_path, num_parts=2)
 
     def sweep() -> None:
-        run.remove_leftovers(tmp_path / "city_clear")
+        remove_leftovers(tmp_path / "city_clear")
 
     with pytest.raises(OutputError, match=r"000001\.tar: cannot be written: no such file or directory"):
         run_part(plan, 0, {}, tmp_path, executor=Overtaken(7, sweep))
@@ -278,14 +279,14 @@ def test_a_part_on_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Pat
     assert on_gpu.identity != planned.identity
     line = "clip city_clear: was planned with pyav on device cuda, and here NVDEC does not decode gray16le; run the part on"
     with pytest.raises(OutputError, match=f"{line} a machine that can, or plan again with --device cpu"):
-        run.join(clip, on_gpu, tmp_path / "out", [0])
+        join_job(clip, on_gpu, tmp_path / "out", [0])
 
 
 def test_a_part_on_another_file_hears_of_the_file_before_the_decoder(shelf: Shelf, tmp_path: Path) -> None:
     planned = make_plan([clip_of(shelf.gray)], CONFIG, tmp_path / "plan", num_parts=1)["city_clear"].spec
     on_gpu = replace(planned, config=replace(planned.config, device="cuda"))
     with pytest.raises(OutputError, match=r"is not what was planned but another .* copy the clip again"):
-        run.join(clip_of(shelf.deep), on_gpu, tmp_path / "out", [0])
+        join_job(clip_of(shelf.deep), on_gpu, tmp_path / "out", [0])
 
 
 def test_a_part_that_decord_cannot_do_is_to_be_planned_for_pyav(shelf: Shelf, tmp_path: Path) -> None:
@@ -295,7 +296,7 @@ def test_a_part_that_decord_cannot_do_is_to_be_planned_for_pyav(shelf: Shelf, tm
     with pytest.raises(
         OutputError, match=r"was planned with decord on device cpu, .*; run .*, or plan again with --decoder pyav"
     ):
-        run.join(clip, replace(planned, decoder="decord"), tmp_path / "out", [0])
+        join_job(clip, replace(planned, decoder="decord"), tmp_path / "out", [0])
 
 
 def test_going_on_with_another_kind_of_device_is_refused(shelf: Shelf, tmp_path: Path) -> None:

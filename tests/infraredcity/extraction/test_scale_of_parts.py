@@ -9,9 +9,9 @@ import pytest
 from synthetic import Shelf, clip_of
 
 from infraredcity.datasets.folder import open_folder
-from infraredcity.extraction import run, segment_record
+from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.finish import SkippedRange
+from infraredcity.extraction.job import SkippedRange, open_job, read_skipped, skip_range
 from infraredcity.extraction.parts import finalize, make_plan, run_part
 from infraredcity.extraction.segment_record import SegmentHead, SegmentRows
 from infraredcity.files.path import RemotePath
@@ -89,10 +89,10 @@ def test_the_names_of_segment_records_say_which_segments_have_one(tmp_path: Path
 
 
 def test_hangs_are_remembered_in_a_folder_of_their_own(shelf: Shelf, tmp_path: Path) -> None:
-    job = run.prepare(clip_of(shelf.gray), ExtractConfig(), tmp_path)
+    job = open_job(clip_of(shelf.gray), ExtractConfig(), tmp_path)
     late, early = (SkippedRange(start_frame=start, stop_frame=start + 5, reason="stuck") for start in (20, 10))
-    assert run.skip_range(run.skip_range(job, late), early).skipped == (early, late)
+    assert skip_range(skip_range(job, late), early).skipped == (early, late)
     (job.folder / "hangs" / ".tmp-1-ab-00000030.json").write_text("{", encoding="utf-8")  # its writer was killed
-    assert run.read_skipped(job.folder) == (early, late)
-    assert run.prepare(clip_of(shelf.gray), ExtractConfig(), tmp_path, overwrite=True).skipped == ()
+    assert read_skipped(job.folder) == (early, late)
+    assert open_job(clip_of(shelf.gray), ExtractConfig(), tmp_path, overwrite=True).skipped == ()
     assert list((job.folder / "hangs").iterdir()) == []

@@ -12,9 +12,8 @@ from synthetic import Shelf, clip_of, ffmpeg
 
 from infraredcity.cli.extract import extract_command
 from infraredcity.errors import OutputError
-from infraredcity.extraction import run
 from infraredcity.extraction.config import ExtractConfig, option_of
-from infraredcity.extraction.run import versions_here
+from infraredcity.extraction.job import bind_folder, open_job, versions_here
 from infraredcity.extraction.spec import JobSpec, describe_difference, describe_other_source, read_spec
 from infraredcity.files.path import RemotePath
 from infraredcity.stills.tone import ToneMap
@@ -43,7 +42,7 @@ def test_opencv_counts_whatever_package_it_comes_in(
 
 
 def prepared(path: Path, out: Path) -> JobSpec:
-    return run.prepare(clip_of(path), ExtractConfig(), out).make_spec()
+    return open_job(clip_of(path), ExtractConfig(), out).make_spec()
 
 
 def test_a_job_spec_survives_the_file_that_holds_it(extracted: Path, tmp_path: Path) -> None:
@@ -82,8 +81,8 @@ def test_all_that_shapes_bytes_is_part_of_the_identity(change: Callable[[JobSpec
 def test_where_a_clip_lies_and_what_it_should_hold_are_no_part_of_the_identity(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     twin = Path(shutil.copy(shelf.h264, tmp_path / "elsewhere"))
-    here = run.prepare(clip_of(shelf.h264), ExtractConfig(), tmp_path / "a").make_spec()
-    there = run.prepare(clip_of(twin, expected_frames=7), ExtractConfig(), tmp_path / "b").make_spec()
+    here = open_job(clip_of(shelf.h264), ExtractConfig(), tmp_path / "a").make_spec()
+    there = open_job(clip_of(twin, expected_frames=7), ExtractConfig(), tmp_path / "b").make_spec()
     assert here == there
     assert here.identity == there.identity
 
@@ -92,7 +91,7 @@ def test_no_credentials_of_a_far_clip_are_in_its_spec(shelf: Shelf, tmp_path: Pa
     far = RemotePath("memory://user:PASSWORD@clips/night.mp4")
     far.write_whole(shelf.h264.read_bytes())
     clip = replace(clip_of(shelf.h264), paths=(far,))
-    spec = run.bind(run.prepare(clip, ExtractConfig(), tmp_path)).make_spec()
+    spec = bind_folder(open_job(clip, ExtractConfig(), tmp_path)).make_spec()
     assert spec.sources[0]["name"] == "night.mp4"
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or b"PASSWORD" not in path.read_bytes()

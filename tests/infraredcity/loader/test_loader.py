@@ -17,7 +17,7 @@ from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.sources import open_sources
 from infraredcity.errors import ImageError, ManifestError, ShardError
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.loader import (
     Monitor,
     ResizeCrop,

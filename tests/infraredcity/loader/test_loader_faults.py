@@ -29,7 +29,7 @@ from processes import PATIENCE_S, started
 from synthetic import Shelf, barcode, clip_of
 
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.loader import FrameWindows, ResizeCrop, WindowReader, batches, one_pass
 from infraredcity.shards import index_file
 from infraredcity.shards.foreign import CACHE_VARIABLE

@@ -17,7 +17,7 @@ from infraredcity.datasets.dataset import open_dataset, rows_of
 from infraredcity.datasets.folder import ShardFolder, write_folder
 from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.local import extract_clip
+from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.extraction.finish import Gap
 from infraredcity.progress import Progress
 from infraredcity.report import measure

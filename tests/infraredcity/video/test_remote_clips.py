@@ -195,7 +195,7 @@ def test_an_extraction_that_loses_its_server_goes_on_and_ends_as_if_it_had_not(
     nginx: Nginx, cutter: Cutter, clips: Path, tmp_path: Path
 ) -> None:
     from infraredcity.extraction.config import ExtractConfig
-    from infraredcity.extraction.executors.local import extract_clip
+    from infraredcity.extraction.extract_clip import extract_clip
 
     config = ExtractConfig(frames_per_shard=5, every=5, stop_frame=60)
     path = RemotePath(f"http://127.0.0.1:{cutter.port}/noise.mp4", QUICK)
@@ -371,7 +371,7 @@ def tells_nothing(*said: object) -> bool:
 
 def test_credentials_of_a_clip_stand_in_no_file_of_its_extraction(nginx: Nginx, tmp_path: Path) -> None:
     from infraredcity.extraction.config import ExtractConfig
-    from infraredcity.extraction.executors.local import extract_clip
+    from infraredcity.extraction.extract_clip import extract_clip
 
     clip = clip_of(secret(nginx, "h264.mp4"))
     report = extract_clip(clip, ExtractConfig(frames_per_shard=16), tmp_path, workers=1)
