@@ -22,7 +22,7 @@ from roma.config.overlay import without_secrets
 from roma.errors import EvaluationError
 from roma.evaluation.baselines import DayDomain, day_domain, reinhard
 from roma.evaluation.flow import path_of, read_flow, resized
-from roma.evaluation.measures import ab_distance, chroma, edge_correlation, mae, psnr, ssim, warping_error
+from roma.evaluation.measures import MEASURES
 from roma.inference.translator import BATCH_FRAMES, Translator, frames_of, open_levels
 from roma.training.metrics import save_picture
 
@@ -30,36 +30,9 @@ REPORT_NAME = "evaluation.json"
 REPORT_FORMAT = "roma-evaluation-2"
 METHODS = ("translated", "infrared", "reinhard", "mean_day", "truth")
 NUM_PICTURES = 6
-_BESIDE_TRUTH = {
-    "psnr_db": psnr,
-    "ssim": ssim,
-    "mae": mae,
-    "edge_correlation": edge_correlation,
-    "ab_distance": ab_distance,
-}
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
-    """Means over all frames by `roma.evaluation.measures`; None where a measure does not apply, or had no flow to work with.
-
-    Attributes:
-        psnr_db: In dB, more is better.
-        ssim: In [-1, 1], more is better.
-        mae: In levels of 255, less is better.
-        edge_correlation: In [-1, 1], more is better.
-        ab_distance: In CIELAB units, less is better.
-        chroma: In CIELAB units, best near the truth's.
-        warping_error: In [0, 1], a mean square, best near the truth's; the mean over pairs of frames that follow each other.
-    """
-
-    psnr_db: float | None = None
-    ssim: float | None = None
-    mae: float | None = None
-    edge_correlation: float | None = None
-    ab_distance: float | None = None
-    chroma: float | None = None
-    warping_error: float | None = None
+Scores = dict[str, float | None]
+"""Means over all frames, by the names in MEASURES and in their order; None where a measure does not apply or had no flow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,7 +228,7 @@ def read_report(out: Path) -> EvalReport:
         if found != REPORT_FORMAT:
             raise EvaluationError(f"{path}: format is {found!r}, expected {REPORT_FORMAT!r}; run roma evaluate again")
         for name in METHODS:
-            values[name] = None if values[name] is None else Scores(**_numbers(values[name]))
+            values[name] = None if values[name] is None else _read_scores(values[name])
         values["pictures"] = tuple(_pictures_of_moment(names) for names in values["pictures"])
         for each in fields(EvalReport):
             if each.type in (str, int) and type(values[each.name]) is not each.type:
@@ -265,8 +238,11 @@ def read_report(out: Path) -> EvalReport:
         raise EvaluationError(f"{path}: no evaluation that can be read ({error}); run roma evaluate again") from error
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
-    return {name: None if value is None else float(value) for name, value in values.items()}
+def _read_scores(values: Mapping[str, Any]) -> Scores:
+    if unknown := values.keys() - {measure.name for measure in MEASURES}:
+        raise ValueError(f"{min(unknown)!r:.80} is no measure")
+    found = {measure.name: values.get(measure.name) for measure in MEASURES}
+    return {name: None if value is None else float(value) for name, value in found.items()}
 
 
 def _pictures_of_moment(names: Any) -> tuple[str, str, str]:
@@ -372,10 +348,11 @@ class _Tally:
         """Measure each method's frames by themselves and beside the truth."""
         for method, images in shown.items():
             values = self._values[method]
-            values["chroma"] += chroma(images).tolist()
-            if method != "truth":
-                for name, measure in _BESIDE_TRUTH.items():
-                    values[name] += measure(images, shown["truth"]).tolist()
+            for measure in MEASURES:
+                if measure.of_pictures is not None:
+                    values[measure.name] += measure.of_pictures(images).tolist()
+                elif measure.beside_truth is not None and method != "truth":
+                    values[measure.name] += measure.beside_truth(images, shown["truth"]).tolist()
 
     def add_pairs(self, moments: list[_Moment], shown: Mapping[str, Tensor]) -> int:
         """Measure each method's frames beside those that follow them, where a flow joins the two; how many pairs that are."""
@@ -391,19 +368,20 @@ class _Tally:
         places = torch.tensor(firsts)
         field = torch.from_numpy(np.stack([flow.field for flow in flows]))
         visible = torch.from_numpy(np.stack([flow.visible for flow in flows]))
-        known = 0
+        num_known = 0
         for method, images in shown.items():
-            errors = warping_error(images[places], images[places + 1], field, visible)
-            measured = [error for error in errors.tolist() if not math.isnan(error)]
-            self._values[method]["warping_error"] += measured
-            known = len(measured)
-        return known
+            for measure in MEASURES:
+                if measure.of_pairs is not None:
+                    found = measure.of_pairs(images[places], images[places + 1], field, visible).tolist()
+                    known = [value for value in found if not math.isnan(value)]
+                    self._values[method][measure.name] += known
+                    num_known = len(known)
+        return num_known
 
     def scores(self, method: str) -> Scores:
-        """The means of one method."""
-        return Scores(
-            **{name: math.fsum(values) / len(values) for name, values in self._values[method].items() if values}
-        )
+        """Give the means of one method."""
+        gathered = {measure.name: self._values[method][measure.name] for measure in MEASURES}
+        return {name: math.fsum(values) / len(values) if values else None for name, values in gathered.items()}
 
 
 def _batched(moments: Iterator[_Moment], size: int) -> Iterator[list[_Moment]]:

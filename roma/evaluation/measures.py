@@ -1,6 +1,13 @@
-"""How good a translated picture is beside its truth, as one number per picture; gray pictures are three equal channels."""
+"""Say how good translated pictures are: one function for each measure, and the table MEASURES that everything else reads.
+
+A new measure is a function and its entry in MEASURES, whose order is that of evaluation.json and of the report. Each function gives
+one number per picture, or per pair of pictures; a gray picture has three equal channels.
+"""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -16,18 +23,13 @@ _XYZ_OF_RGB = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.07217
 
 
 def psnr(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Peak signal-to-noise ratio of each image in dB: 10 log10(255^2 / MSE) over all channels; 100 for equal images."""
+    """Give the peak signal-to-noise ratio of each image in dB: 10 log10(255^2 / MSE) over all channels; 100 for equal images."""
     error = (image.float() - truth.float()).square().mean(dim=(1, 2, 3))
     return torch.where(error > 0, 10 * (2 * math.log10(255) - torch.log10(error.clamp(min=1e-12))), torch.tensor(100.0))
 
 
-def mae(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Mean absolute error of each image in levels of 255, over all channels."""
-    return (image.float() - truth.float()).abs().mean(dim=(1, 2, 3))
-
-
 def ssim(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Structural similarity of each image, the mean over places and the three channels; 1 for equal images.
+    """Give the structural similarity of each image, the mean over places and the three channels; 1 for equal images.
 
     Source: Wang et al. 2004, "Image quality assessment", equation 13: an 11x11 Gaussian window of sigma 1.5, K1 = 0.01,
     K2 = 0.03, L = 255, valid places only. The paper measures gray pictures; we average R, G and B.
@@ -52,11 +54,16 @@ def ssim(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Fl
     return similarity.mean(dim=(1, 2, 3)).float()
 
 
-def edge_correlation(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Pearson correlation of each image's gradient magnitudes with the truth's, in [-1, 1]: do edges stand where they should?
+def mae(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
+    """Give the mean absolute error of each image in levels of 255, over all channels."""
+    return (image.float() - truth.float()).abs().mean(dim=(1, 2, 3))
 
-    Gray is ITU-R BT.601 luma; the gradient is Sobel's 3x3 at valid places; its magnitude sqrt(gx^2 + gy^2) knows neither sign
-    nor colour, so a picture and its negative agree. 0 where all magnitudes of one picture are equal, as in one without edges.
+
+def edge_correlation(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
+    """Correlate each image's gradient magnitudes with the truth's (Pearson, in [-1, 1]); high when edges are in the same places.
+
+    Gray is ITU-R BT.601 luma. The gradient is Sobel's 3x3 at valid places. Its magnitude sqrt(gx^2 + gy^2) has neither sign nor
+    colour, so a picture and its negative agree. 0 where all magnitudes of one picture are equal, as in a picture without edges.
     """
     a, b = (_gradient_magnitudes(pictures).flatten(1) for pictures in (image, truth))
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
@@ -67,13 +74,13 @@ def edge_correlation(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 
 
 
 def ab_distance(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Mean distance of each image's colours from the truth's, lightness left out: sqrt(da*^2 + db*^2) in CIELAB units, >= 0."""
+    """Give the mean colour distance of each image from the truth, without lightness: sqrt(da*^2 + db*^2) in CIELAB units."""
     a, b = (rgb_to_lab(pictures)[:, 1:] for pictures in (image, truth))
     return (a - b).square().sum(dim=1).sqrt().mean(dim=(1, 2)).float()
 
 
 def chroma(image: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Mean colourfulness of each image: CIELAB's C*ab = sqrt(a*^2 + b*^2) over all pixels, 0 for gray, 134 for pure blue."""
+    """Give each image's mean colourfulness: CIELAB's C*ab = sqrt(a*^2 + b*^2) over all pixels, 0 for gray, 134 for pure blue."""
     return rgb_to_lab(image)[:, 1:].square().sum(dim=1).sqrt().mean(dim=(1, 2)).float()
 
 
@@ -83,19 +90,19 @@ def warping_error(
     flow: Float[Tensor, "N 2 H W"],
     visible: Bool[Tensor, "N H W"],
 ) -> Float[Tensor, " N"]:
-    """How much each frame differs from the next one warped back onto it, in [0, 1]: 0 when things keep their look as they move.
+    """Compare each frame with the next one warped back onto it; in [0, 1], 0 when things keep their look as they move.
 
     Source: E_warp of Lai et al. 2018, arXiv 1808.00449: the mean over visible pixels of the squared difference, here of values
-    in [0, 1] and over channels. We warp bilinearly, and leave out pixels whose way ends outside the next frame.
+    in [0, 1] and over channels. We warp bilinearly, and leave out pixels that the flow moves outside the next frame.
 
     Args:
         frames_t: Frames t.
         frames_t1: Frames t + 1.
         flow: Where each pixel of frame t goes, in pixels: right, down.
-        visible: Whether the pixel can still be seen in frame t + 1.
+        visible: Whether the pixel is still visible in frame t + 1.
 
     Returns:
-        NaN for a frame of which nothing stays visible.
+        One value per pair; NaN where no pixel stays visible.
     """
     height, width = flow.shape[-2:]
     y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
@@ -118,7 +125,7 @@ def warping_error(
 
 
 def rgb_to_lab(image: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
-    """CIELAB L* (0..100), a* and b* of sRGB pictures under D65.
+    """Convert sRGB pictures to CIELAB under D65: L* (0..100), a* and b*.
 
     Source: IEC 61966-2-1 for the linear values and X, Y, Z; CIE 15 for L* = 116 f(Y/Yn) - 16, a* = 500 (f(X/Xn) - f(Y/Yn)),
     b* = 200 (f(Y/Yn) - f(Z/Zn)), where f(t) is the cube root above (6/29)^3 and t / (3 (6/29)^2) + 4/29 below.
@@ -135,10 +142,51 @@ def rgb_to_lab(image: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
 
 
 def _gradient_magnitudes(image: Tensor) -> Tensor:
-    """Of each picture's luma, f64 [N, H - 2, W - 2]; exactly 0 where the luma is flat."""
+    """Give the gradient magnitudes of each picture's luma, f64 [N, H - 2, W - 2]; exactly 0 where the luma is flat."""
     gray = luma(image.double())[:, 0]
     if min(gray.shape[-2:]) < 3:
         raise ValueError(f"edges need pictures of at least 3x3 pixels, got {gray.shape[-1]}x{gray.shape[-2]}")
     down = gray[:, :-2] + 2 * gray[:, 1:-1] + gray[:, 2:]
     across = gray[:, :, :-2] + 2 * gray[:, :, 1:-1] + gray[:, :, 2:]
     return torch.hypot(down[:, :, 2:] - down[:, :, :-2], across[:, 2:] - across[:, :-2])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """One measure: what it is called and shown as, and the one function that computes it (exactly one of the last three)."""
+
+    name: str
+    """Its name in evaluation.json."""
+    heading: str
+    """Name and unit, short, for tables."""
+    decimals: int
+    """Digits after the decimal point."""
+    better: Literal["higher is better", "lower is better", "best near the truth's"]
+    """Which values are good."""
+    says: str
+    """What it measures, for people."""
+    beside_truth: Callable[[Tensor, Tensor], Tensor] | None = None
+    """Compute it from pictures and their truth."""
+    of_pictures: Callable[[Tensor], Tensor] | None = None
+    """Compute it from pictures without their truth."""
+    of_pairs: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+    """Compute it from frames t, frames t + 1, the flow between them, and the pixels that stay visible."""
+
+
+MEASURES = (
+    Measure(name="psnr_db", heading="PSNR dB", decimals=2, better="higher is better", beside_truth=psnr,
+            says="likeness pixel by pixel"),
+    Measure(name="ssim", heading="SSIM", decimals=3, better="higher is better", beside_truth=ssim,
+            says="likeness of local structure, 1 at most"),
+    Measure(name="mae", heading="MAE", decimals=1, better="lower is better", beside_truth=mae,
+            says="mean error in levels of 255"),
+    Measure(name="edge_correlation", heading="edges", decimals=3, better="higher is better", beside_truth=edge_correlation,
+            says="correlation of gradient magnitudes with the truth's, 1 at most"),
+    Measure(name="ab_distance", heading="a*b* dist", decimals=1, better="lower is better", beside_truth=ab_distance,
+            says="distance of colours from the truth's in CIELAB a*, b*"),
+    Measure(name="chroma", heading="chroma", decimals=1, better="best near the truth's", of_pictures=chroma,
+            says="colourfulness in CIELAB"),
+    Measure(name="warping_error", heading="warping", decimals=5, better="best near the truth's", of_pairs=warping_error,
+            says="mean square between a frame and the next one moved back onto it, values in [0, 1]"),
+)  # fmt: skip
+"""All measures, in the order in which they are written and shown."""

@@ -13,7 +13,7 @@ class Target:
     Attributes:
         name: What is measured.
         asked: The demand, in words.
-        measure: Field of `roma.evaluation.evaluate.Scores` whose unit `value` and `bound` have.
+        measure: Name of the measure whose unit `value` and `bound` have.
         value: What the translation reached.
         bound: The least or the most that it should have reached.
         met: Whether it did.
@@ -71,8 +71,8 @@ def judge(report: EvalReport) -> list[Target]:
     methods = dict(report.methods)
     targets = []
     for demand in _DEMANDS:
-        reached = getattr(report.translated, demand.measure)
-        other = getattr(methods.get(demand.beside), demand.measure, None)
+        reached = report.translated[demand.measure]
+        other = methods.get(demand.beside, {}).get(demand.measure)
         if reached is None or other is None:
             continue
         value = abs(reached - other) if demand.is_difference else reached

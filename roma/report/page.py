@@ -6,7 +6,6 @@
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,12 @@ from infraredcity.report.template import data_uri, fill_page
 from roma.config.compare import departures
 from roma.errors import EvaluationError
 from roma.evaluation.evaluate import EvalReport, read_report
+from roma.evaluation.measures import MEASURES
 from roma.evaluation.targets import Target, judge
 from roma.training.loop import SAMPLES
 from roma.training.metrics import read_metrics
 from roma.training.sealed_file import SNAPSHOT_NAME
 from roma.training.snapshot import Snapshot, load_snapshot
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measure:
-    """Say how a measure is shown."""
-
-    name: str
-    """Field of `roma.evaluation.evaluate.Scores`."""
-    heading: str
-    """Name and unit, short."""
-    decimals: int
-    """Digits behind the point."""
-    says: str
-    """What it measures, for people."""
-
-
-MEASURES = (
-    Measure(name="psnr_db", heading="PSNR dB", decimals=2, says="likeness pixel by pixel; more is better"),
-    Measure(name="ssim", heading="SSIM", decimals=3, says="likeness of local structure, 1 at most; more is better"),
-    Measure(name="mae", heading="MAE", decimals=1, says="mean error in levels of 255; less is better"),
-    Measure(name="edge_correlation", heading="edges", decimals=3,
-            says="correlation of gradient magnitudes with the truth's, 1 at most; more is better"),
-    Measure(name="ab_distance", heading="a*b* dist", decimals=1,
-            says="distance of colours from the truth's in CIELAB a*, b*; less is better"),
-    Measure(name="chroma", heading="chroma", decimals=1, says="colourfulness in CIELAB; best near the truth's"),
-    Measure(name="warping_error", heading="warping", decimals=5,
-            says="mean square between a frame and the next one moved back onto it, values in [0, 1]; best near the truth's"),
-)  # fmt: skip
 
 _GRID_NAME = re.compile(r"step-\d+\.png")
 _MAX_EMBEDDED_BYTES = 1 << 30
@@ -111,7 +83,7 @@ def score_rows(report: EvalReport) -> list[tuple[str, ...]]:
     """Tabulate all methods with all measures: the headings, then a row for each method, its name first."""
     rows: list[tuple[str, ...]] = [("", *(measure.heading for measure in MEASURES))]
     for name, scores in report.methods:
-        rows.append((name, *(_shown(measure.name, getattr(scores, measure.name)) for measure in MEASURES)))
+        rows.append((name, *(_shown(measure.name, scores[measure.name]) for measure in MEASURES)))
     return rows
 
 
