@@ -1,5 +1,8 @@
 """The table of generators: a new one is its file and a line here."""
 
+import inspect
+from dataclasses import fields
+
 from roma.config.schema import GeneratorConfig
 from roma.errors import ConfigError
 from roma.models.generators.generator import Generator
@@ -40,9 +43,11 @@ def check_side(config: GeneratorConfig, side_px: int) -> None:
 
 
 def build_generator(config: GeneratorConfig) -> Generator:
-    """Build the network of a config with its initial weights.
+    """Build the network of a config with its initial weights, from those settings that its constructor takes.
 
     Raises:
         ConfigError: No architecture has that name.
     """
-    return generator_class(config).from_config(config)
+    network = generator_class(config)
+    taken = inspect.signature(network).parameters
+    return network(**{item.name: getattr(config, item.name) for item in fields(config) if item.name in taken})

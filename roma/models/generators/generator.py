@@ -1,30 +1,21 @@
 """What every translator is: a network from infrared frames to day frames of the same size, in steps of its smallest features."""
 
-from abc import abstractmethod
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from roma.config.schema import GeneratorConfig
-
 
 class Generator(nn.Module):
-    """A translator; frames are infrared repeated to three channels, or RGB, with values in [-1, 1]."""
+    """A translator; frames are infrared repeated to three channels, or RGB, with values in [-1, 1].
+
+    The arguments of its constructor are named as settings of `generator`, which `build_generator` gives to it.
+    """
 
     SIDE_MULTIPLE: ClassVar[int]
     """Height and width of frames are multiples of this."""
     MIN_SIDE_PX: ClassVar[int]
     """And at least this."""
-
-    @classmethod
-    @abstractmethod
-    def from_config(cls, config: GeneratorConfig) -> "Generator":
-        """Build the network of a config with its initial weights.
-
-        Raises:
-            ValueError: A size or a gain is not positive.
-        """
 
     @classmethod
     def takes(cls, side_px: int) -> bool:

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from roma.config.schema import GeneratorConfig
 from roma.models.generators.generator import Generator
 from roma.models.initialise import initialise
 
@@ -46,16 +45,6 @@ class UNetGenerator(Generator):
         initialise(self, scheme="xavier", gain=init_gain)
         if last_init_gain is not None:
             initialise(self.last, scheme="xavier", gain=last_init_gain)
-
-    @classmethod
-    def from_config(cls, config: GeneratorConfig) -> "UNetGenerator":
-        """Build the network of a config."""
-        return cls(
-            width=config.width,
-            num_blocks=config.num_blocks,
-            init_gain=config.init_gain,
-            last_init_gain=config.last_init_gain,
-        )
 
     def forward(self, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
         """Translate frames.
