@@ -35,14 +35,13 @@ def settings_command(words: tuple[str, ...], of_pretraining: bool, mode: str, as
 def _all_settings(of_pretraining: bool, mode: str) -> list[Setting]:
     if of_pretraining:
         from roma.pretrain.config import PRESETS as PRETRAIN_PRESETS
-        from roma.pretrain.config import preset as pretrain_preset
 
-        default, *others = PRETRAIN_PRESETS
-        return describe(pretrain_preset(default), {name: pretrain_preset(name) for name in others})
+        default, *others = PRETRAIN_PRESETS.values()
+        return describe(default, {config.preset: config for config in others})
     from roma.config.presets import PRESETS, preset
 
-    default, *others = PRESETS
-    return describe(preset(default, mode=mode), {name: preset(name, mode=mode) for name in others})  # type: ignore[arg-type]
+    default, *others = (preset(name, mode=mode) for name in PRESETS)  # type: ignore[arg-type, assignment]
+    return describe(default, {config.preset: config for config in others})
 
 
 def _shown(setting: Setting) -> str:

@@ -47,7 +47,7 @@ def describe(default: Any, presets: Mapping[str, Any]) -> list[Setting]:
             default=as_set(plain[name]),
             presets={each: as_set(of[name]) for each, of in values.items() if of[name] != plain[name]},
             expected=_expected(hint, value, rule),
-            in_paper=rule.in_paper,
+            in_paper=bool(rule.in_paper),
             meaning=meaning,
         )
         for name, hint, value, rule, meaning in _settings(default, "")

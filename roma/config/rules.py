@@ -1,4 +1,4 @@
-"""What a setting may be and how it stands to the paper, written beside its default and read by whoever asks.
+"""What a setting may be and how it stands to the paper, written beside its default; checks and departures are made from it.
 
 A field says so with `setting(default, ...)`. `check` refuses what its rule does not allow, `roma.config.compare.departures` names
 what the paper does not have. So a new field needs no second place.
@@ -30,13 +30,20 @@ class Rule:
     """Largest value."""
     below: _Number | None = None
     """The value is smaller than this."""
-    in_paper: bool = True
-    """False: every value but the default departs from the paper."""
+    in_paper: bool | str = True
+    """False: every value but the default departs from the paper. A mode: the paper has this switch on in that mode and off in the
+    other."""
+    outside_paper: tuple[object, ...] = ()
+    """Values that depart from the paper where others do not."""
+    mode: str | None = None
+    """The only mode in which the setting matters."""
     weighs: Literal["tokens", "frames"] | None = None
     """What the loss looks at whose weight this is, the ViT's tokens or only frames; None for a setting that is no weight of a loss.
     0 leaves the loss out, which departs from the paper where the loss is in it."""
-    used_by: tuple[str, ...] = ()
-    """Weights in the same group, one of which must be above 0 for the setting to matter."""
+    least_crop_px: int = 0
+    """The shortest side of crops on which the loss can be computed whose weight this is."""
+    used_by: tuple[str, ...] | Literal["tokens"] = ()
+    """Weights of losses, one of which must be above 0 for the setting to matter; "tokens" stands for all that look at tokens."""
 
     def allows(self, value: _Number) -> bool:
         """Whether a number is finite and within the bounds."""
@@ -48,6 +55,16 @@ class Rule:
             and (self.most is None or value <= self.most)
             and (self.below is None or value < self.below)
         )
+
+    def departs(self, value: object, default: object, mode: str) -> bool:
+        """Whether a value departs from the paper in a mode, in kind and not in size."""
+        if self.mode is not None and self.mode != mode:
+            return False
+        if isinstance(self.in_paper, str):
+            return value != (self.in_paper == mode)
+        if not self.in_paper:
+            return value != default
+        return value in self.outside_paper or (self.weighs is not None and not value)
 
     @property
     def expected(self) -> str:
@@ -72,18 +89,24 @@ def setting(
     above: _Number | None = None,
     most: _Number | None = None,
     below: _Number | None = None,
-    in_paper: bool = True,
+    in_paper: bool | str = True,
+    outside_paper: tuple[object, ...] = (),
+    mode: str | None = None,
     weighs: Literal["tokens", "frames"] | None = None,
-    used_by: tuple[str, ...] = (),
+    least_crop_px: int = 0,
+    used_by: tuple[str, ...] | Literal["tokens"] = (),
 ) -> _Value:
     """Make a field of a config group with its default and its rule."""
-    rule = Rule(least=least, above=above, most=most, below=below, in_paper=in_paper, weighs=weighs, used_by=used_by)
+    rule = Rule(
+        least=least, above=above, most=most, below=below, in_paper=in_paper, outside_paper=outside_paper, mode=mode,
+        weighs=weighs, least_crop_px=least_crop_px, used_by=used_by,
+    )  # fmt: skip
     made: _Value = field(default=default, metadata={_RULE: rule})
     return made
 
 
 def rules_of(group: Any) -> Iterator[tuple[Field[Any], Any, Rule]]:
-    """Field, value and rule of every setting of a group; one that says nothing has a rule without bounds."""
+    """Yield field, value and rule of every setting of a group; one that says nothing has a rule without bounds."""
     for item in fields(group):
         yield item, getattr(group, item.name), item.metadata.get(_RULE, Rule())
 

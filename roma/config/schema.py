@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from infraredcity.loader.order import shares_of
-from roma.config.rules import check, rules_of, setting
+from roma.config.rules import Rule, check, rules_of, setting
 from roma.errors import ConfigError
 
 Mode = Literal["video", "image"]
@@ -29,7 +29,7 @@ class DataConfig:
     crop_size_px: int = setting(256, least=8, most=MOST_CROP_PX)
     """Then a square of this side is cut out, at one random place for all frames of a window, unless `schedule.decay_crop` says
     otherwise. A multiple of 4."""
-    flip: bool = False
+    flip: bool = setting(False, in_paper="image")
     """Mirror windows at random; the paper does so in image mode only."""
     infrared_weights: tuple[float, ...] = setting((), above=0)
     """How often each entry of `infrared` is read beside the others; none: as often as it has windows."""
@@ -86,7 +86,7 @@ class GeneratorConfig:
 class ViTConfig:
     """The frozen ViT whose tokens the losses compare."""
 
-    weights: str = ""
+    weights: str = setting("", outside_paper=("random",), used_by="tokens")
     """Path of a weight file or of the folder of model.safetensors, "hub" to download the published ones, "hub:NAME" for others, or
     "random"."""
     image_size: int = setting(384, least=1)
@@ -127,7 +127,7 @@ class LossConfig:
     """lambda_global: similarity of whole-frame tokens."""
     local_structure: float = setting(5.0, least=0, weighs="tokens")
     """lambda_local: similarity of window tokens."""
-    motion: float = setting(1.0, least=0, weighs="tokens")
+    motion: float = setting(1.0, least=0, mode="video", weighs="tokens")
     """lambda_motion: the temporal term; video mode only."""
     gan: float = setting(1.0, least=0, weighs="tokens")
     """lambda_GAN: the discriminator on region tokens."""
@@ -147,9 +147,9 @@ class LossConfig:
     """"self" compares each frame's tokens among themselves."""
     centre_tokens: bool = setting(False, in_paper=False, used_by=("global_structure", "local_structure", "motion"))
     """Subtract each frame's mean token before comparing."""
-    patch_gan: float = setting(0.0, least=0, in_paper=False, weighs="frames")
+    patch_gan: float = setting(0.0, least=0, in_paper=False, weighs="frames", least_crop_px=24)
     """Weight of a convolutional discriminator on pixels."""
-    detail_gan: float = setting(0.0, least=0, in_paper=False, weighs="frames")
+    detail_gan: float = setting(0.0, least=0, in_paper=False, weighs="frames", least_crop_px=24)
     """Weight of such a discriminator on the luma details of translations, without their colours."""
     patch_gan_width: int = setting(32, least=1)
     """Channels of the first convolution of both."""
@@ -162,7 +162,7 @@ class LossConfig:
     learns none."""
     edges: float = setting(0.0, least=0, in_paper=False, weighs="frames")
     """Weight of the edge loss: translations have edges where the infrared has them."""
-    anchor: float = setting(0.0, least=0, in_paper=False, weighs="frames")
+    anchor: float = setting(0.0, least=0, in_paper=False, weighs="frames", least_crop_px=12)
     """Weight of translations keeping all but their luma details as at the end of the warm-up."""
     warmup_steps: int = setting(0, least=0, in_paper=False)
     """First steps that train only `colourise`."""
@@ -172,7 +172,7 @@ class LossConfig:
         if self.anchor and not self.warmup_steps:
             raise ConfigError("loss.anchor keeps the colours of the warm-up, so loss.warmup_steps must be above 0")
         if self.warmup_steps and not self.colourise:
-            raise ConfigError("loss.warmup_steps trains colourise alone, so loss.colourise must be above 0")
+            raise ConfigError("loss.warmup_steps trains only colourise, so loss.colourise must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,7 +201,7 @@ class OptimConfig:
         check(self, "optim")
 
     def lr_scale(self, batch_size: int) -> float:
-        """What both learning rates are multiplied with at a batch size."""
+        """Return what both learning rates are multiplied with at a batch size."""
         ratio = batch_size / self.base_batch_size
         return {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[self.lr_scaling]
 
@@ -299,9 +299,10 @@ class TrainConfig:
     def _check_losses(self) -> None:
         """Refuse losses that the run's ViT or its crops cannot have, and a run without any."""
         loss, grid, side = self.loss, self.vit.grid_side, self.data.crop_size_px
-        if not self._has_loss("tokens") and not self._has_loss("frames"):
-            alone = ", and loss.motion is for video mode" if loss.motion else ""
-            raise ConfigError(f"all weights of losses are 0{alone}; set one of them, such as loss.global_structure=5")
+        used = self._losses()
+        if not used:
+            only = ", and loss.motion is for video mode" if loss.motion else ""
+            raise ConfigError(f"all weights of losses are 0{only}; set one of them, such as loss.global_structure=5")
         if loss.local_structure:
             _require(loss.window <= grid, "loss.window", f"at most the {grid} tokens of the ViT's side", loss.window)
         if loss.gan:
@@ -309,28 +310,33 @@ class TrainConfig:
             _require(
                 divide, "loss.region_sizes", f"divisors of the {grid} tokens of the ViT's side", list(loss.region_sizes)
             )
-        if loss.patch_gan or loss.detail_gan:
-            _require(side >= 24, "data.crop_size_px", "at least 24 for loss.patch_gan and loss.detail_gan", side)
-        if loss.anchor:
-            _require(side >= 12, "data.crop_size_px", "at least 12 for loss.anchor", side)
+        for name, rule in used.items():
+            least = rule.least_crop_px
+            _require(side >= least, "data.crop_size_px", f"at least {least} for loss.{name}", side)
 
     @property
     def needs_vit(self) -> bool:
         """Whether any loss looks at tokens."""
-        return self._has_loss("tokens")
+        return any(rule.weighs == "tokens" for rule in self._losses().values())
 
     @property
     def has_motion(self) -> bool:
         """Whether the temporal term is one of the losses."""
-        return bool(self.loss.motion) and self.mode == "video"
+        return "motion" in self._losses()
 
-    def _has_loss(self, looks_at: Literal["tokens", "frames"]) -> bool:
-        """Whether any loss has a weight, of those that look at tokens or at frames only; the temporal one counts in video mode."""
-        return any(
-            value and (item.name != "motion" or self.has_motion)
+    def uses(self, rule: Rule) -> bool:
+        """Whether a setting of this rule matters, as far as that depends on weights of losses."""
+        if rule.used_by == "tokens":
+            return self.needs_vit
+        return not rule.used_by or any(getattr(self.loss, name) for name in rule.used_by)
+
+    def _losses(self) -> dict[str, Rule]:
+        """Return the rules of the losses that the run has, by the names of their weights."""
+        return {
+            item.name: rule
             for item, value, rule in rules_of(self.loss)
-            if rule.weighs == looks_at
-        )
+            if rule.weighs is not None and value and rule.mode in (None, self.mode)
+        }
 
     @property
     def window_frames(self) -> int:

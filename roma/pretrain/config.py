@@ -1,7 +1,8 @@
 """Everything that shapes a pretraining run, as one frozen tree; read as `roma.config.schema` reads that of a training.
 
 Two presets: `base` is ViT-B/16 at 384 pixels with the paper's hyper-parameters (He et al. 2021, arXiv 2111.06377, appendix A.1),
-for a GPU. `tiny` makes the ViT of `roma train --preset tiny` on a CPU in about a minute.
+for a GPU, on frames at the scale of the training preset roma, whose crops are 256 of 286. `tiny` makes the ViT of the training
+preset tiny from its crops, with a decoder of two small blocks, on a CPU in about a minute.
 """
 
 from collections.abc import Sequence
@@ -9,12 +10,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from roma.config.overlay import merged_settings, overlaid, read_settings
-from roma.config.presets import preset as train_preset
+from roma.config.presets import PRESETS as TRAIN_PRESETS
 from roma.config.rules import check, setting
 from roma.config.schema import DataConfig, OutputConfig, Precision
 from roma.errors import ConfigError
-
-PRESETS = ("base", "tiny")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,41 +143,40 @@ class PretrainConfig:
 
 
 def _check_width(width: int, num_heads: int, group: str) -> None:
-    """Positions are sines in four parts, and each head has a share of the width."""
+    """Refuse a width that does not suit positions, which are sines in four parts, and heads, which have a share each."""
     if width % 4 or width % num_heads:
         raise ConfigError(f"{group}.width must be a multiple of 4 and of {group}.num_heads {num_heads}, got {width}")
 
 
-def preset(name: str) -> PretrainConfig:
-    """A preset by name.
+_TRAINED = TRAIN_PRESETS["tiny"]
+_TINY = PretrainConfig(
+    preset="tiny",
+    batch_size=4,
+    precision="fp32",
+    data=_TRAINED.data,
+    vit=EncoderConfig(**{item.name: getattr(_TRAINED.vit, item.name) for item in fields(EncoderConfig)}),
+    decoder=DecoderConfig(width=64, depth=2, num_heads=4),
+    optim=PretrainOptimConfig(base_lr=2.4e-2),
+    schedule=PretrainScheduleConfig(total_steps=1200, warmup_share=0.1),
+    output=OutputConfig(log_every=50, sample_every=400, checkpoint_every=400),
+)
+PRESETS = {config.preset: config for config in (PretrainConfig(), _TINY)}
+"""The first is the default."""
 
-    `base`: ViT-B/16 at 384; frames at the scale of the training preset roma, whose crops are 256 of 286.
-    `tiny`: the ViT and the crops of the training preset tiny, a decoder of two small blocks.
+
+def preset(name: str) -> PretrainConfig:
+    """Look up a preset.
 
     Raises:
         ConfigError: No preset has that name.
     """
-    if name == "base":
-        return PretrainConfig()
-    if name == "tiny":
-        trained = train_preset("tiny")
-        shape = {item.name: getattr(trained.vit, item.name) for item in fields(EncoderConfig)}
-        return PretrainConfig(
-            preset=name,
-            batch_size=4,
-            precision="fp32",
-            data=trained.data,
-            vit=EncoderConfig(**shape),
-            decoder=DecoderConfig(width=64, depth=2, num_heads=4),
-            optim=PretrainOptimConfig(base_lr=2.4e-2),
-            schedule=PretrainScheduleConfig(total_steps=1200, warmup_share=0.1),
-            output=OutputConfig(log_every=50, sample_every=400, checkpoint_every=400),
-        )
-    raise ConfigError(f"no preset of roma pretrain is called {name!r}; there are {' and '.join(PRESETS)}")
+    if name not in PRESETS:
+        raise ConfigError(f"no preset of roma pretrain is called {name!r}; there are {' and '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def resolve(preset_name: str | None, *, config_file: Path | None, settings: Sequence[str]) -> PretrainConfig:
-    """The config of a run: preset, then file, then `--set key=value`, as `roma.config.overlay.resolve` does it.
+    """Make the config of a run: preset, then file, then `--set key=value`, as `roma.config.overlay.resolve` does it.
 
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from roma.config.compare import departures, differences
 from roma.config.overlay import from_json, resolve, to_json
@@ -12,6 +13,8 @@ from roma.config.presets import preset
 from roma.config.rules import rules_of
 from roma.config.schema import TrainConfig
 from roma.errors import ConfigError
+from roma.losses.details import luma_details
+from roma.models.critics.patch import PatchDiscriminator
 from roma.pretrain.config import resolve as resolve_pretrain
 
 
@@ -90,7 +93,7 @@ def test_a_run_of_before_the_decay_saw_whole_frames_goes_on_with_squares(tmp_pat
     assert resolved(name=None, file=file).schedule.decay_crop == "none"
 
 
-def test_terms_of_the_paper_that_are_off_are_departures_and_the_temporal_one_in_video_mode_alone():
+def test_terms_of_the_paper_that_are_off_are_departures_and_the_temporal_one_only_in_video_mode():
     for mode in ("video", "image"):
         off = resolve("roma", mode=mode, config_file=None, settings=["loss.gan=0", "loss.motion=0"])
         assert departures(off) == [*(["loss.motion 0.0"] if mode == "video" else []), "loss.gan 0.0"]
@@ -105,7 +108,7 @@ def test_only_terms_on_tokens_need_a_vit():
     assert preset("roma").needs_vit
     assert not resolved("loss.global_structure=0", "loss.local_structure=0", "loss.motion=0").needs_vit
     assert resolved("loss.local_structure=0.1").needs_vit
-    # The temporal term is one of video mode alone.
+    # Only video mode has the temporal term.
     assert resolved("loss.motion=1").needs_vit
     assert not resolved("loss.motion=1", "mode=image").needs_vit
 
@@ -196,7 +199,7 @@ def test_a_run_s_config_file_alone_gives_the_run_again(tmp_path: Path):
         ("data.load_size_px=100", "load_size_px must be at least crop_size_px 128, got 100"),
         ("optim.generator_lr=fast", "generator_lr must be float, got 'fast'"),
         ("loss.warmup_steps=0", "anchor keeps the colours of the warm-up"),
-        ("loss.colourise=0", "warmup_steps trains colourise alone"),
+        ("loss.colourise=0", "warmup_steps trains only colourise"),
         ("data.flip=1", "flip must be bool, got 1"),
         ("vit.num_heads=7", r"vit\.width must be a multiple of vit\.num_heads 7, got 128"),
         ("vit.image_size=380", r"vit\.image_size must be a multiple of vit\.patch_size 8, got 380"),
@@ -250,6 +253,16 @@ def test_settings_that_do_not_fit_each_other_are_one_line(settings: tuple[str, .
     with pytest.raises(ConfigError, match=message) as caught:
         resolved(*settings, name="roma")
     assert "\n" not in str(caught.value)
+
+
+def test_the_shortest_crops_of_losses_are_those_that_their_code_takes():
+    least = {item.name: rule.least_crop_px for item, _, rule in rules_of(preset("roma").loss) if rule.least_crop_px}
+    judge = PatchDiscriminator()
+    assert least == {"patch_gan": judge.min_side_px, "detail_gan": judge.min_side_px, "anchor": 12}
+    judge(luma_details(torch.zeros(1, 3, judge.min_side_px, judge.min_side_px)))
+    luma_details(torch.zeros(1, 3, 12, 12))  # crops are multiples of 4
+    with pytest.raises(RuntimeError, match=r"[Pp]adding"):
+        luma_details(torch.zeros(1, 3, 8, 8))
 
 
 def test_what_no_loss_uses_need_not_fit():
