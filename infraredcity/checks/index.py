@@ -6,10 +6,11 @@ from infraredcity.checks.expected import asked_frames, clips_problems
 from infraredcity.checks.findings import Found
 from infraredcity.datasets import clip_facts
 from infraredcity.datasets.clip_facts import ClipFacts
-from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME
+from infraredcity.datasets.dataset import JOB_NAME
 from infraredcity.datasets.folder import ShardFolder
+from infraredcity.datasets.gaps import GAPS_NAME, read_gaps
+from infraredcity.errors import ManifestError
 from infraredcity.files.path import AnyPath
-from infraredcity.files.records import read_json
 from infraredcity.shards import index_file
 
 
@@ -63,15 +64,15 @@ def check_coverage(folder: AnyPath, facts: ClipFacts, frames: np.ndarray, found:
         return
     step = facts.frame_step
     try:
-        gaps = read_json(path)
-        of_clip = [gap for gap in gaps if gap["clip"] == facts.clip_id]
-        in_gaps = [range(int(gap["first_frame"]), int(gap["last_frame"]) + 1, step) for gap in of_clip]
-        if [len(gap_frames) for gap_frames in in_gaps] != [gap["num_frames"] for gap in of_clip]:
-            raise ValueError("a gap has not as many frames as it says")
-        if any(gap_frames.stop > facts.clip_frames for gap_frames in in_gaps):
-            raise ValueError("a gap lies behind the end of the clip")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found(GAPS_NAME, "gaps", f"{path}: missing or damaged ({error}); run the same extract command again")
+        gaps = [gap for gap in read_gaps(folder) if gap.clip == facts.clip_id]
+        in_gaps = [range(gap.first_frame, gap.last_frame + 1, step) for gap in gaps]
+        again = "run the same extract command again"
+        if any(gap.last_frame >= facts.clip_frames for gap in gaps):
+            raise ManifestError(f"{path}: a gap lies behind the end of the clip; {again}")
+        if [len(gap_frames) for gap_frames in in_gaps] != [gap.num_frames for gap in gaps]:
+            raise ManifestError(f"{path}: a gap has not as many frames as it says; {again}")
+    except ManifestError as error:
+        found(GAPS_NAME, "gaps", str(error))
         return
     asked = asked_frames(facts)
     num_expected = len(asked)

@@ -11,11 +11,10 @@ command goes on.
 
 import hashlib
 import itertools
-import json
 import shutil
 from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,11 +33,12 @@ from infraredcity.checks.sets import blocks_below, check_set
 from infraredcity.checks.shards import ShardResult, check_shard
 from infraredcity.datasets import clip_facts, manifest
 from infraredcity.datasets.clip_facts import ClipFacts
-from infraredcity.datasets.dataset import GAPS_NAME, JOB_NAME, part_names, sets_of, write_manifest
+from infraredcity.datasets.dataset import JOB_NAME, part_names, sets_of, write_manifest
 from infraredcity.datasets.folder import ShardFolder, open_folder, write_folder
+from infraredcity.datasets.gaps import GAPS_NAME, Gap, gaps_to_bytes, read_gaps
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.extraction import segment_record
-from infraredcity.extraction.finish import Gap, merge
+from infraredcity.extraction.finish import merge
 from infraredcity.extraction.job import read_skipped
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import count_segments
@@ -51,7 +51,7 @@ from infraredcity.files.atomic import (
     remove_temporaries,
     write_atomic,
 )
-from infraredcity.files.records import opened, read_json
+from infraredcity.files.records import opened
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_shard_name
@@ -367,10 +367,7 @@ def _gaps(part: _Part, whole: _Part, losses: Sequence[Loss]) -> bytes | None:
         )
         for loss in losses
     ]
-    gaps = sorted(
-        [*(Gap(**gap) for gap in read_json(part.path / GAPS_NAME)), *lost], key=lambda gap: (gap.clip, gap.first_frame)
-    )
-    return (json.dumps([asdict(gap) for gap in gaps], indent=1) + "\n").encode()
+    return gaps_to_bytes(sorted([*read_gaps(part.path), *lost], key=lambda gap: (gap.clip, gap.first_frame)))
 
 
 def _gaps_fit(part: _Part) -> bool:

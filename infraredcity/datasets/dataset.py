@@ -19,8 +19,8 @@ from infraredcity.shards.index import BLOCK_ROWS
 
 RECORD_NAMES = ("lite.json", "shards.json", "import.json")
 """What begins and ends a data set that was made from others."""
-JOB_NAME, GAPS_NAME, SEGMENTS_FOLDER = "extract.json", "gaps.json", "segments"
-"""What extract leaves beside its shards: its settings, the frames it could not have, a file for each segment that is done."""
+JOB_NAME, SEGMENTS_FOLDER = "extract.json", "segments"
+"""What extract leaves beside its shards: its job spec, and a file for each segment that is done."""
 _MAX_DEPTH = 4
 
 

@@ -5,16 +5,15 @@ where it follows damage, repeat where it shows the picture before it once more, 
 camera's shutter does this every few minutes).
 """
 
-import json
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from infraredcity.datasets import clip_facts, manifest
-from infraredcity.datasets.dataset import GAPS_NAME
 from infraredcity.datasets.folder import write_folder
+from infraredcity.datasets.gaps import GAPS_NAME, Gap, gaps_to_bytes
 from infraredcity.errors import OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.job import SkippedRange
@@ -35,17 +34,6 @@ _CALM_PERCENTILE = 10
 """A calm difference: that of the clip's calmest tenth, so that a car that waits at a light is no frozen picture."""
 _NO_PICTURE = "the decoder could not make a picture of it"
 _DROPPED = "suspect, since it follows damage, and left out as asked"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """Frames of a clip that could not be had: first_frame to last_frame, both included."""
-
-    clip: str
-    first_frame: int
-    last_frame: int
-    num_frames: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +123,7 @@ def merge(
     index = gathered.index()
     gaps = gaps_of(spec, gathered.missing, frozenset(gathered.dropped), skipped)
     facts = _facts(spec, index)
-    write_atomic(folder / GAPS_NAME, (json.dumps([asdict(gap) for gap in gaps], indent=1) + "\n").encode())
+    write_atomic(folder / GAPS_NAME, gaps_to_bytes(gaps))
     clips = {spec.clip.clip_id: facts}
     if spec.config.to == "shards":
         write_folder(folder, ".", index, clips, with_dali=False)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from infraredcity.datasets.gaps import Gap
 from infraredcity.datasets.similarity import Leakage
-from infraredcity.extraction.finish import Gap
 from infraredcity.stills.tone import ToneMap
 
 Kind = Literal["lite", "extracted", "selection", "other"]

@@ -9,7 +9,7 @@ becomes a named problem and is left out.
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,10 +17,10 @@ from infraredcity.checks.published import published_rows
 from infraredcity.clips import load_catalog
 from infraredcity.datasets import clip_facts, lite, select, similarity
 from infraredcity.datasets.clip_facts import ClipFacts
-from infraredcity.datasets.dataset import GAPS_NAME, dataset_hash
+from infraredcity.datasets.dataset import dataset_hash
 from infraredcity.datasets.folder import ShardFolder
-from infraredcity.errors import ImageError, ShardError
-from infraredcity.extraction.finish import Gap
+from infraredcity.datasets.gaps import GAPS_NAME, Gap, read_gaps
+from infraredcity.errors import ImageError, ManifestError, ShardError
 from infraredcity.files import path
 from infraredcity.files.records import read_json
 from infraredcity.progress import OnProgress, Ticker
@@ -301,24 +301,12 @@ def _gaps(parts: Sequence[ShardFolder], reader: FrameReader) -> list[Gap]:
     """Read all gaps that the parts' gaps.json name."""
     found: list[Gap] = []
     for part in parts:
-        path = part.path / GAPS_NAME
-        if not path.is_file():
-            continue
-        try:
-            found += [_gap(value) for value in read_json(path)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reader.add_problem(f"{path}: damaged ({error}); extract the clip again")
+        if (part.path / GAPS_NAME).is_file():
+            try:
+                found += read_gaps(part.path)
+            except ManifestError as error:
+                reader.add_problem(str(error))
     return found
-
-
-def _gap(value: Mapping[str, Any]) -> Gap:
-    return Gap(
-        clip=str(value["clip"]),
-        first_frame=int(value["first_frame"]),
-        last_frame=int(value["last_frame"]),
-        num_frames=int(value["num_frames"]),
-        reason=str(value["reason"]),
-    )
 
 
 def _clip_report(
