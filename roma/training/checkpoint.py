@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,7 @@ from infraredcity.errors import InfraredCityError
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import read_json
 from roma.errors import CheckpointError
-from roma.training.sealed_file import (
-    CHECKPOINT_FORMAT,
-    CHECKPOINT_FORMAT_1,
-    SNAPSHOT_NAME,
-    is_count,
-    read_sealed,
-    write_sealed,
-)
+from roma.training.sealed_file import CHECKPOINT_FORMAT, SNAPSHOT_NAME, is_count, read_sealed, write_sealed
 from roma.training.snapshot import Snapshot, is_plain, load_snapshot, save_snapshot
 
 BEST_SNAPSHOT_NAME = "snapshot-best.pt"
@@ -38,50 +31,44 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checkpoint:
-    """All that going on needs. `step` is the number of finished steps, and so also the place in the data.
+class Best:
+    """The checkpoint of a run whose held-out number is the smallest."""
 
-    Attributes:
-        step: Steps done.
-        config: The run's config as plain values.
-        networks: State dict of each network by name.
-        optimisers: State dict of each optimiser by name.
-        data: For each domain what it was trained on: {"data_hash": ..., "num_frames": ...}; empty where nobody said so.
-        best: The best checkpoint so far, this one included; None without any.
-    """
-
+    by: str
+    """Which number."""
     step: int
-    config: dict[str, Any]
-    networks: dict[str, dict[str, Any]]
-    optimisers: dict[str, dict[str, Any]]
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
-    best: "Best | None" = None
+    """The checkpoint's step."""
+    value: float
+    """Its number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Best:
-    """The checkpoint of a run whose held-out number is the smallest.
+class Checkpoint:
+    """All that going on needs. `step` is the number of finished steps, and so also the place in the data."""
 
-    Attributes:
-        by: Which number.
-        step: The checkpoint's step.
-        value: Its number.
-    """
-
-    by: str
     step: int
-    value: float
+    """Steps done."""
+    config: dict[str, Any]
+    """The run's config as plain values."""
+    networks: dict[str, dict[str, Any]]
+    """State dict of each network by name."""
+    optimisers: dict[str, dict[str, Any]]
+    """State dict of each optimiser by name."""
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """For each domain what it was trained on: {"data_hash": ..., "num_frames": ...}."""
+    best: Best | None = None
+    """The best checkpoint so far, this one included; None without any."""
 
 
 def better(best: Best | None, *, by: str, step: int, value: float) -> Best | None:
-    """The best checkpoint so far or another one; the earlier of equals, and never one whose number is not finite."""
+    """Choose between the best checkpoint so far and another; the earlier of equals, and never one whose number is not finite."""
     if not math.isfinite(value) or (best is not None and value >= best.value):
         return best
     return Best(by=by, step=step, value=value)
 
 
 def path_of(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Say where the checkpoint of a step lies."""
     return run / FOLDER / f"step-{step:08d}.pt"
 
 
@@ -98,7 +85,7 @@ def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
             "networks": checkpoint.networks,
             "optimisers": checkpoint.optimisers,
             "data": checkpoint.data,
-            "best": None if best is None else {"by": best.by, "step": best.step, "value": best.value},
+            "best": None if best is None else asdict(best),
         },
     )
     _drop_old(run, keep=keep, best=best)
@@ -106,7 +93,7 @@ def save(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 
 
 def load_newest(run: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run that can be read, or None when it has none; a damaged one is passed over with a warning.
+    """Read the newest checkpoint that can be read, or None where a run has none; a damaged one is passed over with a warning.
 
     Raises:
         CheckpointError: There are checkpoints, and none can be read.
@@ -129,16 +116,16 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing, damaged, or no checkpoint.
     """
-    values = read_sealed(path, CHECKPOINT_FORMAT, CHECKPOINT_FORMAT_1)
+    values = read_sealed(path, CHECKPOINT_FORMAT)
     try:
-        best, facts = values.get("best"), values.get("data", {})
+        best = values["best"]
         found = Checkpoint(
             **{name: values[name] for name in ("step", "config", "networks", "optimisers")},
             data={
-                name: {"data_hash": str(told["data_hash"]), "num_frames": int(told["num_frames"])}
-                for name, told in facts.items()
+                name: {"data_hash": str(facts["data_hash"]), "num_frames": int(facts["num_frames"])}
+                for name, facts in values["data"].items()
             },
-            best=None if best is None else Best(by=str(best["by"]), step=int(best["step"]), value=float(best["value"])),
+            best=None if best is None else _best_of(best),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: lacks {error}; it was not written by this version of roma") from error
@@ -214,7 +201,7 @@ class CheckpointWriter:
 
 
 def publish(run: Path, checkpoint: Checkpoint, snapshot_of: Callable[[Checkpoint], Snapshot]) -> None:
-    """The snapshot of the newest checkpoint and, where it is the best one, the best snapshot and best.json."""
+    """Write the snapshot of the newest checkpoint and, where it is the best one, the best snapshot and best.json."""
     save_snapshot(run / SNAPSHOT_NAME, snapshot_of(checkpoint))
     if checkpoint.best is not None and checkpoint.best.step == checkpoint.step:
         _publish_best(run, checkpoint.best, checkpoint, snapshot_of)
@@ -237,16 +224,15 @@ def complete(run: Path, newest: Checkpoint, snapshot_of: Callable[[Checkpoint], 
 
 
 def read_best(run: Path) -> Best | None:
-    """What best.json of a run names; None where it is missing or damaged."""
+    """Read what best.json of a run names; None where it is missing or damaged."""
     try:
-        values = read_json(run / BEST_NAME)
-        return Best(by=str(values["by"]), step=int(values["step"]), value=float(values["value"]))
+        return _best_of(read_json(run / BEST_NAME))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
 def on_host(values: Any, *, copies: dict[tuple[Any, ...], torch.Tensor] | None = None) -> Any:
-    """The same tree of dicts, lists and values with every tensor copied into memory of its own on the host.
+    """Copy a tree of dicts, lists and values, every tensor into memory of its own on the host.
 
     Args:
         values: The tree.
@@ -271,7 +257,7 @@ def _are_dicts(*values: object) -> bool:
 
 
 def saved(run: Path) -> list[Path]:
-    """The checkpoints of a run, the oldest first."""
+    """List the checkpoints of a run, the oldest first."""
     return sorted((run / FOLDER).glob("step-*.pt"))
 
 
@@ -285,8 +271,11 @@ def _drop_old(run: Path, *, keep: int, best: Best | None) -> None:
 def _publish_best(run: Path, best: Best, checkpoint: Checkpoint, snapshot_of: Callable[[Checkpoint], Snapshot]) -> None:
     save_snapshot(run / BEST_SNAPSHOT_NAME, snapshot_of(checkpoint))
     named = {"checkpoint": path_of(run, best.step).relative_to(run).as_posix(), "snapshot": BEST_SNAPSHOT_NAME}
-    values = {"by": best.by, "step": best.step, "value": best.value, **named}
-    write_atomic(run / BEST_NAME, (json.dumps(values, indent=1) + "\n").encode())
+    write_atomic(run / BEST_NAME, (json.dumps({**asdict(best), **named}, indent=1) + "\n").encode())
+
+
+def _best_of(values: Mapping[str, Any]) -> Best:
+    return Best(by=str(values["by"]), step=int(values["step"]), value=float(values["value"]))
 
 
 def _snapshot_step(path: Path) -> int | None:

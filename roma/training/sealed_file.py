@@ -20,8 +20,6 @@ from infraredcity.files.records import read_whole
 from roma.errors import CheckpointError
 
 CHECKPOINT_FORMAT = "roma-checkpoint-2"
-CHECKPOINT_FORMAT_1 = "roma-checkpoint-1"
-"""Without a digest, without the data it was trained on, and without the best step."""
 SNAPSHOT_FORMAT = "roma-snapshot-2"
 SNAPSHOT_NAME = "snapshot.pt"
 _SEAL = b"roma-sha256:"
@@ -71,8 +69,8 @@ def _check_members(path: Path, data: bytes) -> None:
         raise CheckpointError(f"{path}: its members are packed, as roma writes none; fetch it anew")
 
 
-def read_sealed(path: Path, *expected: str) -> dict[str, Any]:
-    """Read the values of a file whose format is one of `expected`, the current one first.
+def read_sealed(path: Path, expected: str) -> dict[str, Any]:
+    """Read the values of a file of the expected format.
 
     Raises:
         CheckpointError: The file is missing, damaged, packed, or of another format.
@@ -84,10 +82,10 @@ def read_sealed(path: Path, *expected: str) -> dict[str, Any]:
         is_sealed = data[-_NUM_SEAL_BYTES:].startswith(_SEAL)
         if is_sealed:
             digest = hashlib.sha256(memoryview(data)[:-_NUM_SEAL_BYTES]).hexdigest()
-            told = data[-_NUM_SEAL_BYTES + len(_SEAL) :].decode("ascii", "replace")
-            if digest != told:
+            stored = data[-_NUM_SEAL_BYTES + len(_SEAL) :].decode("ascii", "replace")
+            if digest != stored:
                 raise CheckpointError(
-                    f"{path}: damaged: sha256 is {digest[:8]}..., the file says {told[:8]}...; copy it again, or use another"
+                    f"{path}: damaged: sha256 is {digest[:8]}..., the file says {stored[:8]}...; copy it again, or use another"
                 )
         _check_members(path, data)
         values = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -95,14 +93,14 @@ def read_sealed(path: Path, *expected: str) -> dict[str, Any]:
         raise
     except _DAMAGE as error:
         raise CheckpointError(
-            f"{path}: damaged, or not written by roma ({type(error).__name__}); expected a file of format {expected[0]!r}"
+            f"{path}: damaged, or not written by roma ({type(error).__name__}); expected a file of format {expected!r}"
         ) from error
     found = values.get("format") if isinstance(values, dict) else None
-    if found not in expected:
+    if found != expected:
         hint = "; it is of another version of roma: use that one, or train again"
-        if found in (CHECKPOINT_FORMAT, CHECKPOINT_FORMAT_1):
+        if found == CHECKPOINT_FORMAT:
             hint = f"; this is a checkpoint: use the {SNAPSHOT_NAME} of its run"
-        raise CheckpointError(f"{path}: format is {found!r}, expected {expected[0]!r}{hint}")
+        raise CheckpointError(f"{path}: format is {found!r}, expected {expected!r}{hint}")
     if found == CHECKPOINT_FORMAT and not is_sealed:
         raise CheckpointError(f"{path}: damaged: its sha256 at the end is missing; copy it again, or use another")
     return dict(values)

@@ -132,13 +132,12 @@ def test_a_flipped_bit_of_a_weight_in_a_snapshot_is_one_line(tmp_path: Path):
         load_snapshot(path)
 
 
-def test_files_of_before_that_have_no_digest_are_read(tmp_path: Path):
-    old = {"format": "roma-checkpoint-1", "step": 3, "config": {}, "networks": {}, "optimisers": {}}
+def test_a_checkpoint_of_another_version_is_refused_with_what_to_do(tmp_path: Path):
     path = path_of(tmp_path, 3)
     path.parent.mkdir()
-    torch.save(old, path)
-    found = load(path)
-    assert (found.step, found.data, found.best) == (3, {}, None)
+    torch.save({"format": "roma-checkpoint-1", "step": 3, "config": {}, "networks": {}, "optimisers": {}}, path)
+    with pytest.raises(CheckpointError, match=r"'roma-checkpoint-1', expected 'roma-checkpoint-2'; .* train again"):
+        load(path)
 
 
 def test_everything_of_a_checkpoint_comes_back(tmp_path: Path):
