@@ -43,15 +43,10 @@ from infraredcity.extraction.job import read_skipped
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import count_segments
 from infraredcity.extraction.spec import JobSpec, read_spec
-from infraredcity.files.atomic import (
-    TEMPORARY_PREFIX,
-    fsync_folder,
-    is_temporary,
-    lock_folder,
-    remove_temporaries,
-    write_atomic,
-)
+from infraredcity.files.atomic import fsync_folder, write_atomic
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.records import opened
+from infraredcity.files.temporary import TEMPORARY_PREFIX, is_temporary, remove_temporaries
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_shard_name

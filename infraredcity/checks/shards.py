@@ -17,9 +17,9 @@ from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import Columns
 from infraredcity.errors import ImageError, ManifestError, MissingExtraError, ShardError
-from infraredcity.files.atomic import TEMPORARY_PREFIX
 from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.files.records import opened, read_whole
+from infraredcity.files.temporary import TEMPORARY_PREFIX
 from infraredcity.shards import sample_json
 from infraredcity.shards.index import ShardInfo
 from infraredcity.shards.names import BLOCK_BYTES, MAX_MEMBER_BYTES, member_span

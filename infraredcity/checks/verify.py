@@ -21,8 +21,8 @@ from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import RECORD_NAMES, folders_of, names_of_parts, sets_of
 from infraredcity.datasets.folder import ShardFolder, open_with_hash, shard_sizes
 from infraredcity.errors import ManifestError, check_choice
-from infraredcity.files.atomic import TEMPORARY_PREFIX
 from infraredcity.files.path import AnyPath, RemotePath
+from infraredcity.files.temporary import TEMPORARY_PREFIX
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index_file, sidecars
 from infraredcity.threads import in_order, threads_for

@@ -15,9 +15,10 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from infraredcity.datasets import clip_facts, manifest
 from infraredcity.errors import OutputError
-from infraredcity.files.atomic import TEMPORARY_PREFIX, write_atomic
+from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath, is_below, sizes_in
 from infraredcity.files.records import read_json
+from infraredcity.files.temporary import TEMPORARY_PREFIX
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_inside
 

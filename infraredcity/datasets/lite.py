@@ -20,7 +20,7 @@ from infraredcity.datasets.folder import ShardFolder, write_folder
 from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.similarity import DuplicateRun, Leakage
 from infraredcity.errors import RecipeError
-from infraredcity.files.atomic import lock_folder
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.path import AnyPath
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import copy, index_file

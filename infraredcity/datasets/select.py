@@ -16,7 +16,7 @@ from infraredcity.datasets.dataset import dataset_hash, write_manifest
 from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import COLUMN_KINDS, COLUMNS, Columns
 from infraredcity.errors import ManifestError
-from infraredcity.files.atomic import lock_folder
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.path import AnyPath
 from infraredcity.progress import OnProgress, Ticker
 

@@ -33,15 +33,10 @@ from infraredcity.export.release_layout import (
     RECORD_NAME,
     Kind,
 )
-from infraredcity.files.atomic import (
-    fsync_folder,
-    is_temporary,
-    lock_folder,
-    remove_temporaries,
-    temporary_beside,
-    write_atomic,
-)
+from infraredcity.files.atomic import fsync_folder, write_atomic
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.records import read_json
+from infraredcity.files.temporary import is_temporary, remove_temporaries, temporary_beside
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.index import SampleIndex

@@ -42,7 +42,7 @@ from infraredcity.export.release_layout import (
     CellFolder,
     Kind,
 )
-from infraredcity.files.atomic import lock_folder
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.records import read_json
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index as sample_index

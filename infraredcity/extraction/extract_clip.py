@@ -11,7 +11,7 @@ from infraredcity.extraction.job import ExtractJob, any_done, bind_folder, open_
 from infraredcity.extraction.plan_file import PLAN_NAME
 from infraredcity.extraction.segments import frames_ticker
 from infraredcity.extraction.spec import read_spec
-from infraredcity.files.atomic import is_locked, lock_folder
+from infraredcity.files.lock import is_locked, lock_folder
 from infraredcity.files.path import AnyPath
 from infraredcity.progress import OnProgress
 

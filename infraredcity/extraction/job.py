@@ -22,9 +22,10 @@ from infraredcity.extraction.spec import (
     read_spec,
     sources_of,
 )
-from infraredcity.files.atomic import TEMPORARY_PREFIX, remove_temporaries, write_atomic
+from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath, RemotePath, size_of, sizes_in
 from infraredcity.files.records import read_json
+from infraredcity.files.temporary import TEMPORARY_PREFIX, remove_temporaries
 from infraredcity.shards import index_file, sidecars
 from infraredcity.stills.formats import FORMATS, SUFFIXES
 from infraredcity.stills.tone import ToneMap

@@ -26,7 +26,7 @@ from infraredcity.extraction.plan_file import PLAN_NAME, Plan, PlannedClip
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import frames_ticker
 from infraredcity.extraction.spec import read_spec
-from infraredcity.files.atomic import lock_folder
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.path import AnyPath, RemotePath, any_path, sizes_in
 from infraredcity.progress import OnProgress, Ticker
 

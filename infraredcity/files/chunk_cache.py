@@ -5,7 +5,6 @@ which is checked when it is opened. Whoever misses a chunk fetches it while othe
 (full, read-only, damaged) costs speed and is counted; it never changes what a reader gets.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -19,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from infraredcity.files.atomic import is_temporary, temporary_beside
+from infraredcity.files.lock import acquire, open_lock, release
 from infraredcity.files.open_files import OpenFile, OpenFiles
+from infraredcity.files.temporary import is_temporary, temporary_beside
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ _ROOM_SHARE = 8
 """A look leaves max_bytes / _ROOM_SHARE free: as much as 8 processes write before each of them looks again."""
 _EVICT_WAIT_S = 5.0
 _STALE_TEMPORARY_S = 600.0
-_POLL_S = 0.02
 _MAX_CHECKED = 200_000
 _CHUNK_NAME = re.compile("[0-9a-f]{32}")
 
@@ -261,15 +260,15 @@ class ChunkCache:
         """Hold the lock that a chunk shares with a 256th of all; after `wait_s`, or where no lock can be had, go on without."""
         lock: int | None = None
         try:
-            lock = _open_lock(self.folder / "locks" / f"{int(path.name[:8], 16) % _STRIPES:03d}")
-            _locked(lock, wait_s)
+            lock = open_lock(self.folder / "locks" / f"{int(path.name[:8], 16) % _STRIPES:03d}", 0o666)
+            acquire(lock, wait_s)
         except OSError as error:
             self._disable(process, error)
         try:
             yield
         finally:
             if lock is not None:
-                _unlock(lock)
+                release(lock)
 
     def _write(self, process: _Process, path: Path, data: bytes) -> None:
         """Keep a chunk, if the disk lets us; not fsynced, since a chunk that a power cut left half-written fails its digest."""
@@ -298,15 +297,15 @@ class ChunkCache:
             process.unscanned_bytes += written_bytes
         if not self._is_due(process):
             return
-        lock = _open_lock(self.folder / "locks" / "evict")
+        lock = open_lock(self.folder / "locks" / "evict", 0o666)
         try:
             # Writers wait for who makes room, or they would fill the disk meanwhile; his look may have spared them theirs.
-            if _locked(lock, _EVICT_WAIT_S) and self._is_due(process):
+            if acquire(lock, _EVICT_WAIT_S) and self._is_due(process):
                 with process.lock:
                     process.unscanned_bytes = 0
                 process.count(evicted=self._make_room())
         finally:
-            _unlock(lock)
+            release(lock)
 
     def _is_due(self, process: _Process) -> bool:
         return process.unscanned_bytes >= self.max_bytes // _SCAN_SHARE
@@ -353,29 +352,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def _open_lock(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-
-def _locked(lock: int, wait_s: float) -> bool:
-    """Whether the lock could be had within `wait_s`; asked again and again, since a blocking call has no end."""
-    until_s, pause_s = time.monotonic() + wait_s, 0.001
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until_s:
-                return False
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _POLL_S)
-        else:
-            return True
-
-
-def _unlock(lock: int) -> None:
-    # Closing alone would leave the lock with a child that was forked meanwhile and holds the same open file.
-    fcntl.flock(lock, fcntl.LOCK_UN)
-    os.close(lock)

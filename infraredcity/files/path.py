@@ -12,23 +12,20 @@ killed leaves its parts in the bucket, unseen but paid for; a lifecycle rule of 
 import fnmatch
 import io
 import os
-from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote
 
 from infraredcity.errors import RemoteError
 from infraredcity.files.remote import RemoteFile, fetch, fetch_start, kind, listing, remove, send, send_file
+from infraredcity.files.remote_reader import RemoteReader
 from infraredcity.files.retry import RemoteOptions
 from infraredcity.files.source import UNKNOWN_BYTES
 from infraredcity.files.urls import READ_ONLY_SCHEMES, check_writable, is_url, join, shown, split
 
-_CHUNK_BYTES = 1024 * 1024
-_KEPT_CHUNKS = 8
 _MAX_DEPTH = 32
 """So deep is a remote folder walked; a web server can show folders without end."""
 _MAX_WHOLE_BYTES = 1 << 40
@@ -321,56 +318,3 @@ def _walk_remote(folder: RemotePath, depth: int) -> Iterator[tuple[AnyPath, list
     yield folder, folders, sorted(name for name, size in found.items() if size is not None)
     for name in folders:
         yield from _walk_remote(folder / name, depth + 1)
-
-
-class RemoteReader(io.RawIOBase):
-    """A remote file as Python's raw file: reading and seeking, by aligned chunks of which the last used are kept."""
-
-    def __init__(self, file: RemoteFile, *, chunk_bytes: int = _CHUNK_BYTES, kept_chunks: int = _KEPT_CHUNKS) -> None:
-        self._file = file
-        self._size_bytes = file.size_bytes
-        self._chunk_bytes = chunk_bytes
-        self._kept_chunks = kept_chunks
-        self._chunks: OrderedDict[int, bytes] = OrderedDict()
-        self._position = 0
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next byte is read."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; the new position in bytes from the start."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill as much of `buffer` as one chunk gives; 0 at the end."""
-        view = memoryview(buffer).cast("B")
-        left = self._size_bytes - self._position
-        if left <= 0 or not len(view):
-            return 0
-        number, inside = divmod(self._position, self._chunk_bytes)
-        data = self._chunk(number)[inside : inside + min(len(view), left)]
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def _chunk(self, number: int) -> bytes:
-        if number in self._chunks:
-            self._chunks.move_to_end(number)
-            return self._chunks[number]
-        offset = number * self._chunk_bytes
-        data = self._file.read(offset, min(self._chunk_bytes, self._size_bytes - offset))
-        self._chunks[number] = data
-        if len(self._chunks) > self._kept_chunks:
-            self._chunks.popitem(last=False)
-        return data

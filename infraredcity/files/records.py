@@ -7,11 +7,17 @@ these are errors here like those of a file that is missing or damaged: an OSErro
 import errno
 import io
 import json
+import math
 import os
 import stat
+import struct
 import tomllib
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from infraredcity.files.path import AnyPath, RemotePath
 
@@ -20,6 +26,9 @@ MAX_RECORD_BYTES = 64 << 20
 MAX_SIDECAR_BYTES = 1 << 30
 """The longest file of another kind that is read whole."""
 _TOO_DEEP = "nested too deeply"
+NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
+              MemoryError, zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
+"""What zipfile, numpy and json raise over bytes that are not what was written."""
 
 
 def opened(path: AnyPath) -> io.BufferedReader:
@@ -97,3 +106,30 @@ def read_toml(path: AnyPath) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
+
+
+def read_npz(file: io.BufferedReader | io.BytesIO, size_bytes: int) -> dict[str, np.ndarray]:
+    """The arrays of an npz file of `size_bytes`, in the memory that the file has on the disk.
+
+    Raises:
+        ValueError: It unpacks to more, as none of ours does, or the header of an array claims more than there is.
+        Exception: One of NPZ_DAMAGE, over bytes that are no npz.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(file) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > size_bytes:
+            raise ValueError(f"unpacks to {claimed} bytes, more than the file has")
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read_header = (
+                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read_header(stream)
+                if math.prod(shape) * dtype.itemsize > member.file_size:
+                    raise ValueError(f"{name} claims {math.prod(shape)} values, more than it has")
+            with archive.open(member) as stream:
+                arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    return arrays

@@ -18,8 +18,9 @@ from infraredcity.files.retry import (
     in_words,
 )
 from infraredcity.files.source import LOGIN_ADVICE, UNKNOWN_BYTES, FileFacts, Source
+from infraredcity.files.temporary import TEMPORARY_PREFIX
 from infraredcity.files.traffic import counter
-from infraredcity.files.urls import TEMPORARY_PREFIX, shown
+from infraredcity.files.urls import shown
 
 _PART_BYTES = 16 * 1024 * 1024
 _MAX_PARTS = 10_000

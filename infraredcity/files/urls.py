@@ -1,4 +1,4 @@
-"""URLs: whether a text is one, its parts, how it is shown without secrets; what files being written are called."""
+"""URLs: whether a text is one, its parts, and how it is shown without secrets."""
 
 import re
 from urllib.parse import quote
@@ -78,7 +78,3 @@ def check_writable(url: str) -> None:
 def is_http(url: str) -> bool:
     """Whether a URL is of http or https."""
     return url.lower().startswith(("http://", "https://"))
-
-
-TEMPORARY_PREFIX = ".tmp-"
-"""How the name of a file begins that is not written to its end."""

@@ -21,8 +21,8 @@ import numpy as np
 
 from infraredcity.clips import is_clip_id
 from infraredcity.errors import OutputError, ShardError
-from infraredcity.files.atomic import NPZ_DAMAGE, read_npz, write_atomic
-from infraredcity.files.records import opened, parse_json
+from infraredcity.files.atomic import write_atomic
+from infraredcity.files.records import NPZ_DAMAGE, opened, parse_json, read_npz
 from infraredcity.shards.index import SampleIndex, ShardInfo, unread
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.reader import Member, Refused, TarSource, kept_members, members

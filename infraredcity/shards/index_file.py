@@ -10,9 +10,9 @@ import numpy as np
 
 from infraredcity.clips import is_clip_id
 from infraredcity.errors import ManifestError
-from infraredcity.files.atomic import NPZ_DAMAGE, open_atomic, read_npz
+from infraredcity.files.atomic import open_atomic
 from infraredcity.files.path import AnyPath, RemotePath
-from infraredcity.files.records import opened, parse_json
+from infraredcity.files.records import NPZ_DAMAGE, opened, parse_json, read_npz
 from infraredcity.shards.index import FIELDS, FROZEN, REPEAT, SUSPECT, SampleIndex, ShardInfo
 from infraredcity.shards.names import MAX_MEMBER_BYTES, is_shard_name
 

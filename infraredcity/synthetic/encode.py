@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infraredcity.errors import MissingExtraError, OutputError
-from infraredcity.files.atomic import publish, temporary_beside
+from infraredcity.files.atomic import publish
+from infraredcity.files.temporary import temporary_beside
 
 try:
     import av

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from infraredcity.errors import RemoteError, VideoDecodeError
-from infraredcity.files.atomic import NPZ_DAMAGE, write_atomic
+from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath, RemotePath
+from infraredcity.files.records import NPZ_DAMAGE
 from infraredcity.video.types import VideoInfo
 
 FORMAT = "infraredcity-scan-3"

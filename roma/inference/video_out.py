@@ -9,7 +9,8 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from infraredcity.files.atomic import publish, temporary_beside
+from infraredcity.files.atomic import publish
+from infraredcity.files.temporary import temporary_beside
 from roma.errors import EvaluationError
 
 

@@ -22,8 +22,10 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
-from infraredcity.files.atomic import lock_folder, remove_temporaries, write_atomic
+from infraredcity.files.atomic import write_atomic
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.records import read_json
+from infraredcity.files.temporary import remove_temporaries
 from roma.config.compare import differences
 from roma.config.overlay import as_it_ran, to_json, updated
 from roma.config.schema import OutputConfig

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from infraredcity.files.atomic import publish, temporary_beside
+from infraredcity.files.atomic import publish
+from infraredcity.files.temporary import temporary_beside
 from roma.world.world import World
 
 FOLDER = "profile"

@@ -23,7 +23,7 @@ from web_server import Cutter, serving
 
 from infraredcity.datasets import clip_facts
 from infraredcity.files import remote, retry
-from infraredcity.files.atomic import lock_folder
+from infraredcity.files.lock import lock_folder
 from infraredcity.shards import index_file
 from infraredcity.shards.reader import iterate
 from infraredcity.stills.decode import decode

@@ -19,8 +19,8 @@ from infraredcity.extraction.executors.worker import BEAT_S, Beat, Done, Task, W
 from infraredcity.extraction.job import ExtractJob, SkippedRange, pending, skip_range
 from infraredcity.extraction.segments import Segment
 from infraredcity.files import traffic
-from infraredcity.files.atomic import temporary_prefix
 from infraredcity.files.path import RemotePath
+from infraredcity.files.temporary import temporary_prefix
 from infraredcity.stills.tone import ToneMap
 from infraredcity.threads import num_cores
 from infraredcity.video import find_decoder

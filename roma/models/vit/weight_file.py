@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from infraredcity.files.atomic import read_npz
-from infraredcity.files.records import opened
+from infraredcity.files.records import opened, read_npz
 from roma.errors import WeightsError
 from roma.models.vit.vit import VisionTransformer
 

@@ -23,7 +23,7 @@ from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.extract_clip import extract_clip
-from infraredcity.files.atomic import lock_folder
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.records import MAX_RECORD_BYTES
 from infraredcity.shards import index_file
 from infraredcity.shards.writer import open_shard

@@ -22,8 +22,9 @@ from infraredcity.extraction.job import ExtractJob, join_job, remove_leftovers
 from infraredcity.extraction.parts import finalize, make_plan, open_plan, run_part, status
 from infraredcity.extraction.segments import Segment
 from infraredcity.extraction.spec import read_spec
-from infraredcity.files.atomic import lock_folder, temporary_beside, temporary_prefix
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.path import AnyPath, RemotePath
+from infraredcity.files.temporary import temporary_beside, temporary_prefix
 from infraredcity.progress import Progress
 from infraredcity.video import probe
 

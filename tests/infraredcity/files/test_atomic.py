@@ -8,16 +8,10 @@ import pytest
 from processes import PATIENCE_S
 
 from infraredcity.errors import OutputError, RemoteError, RemoteMissingError
-from infraredcity.files.atomic import (
-    is_temporary,
-    lock_folder,
-    open_atomic,
-    publish,
-    remove_temporaries,
-    temporary_beside,
-    write_atomic,
-)
+from infraredcity.files.atomic import open_atomic, publish, write_atomic
+from infraredcity.files.lock import lock_folder
 from infraredcity.files.path import RemotePath
+from infraredcity.files.temporary import is_temporary, remove_temporaries, temporary_beside
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from web_server import Nginx, serving
 
 from infraredcity.errors import RemoteError, RemoteMissingError
 from infraredcity.files import remote, urls
-from infraredcity.files.path import AnyPath, RemotePath, RemoteReader, RemoteStatus, any_path, is_remote, sizes_in, walk
+from infraredcity.files.path import AnyPath, RemotePath, RemoteStatus, any_path, is_remote, sizes_in, walk
+from infraredcity.files.remote_reader import RemoteReader
 from infraredcity.files.retry import RemoteOptions
 from infraredcity.files.source import UNKNOWN_BYTES
 from infraredcity.files.traffic import Traffic, traffic
