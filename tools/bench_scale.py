@@ -271,12 +271,14 @@ def leave(folder: Path, clip: "PlannedClip") -> int:
             num_missing=0,
         )
         rows = SegmentRows(
-            frame_index=frames,
-            pts=[frame * PTS_PER_FRAME for frame in frames],
-            offset=offsets,
-            size=[IMAGE_BYTES] * len(frames),
-            span=[SPAN_BYTES] * len(frames),
-            json_size=[JSON_BYTES] * len(frames),
+            columns={
+                "frame_index": frames,
+                "pts": [frame * PTS_PER_FRAME for frame in frames],
+                "offset": offsets,
+                "size": [IMAGE_BYTES] * len(frames),
+                "span": [SPAN_BYTES] * len(frames),
+                "json_size": [JSON_BYTES] * len(frames),
+            },
             picture_sizes=[(len(frames), WIDTH_PX, HEIGHT_PX)],
             sha256=b"".join(sha256),
             differences=[None, *(2 + frame % 997 / 1000 for frame in frames[1:])],

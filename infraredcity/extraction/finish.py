@@ -23,7 +23,7 @@ from infraredcity.extraction.spec import JobSpec
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath
 from infraredcity.shards import index as sample_index
-from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT, SampleIndex, ShardInfo
+from infraredcity.shards.index import FIELDS, FROZEN, REPEAT, SUSPECT, SampleIndex, ShardInfo
 from infraredcity.stills.formats import suffix_of
 from infraredcity.stills.framing import mean_difference
 from infraredcity.stills.tone import ToneMap
@@ -172,10 +172,10 @@ class _Gathered:
         self._spec = spec
         self._identity = spec.identity
         most = count_frames(spec.num_frames, spec.config)
-        self._columns = {name: np.empty(most, np.int64) for name in ("frame_index", "pts", "offset", "size", "span")}
-        self._shard = np.empty(most, np.int32)
-        self._width, self._height = np.empty(most, np.int32), np.empty(most, np.int32)
-        self._sha256 = np.empty((most, 32), np.uint8)
+        self._columns = {
+            name: np.empty((most, 32) if name == "sha256" else most, FIELDS[name])
+            for name in (*segment_record.RECORDED, "shard")
+        }
         self._differences = np.empty(most, np.float64)
         self._num_rows = 0
         self._suspect = array("q")
@@ -200,12 +200,9 @@ class _Gathered:
         if head.shard is None:
             return
         here = slice(self._num_rows, self._num_rows + len(rows))
-        for name, column in self._columns.items():
-            column[here] = getattr(rows, name)
-        self._shard[here] = len(self.shards)
-        counts, widths, heights = np.array(rows.picture_sizes).T
-        self._width[here], self._height[here] = np.repeat(widths, counts), np.repeat(heights, counts)
-        self._sha256[here] = np.frombuffer(rows.sha256, np.uint8).reshape(-1, 32)
+        for name, values in rows.index_columns().items():
+            self._columns[name][here] = values
+        self._columns["shard"][here] = len(self.shards)
         differences = [self._since_last(rows), *rows.differences[1:]]
         self._differences[here] = np.array(differences, np.float64)  # None is NaN there
         self._num_rows = here.stop
@@ -226,28 +223,23 @@ class _Gathered:
     def index(self) -> SampleIndex:
         """The index of all samples."""
         columns = {name: column[: self._num_rows] for name, column in self._columns.items()}
-        frame_index, sha256 = columns["frame_index"], self._sha256[: self._num_rows]
-        marks = self._marks(frame_index, sha256)
-        clip_id = self._spec.clip.clip_id
-        width, height = self._width[: self._num_rows], self._height[: self._num_rows]
+        frame_index, sizes = columns["frame_index"], np.stack([columns["width"], columns["height"]], axis=1)
+        marks = self._marks(frame_index, columns["sha256"])
+        clip_id, config = self._spec.clip.clip_id, self._spec.config
         return SampleIndex(
             clips=(clip_id,),
-            frame_steps=(self._spec.config.every,),
+            frame_steps=(config.every,),
             shards=tuple(self.shards),
-            image_format=suffix_of(self._spec.config.image_format),
-            clip=np.zeros(len(frame_index), np.int32),
+            image_format=suffix_of(config.image_format),
+            clip=np.zeros(len(frame_index), FIELDS["clip"]),
             run_id=sample_index.run_ids(
                 frame_index,
-                frame_step=self._spec.config.every,
+                frame_step=config.every,
                 break_frames=self._spec.break_frames,
                 marks=marks,
-                sizes=np.stack([width, height], axis=1),
+                sizes=sizes,
             ),
             mark=marks,
-            shard=self._shard[: self._num_rows],
-            width=width,
-            height=height,
-            sha256=sha256,
             dup_of=sample_index.repeated(clip_id, frame_index, marks),
             **columns,
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -229,7 +230,6 @@ class _RecordBuilder:
         self.json_sizes: list[int] = []
         self._first: _Still | None = None
         self._last: _Still | None = None
-        self._picture_sizes: list[tuple[int, int, int]] = []
 
     def add(self, still: _Still, json_size: int) -> None:
         """One more sample, with the bytes of its json member."""
@@ -239,9 +239,6 @@ class _RecordBuilder:
         is_next = last is not None and last.frame_index == still.frame_index - self._job.config.every
         self._differences.append(difference(last.glance, still.glance) if last is not None and is_next else None)
         self.json_sizes.append(json_size)
-        size_px, sizes = (still.width_px, still.height_px), self._picture_sizes
-        count = sizes.pop()[0] if sizes and sizes[-1][1:] == size_px else 0
-        sizes.append((count + 1, *size_px))
         self._first = self._first or still
         self._last = still
 
@@ -257,13 +254,11 @@ class _RecordBuilder:
             num_missing=len(missing),
         )
         rows = SegmentRows(
-            frame_index=[entry.frame_index for entry in entries],
-            pts=[entry.pts for entry in entries],
-            offset=[entry.offset for entry in entries],
-            size=[entry.size for entry in entries],
-            span=[entry.span for entry in entries],
-            json_size=self.json_sizes,
-            picture_sizes=self._picture_sizes,
+            columns={
+                name: self.json_sizes if name == "json_size" else [getattr(entry, name) for entry in entries]
+                for name in segment_record.COLUMNS
+            },
+            picture_sizes=[(len([*of_one_size]), *size_px) for size_px, of_one_size in groupby(entries, _size_px)],
             sha256=b"".join(bytes.fromhex(entry.sha256) for entry in entries),
             differences=self._differences,
             first_glance=None if self._first is None else self._first.glance,
@@ -273,6 +268,10 @@ class _RecordBuilder:
             dropped=[frame for frame in missing if frame in dropped],
         )
         segment_record.write(self._job.folder, head, rows)
+
+
+def _size_px(entry: IndexEntry) -> tuple[int, int]:
+    return entry.width, entry.height
 
 
 def _write_shard(

@@ -25,14 +25,17 @@ from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath, RemotePath, folder_listing, is_remote
 from infraredcity.files.records import MAX_SIDECAR_BYTES, opened, parse_json, read_whole
 from infraredcity.files.source import UNKNOWN_BYTES
-from infraredcity.shards.index import ShardInfo
+from infraredcity.shards.index import FIELDS, ShardInfo
 from infraredcity.shards.names import key_of
 from infraredcity.stills.formats import suffix_of
 
 FORMAT = "infraredcity-segment-2"
 _HEAD_BYTES = 4096
 _REMOTE_READERS = 32
-_COLUMNS = ("frame_index", "pts", "offset", "size", "span", "json_size")
+RECORDED = tuple(name for name in FIELDS if name not in ("clip", "run_id", "mark", "shard", "dup_of"))
+"""Columns of the index that a segment record holds; merging makes the others."""
+COLUMNS = (*(name for name in RECORDED if name not in ("width", "height", "sha256")), "json_size")
+"""Columns that are a list of numbers in the record: those of the index that it does not pack, and the bytes of the json member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +56,8 @@ class SegmentHead:
 class SegmentRows:
     """The second line of a segment record: its samples as columns of one length, and the frames that are missing."""
 
-    frame_index: list[int]
-    """Index of each sample in its clip."""
-    pts: list[int]
-    """Time of each in units of the clip's time_base."""
-    offset: list[int]
-    """Byte in the shard where the image begins."""
-    size: list[int]
-    """Bytes of the image."""
-    span: list[int]
-    """Bytes of the whole sample in the tar."""
-    json_size: list[int]
-    """Bytes of the json member; 0 for plain files."""
+    columns: Mapping[str, list[int]]
+    """COLUMNS by name, see `IndexEntry`; json_size is the bytes of the json member, 0 for plain files."""
     picture_sizes: list[tuple[int, int, int]]
     """Ranges of stills of one size: how many, their width, their height."""
     sha256: bytes
@@ -84,6 +77,21 @@ class SegmentRows:
 
     def __len__(self) -> int:
         return len(self.frame_index)
+
+    @property
+    def frame_index(self) -> list[int]:
+        """Return the index of each sample in its clip."""
+        return self.columns["frame_index"]
+
+    def index_columns(self) -> dict[str, np.ndarray]:
+        """Return RECORDED by name, as the index has them; the segment has a sample at least."""
+        counts, widths, heights = np.array(self.picture_sizes).T
+        unpacked = {
+            "width": np.repeat(widths, counts),
+            "height": np.repeat(heights, counts),
+            "sha256": np.frombuffer(self.sha256, np.uint8).reshape(-1, 32),
+        }
+        return {name: unpacked[name] if name in unpacked else np.array(self.columns[name]) for name in RECORDED}
 
 
 def record_path(folder: AnyPath, number: int) -> AnyPath:
@@ -121,17 +129,18 @@ def write(folder: AnyPath, head: SegmentHead, rows: SegmentRows) -> None:
 def to_bytes(head: SegmentHead, rows: SegmentRows) -> bytes:
     """Return the bytes of a segment record."""
     shard = head.shard
-    columns: dict[str, Any] = {name: getattr(rows, name) for name in _COLUMNS}
-    columns |= {
-        "picture_sizes": rows.picture_sizes,
-        "sha256": base64.b64encode(rows.sha256).decode("ascii"),
-        "differences": rows.differences,
-        "glances": [_packed(rows.first_glance), _packed(rows.last_glance)],
-        "suspect": rows.suspect,
-        "missing": rows.missing,
-        "dropped": rows.dropped,
-    }
-    second = _line(columns)
+    second = _line(
+        {
+            **{name: rows.columns[name] for name in COLUMNS},
+            "picture_sizes": rows.picture_sizes,
+            "sha256": base64.b64encode(rows.sha256).decode("ascii"),
+            "differences": rows.differences,
+            "glances": [_packed(rows.first_glance), _packed(rows.last_glance)],
+            "suspect": rows.suspect,
+            "missing": rows.missing,
+            "dropped": rows.dropped,
+        }
+    )
     first = {
         "format": FORMAT,
         "claim": head.job_identity,
@@ -170,9 +179,9 @@ def from_bytes(data: bytes, *, name: str) -> tuple[SegmentHead, SegmentRows]:
     try:
         first, second = data.splitlines()
         payload = parse_json(second)
-        columns: dict[str, list[int]] = {column: payload[column] for column in _COLUMNS}
+        columns: dict[str, list[int]] = {column: payload[column] for column in COLUMNS}
         rows = SegmentRows(
-            **columns,
+            columns=columns,
             picture_sizes=[(count, width, height) for count, width, height in payload["picture_sizes"]],
             sha256=base64.b64decode(payload["sha256"], validate=True),
             differences=payload["differences"],
@@ -276,7 +285,7 @@ def is_whole(
     except OutputError:
         return False
     names = [still_name(clip_id, frame_index, config) for frame_index in rows.frame_index]
-    return all(size_of(name) == size for name, size in zip(names, rows.size, strict=True))
+    return all(size_of(name) == size for name, size in zip(names, rows.columns["size"], strict=True))
 
 
 def still_name(clip_id: str, frame_index: int, config: ExtractConfig) -> str:

@@ -462,10 +462,12 @@ def test_finalize_checks_the_counts_of_all_segments(shelf: Shelf, run: Commands,
     run.plan(tmp_path, shelf.gray)
     run.parts(tmp_path, "0-3")
     head, rows = segment_record.read(segment_record.record_path(tmp_path / CLIP, 6))
-    names = ("frame_index", "pts", "offset", "size", "span", "json_size", "differences")
-    sizes = [(len(rows) - 1, 96, 64)]
     shorter = replace(
-        rows, sha256=rows.sha256[:-32], picture_sizes=sizes, **{name: getattr(rows, name)[:-1] for name in names}
+        rows,
+        columns={name: values[:-1] for name, values in rows.columns.items()},
+        sha256=rows.sha256[:-32],
+        picture_sizes=[(len(rows) - 1, 96, 64)],
+        differences=rows.differences[:-1],
     )
     segment_record.write(tmp_path / CLIP, head, shorter)
     line = only_line(run.finalize(tmp_path))

@@ -46,8 +46,10 @@ def rewrite(
 
 def without_last(rows: SegmentRows) -> SegmentRows:
     sizes = [(len(rows) - 1, 96, 64)]
-    columns = {name: getattr(rows, name)[:-1] for name in ("frame_index", "pts", "offset", "size", "span", "json_size")}
-    return replace(rows, **columns, differences=rows.differences[:-1], sha256=rows.sha256[:-32], picture_sizes=sizes)
+    columns = {name: values[:-1] for name, values in rows.columns.items()}
+    return replace(
+        rows, columns=columns, differences=rows.differences[:-1], sha256=rows.sha256[:-32], picture_sizes=sizes
+    )
 
 
 def test_merging_needs_the_segment_records_alone(clip: Path) -> None:

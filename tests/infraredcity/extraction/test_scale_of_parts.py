@@ -52,7 +52,7 @@ def test_a_far_segment_record_is_known_by_its_beginning(memory: RemotePath) -> N
     count = 1000
     numbers = list(range(count))
     rows = SegmentRows(
-        frame_index=numbers, pts=numbers, offset=numbers, size=numbers, span=numbers, json_size=numbers,
+        columns={name: numbers for name in segment_record.COLUMNS},
         picture_sizes=[(count, 64, 48)],
         sha256=bytes(32 * count), differences=[None] * count, first_glance=np.zeros((32, 32), np.uint8),
         last_glance=np.zeros((32, 32), np.uint8), suspect=[], missing=[], dropped=[],

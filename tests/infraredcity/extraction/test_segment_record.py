@@ -21,12 +21,14 @@ def rows_of(count: int) -> SegmentRows:
     """The samples of a segment; the one in the middle is missing."""
     frames = [30 + frame for frame in range(count + 1) if frame != count // 2]
     return SegmentRows(
-        frame_index=frames,
-        pts=[frame * 512 for frame in frames],
-        offset=[512 + 2048 * row for row in range(count)],
-        size=[1000 + row for row in range(count)],
-        span=[2048] * count,
-        json_size=[210] * count,
+        columns={
+            "frame_index": frames,
+            "pts": [frame * 512 for frame in frames],
+            "offset": [512 + 2048 * row for row in range(count)],
+            "size": [1000 + row for row in range(count)],
+            "span": [2048] * count,
+            "json_size": [210] * count,
+        },
         picture_sizes=[(1, 96, 64), (count - 1, 48, 32)],
         sha256=bytes(range(256))[: 32 * count] if count <= 8 else bytes(32 * count),
         differences=[None, *(0.25 * row for row in range(1, count))],
@@ -66,7 +68,7 @@ def test_a_segment_record_comes_back_as_it_was_written(folder: AnyPath, count: i
 def test_a_segment_of_which_nothing_could_be_had_has_a_segment_record_too(folder: AnyPath) -> None:
     head = replace(HEAD, shard=None, num_missing=2)
     none = replace(
-        rows_of(4), frame_index=[], pts=[], offset=[], size=[], span=[], json_size=[], picture_sizes=[], sha256=b"", differences=[],
+        rows_of(4), columns={name: [] for name in segment_record.COLUMNS}, picture_sizes=[], sha256=b"", differences=[],
         first_glance=None, last_glance=None, suspect=[], missing=[30, 31], dropped=[],
     )  # fmt: skip
     segment_record.write(folder, head, none)
