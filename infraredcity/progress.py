@@ -1,4 +1,4 @@
-"""How far a long job is: the core counts and reports now and then, whoever called it draws."""
+"""The progress of long jobs: the core counts and reports a few times a second; the caller draws."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class Ticker:
-    """Counts what is done, and reports it a few times a second at most; a known total that is reached is always reported.
+    """Count what is done and report it at most a few times a second; reaching a known total is always reported.
 
     Args:
         what: What is counted, for people.
@@ -40,7 +40,7 @@ class Ticker:
         self.added = 0
 
     def add(self, count: int = 1) -> None:
-        """Count so much more as done."""
+        """Count more as done."""
         self.added += count
         self._done += count
         if self._on_progress is None:

@@ -12,9 +12,9 @@ from types import FrameType
 
 import click
 
-from infraredcity import streams
 from infraredcity.cli import clips, export, extract, lite, monitor, plan, report, sample, select, verify
 from infraredcity.cli.options import note_traffic
+from infraredcity.command_line import exit_code_of
 from infraredcity.errors import InfraredCityError
 from infraredcity.files.urls import shown_in
 from infraredcity.showing import visible_lines
@@ -60,7 +60,7 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit; the one place where our errors become a line and an exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
-    sys.exit(streams.run(lambda: _run(arguments)))
+    sys.exit(exit_code_of(lambda: _run(arguments)))
 
 
 def _run(arguments: list[str] | None) -> int:

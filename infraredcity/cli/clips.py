@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from infraredcity.cli.options import FILE_OR_URL, catalog_of, json_option, print_json, tell_traffic, where_clips_are
+from infraredcity.cli.options import FILE_OR_URL, catalog_of, tell_traffic, where_clips_are
 from infraredcity.clips import Clip, published_counts
+from infraredcity.command_line import json_option, print_json
 from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
 from infraredcity.files.path import AnyPath
 from infraredcity.installation import install_command

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from infraredcity.cli.options import FILE, FOLDER, ProgressLine, json_option, print_json
+from infraredcity.command_line import FILE, FOLDER, ProgressLine, json_option, print_json
 from infraredcity.export import croissant, hf_card, release_export, release_import
 from infraredcity.export.about import About
 from infraredcity.export.release_export import DOUBLE_FORMATS, PAIRS, DoubleFormat, Pairs, ReleaseReport

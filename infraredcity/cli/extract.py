@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from infraredcity.cli.options import (
-    FILE_OR_URL,
-    FOLDER_OR_URL,
-    ProgressLine,
-    catalog_of,
-    json_option,
-    print_json,
-    tell_traffic,
-    traffic_told,
-)
+from infraredcity.cli.options import FILE_OR_URL, FOLDER_OR_URL, catalog_of, tell_traffic, traffic_told
 from infraredcity.cli.settings import SETTING_NAMES, chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.clips import CLIPS_VARIABLE
+from infraredcity.command_line import ProgressLine, json_option, print_json
 from infraredcity.errors import InfraredCityError, OutputError, RemoteError, RemoteMissingError, RemoteRefusedError
 from infraredcity.extraction.config import DEADLINE_S
 from infraredcity.extraction.finish import ExtractReport

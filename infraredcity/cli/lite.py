@@ -5,15 +5,8 @@ from pathlib import Path
 
 import click
 
-from infraredcity.cli.options import (
-    FILE,
-    FOLDER_OR_URL,
-    ProgressLine,
-    json_option,
-    print_json,
-    tell_traffic,
-    traffic_told,
-)
+from infraredcity.cli.options import FOLDER_OR_URL, tell_traffic, traffic_told
+from infraredcity.command_line import FILE, ProgressLine, json_option, print_json
 from infraredcity.datasets import lite
 from infraredcity.datasets.recipe import of_scenes, read_recipe
 from infraredcity.datasets.similarity import Leakage

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from infraredcity.cli.options import FOLDER, json_option, print_json
+from infraredcity.command_line import FOLDER, json_option, print_json
 from infraredcity.loader import monitor
 from infraredcity.showing import format_bytes
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from infraredcity.cli.options import FOLDER, ProgressLine
+from infraredcity.command_line import FOLDER, ProgressLine
 
 
 @click.command("sample")

@@ -7,15 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from infraredcity.cli.options import (
-    FILE,
-    FOLDER_OR_URL,
-    ProgressLine,
-    json_option,
-    print_json,
-    tell_traffic,
-    traffic_told,
-)
+from infraredcity.cli.options import FOLDER_OR_URL, tell_traffic, traffic_told
+from infraredcity.command_line import FILE, ProgressLine, json_option, print_json
 from infraredcity.datasets import manifest, select
 from infraredcity.datasets.dataset import open_dataset
 from infraredcity.datasets.select import Chosen, Condition, ShardsReport

@@ -10,15 +10,8 @@ import click
 from infraredcity.checks.findings import Finding, VerifyReport
 from infraredcity.checks.repair import RepairReport, repair
 from infraredcity.checks.verify import DECODE_CHOICES, DecodeChoice, verify
-from infraredcity.cli.options import (
-    FOLDER,
-    FOLDER_OR_URL,
-    ProgressLine,
-    json_option,
-    print_json,
-    tell_traffic,
-    traffic_told,
-)
+from infraredcity.cli.options import FOLDER_OR_URL, tell_traffic, traffic_told
+from infraredcity.command_line import FOLDER, ProgressLine, json_option, print_json
 from infraredcity.files.path import AnyPath
 from infraredcity.showing import format_bytes, visible
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from infraredcity.clips import POLARITIES
 from infraredcity.errors import OutputError, check_choice
 from infraredcity.files.atomic import write_atomic
-from infraredcity.progress import OnProgress, Progress
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.synthetic.clips import CLIPS, SyntheticClip
 from infraredcity.synthetic.coco import encode_boxes
 from infraredcity.synthetic.encode import CountsWriter, VideoWriter
@@ -129,7 +129,7 @@ def write_sample(
         raw16: Write the infrared clips as counts too, about 25 MB for each at the usual size and length.
         workers: Processes that render, one clip each at a time; by default 2, or 1 on a machine with one core. With more
             than 1 the calling script needs the usual `if __name__ == "__main__"`.
-        on_progress: Is told of each finished clip.
+        on_progress: Gets the number of finished clips.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -161,10 +161,10 @@ def write_sample(
     if workers is None:
         workers = min(_MAX_WORKERS, os.cpu_count() or 1)
     stills: dict[str, list[_Pictures]] = {}
+    ticker = Ticker("clips", len(tasks), on_progress)
     for clip_id, pictures in _run(tasks, min(workers, len(tasks))):
         stills[clip_id] = pictures
-        if on_progress is not None:
-            on_progress(Progress(what="clips", done=len(stills), total=len(tasks)))
+        ticker.add()
 
     contact_sheet = folder / "contact.png"
     write_atomic(contact_sheet, _contact_sheet(chosen, stills))

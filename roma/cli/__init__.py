@@ -63,10 +63,10 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit."""
-    from infraredcity import streams
+    from infraredcity.command_line import exit_code_of
 
     signal.signal(signal.SIGTERM, _on_sigterm)
-    sys.exit(streams.run(lambda: _run(arguments)))
+    sys.exit(exit_code_of(lambda: _run(arguments)))
 
 
 def _run(arguments: list[str] | None) -> int:

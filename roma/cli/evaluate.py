@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from roma.cli.options import FILE, FILE_OR_FOLDER, FOLDER, FrameCounter, device_option, json_option
+from infraredcity.command_line import FILE, FILE_OR_FOLDER, FOLDER, ProgressLine, json_option
+from roma.cli.options import device_option
 
 
 @click.command("evaluate")
@@ -54,11 +55,11 @@ def evaluate_command(
     if bool(infrared) == (video is not None):
         raise click.UsageError("name what to translate with --infrared or with --video")
     translator = open_translator(snapshot, device_of(device))
-    progress = FrameCounter("frames compared")
+    progress = ProgressLine()
     if video is not None:
-        report = evaluate_video(translator, video, truth, out, visible=visible, flow=flow, on_frames=progress)
+        report = evaluate_video(translator, video, truth, out, visible=visible, flow=flow, on_progress=progress)
     else:
-        report = evaluate_shards(translator, infrared, truth, out, visible=visible, flow=flow, on_frames=progress)
+        report = evaluate_shards(translator, infrared, truth, out, visible=visible, flow=flow, on_progress=progress)
     targets = judge(report)
     if as_json:
         click.echo(json.dumps(asdict(report) | {"targets": [asdict(target) for target in targets]}, indent=1))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from roma.cli.options import FILE, FOLDER, check_domains, device_option
+from infraredcity.command_line import FILE, FOLDER
+from roma.cli.options import check_domains, device_option
 from roma.config.overlay import to_json
 from roma.pretrain.config import PRESETS, resolve
 from roma.pretrain.task import pretrain

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from roma.cli.options import FILE, FOLDER
+from infraredcity.command_line import FILE, FOLDER
 
 
 @click.command("report")

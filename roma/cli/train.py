@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 import torch
 
-from infraredcity import streams
+from infraredcity.command_line import FILE, FOLDER, exit_code_of
 from infraredcity.errors import InfraredCityError
 from infraredcity.loader import WindowReader
-from roma.cli.options import FILE, FOLDER, check_domains, device_option, exit_code
+from roma.cli.options import check_domains, device_option, exit_code
 from roma.config.overlay import resolve, to_json
 from roma.config.presets import PRESETS
 from roma.config.schema import TrainConfig
@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)  # the log files get more
     logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[handler])
-    sys.exit(streams.run(lambda: _run(arguments)))
+    sys.exit(exit_code_of(lambda: _run(arguments)))
 
 
 def _run(arguments: list[str] | None) -> int:

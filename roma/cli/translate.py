@@ -1,12 +1,12 @@
 """The command `roma translate`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from roma.cli.options import FILE, FrameCounter, device_option, json_option
+from infraredcity.command_line import FILE, ProgressLine, json_option, print_json
+from roma.cli.options import device_option
 
 
 @click.command("translate")
@@ -30,9 +30,9 @@ def translate_command(
         out,
         side_by_side=side_by_side,
         native=native,
-        on_frames=FrameCounter("frames translated"),
+        on_progress=ProgressLine(),
     )
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=1))
+        print_json(asdict(report))
     missing = f", {report.num_missing} frames of the input could not be decoded" if report.num_missing else ""
     click.echo(f"{out}: {report.num_frames} frames, {report.width_px}x{report.height_px}{missing}", err=True)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path, PurePath
@@ -17,6 +17,7 @@ from torch import Tensor
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import read_json
 from infraredcity.loader import WindowReader
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.stills.framing import resize
 from roma.config.overlay import without_secrets
 from roma.errors import EvaluationError
@@ -104,7 +105,7 @@ def evaluate_shards(
     *,
     visible: tuple[str, ...] = (),
     flow: Path | None = None,
-    on_frames: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> EvalReport:
     """Evaluate on every sample of some infrared shards; the truth of clip c, frame i is frame i of `truth`/c.<ext>.
 
@@ -116,7 +117,7 @@ def evaluate_shards(
         visible: Tar files or patterns of day frames, those of the training, for the baselines made from them.
         flow: Folder that holds <clip id>/<frame index, six digits>.png, the flow to the next frame as `roma.evaluation.flow`
             reads it, for the warping error.
-        on_frames: Called with frames done and frames in all.
+        on_progress: Gets the number of frames looked at, a few times a second.
 
     Raises:
         EvaluationError: A clip has no truth or one of counts, none of the frames has a truth, or no flow joins two of them.
@@ -155,7 +156,7 @@ def evaluate_shards(
             truth=truth,
             visible=visible,
             flow=flow,
-            on_frames=on_frames,
+            on_progress=on_progress,
         )
     finally:
         reader.close()
@@ -169,7 +170,7 @@ def evaluate_video(
     *,
     visible: tuple[str, ...] = (),
     flow: Path | None = None,
-    on_frames: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> EvalReport:
     """Evaluate on a video whose truth is another video, frame for frame; `flow` holds <frame index, six digits>.png.
 
@@ -211,7 +212,7 @@ def evaluate_video(
         truth=truth,
         visible=visible,
         flow=flow,
-        on_frames=on_frames,
+        on_progress=on_progress,
     )
 
 
@@ -263,12 +264,13 @@ def _evaluate(
     truth: Path,
     visible: tuple[str, ...],
     flow: Path | None,
-    on_frames: Callable[[int, int], None] | None,
+    on_progress: OnProgress | None,
 ) -> EvalReport:
     side = translator.side_px
     day = day_domain(visible, size_px=side) if visible else None
     shown_every = max(1, total // NUM_PICTURES)
     tally = _Tally()
+    ticker = Ticker("frames looked at", total, on_progress)
     pictures: list[tuple[str, str, str]] = []
     count = num_pairs = 0
     last: list[_Moment] = []
@@ -287,8 +289,9 @@ def _evaluate(
                     save_picture(out / f"{name}.png", shown[kind][number].permute(1, 2, 0).numpy())
                 pictures.append((f"{names[0]}.png", f"{names[1]}.png", f"{names[2]}.png"))
         count += len(batch)
-        if on_frames is not None:
-            on_frames(count, total)
+        ticker.add(len(batch))
+    if count < total:
+        ticker.add(total - count)  # those without truth
     if count == 0:
         raise EvaluationError(f"{source}: none of its {total} frames has a truth in {truth}")
     if flow is not None and num_pairs == 0:

@@ -1,6 +1,6 @@
 """The translator at work: a snapshot over frames and over a video."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from infraredcity import video
+from infraredcity.progress import OnProgress, Ticker
 from infraredcity.stills.framing import resize
 from roma.data.batches import to_bytes, to_unit_range
 from roma.errors import CheckpointError, ConfigError, EvaluationError
@@ -128,7 +129,7 @@ def translate_video(
     *,
     side_by_side: bool = False,
     native: bool = False,
-    on_frames: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> TranslateReport:
     """Translate a video to an mp4 of the same size (rounded to even), shape as shown and frame count, its times counted from 0.
 
@@ -138,7 +139,7 @@ def translate_video(
         out: The mp4 to write.
         side_by_side: Put the input to the left of each translation.
         native: Let the network work at the video's own size instead of the training's square.
-        on_frames: Called with frames done and frames in all.
+        on_progress: Gets the number of frames done, a few times a second.
 
     Raises:
         InfraredCityError: The source is no video that can be read.
@@ -156,6 +157,7 @@ def translate_video(
     working = translator.working_size(info.width_px, info.height_px) if native else (side, side)
     columns, rows = (1, 1) if not side_by_side else (2, 1) if _turns(info.rotation_deg) % 2 == 0 else (1, 2)
     written = 0
+    ticker = Ticker("frames", clip.num_frames, on_progress)
     batches = _read_levels(clip, video.FrameRange(start_frame=0, stop_frame=clip.num_frames), color="gray")
     first = next(batches, None)  # before anything is written
     if first is None:
@@ -182,8 +184,9 @@ def translate_video(
                         shown = _beside(np.repeat(gray, 3, axis=2), shown, rotation_deg=info.rotation_deg)
                     writer.add(shown, int(times[batch.frame_indices[place + number]]) - start)
                     written += 1
-                if on_frames is not None:
-                    on_frames(written, clip.num_frames)
+                ticker.add(len(frames))
+    if written < clip.num_frames:
+        ticker.add(clip.num_frames - written)  # those that could not be decoded
     return TranslateReport(
         video=str(source),
         out=str(out),

@@ -1,5 +1,7 @@
 """The one ticker that long jobs count with."""
 
+import pytest
+
 from infraredcity.progress import EVERY_S, Progress, Ticker
 
 
@@ -25,3 +27,23 @@ def test_nobody_need_listen() -> None:
     ticker = Ticker("frames", None, None)
     ticker.add(7)
     assert ticker.added == 7
+
+
+def test_a_report_inside_the_interval_is_held_back_and_the_last_is_sure_to_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("infraredcity.progress.time.monotonic", lambda: now_s)
+    reports: list[int] = []
+    ticker = Ticker("frames", 5, lambda progress: reports.append(progress.done))
+    ticker.add()
+    assert reports == [1]
+    now_s += EVERY_S / 2
+    ticker.add()
+    assert reports == [1]
+    now_s += EVERY_S
+    ticker.add()
+    assert reports == [1, 3]
+    ticker.add()
+    ticker.add()
+    assert reports == [1, 3, 5]  # none of the time passed, but that was the last

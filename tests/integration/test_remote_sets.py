@@ -237,4 +237,4 @@ def test_credentials_do_not_get_into_what_is_written(
 def test_commands_for_folders_here_refuse_a_url(infraredcity: RunCommand, command: tuple[str, ...]) -> None:
     ran = infraredcity(*command, "s3://me:PASSWORD@bucket/set")
     assert ran.code == 2
-    assert "must be a directory here, got s3://bucket/set; copy it first" in ran.stderr
+    assert "must be a local directory, got s3://bucket/set; copy it first" in ran.stderr

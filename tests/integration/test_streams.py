@@ -42,8 +42,8 @@ def test_a_closed_stderr_changes_nothing_but_that_nobody_reads_it(clips: Path):
 def test_a_file_that_is_opened_does_not_become_the_closed_stderr(clips: Path):
     # What a library writes to the number 2 would otherwise land in it.
     code = (
-        "import os, sys; from infraredcity import streams; from pathlib import Path; "
-        "sys.exit(streams.run(lambda: (open('data', 'w'), os.write(2, b'complaint'), 0)[2]))"
+        "import os, sys; from infraredcity.command_line import exit_code_of; from pathlib import Path; "
+        "sys.exit(exit_code_of(lambda: (open('data', 'w'), os.write(2, b'complaint'), 0)[2]))"
     )
     done = shell(f'{sys.executable} -c "{code}" 2>&- <&-', clips)
     assert done.returncode == 0

@@ -189,7 +189,7 @@ def test_a_url_where_a_file_here_is_taken_is_refused_without_its_secrets(
         with pytest.raises(SystemExit) as stopped:
             cli.main(words)
         assert stopped.value.code == 2
-        assert f"must be a {kind} here, got https://host/a.pt; copy it first" in capfd.readouterr().err
+        assert f"must be a local {kind}, got https://host/a.pt; copy it first" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
