@@ -74,7 +74,7 @@ def _settings(group: Any, prefix: str) -> Iterator[tuple[str, Any, Any, Rule, st
 
 
 def meanings_of(group: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, on one line; "" where it has none."""
+    """Read the docstring under each field of a dataclass, on one line; "" where it has none."""
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(group))).body
     assert isinstance(node, ast.ClassDef)
     found = {item.name: "" for item in fields(group)}

@@ -25,10 +25,10 @@ _OF_A_RUN = frozenset({"preset", "mode", "data", "generator", "vit", "loss", "op
 def resolve(
     preset_name: str | None, *, mode: Mode | None, config_file: Path | None, settings: Sequence[str]
 ) -> TrainConfig:
-    """The config of a run: preset, then file, then `--set key=value`.
+    """Make the config of a run: preset, then file, then `--set key=value`.
 
     A config file that names a preset starts from that one unless `preset_name` is given. The mode shapes the preset, wherever it is
-    said: `--set mode=image` wins over `mode`, and both over the file.
+    given: `--set mode=image` wins over `mode`, and both over the file.
 
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.
@@ -41,7 +41,7 @@ def resolve(
 
 
 def read_settings(config_file: Path | None) -> Mapping[str, Any]:
-    """The settings of a config file; none without a file.
+    """Read the settings of a config file; none without a file.
 
     Raises:
         ConfigError: The file is missing or holds no JSON object.
@@ -62,7 +62,7 @@ def read_settings(config_file: Path | None) -> Mapping[str, Any]:
 def overlaid(
     base: _Config, from_file: Mapping[str, Any], over: Mapping[str, Any], *, config_file: Path | None
 ) -> _Config:
-    """A preset's config under the settings of a file, and those of `merged_settings`; the preset's name stays.
+    """Lay the settings of a file, and over them those of `merged_settings`, over a preset's config; the preset's name stays.
 
     Raises:
         ConfigError: A name is unknown or a value cannot be used; the message says which.
@@ -73,7 +73,7 @@ def overlaid(
 
 
 def merged_settings(below: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Settings written as name=value in one tree, over those of another; the last of a name wins.
+    """Merge settings written as name=value into one tree, over those of another; the last of a name wins.
 
     Raises:
         ConfigError: One is not of that form, or names the preset, which is chosen before any setting.
@@ -93,7 +93,7 @@ def merged_settings(below: Mapping[str, Any], settings: Sequence[str]) -> dict[s
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Plain values of any config tree; `from_json` reads those of a TrainConfig back, `updated` any.
+    """Make plain values of any config tree; `from_json` reads those of a TrainConfig back, `updated` any.
 
     All that shows, stores, sends or compares settings takes them from here: URLs come without password, token and query.
     """
@@ -102,7 +102,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def without_secrets(values: Any) -> Any:
-    """The same text, list or tree of plain values, each URL in it as messages show it: without password, token and query."""
+    """Copy a text, list or tree of plain values, each URL in it as messages show it: without password, token and query."""
     if isinstance(values, str):
         return shown(values) if is_url(values) else values
     if isinstance(values, Mapping):
@@ -113,12 +113,12 @@ def without_secrets(values: Any) -> Any:
 
 
 def from_json(values: Mapping[str, Any], *, where: str) -> TrainConfig:
-    """The config that `to_json` wrote; ConfigError begins with `where`."""
+    """Read the config that `to_json` wrote; a ConfigError begins with `where`."""
     return updated(TrainConfig(), as_it_ran(values), where=f"{where}: ")
 
 
 def as_it_ran(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config of a run, also of one from before there was `schedule.decay_crop`, which cut random squares to its end."""
+    """Complete the config of a run from before there was `schedule.decay_crop`, which cut random squares to its end."""
     schedule = values.get("schedule")
     if not values.keys() >= _OF_A_RUN or not isinstance(schedule, Mapping):
         return values
@@ -126,7 +126,7 @@ def as_it_ran(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings, those of `above` winning."""
+    """Merge nested settings, those of `above` winning."""
     merged = dict(below)
     for name, value in above.items():
         before = merged.get(name)
@@ -142,7 +142,7 @@ def _parsed(text: str) -> Any:
 
 
 def updated(config: _Config, values: Mapping[str, Any], *, where: str, prefix: str = "") -> _Config:
-    """A config tree with some of its settings changed; ConfigError begins with `where` and names the setting."""
+    """Change some settings of a config tree; a ConfigError begins with `where` and names the setting."""
     hints = typing.get_type_hints(type(config))
     known = {item.name for item in fields(config)}  # type: ignore[arg-type]  # every _Config is a dataclass
     changes: dict[str, Any] = {}
@@ -163,7 +163,7 @@ def updated(config: _Config, values: Mapping[str, Any], *, where: str, prefix: s
 
 
 def _converted(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the field's type, or ConfigError; numbers are not cut and text is not guessed at."""
+    """Convert a value to the field's type, or raise a ConfigError; numbers are not cut and text is not guessed at."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         options = typing.get_args(hint)

@@ -180,9 +180,9 @@ class OptimConfig:
     """Adam for generator and discriminators."""
 
     generator_lr: float = setting(1e-5, above=0, most=1e30)
-    """Step size of the generator's Adam before the schedule scales it."""
+    """Learning rate of the generator's Adam before the schedule scales it."""
     discriminator_lr: float = setting(1e-5, above=0, most=1e30)
-    """Step size of the discriminators' Adam before the schedule scales it."""
+    """Learning rate of the discriminators' Adam before the schedule scales it."""
     beta1: float = setting(0.5, least=0, below=1)
     """Adam's first decay."""
     beta2: float = setting(0.999, least=0, below=1)
@@ -235,7 +235,7 @@ class ScheduleConfig:
     decay_epochs: int = setting(100, least=0)
     """Epochs of linear decay."""
     total_steps: int | None = setting(None, least=1)
-    """Train so many steps instead, split between constant and decay in the same proportion."""
+    """Train this many steps instead, split between constant and decay in the same proportion."""
     warmup_steps: int = setting(0, least=0, in_paper=False)
     """First steps, part of the constant ones, over which the learning rate rises linearly from near 0."""
     decay_crop: Literal["none", "random"] = setting("none", in_paper=False)

@@ -66,9 +66,9 @@ class PretrainOptimConfig:
     """AdamW; biases, norms, learned tokens and positions do not decay."""
 
     base_lr: float = setting(1.5e-4, above=0, most=1e30)
-    """Peak step size at 256 pictures a step; it is scaled linearly with the pictures of a step."""
+    """Peak learning rate at 256 pictures a step; it is scaled linearly with the pictures of a step."""
     weight_decay: float = setting(0.05, least=0)
-    """Decay of the weights per step, times the step size."""
+    """Decay of the weights per step, times the learning rate."""
     beta1: float = setting(0.9, least=0, below=1)
     """Adam's first decay."""
     beta2: float = setting(0.95, least=0, below=1)
@@ -80,14 +80,14 @@ class PretrainOptimConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainScheduleConfig:
-    """How long, and how the step size goes: linearly up, then down half a cosine to zero."""
+    """How long, and how the learning rate goes: linearly up, then down half a cosine to zero."""
 
     epochs: int = setting(800, least=1)
     """Epochs; an epoch is ceil(max frames of a domain / batch)."""
     total_steps: int | None = setting(None, least=1)
-    """Train so many steps instead."""
+    """Train this many steps instead."""
     warmup_share: float = setting(0.05, least=0, below=1)
-    """Share of the steps in which the step size rises."""
+    """Share of the steps in which the learning rate rises."""
 
     def __post_init__(self) -> None:
         check(self, "schedule")
@@ -138,7 +138,7 @@ class PretrainConfig:
 
     @property
     def peak_lr(self) -> float:
-        """The largest step size of the run: linear in the batch, arXiv 2111.06377, appendix A.1."""
+        """The largest learning rate of the run: linear in the batch, arXiv 2111.06377, appendix A.1."""
         return self.optim.base_lr * self.images_per_step / 256
 
 

@@ -3,7 +3,7 @@
 Source: He et al. 2021, arXiv 2111.06377; the networks are in `roma.models.vit.masked_autoencoder`. Each step takes as many infrared
 as visible pictures. With `tone_jitter` a share of them is first turned into infrared-like gray with random tones; the toned picture
 is then the picture: patches are kept from it, and the masked ones are painted as they are in it. Painting the true tones was
-measured worse: nobody can know them from a toned picture, so the loss asks for the mean of day and night, and tokens say which of
+measured worse: nobody can know them from a toned picture, so the loss asks for the mean of day and night, and tokens hold which of
 the two a picture is rather than what is in it.
 """
 
@@ -93,7 +93,7 @@ def pretrain(
 
 
 def lr_factor(step: int, *, total_steps: int, warmup_share: float) -> float:
-    """What the peak step size is multiplied with at a 0-based step: linearly up to 1, then down half a cosine, never 0."""
+    """Return the factor of the peak learning rate at a 0-based step: linearly up to 1, then down half a cosine, never 0."""
     num_warmup = round(total_steps * warmup_share)
     if step < num_warmup:
         return (step + 1) / num_warmup
@@ -143,7 +143,7 @@ def painting_task(
     config: PretrainConfig,
     purpose: int = _STEP,
 ) -> PaintingTask:
-    """Masks and tones for pictures at some stream positions of the two domains; a function of those and the seed alone."""
+    """Draw masks and tones for pictures at some stream positions of both domains; they depend only on those and the seed."""
     num_patches = (config.vit.image_size // config.vit.patch_size) ** 2
     toned, kept, masked = [], [], []
     for domain, images in enumerate((infrared, visible)):
@@ -217,7 +217,7 @@ class Pretrainer:
         return StepResult(losses=losses, grad_norms={"autoencoder": norm}, stop=stop)
 
     def show(self, task: PaintingTask) -> Float[Tensor, "N 3 H W"]:
-        """The pictures with their masked patches as the networks paint them."""
+        """Paint the masked patches of pictures."""
         with torch.no_grad():
             predicted = self.network(task.images, task.kept_index, task.masked_index)
         return painted(
@@ -310,10 +310,10 @@ def _data_of(facts: BackboneFacts) -> dict[str, dict[str, Any]]:
 def _toned(
     images: Float[Tensor, "B 3 H W"], positions: tuple[int, ...], *, draw: list[int], share: float
 ) -> Float[Tensor, "B 3 H W"]:
-    """The pictures, a share of them in infrared-like gray with random tones, by a coin for each position."""
+    """Turn a share of the pictures into infrared-like gray with random tones, by a coin for each position."""
     toned = []
     for image, position in zip(images[:, None], positions, strict=True):
-        # The tones are those of the position, the same in both domains: what tells day from night should be shapes.
+        # The tones are those of the position, the same in both domains: day and night should differ by their shapes.
         is_toned = np.random.default_rng([*draw, _TONE, position]).random() < share
         toned.append(degrade(image, (position,), seed=draw[0]) if is_toned else image)
     return torch.cat(toned)

@@ -67,7 +67,7 @@ class Discriminators:
         return {name: value.detach() for name, value in losses.items()}
 
     def update(self, losses_by_part: PartLosses, *, lr: float) -> float:
-        """Take their step, if all is finite on all ranks; returns the norm of their gradients.
+        """Take their step, if all is finite on all ranks; return the norm of their gradients.
 
         Raises:
             TrainingError: A loss or a gradient is not finite, on any rank.

@@ -40,12 +40,12 @@ class FrozenViT:
             return self._embed(frames)
 
     def tokens(self, embedding: SharedEmbedding) -> tuple[Tensor, ...]:
-        """Tokens of whole frames, one tensor per layer."""
+        """Compute the tokens of whole frames, one tensor per layer."""
         with autocast(self._config, self._device):
             return self._tokens(embedding)
 
     def window_tokens(self, embedding: SharedEmbedding, index: Int64[Tensor, "K A"]) -> tuple[Tensor, ...]:
-        """Tokens of windows, one tensor per layer."""
+        """Compute the tokens of windows, one tensor per layer."""
         with autocast(self._config, self._device):
             return self._window_tokens(embedding, index)
 
@@ -63,7 +63,7 @@ class FrozenViT:
         return index.to(self._device), counts.to(self._device)
 
     def windows_per_chunk(self, num_images: int) -> int:
-        """Windows whose activations are held at once, each of this many images."""
+        """Say how many windows' activations are held at once, each window being of `num_images` images."""
         chosen = self._config.compute.window_chunk
         if chosen is None:
             chosen = max(1, _CHUNK_WINDOWS // num_images) if self._device.type == "cpu" else 0

@@ -386,7 +386,7 @@ def _resume(task: Task) -> Checkpoint | None:
 
 
 def _check_agreement(task: Task, done: int) -> None:
-    """CheckpointError where ranks would not take the same steps on the same data, as with folders that are not shared."""
+    """Refuse ranks that would not take the same steps on the same data, as with folders that are not shared."""
     pictures = (f"{name} pictures {facts['data_hash'][:8]}" for name, facts in sorted(task.data.items()))
     own = ", ".join([f"step {done}", *pictures])
     texts = task.world.texts(own)

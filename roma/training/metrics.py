@@ -1,7 +1,7 @@
 """Numbers and pictures of a run as it goes: metrics.jsonl, TensorBoard events, sample grids, on request Weights & Biases.
 
 metrics.jsonl has two kinds of lines, one JSON object each. Lines with losses and held-out numbers are the same in every equal run,
-resumed or not. Lines of speed (`images_per_s`, `wait_share`, `memory_mib`) stand by themselves, for they never are.
+resumed or not. Speed (`images_per_s`, `wait_share`, `memory_mib`) has lines of its own, for it never is.
 """
 
 import json
@@ -28,14 +28,14 @@ METRICS_NAME = "metrics.jsonl"
 WANDB_NAME = "wandb.json"
 """Which run of Weights & Biases a run folder belongs to."""
 SPEED_MARK = "images_per_s"
-"""The number that tells lines of speed from the others."""
+"""The number that only lines of speed have."""
 _CAPTION_PX = 14
 
 logger = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Lines of metrics.jsonl, and the same as TensorBoard scalars and, on request, in Weights & Biases. For rank 0 alone.
+    """Lines of metrics.jsonl, and the same as TensorBoard scalars and, on request, in Weights & Biases. Only for rank 0.
 
     Args:
         run: The run's folder.
@@ -102,17 +102,17 @@ class MetricsLog:
 
 
 def read_metrics(run: Path) -> list[dict[str, float | int]]:
-    """The lines of a run's metrics.jsonl that equal runs share, oldest first; a half-written last line is left out."""
+    """Read the lines of a run's metrics.jsonl that equal runs share, oldest first; a half-written last line is left out."""
     return [line for _, line in _lines(run / METRICS_NAME) if SPEED_MARK not in line]
 
 
 def read_speed(run: Path) -> list[dict[str, float | int]]:
-    """The lines of a run's metrics.jsonl that tell how fast it was, oldest first."""
+    """Read the lines of a run's metrics.jsonl that say how fast it was, oldest first."""
     return [line for _, line in _lines(run / METRICS_NAME) if SPEED_MARK in line]
 
 
 def check_wandb(project: str) -> None:
-    """Whether numbers can be sent to Weights & Biases, as far as that is known without its server.
+    """Check that numbers can be sent to Weights & Biases, as far as that is known without its server.
 
     Raises:
         ConfigError: They are asked for, and the package is missing.
@@ -128,7 +128,7 @@ def check_wandb(project: str) -> None:
 
 
 def _open_wandb(run: Path, project: str, config: Mapping[str, Any]) -> Any:
-    """The run's own run of Weights & Biases, the same one after each resume; WANDB_MODE=offline keeps it on this disk."""
+    """Open the run's own run of Weights & Biases, the same one after each resume; WANDB_MODE=offline keeps it on this disk."""
     check_wandb(project)
     import wandb
 
@@ -163,7 +163,7 @@ def _open_wandb(run: Path, project: str, config: Mapping[str, Any]) -> Any:
 
 
 def _lines(path: Path) -> list[tuple[bytes, dict[str, float | int]]]:
-    """Whole lines, raw and read. A last line without its end was being written when the process was killed."""
+    """Read whole lines, raw and parsed. A last line without its end was being written when the process was killed."""
     if not path.exists():
         return []
     found = []
@@ -185,7 +185,7 @@ def _lines(path: Path) -> list[tuple[bytes, dict[str, float | int]]]:
 def grid_of(
     rows: Sequence[Sequence[UInt8[np.ndarray, "H W 3"]]], *, gap_px: int = 4, captions: Sequence[str] = ()
 ) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """Pictures of one size in rows, on white, with a caption above each column where there are captions."""
+    """Join pictures of one size in rows, on white, with a caption above each column where there are captions."""
     height, width, _ = rows[0][0].shape
     columns = max(len(row) for row in rows)
     grid = np.full((len(rows) * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3), 255, np.uint8)

@@ -31,7 +31,7 @@ class Networks:
     vit: VisionTransformer | None
 
     def trained(self) -> dict[str, nn.Module]:
-        """The networks that a checkpoint holds, by name: all but the ViT, which no step changes."""
+        """Return the networks that a checkpoint holds, by name: all but the ViT, which no step changes."""
         generators = {"generator": self.generator, "averaged": self.averaged}
         return {**generators, **self.discriminators, **({"anchor": self.anchor} if self.anchor is not None else {})}
 

@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes: where the time went, and one calm line for people."""
+"""The progress of a run: where its time went, and one line for people that is rewritten in place."""
 
 import os
 import resource
@@ -18,29 +18,25 @@ _LOSSES_LEFT_OUT = ("generator_total",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReport:
-    """What the run says of itself at a log step.
-
-    Attributes:
-        step: Steps done.
-        until_step: Steps at which this call means to end.
-        losses: Mean over ranks of this step's terms.
-        images_per_s: Pictures per second over all ranks since the last report: frames of one domain in training, pictures of both
-            in pretraining.
-        wait_share: Share of that time spent waiting for data on this rank.
-        memory_mib: Most memory of this process so far: of the GPU by tensors, or without one all that is resident.
-        eta_s: Seconds to that end at this speed.
-    """
+    """Where a run is at a log step."""
 
     step: int
+    """Steps done."""
     until_step: int
+    """Steps at which this call means to end."""
     losses: dict[str, float]
+    """Mean over ranks of this step's terms."""
     images_per_s: float
+    """Pictures per second over all ranks since the last report: of one domain in training, of both in pretraining."""
     wait_share: float
+    """Share of that time spent waiting for data on this rank."""
     memory_mib: float
+    """Most memory of this process so far: of the GPU by tensors, or without one all that is resident."""
     eta_s: float
+    """Seconds to that end at this speed."""
 
     def speed(self) -> dict[str, float]:
-        """The numbers that differ from run to run."""
+        """Return the numbers that differ from run to run."""
         return {"images_per_s": self.images_per_s, "wait_share": self.wait_share, "memory_mib": self.memory_mib}
 
 
@@ -55,14 +51,14 @@ class Clock:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the wait for one step's batch."""
+        """Time the wait for one step's batch, inside the block."""
         begun = time.monotonic()
         yield
         self._waited_s += time.monotonic() - begun
         self._steps += 1
 
     def report(self, done: int, until: int, losses: dict[str, float], *, images_per_step: int) -> StepReport:
-        """What happened since the last report."""
+        """Sum up what happened since the last report."""
         now = time.monotonic()
         elapsed_s = max(now - self._begun, 1e-9)
         report = StepReport(
@@ -138,7 +134,7 @@ class ProgressLine:
 
 
 def line_of(report: StepReport, *, step: int, eta_s: float) -> str:
-    """A report in words; what a narrow terminal cuts off stands last."""
+    """Write a report in words; what a narrow terminal may cut off comes last."""
     losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items() if name not in _LOSSES_LEFT_OUT)
     return (
         f"step {step}/{report.until_step}  {clock_text(eta_s)} left  {report.images_per_s:.1f} images/s  "
@@ -155,13 +151,13 @@ def steps_text(first: int, last: int, *, until: int, total: int) -> str:
 
 
 def clock_text(seconds: float) -> str:
-    """h:mm:ss."""
+    """Write a time as h:mm:ss."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Most memory so far: of tensors on the GPU, or, on a CPU, what was resident of this process."""
+    """Measure the most memory so far: of tensors on the GPU, or, on a CPU, what was resident of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # Linux counts KiB

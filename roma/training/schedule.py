@@ -22,7 +22,7 @@ class Schedule:
         return self.constant_steps + self.decay_steps
 
     def factor(self, step: int) -> float:
-        """What the learning rate is multiplied with at a 0-based step: up to 1, 1, then down, above 0 until the last step."""
+        """Return the factor of the learning rate at a 0-based step: up to 1, 1, then down, above 0 until the last step."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         if step < self.constant_steps:
@@ -31,12 +31,12 @@ class Schedule:
 
 
 def steps_per_epoch(num_infrared: int, num_visible: int, batch_size: int) -> int:
-    """ceil(max(windows of a domain) / batch): the shorter domain is seen more often."""
+    """Compute ceil(max(windows of a domain) / batch): the shorter domain is read more often."""
     return math.ceil(max(num_infrared, num_visible) / batch_size)
 
 
 def plan(config: ScheduleConfig, *, epoch_steps: int) -> Schedule:
-    """The schedule of a run whose epochs have `epoch_steps` steps.
+    """Plan a run whose epochs have `epoch_steps` steps.
 
     Raises:
         ConfigError: The warm-up is longer than the constant part that it belongs to.

@@ -76,7 +76,7 @@ class Trainer:
         return self._discriminators.optimiser
 
     def learning_rates(self, lr_factor: float) -> tuple[float, float]:
-        """Learning rates of the generator and of the discriminators at a factor of the schedule."""
+        """Return the learning rates of the generator and of the discriminators at a factor of the schedule."""
         optim = self.config.optim
         factor = optim.lr_scale(self.config.batch_size) * lr_factor
         return optim.generator_lr * factor, optim.discriminator_lr * factor
@@ -107,7 +107,7 @@ class Trainer:
         generator_losses: PartLosses = []
         has_discriminators = bool(self._discriminators.objectives) and not is_warmup
         if has_discriminators and len(parts) > 1:
-            # The generator is judged by discriminators that have seen all parts, so parts are translated twice.
+            # The discriminators that judge the generator took their step on all parts, so parts are translated twice.
             for part in parts:
                 with self._synchronised(part is parts[-1]):
                     fake = self._discriminators.inputs(self._views.translations_only(part))

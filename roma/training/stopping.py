@@ -16,8 +16,8 @@ from types import FrameType
 
 from roma.errors import ConfigError
 
-SAME_WISH_S = 2.0
-"""A signal so soon after the first one is the same wish: Ctrl-C goes to torchrun and its workers, and torchrun hands it on."""
+SAME_REQUEST_S = 2.0
+"""A signal so soon after the first one is the same request: Ctrl-C goes to torchrun and its workers, and torchrun hands it on."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
@@ -34,7 +34,7 @@ class Stop:
         """The first signal that came."""
         self.time_limit_s = time_limit_s
         self._begun_s = time.monotonic()
-        self._asked_s = 0.0
+        self._signal_s = 0.0
 
     @property
     def is_out_of_time(self) -> bool:
@@ -48,7 +48,7 @@ class Stop:
 
     @contextmanager
     def watching(self) -> Iterator["Stop"]:
-        """Take SIGTERM and SIGINT for requests inside the block. For the main thread alone."""
+        """Take SIGTERM and SIGINT for requests inside the block; only the main thread can."""
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         before = {number: signal.signal(number, _take_note) for number in _SIGNALS}
@@ -68,22 +68,22 @@ class Stop:
             theirs.close()
 
     def _listen(self, ours: socket.socket) -> None:
-        while said := ours.recv(16):
-            for number in said:
+        while numbers := ours.recv(16):
+            for number in numbers:
                 if number in _SIGNALS:
-                    self._hear(signal.Signals(number))
+                    self._note(signal.Signals(number))
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _note(self, number: signal.Signals) -> None:
         now_s = time.monotonic()
         if self.signal is None:
-            self.signal, self._asked_s = number, now_s
-        elif now_s - self._asked_s > SAME_WISH_S:
+            self.signal, self._signal_s = number, now_s
+        elif now_s - self._signal_s > SAME_REQUEST_S:
             # What is half written has a temporary name, which the next run clears away.
             os._exit(128 + number)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of "90m", "5h30m", "3600s", "1d", "HH:MM:SS" or SLURM's "D-HH:MM:SS".
+    """Read the seconds of "90m", "5h30m", "3600s", "1d", "HH:MM:SS" or SLURM's "D-HH:MM:SS".
 
     Raises:
         ConfigError: It is none of these, or 0.
@@ -101,4 +101,4 @@ def parse_duration(text: str) -> float:
 
 
 def _take_note(_number: int, _frame: FrameType | None) -> None:
-    """The thread hears of the signal by itself; this only keeps the default action from ending the process."""
+    """Keep the default action from ending the process; the thread learns of the signal by itself."""

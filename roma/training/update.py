@@ -118,7 +118,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def _complaint(losses_by_part: PartLosses, numbers: list[float], networks: Sequence[nn.Module], rank: int) -> str:
-    """Which of the numbers is not finite, where, and on what."""
+    """Say which of the numbers is not finite, where, and on what."""
     named = [(part, name) for part, losses in losses_by_part for name in losses]
     where = f"rank {rank}, step {losses_by_part[0][0].step}: "
     for (part, name), number in zip(named, numbers, strict=True):

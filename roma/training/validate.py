@@ -38,7 +38,7 @@ class Translator(Protocol):
     """Infrared frames in [-1, 1] to day frames."""
 
     def __call__(self, frames: Float[Tensor, "N 3 H W"], /) -> Tensor:
-        """The translations, of the same shape."""
+        """Translate frames; the shape is the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,10 +86,10 @@ class HeldOut:
         self._source_tokens: tuple[Tensor, ...] | None = None
 
     def measure(self, generator: Translator) -> dict[str, float]:
-        """Numbers of the fixed frames' translations, smaller being better, in fp32.
+        """Compute numbers of the fixed frames' translations, smaller being better, in fp32.
 
         held_out_edges: `edge_loss` against the infrared.
-        held_out_structure: `structure_loss` of whole frames, as `loss.similarity` has it; of runs with a ViT alone.
+        held_out_structure: `structure_loss` of whole frames, as `loss.similarity` has it; only of runs with a ViT.
         held_out_distance: An unbiased squared maximum mean discrepancy between translations and day frames, with the cubic
             polynomial kernel of KID (Binkowski et al. 2018, arXiv 1801.01401). It is no KID: the features are not Inception's but
             tokens of the ViT's last compared layer, or, in runs without one, plain 8x8 patches of RGB pixels; there are 1,024 of a
@@ -121,7 +121,7 @@ class HeldOut:
         return numbers
 
     def show(self, generator: Translator) -> Shown:
-        """Some of the frames, for the eye to compare."""
+        """Translate some of the frames, for the eye to compare."""
         rows = _places(len(self._infrared), NUM_SHOWN)
         day = self._day[_places(len(self._day), len(rows))]
         infrared = self._infrared[rows]
@@ -141,7 +141,7 @@ class HeldOut:
 
 
 def check_best_by(config: TrainConfig) -> None:
-    """ConfigError when `output.best_by` is not among the numbers that the run has."""
+    """Raise a ConfigError where `output.best_by` is not among the numbers that the run has."""
     names = (EDGES, STRUCTURE, DISTANCE) if config.needs_vit else (EDGES, DISTANCE)
     by = config.output.best_by
     if by and by not in names:
@@ -151,7 +151,7 @@ def check_best_by(config: TrainConfig) -> None:
 
 
 def polynomial_mmd(first: Float64[Tensor, "M D"], second: Float64[Tensor, "N D"]) -> float:
-    """The unbiased estimate of the squared maximum mean discrepancy with the kernel (x . y / D + 1)^3.
+    """Estimate, without bias, the squared maximum mean discrepancy with the kernel (x . y / D + 1)^3.
 
     Source: Gretton et al. 2012, lemma 6 (two sums without the diagonal); the kernel is that of Binkowski et al. 2018, arXiv
     1801.01401, section 4.
@@ -161,7 +161,7 @@ def polynomial_mmd(first: Float64[Tensor, "M D"], second: Float64[Tensor, "N D"]
 
 
 def _mean_within(features: Float64[Tensor, "N D"]) -> float:
-    """Mean of the kernel over all pairs of different features."""
+    """Average the kernel over all pairs of different features."""
     kernel, count = _kernel(features, features), len(features)
     return float(kernel.sum() - kernel.diagonal().sum()) / (count * (count - 1))
 
@@ -171,19 +171,19 @@ def _kernel(x: Float64[Tensor, "M D"], y: Float64[Tensor, "N D"]) -> Float64[Ten
 
 
 def _some(features: Float[Tensor, "N D"]) -> Float64[Tensor, "K D"]:
-    """At most `_NUM_FEATURES` of them, the same ones each time and in every run, on the host."""
+    """Pick at most `_NUM_FEATURES` of them, the same ones each time and in every run, on the host."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(features))[:_NUM_FEATURES])
     return features[torch.from_numpy(chosen).to(features.device)].double().cpu()
 
 
 def _patches(frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "P D"]:
-    """Squares of 8x8 pixels without overlap, colours and all."""
+    """Cut squares of 8x8 pixels without overlap, with their colours."""
     squares = torch.nn.functional.unfold(frames, _PATCH_PX, stride=_PATCH_PX)
     return squares.transpose(1, 2).flatten(0, 1)
 
 
 def _places(count: int, most: int) -> list[int]:
-    """At most `most` numbers below `count`, evenly spaced, both ends among them."""
+    """Choose at most `most` numbers below `count`, evenly spaced, both ends among them."""
     return [int(place) for place in np.linspace(0, count - 1, min(most, count))]
 
 

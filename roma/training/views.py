@@ -76,25 +76,25 @@ class ViewBuilder:
 
     @torch.no_grad()
     def translations_only(self, part: TrainBatch) -> Frames:
-        """The part's translations, without any gradient."""
+        """Translate a part, without any gradient."""
         # The generator itself, not its wrapper over all ranks, since no backward pass follows.
         fake = self._run(self.networks.generator, part.source.flatten(0, 1))
         return PartFrames(self, fake.float())
 
     def real(self, part: TrainBatch) -> Frames:
-        """The part's day frames."""
+        """Show the day frames of a part."""
         return PartFrames(self, part.target.flatten(0, 1))
 
     @torch.no_grad()
     def anchored(self, source: Float[Tensor, "M 3 H W"]) -> Tensor:
-        """Translations by the anchor."""
+        """Translate by the anchor."""
         assert self.networks.anchor is not None
         with autocast(self.config, self.device):
             translated: Tensor = self.networks.anchor(source)
         return translated
 
     def pool(self, tokens: Float[Tensor, "M P D"]) -> Float[Tensor, "M R D"]:
-        """Regions of one layer's tokens, as the run has them."""
+        """Pool one layer's tokens to regions, as the run has them."""
         assert self.vit is not None
         loss = self.config.loss
         return pool_regions(
@@ -122,7 +122,7 @@ class PartFrames(Frames):
 
     @cached_property
     def embedding(self) -> SharedEmbedding:
-        """What the ViT makes of the frames before its first attention; leaves where there is a gradient."""
+        """Compute what the ViT makes of the frames before its first attention; leaves where there is a gradient."""
         assert self._builder.vit is not None
         has_gradient = self.pixels.requires_grad
         with torch.set_grad_enabled(has_gradient):
@@ -135,7 +135,7 @@ class PartFrames(Frames):
 
     @cached_property
     def tokens(self) -> tuple[Tensor, ...]:
-        """Tokens of whole frames."""
+        """Compute the tokens of whole frames."""
         assert self._builder.vit is not None
         with torch.set_grad_enabled(self.pixels.requires_grad):
             return self._builder.vit.tokens(self.embedding)
@@ -150,8 +150,8 @@ class PartFrames(Frames):
         embedded = self._embedded
         if embedded is None:
             return
-        borders = ((embedded.tokens, self.embedding.tokens.grad), (embedded.qkv, self.embedding.qkv.grad))
-        reached = [(output, gradient) for output, gradient in borders if gradient is not None]
+        cuts = ((embedded.tokens, self.embedding.tokens.grad), (embedded.qkv, self.embedding.qkv.grad))
+        reached = [(output, gradient) for output, gradient in cuts if gradient is not None]
         torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
 
     def forget(self) -> None:
@@ -193,7 +193,7 @@ class PartViews(Views):
         return self._builder.anchored(self.source.pixels)
 
     def window_chunks(self) -> Iterator[WindowChunk]:
-        """The step's windows, chunk by chunk; take the gradient of one before the next, so that its activations go."""
+        """Yield the step's windows, chunk by chunk; take the gradient of one before the next, so that its activations go."""
         vit = self._builder.vit
         assert vit is not None
         source, fake = self.source.embedding, self.fake.embedding

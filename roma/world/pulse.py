@@ -13,7 +13,7 @@ BEAT_S = 1.0
 
 
 SILENT_BEATS = 4.0
-"""A rank that was not heard for so many beats is gone."""
+"""A rank that was not heard for this many beats is gone."""
 
 
 _NAMED = 4
@@ -45,7 +45,7 @@ class Pulse:
     store, whose machine may be the one that is gone.
 
     Args:
-        store: Keys of this run alone.
+        store: Its keys are of this run only.
         rank: This rank.
         hosts: Where each rank runs.
         store_name: Where the store is, for messages.

@@ -230,7 +230,7 @@ def test_a_second_sigterm_ends_a_process_at_once_though_it_does_not_come_back_fr
     script = (
         "import hashlib, sys, time\n"
         "from roma.training import stopping\n"
-        "stopping.SAME_WISH_S = 5.0\n"  # a busy machine may need a second between the first two signals
+        "stopping.SAME_REQUEST_S = 5.0\n"  # a busy machine may need a second between the first two signals
         "with stopping.Stop().watching() as stop:\n"
         "    print('ready', flush=True)\n"
         "    while not stop.is_requested: time.sleep(0.01)\n"

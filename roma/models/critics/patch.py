@@ -43,7 +43,7 @@ class PatchDiscriminator(nn.Module):
         initialise(self, scheme="normal", gain=init_gain)
 
     def forward(self, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 1 h w"]:
-        """Logits of frames with values in [-1, 1]: 1 means real, 0 means fake.
+        """Compute logits of frames with values in [-1, 1]: 1 means real, 0 means fake.
 
         Returns:
             With sides divisible by 2**num_layers: h = H / 2**num_layers - 2, and so for w.

@@ -31,7 +31,7 @@ class RegionDiscriminator(nn.Module):
         self.net = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, regions: Float[Tensor, "B R D"]) -> Float[Tensor, "B R D"]:
-        """Logits of regions as `pool_regions` makes them: 1 means real, 0 means fake."""
+        """Compute logits of regions as `pool_regions` makes them: 1 means real, 0 means fake."""
         logits: Tensor = self.net(regions)
         return logits
 
@@ -43,7 +43,7 @@ def pool_regions(
     sizes: Sequence[int] = REGION_SIZES,
     reference_pooling: bool = False,
 ) -> Float[Tensor, "B R D"]:
-    """The tokens themselves, then the means of their a x a blocks for each a in `sizes`: 785 regions of a 24x24 grid.
+    """Return the tokens, then the means of their a x a blocks for each a in `sizes`: 785 regions of a 24x24 grid.
 
     Source: arXiv 2204.12367; 785 = 576 + 144 + 36 + 16 + 9 + 4.
 

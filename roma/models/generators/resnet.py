@@ -19,7 +19,7 @@ class ReflectionPad(nn.Module):
     def forward(
         self, features: Float[Tensor, "N C H W"]
     ) -> Float[Tensor, "N C H+2*{self.border_px} W+2*{self.border_px}"]:
-        """The features with their mirrored border."""
+        """Add the mirrored border to features."""
         # On CUDA the backward of torch's padding adds in any order, and raises with deterministic algorithms on
         # (pytorch/pytorch#98208).
         if features.is_cuda and torch.are_deterministic_algorithms_enabled():
@@ -28,7 +28,7 @@ class ReflectionPad(nn.Module):
 
 
 def reflect_by_slices(features: Float[Tensor, "N C H W"], border_px: int) -> Float[Tensor, "N C _ _"]:
-    """What `ReflectionPad` does, from slices, whose backward adds in one order on every device."""
+    """Do what `ReflectionPad` does, from slices, whose backward adds in one order on every device."""
     for axis in (-2, -1):
         length = features.shape[axis]
         before = features.narrow(axis, 1, border_px).flip(axis)
@@ -38,9 +38,9 @@ def reflect_by_slices(features: Float[Tensor, "N C H W"], border_px: int) -> Flo
 
 
 def _replicated(features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C _ _"]:
-    """The features with their edge pixels repeated once."""
+    """Repeat the edge pixels of features once."""
     # On CUDA the backward of torch's padding adds in any order, and raises with deterministic algorithms on. Compiled, it has other
-    # strides than the compiler was told (torch 2.13, features in channels-last order).
+    # strides than the compiler expects (torch 2.13, features in channels-last order).
     by_slices = features.is_cuda and torch.are_deterministic_algorithms_enabled()
     if not (by_slices or torch.compiler.is_compiling()):
         return F.pad(features, (1, 1, 1, 1), mode="replicate")
@@ -66,7 +66,7 @@ class BlurDown(nn.Module):
         self.pad = ReflectionPad(1)
 
     def forward(self, features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H/2 W/2"]:
-        """Each channel filtered by itself; height and width are even."""
+        """Filter each channel by itself; height and width are even."""
         channels = features.shape[1]
         return F.conv2d(self.pad(features), self.kernel.expand(channels, 1, 3, 3), stride=2, groups=channels)
 
@@ -87,7 +87,7 @@ class BlurUp(nn.Module):
         self.register_buffer("kernel", torch.outer(taps, taps)[None, None] / 16, persistent=False)
 
     def forward(self, features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C 2*H 2*W"]:
-        """Each channel interpolated by itself."""
+        """Interpolate each channel by itself."""
         channels = features.shape[1]
         padded = _replicated(features)
         kernel = self.kernel.expand(channels, 1, 4, 4)
@@ -111,7 +111,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        """The features plus what the body adds to them."""
+        """Add to the features what the body makes of them."""
         added: Tensor = self.body(features)
         return features + added
 

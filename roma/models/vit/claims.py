@@ -161,7 +161,7 @@ def _claims_of(facts: Mapping[str, object], *, num_heads: object, where: str, pa
 
 
 def _numbers(value: object, name: str, *, where: str, path: Path) -> tuple[float, ...] | None:
-    """Three numbers, or one that stands for all; None without a value."""
+    """Read three numbers, or one for all three; None without a value."""
     if value is None:
         return None
     items: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
@@ -201,7 +201,7 @@ def _near(found: Sequence[float], expected: Sequence[float]) -> bool:
 
 
 def _plain(values: Sequence[float]) -> str:
-    """Three numbers as [a, b, c], or one where they are equal."""
+    """Write three numbers as [a, b, c], or one where they are equal."""
     if len(set(values)) == 1:
         return f"{values[0]:.4g}"
     return f"[{', '.join(f'{value:.4g}' for value in values)}]"

@@ -124,7 +124,7 @@ def masked_loss(
     patch_size: int,
     normalise_pixels: bool,
 ) -> Float[Tensor, " B"]:
-    """Mean squared error of each picture over its masked patches.
+    """Compute the mean squared error of each picture over its masked patches.
 
     Args:
         predicted: Predictions of the masked patches.
@@ -182,7 +182,7 @@ def gather_tokens(tokens_bpd: Float[Tensor, "B P D"], index: Int64[Tensor, "B K"
 
 
 def position_embeddings(grid: tuple[int, int], *, width: int) -> Float[Tensor, "P D"]:
-    """Fixed two-dimensional sine-cosine embeddings: half of the width tells the column, half the row, as in MAE's code.
+    """Make fixed two-dimensional sine-cosine embeddings: half of the width holds the column, half the row, as in MAE's code.
 
     Each half holds sin(x f) and then cos(x f) for width / 4 frequencies f from 1 down to almost 1 / 10000.
 
@@ -201,5 +201,5 @@ def position_embeddings(grid: tuple[int, int], *, width: int) -> Float[Tensor, "
 
 
 def _moments(patches: Float[Tensor, "B M C"]) -> tuple[Float[Tensor, "B M 1"], Float[Tensor, "B M 1"]]:
-    """Mean and standard deviation of each patch; the paper's code takes the unbiased variance plus 1e-6."""
+    """Compute mean and standard deviation of each patch; the paper's code takes the unbiased variance plus 1e-6."""
     return patches.mean(dim=2, keepdim=True), (patches.var(dim=2, keepdim=True) + 1e-6).sqrt()

@@ -123,7 +123,7 @@ class VisionTransformer(nn.Module):
             self.eval()
 
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P D"]:
-        """Patch embeddings plus their position; no prefix token.
+        """Embed patches and add their positions; no prefix token.
 
         Args:
             images: RGB or repeated infrared of any size, values in [-1, 1]. They are resized to `image_size` bilinearly,
@@ -139,7 +139,7 @@ class VisionTransformer(nn.Module):
         return patches + self.pos_embed[:, self.num_prefix_tokens :]
 
     def prefix_tokens(self, batch: int) -> Float[Tensor, "B N D"]:
-        """The class token with its position, once per image; empty (N = 0) for a ViT without one."""
+        """Return the class token with its position, once per image; empty (N = 0) for a ViT without one."""
         prefix = self.pos_embed[:, : self.num_prefix_tokens]
         if self.cls_token is not None:
             prefix = prefix + self.cls_token
@@ -169,13 +169,13 @@ class VisionTransformer(nn.Module):
         return SharedEmbedding(tokens=tokens, qkv=self.blocks[0].qkv(tokens))  # type: ignore[operator]  # a _Block
 
     def global_tokens(self, embedding: SharedEmbedding) -> tuple[Float[Tensor, "B P D"], ...]:
-        """Tokens of the whole frame, one tensor per layer."""
+        """Compute the tokens of the whole frame, one tensor per layer."""
         return tuple(tokens[:, self.num_prefix_tokens :] for tokens in self.run_blocks(embedding.tokens, embedding.qkv))
 
     def window_tokens(
         self, embedding: SharedEmbedding, window_index_kw: Int[Tensor, "K A"]
     ) -> tuple[Float[Tensor, "KB A D"], ...]:
-        """Tokens of local windows, each run through the blocks by itself, so that attention ends at its border.
+        """Compute the tokens of local windows, each run through the blocks by itself, so that attention ends at its border.
 
         Source: arXiv 2204.12367, local cross-similarity.
 
@@ -198,11 +198,11 @@ class VisionTransformer(nn.Module):
         return self.run_blocks(tokens, qkv)
 
     def tokens(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B P D"], ...]:
-        """Tokens of the whole frame, one tensor per layer; images as for `embed`."""
+        """Compute the tokens of the whole frame, one tensor per layer; images as for `embed`."""
         return self.global_tokens(self.embed_once(images))
 
     def encode(self, images: Float[Tensor, "B 3 H W"], window_index: Int[Tensor, "K A"] | None = None) -> ViTFeatures:
-        """Global tokens and, where windows are given, theirs, from one patch embedding.
+        """Compute global tokens and, where windows are given, theirs, from one patch embedding.
 
         Args:
             images: As for `embed`.
@@ -215,7 +215,7 @@ class VisionTransformer(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"], window_index: Int[Tensor, "K A"] | None = None) -> ViTFeatures:
-        """The same as `encode`, so that wrappers which intercept a call (DDP, compile) work."""
+        """Do the same as `encode`, so that wrappers which intercept a call (DDP, compile) work."""
         return self.encode(images, window_index)
 
     def _draw_weights(self) -> None:
@@ -229,7 +229,7 @@ class VisionTransformer(nn.Module):
 
 
 def window_indices(centres_k: Int[Tensor, " K"], *, grid: tuple[int, int], window: int) -> Int[Tensor, "K A"]:
-    """Patch indices of square windows around the given patches, row by row.
+    """List the patch indices of square windows around the given patches, row by row.
 
     A window that would reach over the border is shifted inside, so each holds window * window different patches.
     Source: arXiv 2204.12367, local cross-similarity (64 centres, windows of 7x7).
@@ -276,7 +276,7 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def attend(self, qkv_bpe: Float[Tensor, "B P E"]) -> Float[Tensor, "B P D"]:
-        """Attention over the tokens of each item, from their queries, keys and values."""
+        """Attend over the tokens of each item, from their queries, keys and values."""
         batch, num_tokens, qkv_width = qkv_bpe.shape
         heads = qkv_bpe.reshape(batch, num_tokens, 3, self.num_heads, qkv_width // (3 * self.num_heads))
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
@@ -318,7 +318,7 @@ class _Block(nn.Module):
         self.mlp = _MLP(width, hidden=hidden)
 
     def qkv(self, tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P E"]:
-        """Queries, keys and values of tokens, E = 3 * D."""
+        """Project tokens to queries, keys and values, E = 3 * D."""
         joined: Tensor = self.attn.qkv(self.norm1(tokens_bpd))
         return joined
 

@@ -47,7 +47,7 @@ def fill(vit: VisionTransformer, weights: str) -> None:
 
 
 def check_set(weights: str) -> None:
-    """WeightsError where the setting `vit.weights` of a run that needs a ViT is empty."""
+    """Refuse a run that needs a ViT without the setting `vit.weights`."""
     if not weights:
         raise WeightsError(
             "vit.weights is not set; name a weight file with --set vit.weights=PATH, download with vit.weights=hub, or use "
