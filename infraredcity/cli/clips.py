@@ -139,10 +139,10 @@ class Finding:
 
 _PACKAGES = (
     ("av", "av", "extract", "decoding video"),
-    ("opencv-python-headless", "cv2", "extract", "sizes, png, webp"),
+    ("opencv-python-headless", "cv2", "extract", "resizing, the other formats of stills"),
     ("pandas", "pandas", "extract", "manifests as tables"),
     ("pyarrow", "pyarrow", "extract", "manifest.parquet"),
-    ("simplejpeg", "simplejpeg", "extract", "jpg"),
+    ("simplejpeg", "simplejpeg", "extract", "writing JPEG"),
     ("decord", "decord", "decord", "the second decoder"),
     ("torch", "torch", "loader", "the loader and training"),
     ("tensorboard", "tensorboard", "train", "training curves"),

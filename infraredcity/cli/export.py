@@ -96,7 +96,7 @@ def hf_card_command(folder: Path, output: Path | None, overwrite: bool, as_json:
               help="Single frames, pairs of neighbours side by side (Double), or both.")  # fmt: skip
 @click.option("--pairs", type=click.Choice(PAIRS), default="overlapping", show_default=True,
               help="Pairs in Double: every two neighbours, or each frame once.")  # fmt: skip
-@click.option("--format", "double_format", type=click.Choice(DOUBLE_FORMATS), default="jpg", show_default=True,
+@click.option("--format", "double_format", type=click.Choice(DOUBLE_FORMATS), default=DOUBLE_FORMATS[0], show_default=True,
               help="How Double's pictures are written; Single's bytes are copied.")  # fmt: skip
 @OVERWRITE
 @json_option
@@ -165,7 +165,7 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
 )
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True,
               help="How far the numbers of neighbours in time are apart.")  # fmt: skip
-@click.option("--format", "frame_format", type=click.Choice(FRAME_FORMATS), default="png", show_default=True,
+@click.option("--format", "frame_format", type=click.Choice(FRAME_FORMATS), default=FRAME_FORMATS[0], show_default=True,
               help="How the halves of Double are written; Single's bytes are copied.")  # fmt: skip
 @click.option(
     "--samples-per-shard", type=click.IntRange(1), default=release_import.SAMPLES_PER_SHARD, show_default=True

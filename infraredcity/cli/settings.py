@@ -9,7 +9,7 @@ from infraredcity.cli.options import ANY_OR_URL, catalog_of, parse_size, where_c
 from infraredcity.clips import Clip, with_video
 from infraredcity.extraction.config import SUSPECT_CHOICES, TARGETS, ExtractConfig
 from infraredcity.files.path import AnyPath
-from infraredcity.stills.formats import IMAGE_FORMATS
+from infraredcity.stills.formats import DEFAULT_FORMAT, IMAGE_FORMATS
 from infraredcity.stills.framing import FITS, POLARITY_CHOICES
 from infraredcity.stills.tone import TONES
 from infraredcity.video import DECODERS
@@ -31,7 +31,7 @@ _SETTINGS = (
         "--format",
         "image_format",
         type=click.Choice(IMAGE_FORMATS),
-        default="jpg",
+        default=DEFAULT_FORMAT,
         show_default=True,
         help="png16 keeps all counts of thermal video of more than 8 bits.",
     ),

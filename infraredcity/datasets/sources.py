@@ -29,7 +29,7 @@ from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.pictures import OTHER_PICTURES, ending_of, index_pictures, is_picture
 from infraredcity.shards.reader import TarSource
-from infraredcity.stills.formats import READ_SUFFIXES
+from infraredcity.stills.formats import DEFAULT_FORMAT, READ_SUFFIXES
 
 DEFAULT_CACHE_BYTES = 10 << 30
 CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
@@ -148,7 +148,7 @@ def _concatenated(indexes: Sequence[SampleIndex]) -> SampleIndex:
         return sample_index.concatenate(indexes, same_names=True)
     # Clips of tars are guessed from keys: what is called the same in two folders need not be the same. Nor need the formats be one.
     renamed = [
-        replace(index, clips=tuple(f"{clip_id}-{place}" for clip_id in index.clips), image_format="jpg")
+        replace(index, clips=tuple(f"{clip_id}-{place}" for clip_id in index.clips), image_format=DEFAULT_FORMAT)
         for place, index in enumerate(indexes)
     ]
     joined = sample_index.concatenate(renamed, same_names=True)

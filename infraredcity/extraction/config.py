@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from infraredcity.clips import COLOR_MODES, ColorMode
 from infraredcity.errors import check_choice
-from infraredcity.stills.formats import FORMATS, IMAGE_FORMATS, ImageFormat
+from infraredcity.stills.formats import DEFAULT_FORMAT, FORMATS, IMAGE_FORMATS, ImageFormat
 from infraredcity.stills.framing import POLARITY_CHOICES, Box, Fit, Framing, PolarityChoice
 from infraredcity.stills.tone import TONES, ToneName
 from infraredcity.video import DECODERS, DecoderName
@@ -26,7 +26,7 @@ class ExtractConfig:
 
     to: Target = "shards"
     """"shards" writes WebDataset tars, "frames" plain image files."""
-    image_format: ImageFormat = "jpg"
+    image_format: ImageFormat = DEFAULT_FORMAT
     """File format of each still."""
     quality: int = 95
     """1..100, for jpg and webp."""

@@ -666,5 +666,5 @@ def _thumbnail(
         dup_of=dup_of,
         width_px=width,
         height_px=height,
-        jpeg=formats.encode(picture, "jpg", quality=THUMBNAIL_QUALITY),
+        jpeg=formats.encode(picture, formats.DEFAULT_FORMAT, quality=THUMBNAIL_QUALITY),
     )

@@ -26,7 +26,7 @@ from infraredcity.files.records import NPZ_DAMAGE, opened, parse_json, read_npz
 from infraredcity.shards.index import SampleIndex, ShardInfo, unread
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.reader import Member, Refused, TarSource, kept_members, members
-from infraredcity.stills.formats import READ_SUFFIXES, our_suffix
+from infraredcity.stills.formats import READ_SUFFIXES, SUFFIXES, our_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,8 @@ def picture_suffix(suffixes: Sequence[str], *, where: str) -> str | None:
     if len(named) > 1:
         listed = ", ".join(ascii(suffix[:80]) for suffix in sorted(named)[:4]) + (", ..." if len(named) > 4 else "")
         raise ShardError(
-            f"{where} has {len(named)} pictures ({listed}), and a key ends at its first dot; name the one to read <key>.jpg"
+            f"{where} has {len(named)} pictures ({listed}), and a key ends at its first dot; "
+            f"name the one to read <key>.{SUFFIXES[0]}"
         )
     return named[0] if named else None
 

@@ -72,6 +72,7 @@ FORMATS: dict[ImageFormat, StillFormat] = {
     "webp": StillFormat(suffix="webp", mime="image/webp", encode=_webp, cost_s=(52e-9, 0.0, 180e-9)),
     "png16": StillFormat(suffix="png", mime="image/png", encode=_png, cost_s=(0.0, 3.7e-9, 16e-9), is_deep=True),
 }
+DEFAULT_FORMAT: ImageFormat = "jpg"
 IMAGE_FORMATS: tuple[ImageFormat, ...] = tuple(FORMATS)
 SUFFIXES: tuple[str, ...] = tuple(dict.fromkeys(each.suffix for each in FORMATS.values()))
 """What files of stills that we write end in, without the dot."""
