@@ -6,9 +6,9 @@ from infraredcity.checks.expected import asked_frames, clips_problems
 from infraredcity.checks.findings import Found
 from infraredcity.datasets import clip_facts
 from infraredcity.datasets.clip_facts import ClipFacts
-from infraredcity.datasets.dataset import JOB_NAME
 from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.gaps import GAPS_NAME, read_gaps
+from infraredcity.datasets.walk import JOB_NAME
 from infraredcity.errors import ManifestError
 from infraredcity.files.path import AnyPath
 from infraredcity.shards import index_file

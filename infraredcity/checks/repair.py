@@ -33,9 +33,10 @@ from infraredcity.checks.sets import blocks_below, check_set
 from infraredcity.checks.shards import ShardResult, check_shard
 from infraredcity.datasets import clip_facts, manifest
 from infraredcity.datasets.clip_facts import ClipFacts
-from infraredcity.datasets.dataset import JOB_NAME, part_names, sets_of, write_manifest
+from infraredcity.datasets.dataset import sets_of, write_manifest
 from infraredcity.datasets.folder import ShardFolder, open_folder, write_folder
 from infraredcity.datasets.gaps import GAPS_NAME, Gap, gaps_to_bytes, read_gaps
+from infraredcity.datasets.walk import JOB_NAME, part_names
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.finish import merge

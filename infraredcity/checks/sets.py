@@ -10,9 +10,10 @@ import numpy as np
 from infraredcity.checks.expected import MANIFEST_NAMES, manifest_problem
 from infraredcity.checks.findings import Findings, Found
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import JOB_NAME, RECORD_NAMES, dataset_hash
+from infraredcity.datasets.dataset import dataset_hash
 from infraredcity.datasets.folder import ShardFolder
 from infraredcity.datasets.manifest import Columns
+from infraredcity.datasets.walk import JOB_NAME, RECORD_NAMES
 from infraredcity.errors import MissingExtraError
 from infraredcity.files.path import AnyPath
 from infraredcity.files.records import read_json

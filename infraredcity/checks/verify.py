@@ -18,8 +18,9 @@ from infraredcity.checks.sets import LITE_NAME, check_begun, check_manifests, ch
 from infraredcity.checks.shards import ShardResult, check_files, check_other_tars, check_shard, look_at_shard
 from infraredcity.datasets import clip_facts
 from infraredcity.datasets.clip_facts import ClipFacts
-from infraredcity.datasets.dataset import RECORD_NAMES, folders_of, names_of_parts, sets_of
+from infraredcity.datasets.dataset import sets_of
 from infraredcity.datasets.folder import ShardFolder, open_with_hash, shard_sizes
+from infraredcity.datasets.walk import RECORD_NAMES, folders_of, names_of_parts
 from infraredcity.errors import ManifestError, check_choice
 from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.files.temporary import TEMPORARY_PREFIX

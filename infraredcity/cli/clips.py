@@ -140,8 +140,7 @@ class Finding:
 _PACKAGES = (
     ("av", "av", "extract", "decoding video"),
     ("opencv-python-headless", "cv2", "extract", "resizing, the other formats of stills"),
-    ("pandas", "pandas", "extract", "manifests as tables"),
-    ("pyarrow", "pyarrow", "extract", "manifest.parquet"),
+    ("pyarrow", "pyarrow", "extract", "manifests"),
     ("simplejpeg", "simplejpeg", "extract", "writing JPEG"),
     ("decord", "decord", "decord", "the second decoder"),
     ("torch", "torch", "loader", "the loader and training"),

@@ -7,20 +7,21 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infraredcity.datasets.clip_facts import ClipFacts
+from infraredcity.datasets.walk import part_names
 from infraredcity.errors import ManifestError, MissingExtraError
 from infraredcity.files.atomic import open_atomic
-from infraredcity.files.path import AnyPath
+from infraredcity.files.path import AnyPath, any_path
 from infraredcity.files.records import opened
 from infraredcity.shards.index import BLOCK_ROWS, FROZEN, REPEAT, SUSPECT, SampleIndex
 from infraredcity.shards.names import is_inside
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow
 
 CSV_NAME = "manifest.csv"
 PARQUET_NAME = "manifest.parquet"
@@ -199,33 +200,23 @@ def _check_header(names: Sequence[str]) -> None:
         raise ValueError("a column occurs twice")
 
 
-def _told(values: list[Any]) -> list[Any]:
-    """Values as csv shows them: true and false in small letters, as json, parquet's printers and pandas read them."""
-    return [str(value).lower() for value in values] if values and type(values[0]) is bool else values
-
-
-def table(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> "pd.DataFrame":
-    """The columns as a pandas table, to look at and to select from."""
-    frame: pd.DataFrame = _pandas().DataFrame(columns(index, clips, split=split))
-    return frame
-
-
 def write_rows(folder: AnyPath, index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> None:
     """Write `folder`/manifest.csv and manifest.parquet, a row for each sample of an index."""
     write_blocks(folder, blocks(index, clips, split=split))
 
 
 def write_blocks(folder: AnyPath, row_blocks: Iterable[Columns]) -> None:
-    """Write `folder`/manifest.csv and manifest.parquet from rows that come a few after the other."""
+    """Write `folder`/manifest.csv and manifest.parquet from rows that come a few after the other, each time a row group."""
+    pyarrow, parquet = _pyarrow()
     with (
         open_atomic(folder / CSV_NAME, keep_same=True) as csv_file,
         open_atomic(folder / PARQUET_NAME, keep_same=True) as parquet_file,
-        _ParquetWriter(parquet_file) as table,
+        parquet.ParquetWriter(parquet_file, _schema(pyarrow)) as writer,
     ):
         csv_file.write(_CSV_HEADER)
         for rows in row_blocks:
             csv_file.write(_csv_lines(rows.values()))
-            table.write(rows)
+            writer.write_table(arrow_table(rows))
 
 
 def csv_bytes(rows: Columns) -> bytes:
@@ -235,41 +226,63 @@ def csv_bytes(rows: Columns) -> bytes:
 
 def _csv_lines(values: Iterable[list[Any]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(zip(*map(_told, values), strict=True))
+    csv.writer(text, lineterminator="\n").writerows(zip(*map(_as_csv_shows, values), strict=True))
     return text.getvalue().encode()
+
+
+def _as_csv_shows(values: list[Any]) -> list[Any]:
+    """Spell true and false in small letters, as json, parquet's printers and pandas read them."""
+    return [str(value).lower() for value in values] if values and type(values[0]) is bool else values
 
 
 def parquet_bytes(rows: Columns) -> bytes:
     """The columns as parquet."""
+    _, parquet = _pyarrow()
     buffer = io.BytesIO()
-    with _ParquetWriter(buffer) as table:
-        table.write(rows)
+    parquet.write_table(arrow_table(rows), buffer)
     return buffer.getvalue()
 
 
-class _ParquetWriter:
-    """Writes columns as parquet, a row group each time; without pandas, which loads longer than a short clip takes to extract."""
+def table(place: str | AnyPath) -> "pyarrow.Table":
+    """Read the manifest of a data set or of one shard folder, or a selection in a file, as an arrow table of the columns COLUMNS.
 
-    def __init__(self, file: BinaryIO | io.BytesIO) -> None:
-        self._pyarrow, parquet = _pyarrow()
-        arrow = self._pyarrow
-        kinds = {str: arrow.large_string(), int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_()}
-        self._schema = arrow.schema([(name, kinds[COLUMN_KINDS[name]]) for name in COLUMNS])
-        self._writer = parquet.ParquetWriter(file, self._schema)
+    Where a data set has no manifest of its own, as the folder of several extracted clips, those of its folders are joined, with the
+    folder's name before each shard's.
 
-    def write(self, rows: Columns) -> None:
-        arrays = [_arrow_array(self._pyarrow, field.type, rows[field.name]) for field in self._schema]
-        self._writer.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
+    Raises:
+        ManifestError: A manifest is missing or damaged, lacks a column, or names a shard outside its folder.
+        MissingExtraError: pyarrow is not installed.
+    """
+    path = any_path(place)
+    if path.suffix in (".csv", ".parquet"):
+        blocks_read = read_blocks(path)
+    elif (path / PARQUET_NAME).is_file():
+        blocks_read = read_blocks(path / PARQUET_NAME)
+    else:
+        names = part_names(path)
+        if not names:
+            raise ManifestError(f"{path}: holds no manifest; name a folder that extract, make-lite or shard wrote")
+        blocks_read = (in_folder(rows, name) for name in names for rows in read_blocks(path / name / PARQUET_NAME))
+    pyarrow, _ = _pyarrow()
+    none = arrow_table(concatenate([]))  # has the columns, where there is not one row
+    return pyarrow.concat_tables([none, *map(arrow_table, blocks_read)])
 
-    def __enter__(self) -> "_ParquetWriter":
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._writer.close()
+def arrow_table(rows: Columns) -> "pyarrow.Table":
+    """Make an arrow table of the columns, from their bytes: `pyarrow.array` would load pandas, longer than a short clip takes."""
+    pyarrow, _ = _pyarrow()
+    schema = _schema(pyarrow)
+    return pyarrow.Table.from_arrays(
+        [_arrow_array(pyarrow, each.type, rows[each.name]) for each in schema], schema=schema
+    )
+
+
+def _schema(pyarrow: Any) -> Any:
+    kinds = {str: pyarrow.large_string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    return pyarrow.schema([(name, kinds[COLUMN_KINDS[name]]) for name in COLUMNS])
 
 
 def _arrow_array(pyarrow: Any, kind: Any, values: list[Any]) -> Any:
-    """A column for parquet, made from its bytes: `pyarrow.array` would load pandas, to see whether it is given a series."""
     if kind != pyarrow.large_string():
         array: np.ndarray = np.array(values, kind.to_pandas_dtype())
         packed = np.packbits(array, bitorder="little") if array.dtype == np.bool_ else array
@@ -292,11 +305,3 @@ def _pyarrow() -> tuple[Any, Any]:
     import pyarrow.parquet
 
     return pyarrow, pyarrow.parquet
-
-
-def _pandas() -> Any:
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pandas", extra="extract", needed_for="the manifest as a table") from error
-    return pandas

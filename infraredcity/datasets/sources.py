@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import numpy as np
 
 from infraredcity.datasets.clip_facts import CLIPS_NAME
-from infraredcity.datasets.dataset import JOB_NAME, RECORD_NAMES
 from infraredcity.datasets.gaps import GAPS_NAME
+from infraredcity.datasets.walk import JOB_NAME, RECORD_NAMES
 from infraredcity.errors import OutputError, RemoteError, ShardError
 from infraredcity.files.chunk_cache import ChunkCache
 from infraredcity.files.path import AnyPath, RemotePath, is_remote

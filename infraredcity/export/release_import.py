@@ -28,8 +28,9 @@ import numpy as np
 from infraredcity.clips import Clip
 from infraredcity.datasets.build import BuildRecord
 from infraredcity.datasets.clip_facts import ClipFacts
-from infraredcity.datasets.dataset import dataset_hash, part_names, write_manifest
+from infraredcity.datasets.dataset import dataset_hash, write_manifest
 from infraredcity.datasets.folder import ShardFolder, write_folder
+from infraredcity.datasets.walk import part_names
 from infraredcity.errors import CatalogError, ImageError, ManifestError, OutputError
 from infraredcity.export.release_layout import (
     CELL_FOLDERS,

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 
 from infraredcity.clips import Clip
 from infraredcity.datasets import clip_facts, manifest
-from infraredcity.datasets.dataset import JOB_NAME, SEGMENTS_FOLDER
 from infraredcity.datasets.gaps import GAPS_NAME
+from infraredcity.datasets.walk import JOB_NAME, SEGMENTS_FOLDER
 from infraredcity.errors import OutputError, VideoDecodeError
 from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import ExtractConfig

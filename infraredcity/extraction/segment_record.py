@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from infraredcity.datasets.dataset import SEGMENTS_FOLDER
+from infraredcity.datasets.walk import SEGMENTS_FOLDER
 from infraredcity.errors import OutputError
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.segments import segment_of

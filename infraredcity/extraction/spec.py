@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infraredcity.clips import Clip, ColorMode
-from infraredcity.datasets.dataset import JOB_NAME
+from infraredcity.datasets.walk import JOB_NAME
 from infraredcity.errors import CatalogError, OutputError
 from infraredcity.extraction.config import ExtractConfig, option_of
 from infraredcity.files.atomic import write_atomic

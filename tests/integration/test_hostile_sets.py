@@ -14,8 +14,8 @@ import pytest
 from commands import RunCommand
 
 from infraredcity.datasets import clip_facts, manifest
-from infraredcity.datasets.dataset import JOB_NAME
 from infraredcity.datasets.gaps import GAPS_NAME
+from infraredcity.datasets.walk import JOB_NAME
 from infraredcity.errors import InfraredCityError, ManifestError
 from infraredcity.loader import WindowReader
 from infraredcity.shards import sidecars

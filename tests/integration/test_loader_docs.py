@@ -1,4 +1,4 @@
-"""What docs/loader.md shows another project, run as it stands there."""
+"""What docs/loader.md shows another project, and docs/shards.md of the manifest, run as it stands there."""
 
 import os
 import re
@@ -12,7 +12,8 @@ from processes import PATIENCE_S
 from infraredcity.datasets import lite
 from infraredcity.datasets.recipe import Cell, Recipe
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "loader.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "loader.md").read_text(encoding="utf-8")
 BLOCKS = [
     (section.partition("\n")[0], block)
     for section in PAGE.split("\n## ")[1:]
@@ -71,3 +72,10 @@ def test_the_commands_of_the_page_run_behind_its_blocks(project: Path) -> None:
     assert printed[1].split()[0] == "0/1"
     told = run([sys.executable, "-m", *commands[0].split(), "--json"], project)
     assert '"wait_share"' in told
+
+
+def test_the_manifest_is_read_as_its_page_shows(project: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "shards.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = run([sys.executable, "-c", block], project).splitlines()
+    assert lines[0] == "52 8 double"
+    assert lines[1].split() == ["key", "time_s"]

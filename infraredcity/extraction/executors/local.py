@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Protocol, runtime_checkable
 
-from infraredcity.datasets.dataset import SEGMENTS_FOLDER
+from infraredcity.datasets.walk import SEGMENTS_FOLDER
 from infraredcity.errors import OutputError, VideoDecodeError
 from infraredcity.extraction import run
 from infraredcity.extraction.config import DEADLINE_S

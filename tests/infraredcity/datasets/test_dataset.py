@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from infraredcity.datasets import manifest
-from infraredcity.datasets.dataset import open_dataset, part_names, rows_of
+from infraredcity.datasets.dataset import open_dataset, rows_of
 from infraredcity.datasets.folder import open_folder, write_folder
+from infraredcity.datasets.walk import part_names
 from infraredcity.errors import ManifestError
 from infraredcity.shards.index import FROZEN, SUSPECT
 

@@ -239,12 +239,18 @@ def test_the_split_of_a_folder_survives(tmp_path: Path) -> None:
     assert clip_facts.read_folder(tmp_path)[1] == "all"
 
 
-def test_the_table_names_split_and_shard(extracted: Path) -> None:
-    folder = extracted / "city_clear"
-    table = manifest.table(index_file.load(folder), read_clips(folder), split="train")
-    assert set(table["split"]) == {"train"}
-    assert table["shard"].tolist()[15:17] == [f"infraredcity-city_clear-00000{number}.tar" for number in (0, 1)]
-    assert table["time_s"].tolist()[:3] == [0.0, 0.04, 0.08]
+def test_the_table_of_a_folder_has_a_row_for_each_sample_of_all_its_clips(extracted: Path, tmp_path: Path) -> None:
+    one = manifest.table(extracted / "city_clear")
+    assert one.column("shard").to_pylist()[15:17] == [f"infraredcity-city_clear-00000{part}.tar" for part in (0, 1)]
+    assert one.column("time_s").to_pylist()[:3] == [0.0, 0.04, 0.08]
+    both, rows = manifest.table(str(extracted)), dataset.rows_of(open_dataset(extracted))
+    assert both.to_pydict() == rows
+    assert both.column_names == list(manifest.COLUMNS)
+    assert both.to_pandas()["time_s"].tolist() == rows["time_s"]
+    manifest.write_blocks(tmp_path, [rows])
+    assert manifest.table(tmp_path) == manifest.table(tmp_path / "manifest.csv") == both
+    with pytest.raises(ManifestError, match="holds no manifest"):
+        manifest.table(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from remote_sets import contents, moved, sent, shard_bytes
 
 from infraredcity.checks.findings import Finding
 from infraredcity.checks.verify import verify
-from infraredcity.datasets import dataset, folder, lite, select, similarity
-from infraredcity.datasets.dataset import open_dataset, part_names, rows_of, sets_of
+from infraredcity.datasets import folder, lite, select, similarity, walk
+from infraredcity.datasets.dataset import open_dataset, rows_of, sets_of
 from infraredcity.datasets.folder import open_folder
 from infraredcity.datasets.lite import LiteReport
 from infraredcity.datasets.recipe import Cell, Recipe
+from infraredcity.datasets.walk import part_names
 from infraredcity.errors import ManifestError, OutputError, RemoteError, ShardError
 from infraredcity.files.path import AnyPath, RemotePath
 from infraredcity.report import measure
@@ -64,7 +65,7 @@ def test_a_far_data_set_is_opened_as_a_near_one(extracted: Path, far: RemotePath
     assert rows_of(open_dataset(far)) == rows_of(open_dataset(extracted))
     assert open_folder(far / "city_day").index.samples_hash() == open_folder(extracted, "city_day").index.samples_hash()
     assert sets_of(far, part_names(far)) == {None: ["city_clear", "city_day"]}
-    assert [*dataset.folders_of(far)] == [*dataset.folders_of(extracted)] == [".", "city_clear", "city_day"]
+    assert [*walk.folders_of(far)] == [*walk.folders_of(extracted)] == [".", "city_clear", "city_day"]
 
 
 def test_a_far_folder_without_a_data_set_says_so(store: RemotePath) -> None:
