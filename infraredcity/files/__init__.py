@@ -1,1 +1,1 @@
-"""Where bytes are, on a disk here or behind a URL; nothing above knows a scheme."""
+"""Local and remote files, in one way: read, written whole, locked, cached. No other folder knows a URL's scheme."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, fsynced, renamed; behind a URL written here and sent whole."""
+"""Write files that are whole or not there: under a temporary name, fsynced, renamed; remote ones are sent whole."""
 
 import errno
 import filecmp
@@ -16,7 +16,7 @@ from infraredcity.files.temporary import temporary_beside
 
 @contextmanager
 def open_atomic(path: AnyPath, *, keep_same: bool = False) -> Iterator[BinaryIO]:
-    """A file that appears under `path` when the block ends well, and not at all when it does not.
+    """Open a file that appears under `path` if the block ends without an error, and not at all if it does not.
 
     Args:
         path: The file.
@@ -42,7 +42,7 @@ def open_atomic(path: AnyPath, *, keep_same: bool = False) -> Iterator[BinaryIO]
             return
         temporary.replace(path)
         fsync_folder(path.parent)
-    except RemoteError:  # what was to be written could not be read; a file that is missing elsewhere is an OSError too
+    except RemoteError:  # its content could not be read; a missing remote file is an OSError too
         _discard(temporary)
         raise
     except OSError as error:
@@ -55,7 +55,7 @@ def open_atomic(path: AnyPath, *, keep_same: bool = False) -> Iterator[BinaryIO]
 
 @contextmanager
 def _open_to_send(path: RemotePath) -> Iterator[BinaryIO]:
-    """A file in this machine's folder for temporary files (TMPDIR), sent to `path` when the block ends well."""
+    """Open a file in this machine's folder for temporary files (TMPDIR); send it to `path` if the block ends without an error."""
     path.check_writable()
     try:
         handle, name = tempfile.mkstemp(prefix="infraredcity-")
@@ -74,7 +74,7 @@ def _open_to_send(path: RemotePath) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: AnyPath, data: bytes) -> None:
-    """Put `data` under `path`, whole or not at all; a local file that holds it already is left as it is, time and all.
+    """Write `data` to `path`, whole or not at all; leave a local file that holds it already as it is, time and all.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
@@ -111,7 +111,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    with suppress(OSError):  # what keeps it from being deleted kept it from being made, and is told already
+    with suppress(OSError):  # the same error kept it from being made, and is raised already
         path.unlink(missing_ok=True)
 
 

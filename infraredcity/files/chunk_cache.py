@@ -1,8 +1,8 @@
-"""A bounded cache on a local disk for chunks of remote files, shared by all processes of a machine, and never trusted blindly.
+"""Cache chunks of remote files on a local disk: bounded, shared by all processes of a machine, checked before it is believed.
 
 A chunk is one file, named for the content it is part of, so that another content never meets it. It holds the digest of its bytes,
-which is checked when it is opened. Whoever misses a chunk fetches it while others that want it wait. What goes wrong with the disk
-(full, read-only, damaged) costs speed and is counted; it never changes what a reader gets.
+which is checked when it is opened. One reader fetches a missing chunk while others that want it wait. A fault of the disk (full,
+read-only, damaged) costs speed and is counted; it never changes what a reader gets.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 DIGEST_BYTES = 16
 MAX_OPEN_CHUNKS = 64
-"""Few, since an evicted chunk takes its room on the disk as long as anybody has it open; opening one again costs little."""
+"""Few, since an evicted chunk takes room on the disk as long as a process has it open; opening one again costs little."""
 _STRIPES = 256
 _DISABLED_S = 60.0
-"""After a failed write the disk is left alone for so long: a full one may have room again."""
+"""How long nothing is written after a failed write; then a full disk may have room again."""
 _SCAN_SHARE = 64
 """A process looks at the whole folder when it has written max_bytes / _SCAN_SHARE since it last did."""
 _ROOM_SHARE = 8
@@ -42,18 +42,18 @@ _CHUNK_NAME = re.compile("[0-9a-f]{32}")
 
 @runtime_checkable
 class RangeFile(Protocol):
-    """What the cache reads from; see remote.RemoteFile."""
+    """A file that the cache reads from; see remote.RemoteFile."""
 
     @property
     def size_bytes(self) -> int:
-        """How long the file is."""
+        """The file's size."""
 
     @property
     def deadline_s(self) -> float:
         """The longest that one read may take."""
 
     def read(self, offset: int, size: int, *, within_s: float | None = None) -> bytes:
-        """Exactly `size` bytes from `offset`, or an error within `within_s`."""
+        """Read exactly `size` bytes from `offset`, or raise an error within `within_s`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class CacheFacts:
 
 @dataclass(slots=True)
 class _Process:
-    """What one process knows; a fork starts anew, since locks and counts are its parent's."""
+    """The state of one process; a forked child starts anew, since locks and counts are its parent's."""
 
     pid: int
     files: OpenFiles = field(default_factory=lambda: OpenFiles(MAX_OPEN_CHUNKS))
@@ -126,7 +126,7 @@ class ChunkCache:
         return ChunkCache, (self.folder, self.max_bytes, self.chunk_bytes)
 
     def read(self, file: RangeFile, identity: str, offset: int, size: int) -> bytes:
-        """`size` bytes of a file from `offset`, from the disk where they are there, else from the file.
+        """Read `size` bytes of a file from `offset`: from the disk where they are cached, else from the file.
 
         Args:
             file: Where missing chunks come from.
@@ -148,17 +148,17 @@ class ChunkCache:
         return b"".join(pieces)
 
     def chunks(self, offset: int, size: int) -> range:
-        """The numbers of the chunks that some bytes lie in."""
+        """Return the numbers of the chunks that hold some bytes."""
         return range(offset // self.chunk_bytes, -(-(offset + size) // self.chunk_bytes))
 
     def forget(self, identity: str, offset: int, size: int) -> None:
-        """Drop the chunks that some bytes lie in, because their content was found wrong."""
+        """Drop the chunks that hold some bytes, because their content was found wrong."""
         process = self._mine()
         for number in self.chunks(offset, size):
             self._drop(process, self._path(identity, number))
 
     def facts(self) -> CacheFacts:
-        """What the cache did for this process so far."""
+        """Return what the cache did for this process so far."""
         process = self._mine()
         with process.lock:
             return CacheFacts(**{name: getattr(process, name) for name in CacheFacts.__slots__})
@@ -169,12 +169,12 @@ class ChunkCache:
         return self._process
 
     def _path(self, identity: str, number: int) -> Path:
-        """The file of a chunk; caches of other chunk sizes can share the folder."""
+        """Return the file of a chunk; caches of other chunk sizes can share the folder."""
         name = hashlib.blake2b(f"{self.chunk_bytes} {number} {identity}".encode(), digest_size=16).hexdigest()
         return self.folder / name[:2] / name
 
     def _piece(self, file: RangeFile, identity: str, number: int, start: int, stop: int, until_s: float) -> bytes:
-        """Bytes `start` to `stop` of a chunk."""
+        """Read bytes `start` to `stop` of a chunk."""
         process = self._mine()
         path = self._path(identity, number)
         chunk_start = number * self.chunk_bytes
@@ -184,7 +184,7 @@ class ChunkCache:
         found = self._held(process, path, size, start, stop)
         if found is None and self._can_write(process):
             with self._stripe(process, path, (until_s - time.monotonic()) / 2):
-                found = self._held(process, path, size, start, stop)  # whoever held the lock may have brought it
+                found = self._held(process, path, size, start, stop)  # the holder of the lock may have fetched it
                 if found is None:
                     data = self._fetched(process, file, chunk_start, size, until_s)
                     self._write(process, path, data)
@@ -202,7 +202,7 @@ class ChunkCache:
         return data
 
     def _held(self, process: _Process, path: Path, size: int, start: int, stop: int) -> bytes | None:
-        """Some bytes of a chunk of `size` bytes on the disk; None when it is not there, or was damaged and is now dropped."""
+        """Read some bytes of a cached chunk of `size` bytes; None if it is not there, or was damaged and is now dropped."""
         file = process.files.get(path.name)
         if file is None:
             try:
@@ -222,7 +222,7 @@ class ChunkCache:
         return found
 
     def _is_right(self, process: _Process, name: str, file: OpenFile, size: int) -> bool:
-        """Whether a file holds a chunk of `size` bytes and their digest; looked at once, unless it is another file by now."""
+        """Whether a file holds a chunk of `size` bytes and their digest; checked once, unless it is another file by now."""
         if file.size_bytes != DIGEST_BYTES + size:
             return False
         if process.checked.get(name) == file.inode:
@@ -271,7 +271,7 @@ class ChunkCache:
                 release(lock)
 
     def _write(self, process: _Process, path: Path, data: bytes) -> None:
-        """Keep a chunk, if the disk lets us; not fsynced, since a chunk that a power cut left half-written fails its digest."""
+        """Write a chunk if the disk permits; without fsync, since a chunk that a power cut left half-written fails its digest."""
         if not self._can_write(process):
             process.count(unwritten=1)
             return
@@ -299,7 +299,7 @@ class ChunkCache:
             return
         lock = open_lock(self.folder / "locks" / "evict", 0o666)
         try:
-            # Writers wait for who makes room, or they would fill the disk meanwhile; his look may have spared them theirs.
+            # Writers wait while one makes room, or they would fill the disk meanwhile; then it may not be due any more.
             if acquire(lock, _EVICT_WAIT_S) and self._is_due(process):
                 with process.lock:
                     process.unscanned_bytes = 0
@@ -311,7 +311,7 @@ class ChunkCache:
         return process.unscanned_bytes >= self.max_bytes // _SCAN_SHARE
 
     def _make_room(self) -> int:
-        """Delete the least recently used chunks until there is room; returns how many that were."""
+        """Delete the least recently used chunks until there is room; return how many that were."""
         stale_s = time.time() - _STALE_TEMPORARY_S
         chunks: list[tuple[float, int, str]] = []
         for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
@@ -336,12 +336,12 @@ class ChunkCache:
 
 
 def _digest(name: str, data: bytes) -> bytes:
-    """The name is part of it, so that a chunk under another's name is no chunk."""
+    """Hash a chunk with its name, so that a chunk under another's name is no chunk."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES, person=bytes.fromhex(name)).digest()
 
 
 def _read(file: OpenFile, offset: int, size: int) -> bytes:
-    """As `file.read`; nothing where the disk itself fails, since what cannot be read is as good as damaged."""
+    """Read as `file.read` does; return nothing where the disk fails, since what cannot be read counts as damaged."""
     try:
         return file.read(offset, size)
     except OSError:

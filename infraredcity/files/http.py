@@ -1,4 +1,4 @@
-"""Files behind http and https, read by ranges with urllib3."""
+"""Read files behind http and https by ranges, with urllib3."""
 
 import functools
 import os
@@ -29,7 +29,7 @@ class HttpSource(Source):
 
     def facts(self, clock: Clock) -> FileFacts:
         """Return size and version, pinned."""
-        # One byte instead of HEAD: it proves at once that ranges work, and a signed URL is good for GET alone.
+        # One byte instead of HEAD: it proves at once that ranges work, and a signed URL is good for nothing but GET.
         try:
             self.read(0, 1, clock)
         except RemoteError:
@@ -54,7 +54,7 @@ class HttpSource(Source):
                 if headers.get("Content-Length", "").isdigit():
                     self.pin(FileFacts(int(headers["Content-Length"]), version))
                 raise RemoteError(
-                    f"{shown(self.url)}: the server sends whole files alone, no ranges of bytes (status 200 instead of 206); "
+                    f"{shown(self.url)}: the server sends only whole files, no ranges of bytes (status 200 instead of 206); "
                     "copy the files to a disk here, or read them in order with the webdataset pipeline"
                 )
             if response.status != 206:
@@ -98,13 +98,13 @@ class HttpSource(Source):
         with self._answer(clock, {"Range": "bytes=0-0"}) as (response, url):
             if response.status in (404, 410):
                 return None
-            is_folder = split(url)[1][-1:] in ("", "/")  # a web server leads there whoever asks for a folder
+            is_folder = split(url)[1][-1:] in ("", "/")  # a web server redirects there from a folder's name
             if response.status not in (200, 206, 416, 403 if is_folder else 200):
                 self._refuse(response)
             return "folder" if is_folder else "file"
 
     def listed(self, clock: Clock) -> dict[str, int | None]:
-        """The links of a folder's page that lead to what lies in it."""
+        """Read the links of a folder's page that lead to what lies in it."""
         asked = HttpSource(join(self.url, ""), None)
         with asked._answer(clock, {}) as (response, url):
             if response.status != 200:
@@ -126,7 +126,7 @@ class HttpSource(Source):
 
     @contextmanager
     def _answer(self, clock: Clock, headers: dict[str, str]) -> "Iterator[tuple[urllib3.BaseHTTPResponse, str]]":
-        """The answer to a GET behind all redirects, and its URL; the connection is kept only when the body was read to the end."""
+        """Yield the answer to a GET behind all redirects, and its URL; keep the connection only if the body was read to the end."""
         connections = pool(os.getpid())
         import urllib3
 
@@ -173,7 +173,7 @@ class HttpSource(Source):
         return data
 
     def _bytes(self, response: "urllib3.BaseHTTPResponse", max_bytes: int, clock: Clock) -> bytes:
-        """The body, of which at most one byte more than `max_bytes` is read."""
+        """Read the body, at most one byte more than `max_bytes`."""
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise RemoteError(f"{shown(self.url)}: comes packed as {encoding!r}, which was not asked for; {NOT_RIGHT}")
@@ -190,15 +190,15 @@ class HttpSource(Source):
         return b"".join(pieces)
 
     def _refuse(self, response: "urllib3.BaseHTTPResponse", hint: str = "") -> NoReturn:
-        """What a status other than the hoped-for means."""
-        said = f"the server answered {response.status} {response.reason or ''}".rstrip()
+        """Raise the error that a status other than the expected one means."""
+        answer = f"the server answered {response.status} {response.reason or ''}".rstrip()
         if response.status in _PASSING_STATUS:
             wait_s = _retry_after_s(response)
-            raise PassingError(f"{said}, come again in {wait_s:.0f} s" if wait_s else said, wait_s)
+            raise PassingError(f"{answer}, come again in {wait_s:.0f} s" if wait_s else answer, wait_s)
         advice = {401: LOGIN_ADVICE, 403: LOGIN_ADVICE, 404: "check the URL", 410: "check the URL"}
         kinds = {401: RemoteRefusedError, 403: RemoteRefusedError, 404: RemoteMissingError, 410: RemoteMissingError}
         error = kinds.get(response.status, RemoteError)
-        raise error(f"{shown(self.url)}: {said}; {advice.get(response.status, 'check the URL and the server')}{hint}")
+        raise error(f"{shown(self.url)}: {answer}; {advice.get(response.status, 'check the URL and the server')}{hint}")
 
 
 class _Links(HTMLParser):
@@ -215,7 +215,7 @@ class _Links(HTMLParser):
 
 @functools.cache
 def pool(pid: int) -> "urllib3.PoolManager":
-    """The connections of one process: a forked child must not speak on those of its parent."""
+    """Return the connections of one process: a forked child must not use those of its parent."""
     try:
         import urllib3
     except ModuleNotFoundError as error:
@@ -229,7 +229,7 @@ def _without_user(url: str) -> str:
 
 
 def _login(url: str) -> dict[str, str]:
-    """The header for `user:password@` in a URL."""
+    """Make the header for `user:password@` in a URL."""
     import urllib3
 
     user, at, _ = urlsplit(url).netloc.rpartition("@")
@@ -237,7 +237,7 @@ def _login(url: str) -> dict[str, str]:
 
 
 def _retry_after_s(response: "urllib3.BaseHTTPResponse") -> float:
-    """How long the server asks to wait, in seconds; 0 when it does not say, or not so that it can be understood."""
+    """Return how many seconds the server asks to wait; 0 if it does not, or in a form that cannot be understood."""
     import urllib3
 
     try:

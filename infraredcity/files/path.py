@@ -1,11 +1,11 @@
-"""Paths: files and folders on a disk here (pathlib's Path) or behind a URL (RemotePath), in the same words.
+"""Paths: local files and folders (pathlib's Path) and remote ones (RemotePath), with the same methods.
 
 A RemotePath has those of pathlib's methods that the commands use. Its bytes go through `infraredcity.files.remote`: ranges,
-deadlines, attempts, one line per error, and a count of what was moved. In a message it never tells a password, a token or a query.
+deadlines, attempts, one line per error, and a count of what was moved. In a message it never shows a password, a token or a query.
 
 What is written there is sent whole: in an object store (s3, gs) it appears whole or not at all, and so it does through file:// and
 sftp://, which rename it when all is there. Other schemes (ftp, webdav) may keep a cut file under the final name when an upload is
-cut, which the next run writes anew, since nothing counts as there before its segment record is. An upload to S3 in parts that is
+cut, which the next run writes anew, since a shard counts only with its segment record. An upload to S3 in parts that is
 killed leaves its parts in the bucket, unseen but paid for; a lifecycle rule of the bucket for incomplete uploads removes them.
 """
 
@@ -27,20 +27,20 @@ from infraredcity.files.source import UNKNOWN_BYTES
 from infraredcity.files.urls import READ_ONLY_SCHEMES, check_writable, is_url, join, shown, split
 
 _MAX_DEPTH = 32
-"""So deep is a remote folder walked; a web server can show folders without end."""
+"""The depth to which a remote folder is walked; a web server can show folders without end."""
 _MAX_WHOLE_BYTES = 1 << 40
 _ASKED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteStatus:
-    """What is known of a remote file: its size in bytes."""
+    """What is known of a remote file."""
 
     st_size: int
 
 
 class RemotePath:
-    """A file or folder behind a URL; immutable, can be pickled, is not touched before it is asked something.
+    """A file or folder behind a URL; immutable, can be pickled; making one asks the other machine nothing.
 
     Reading what is not there raises RemoteMissingError, which is also a FileNotFoundError; all else that fails is a RemoteError.
     """
@@ -49,7 +49,7 @@ class RemotePath:
 
     def __init__(self, url: str, options: RemoteOptions | None = None) -> None:
         if not is_url(url):
-            raise ValueError(f"a remote place is a URL with a scheme, got {shown(url)!r}")
+            raise ValueError(f"a remote path is a URL with a scheme, got {shown(url)!r}")
         root, path, query = split(url)
         if "@" not in root and shown(url) not in url:
             raise RemoteError(f"{shown(url)}: a / ? or # in the password of a URL must be quoted, as %2F, %3F or %23")
@@ -91,7 +91,7 @@ class RemotePath:
 
     @property
     def _order(self) -> tuple[str, tuple[str, ...]]:
-        """What is compared when places are sorted: names of folders one by one, as pathlib does."""
+        """The key by which paths are sorted: names of folders one by one, as pathlib does."""
         return split(self.url)[0], self._path.parts
 
     @property
@@ -104,7 +104,7 @@ class RemotePath:
 
     @property
     def stem(self) -> str:
-        """The name less its suffix."""
+        """The name without its suffix."""
         return PurePosixPath(self.name).stem
 
     @property
@@ -119,54 +119,54 @@ class RemotePath:
         return RemotePath(f"{root}{self._path.parent}{query}", self._options)
 
     def with_name(self, name: str) -> "RemotePath":
-        """Its neighbour of that name."""
+        """Return the path of another name in the same folder."""
         return self.parent / name
 
     def with_suffix(self, suffix: str) -> "RemotePath":
-        """Its neighbour with another suffix."""
+        """Return the same path with another suffix."""
         return self.with_name(f"{self.stem}{suffix}")
 
     def relative_to(self, other: "RemotePath") -> PurePosixPath:
-        """The way from `other` to here, not quoted; a ValueError where it does not lie below `other`."""
+        """Return the path from `other` to here, not quoted; raise a ValueError if it does not lie below `other`."""
         if split(self.url)[0] != split(other.url)[0]:
             raise ValueError(f"{self} does not lie below {other}")
-        way = self._path.relative_to(other._path)
-        return PurePosixPath(unquote(str(way))) if self.scheme in READ_ONLY_SCHEMES else way
+        found = self._path.relative_to(other._path)
+        return PurePosixPath(unquote(str(found))) if self.scheme in READ_ONLY_SCHEMES else found
 
     def as_posix(self) -> str:
-        """What is shown of it."""
+        """Return what is shown of it."""
         return str(self)
 
     def resolve(self) -> "RemotePath":
-        """Itself: a URL has no links that could be followed from here."""
+        """Return itself: a URL has no links that could be followed from here."""
         return self
 
     # reading
 
     def read_bytes(self, max_bytes: int = _MAX_WHOLE_BYTES) -> bytes:
-        """The whole file; a larger one is an error."""
+        """Read the whole file; a larger one is an error."""
         return fetch(self.url, self._options, max_bytes=max_bytes)
 
     def read_start(self, size: int) -> bytes:
-        """The first `size` bytes of a file that is known to have as many, without asking for its size."""
+        """Read the first `size` bytes of a file that is known to have as many, without asking for its size."""
         return fetch_start(self.url, size, self._options)
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """The whole file as text."""
+        """Read the whole file as text."""
         return self.read_bytes().decode(encoding)
 
     def file(self, expected_bytes: int | None = None) -> RemoteFile:
-        """The file for reading by ranges."""
+        """Return the file for reading by ranges."""
         return RemoteFile(self.url, self._options, expected_bytes)
 
     def open(self, mode: str = "rb") -> io.BufferedReader:
-        """The file for reading from anywhere in it, by chunks of a MiB of which the last few are kept."""
+        """Open the file for reading from anywhere in it, by chunks of a MiB of which the last few are kept."""
         if mode != "rb":
-            raise ValueError(f"a remote file is opened for reading bytes alone, got mode {mode!r}")
+            raise ValueError(f"a remote file is opened only for reading bytes, got mode {mode!r}")
         return io.BufferedReader(RemoteReader(self.file()), buffer_size=64 * 1024)
 
     def stat(self) -> RemoteStatus:
-        """Its size."""
+        """Ask for its size."""
         return RemoteStatus(st_size=self.file().size_bytes)
 
     def exists(self) -> bool:
@@ -182,14 +182,16 @@ class RemotePath:
         return kind(self.url, self._options) == "folder"
 
     def iterdir(self) -> Iterator["RemotePath"]:
-        """What lies directly in it, in order of the names."""
+        """Yield what lies directly in it, in order of the names."""
         for name in sorted(listing(self.url, self._options)):
             yield self / name
 
     def glob(self, pattern: str) -> Iterator["RemotePath"]:
-        """What lies directly in it under a name of that pattern; nothing where the folder is not there."""
+        """Yield what lies directly in it under a name of that pattern; nothing if the folder is not there."""
         if "/" in pattern or "**" in pattern:
-            raise ValueError(f"a remote folder is searched for names alone, not through its folders, got {pattern!r}")
+            raise ValueError(
+                f"a remote folder is searched only for names in it, not through its folders, got {pattern!r}"
+            )
         try:
             names = sorted(listing(self.url, self._options))
         except FileNotFoundError:
@@ -200,14 +202,14 @@ class RemotePath:
     # writing
 
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: a folder is there as soon as something lies in it."""
+        """Do nothing: a folder is there as soon as something lies in it."""
 
     def write_whole(self, data: bytes) -> None:
-        """Send `data` to be the file."""
+        """Send `data` as the file."""
         send(self.url, data, self._options)
 
     def upload(self, path: Path) -> None:
-        """Send a file of this disk to be the file."""
+        """Send a local file as the file."""
         send_file(self.url, path, self._options)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
@@ -219,7 +221,7 @@ class RemotePath:
                 raise
 
     def check_writable(self) -> None:
-        """RemoteError where the scheme is for reading alone."""
+        """Raise RemoteError if the scheme is only for reading."""
         check_writable(self.url)
 
 
@@ -228,19 +230,19 @@ AnyPath = Path | RemotePath
 
 
 def any_path(location: str | Path | RemotePath) -> AnyPath:
-    """The place that a location names: a RemotePath for a URL, else a Path."""
+    """Make a RemotePath of a URL, and a Path of anything else."""
     if isinstance(location, Path | RemotePath):
         return location
     return RemotePath(location) if is_url(location) else Path(location)
 
 
 def is_remote(location: AnyPath) -> bool:
-    """Whether a place is behind a URL."""
+    """Whether a path is behind a URL."""
     return isinstance(location, RemotePath)
 
 
 def is_below(path: AnyPath, folder: AnyPath) -> bool:
-    """Whether a place is a folder or lies anywhere in it, links on a disk followed."""
+    """Whether a path is `folder` or lies anywhere in it; local links are followed."""
     if isinstance(path, Path) and isinstance(folder, Path):
         return path.resolve().is_relative_to(folder.resolve())
     if isinstance(path, Path) or isinstance(folder, Path):
@@ -252,7 +254,7 @@ def is_below(path: AnyPath, folder: AnyPath) -> bool:
 
 
 def size_of(path: AnyPath) -> int | None:
-    """The bytes of a file; None where there is none."""
+    """Return the size of a file in bytes; None if there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -260,9 +262,9 @@ def size_of(path: AnyPath) -> int | None:
 
 
 def sizes_in(folder: AnyPath) -> dict[str, int]:
-    """The files directly in a folder by name, with their bytes, from one listing; empty where there is no such folder.
+    """Return the sizes in bytes of the files directly in a folder by name, from one listing; empty if there is no such folder.
 
-    A file that goes while it is listed, as the temporary ones of whoever writes there do, is left out. A web server does not list
+    A file that vanishes while it is listed, as temporary ones of a writer do, is left out. A web server does not list
     sizes, so that each file is asked for its own.
     """
     try:
@@ -271,7 +273,7 @@ def sizes_in(folder: AnyPath) -> dict[str, int]:
             unknown = [name for name, size in sizes.items() if size == UNKNOWN_BYTES]
             with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
                 asked = dict(zip(unknown, pool.map(lambda name: size_of(folder / name), unknown), strict=True))
-            return {name: size for name, told in sizes.items() if (size := asked.get(name, told)) is not None}
+            return {name: size for name, listed in sizes.items() if (size := asked.get(name, listed)) is not None}
         entries = os.scandir(folder)
     except FileNotFoundError:
         return {}
@@ -285,7 +287,7 @@ def sizes_in(folder: AnyPath) -> dict[str, int]:
 
 
 def folder_listing(folder: RemotePath) -> dict[str, int | None]:
-    """What lies directly in a remote folder by name: bytes of a file, UNKNOWN_BYTES where only asking tells, None for a folder.
+    """Return what lies directly in a remote folder by name: size of a file, UNKNOWN_BYTES if it is not listed, None for a folder.
 
     Raises:
         RemoteMissingError: There is no such folder.
@@ -294,7 +296,7 @@ def folder_listing(folder: RemotePath) -> dict[str, int | None]:
 
 
 def walk(root: AnyPath) -> Iterator[tuple[AnyPath, list[str], list[str]]]:
-    """Each folder at and below `root` with the names of its folders and of its files, as os.walk gives them, from the top.
+    """Yield each folder at and below `root` with the names of its folders and of its files, as os.walk does, from the top.
 
     The caller may take names out of the list of folders, which are then not entered. Links to folders are not followed.
     """

@@ -1,4 +1,4 @@
-"""Files that are read whole, as anyone may have made them: of bounded size, plain files alone, json and TOML of any depth.
+"""Read whole files that anyone may have made: of bounded size, nothing but plain files, json, TOML and npz.
 
 A pipe in a data set never ends a read, `/dev/zero` never stops giving bytes, and `[[[[...` is deeper than Python's stack. All of
 these are errors here like those of a file that is missing or damaged: an OSError or a ValueError.
@@ -22,9 +22,9 @@ import numpy as np
 from infraredcity.files.path import AnyPath, RemotePath
 
 MAX_RECORD_BYTES = 64 << 20
-"""The longest json or TOML file that is read; what it says takes some twenty times its bytes in memory at most."""
+"""The largest json or TOML file that is read; in memory it takes at most some twenty times its bytes."""
 MAX_SIDECAR_BYTES = 1 << 30
-"""The longest file of another kind that is read whole."""
+"""The largest file of another kind that is read whole."""
 _TOO_DEEP = "nested too deeply"
 NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
               MemoryError, zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
@@ -32,7 +32,7 @@ NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexErr
 
 
 def opened(path: AnyPath) -> io.BufferedReader:
-    """A file for reading bytes; one of this disk is known to be a plain one.
+    """Open a file for reading bytes; a local one is checked to be a plain file.
 
     Raises:
         OSError: It cannot be opened, or is no plain file.
@@ -42,7 +42,7 @@ def opened(path: AnyPath) -> io.BufferedReader:
 
 
 def plain_descriptor(path: Path, *, follow_links: bool = True) -> int:
-    """A file of this disk for reading, known to be a plain one; nothing is waited for, as one would for who fills a pipe.
+    """Open a local file for reading and check that it is a plain file, without waiting as opening a pipe would.
 
     Raises:
         OSError: It cannot be opened, or is a folder, a pipe, a socket, a device or, unless links are followed, a link.
@@ -61,7 +61,7 @@ def plain_descriptor(path: Path, *, follow_links: bool = True) -> int:
 
 
 def read_whole(path: AnyPath, max_bytes: int, *, follow_links: bool = True) -> bytes:
-    """All bytes of a file.
+    """Read all bytes of a file.
 
     Raises:
         OSError: It cannot be read, is no plain file, or is larger.
@@ -77,7 +77,7 @@ def read_whole(path: AnyPath, max_bytes: int, *, follow_links: bool = True) -> b
 
 
 def read_json(path: AnyPath, max_bytes: int = MAX_RECORD_BYTES) -> Any:
-    """What a json file says.
+    """Read a json file.
 
     Raises:
         OSError: It cannot be read, is no plain file, or is larger than `max_bytes`.
@@ -87,7 +87,7 @@ def read_json(path: AnyPath, max_bytes: int = MAX_RECORD_BYTES) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What some json says; a ValueError where it is none, or nested too deeply."""
+    """Parse json; raise a ValueError if it is none, or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -95,7 +95,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_toml(path: AnyPath) -> dict[str, Any]:
-    """What a TOML file says.
+    """Read a TOML file.
 
     Raises:
         OSError: It cannot be read, is no plain file, or is larger than MAX_RECORD_BYTES.
@@ -109,7 +109,7 @@ def read_toml(path: AnyPath) -> dict[str, Any]:
 
 
 def read_npz(file: io.BufferedReader | io.BytesIO, size_bytes: int) -> dict[str, np.ndarray]:
-    """The arrays of an npz file of `size_bytes`, in the memory that the file has on the disk.
+    """Read the arrays of an npz file of `size_bytes`, in no more memory than the file has bytes.
 
     Raises:
         ValueError: It unpacks to more, as none of ours does, or the header of an array claims more than there is.

@@ -1,6 +1,6 @@
-"""Files on other machines: ranges of one, all of it, what lies in a folder, sending one; in time or one line that says why not.
+"""Remote files: read ranges or all of one, list a folder, send and remove files; in time, or with one line that says why not.
 
-http(s) goes through urllib3 and is for reading alone, every other scheme (s3, gs, memory, ...) goes through fsspec. What passes
+http(s) goes through urllib3 and is only for reading; every other scheme (s3, gs, memory, ...) goes through fsspec. What may pass
 by itself (a refused or cut connection, silence, a short body, 5xx, 429) is tried again until the deadline; all else is an error at
 once. A file that changes between two reads is an error over http(s); fsspec has no such check for all schemes, there only another
 size is noticed. Nothing is remembered of what a folder holds: another machine may write there at any time.
@@ -11,7 +11,7 @@ A URL is `scheme://host/path?query`. In http the path is quoted (`%20` for a spa
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from infraredcity.errors import RemoteError
 from infraredcity.files.http import HttpSource
@@ -20,11 +20,8 @@ from infraredcity.files.source import FileFacts, Source
 from infraredcity.files.store import StoreSource
 from infraredcity.files.urls import CONTROL, check_writable, is_http, shown
 
-if TYPE_CHECKING:
-    pass
-
 WHOLE_BYTES = 32 * 1024 * 1024
-"""What one request brings of a whole file."""
+"""The most bytes of a whole file that one request brings."""
 
 
 class RemoteFile:
@@ -33,7 +30,7 @@ class RemoteFile:
     Args:
         url: Where it is.
         options: Timeouts and deadline.
-        expected_bytes: Its size, where it is known from elsewhere; a file of another size is an error at first contact.
+        expected_bytes: Its size, if it is known from elsewhere; a file of another size is an error at first contact.
     """
 
     def __init__(self, url: str, options: RemoteOptions | None = None, expected_bytes: int | None = None) -> None:
@@ -48,7 +45,7 @@ class RemoteFile:
 
     @property
     def size_bytes(self) -> int:
-        """How long the file is; asks for it when nothing is known yet.
+        """The file's size; asked for if nothing is known yet.
 
         Raises:
             RemoteError: It cannot be reached, or is not what was expected.
@@ -58,7 +55,7 @@ class RemoteFile:
 
     @property
     def version(self) -> str:
-        """What the server calls this state of the file (ETag or Last-Modified, fsspec's ukey); "" when it has no name for it.
+        """The server's name for this state of the file (ETag or Last-Modified, fsspec's ukey); "" if it has none.
 
         Raises:
             RemoteError: It cannot be reached, or is not what was expected.
@@ -66,7 +63,7 @@ class RemoteFile:
         return self._facts().version
 
     def read(self, offset: int, size: int, *, within_s: float | None = None) -> bytes:
-        """Exactly `size` bytes from `offset`.
+        """Read exactly `size` bytes from `offset`.
 
         Args:
             offset: First byte.
@@ -87,7 +84,7 @@ class RemoteFile:
         return until_deadline(self._source.url, self._options, attempt, within_s)
 
     def close(self) -> None:
-        """End the use of it; connections belong to the process and serve other files."""
+        """End the use of it; connections belong to the process and stay for other files."""
         self._closed = True
 
     def _facts(self) -> "FileFacts":
@@ -95,7 +92,7 @@ class RemoteFile:
 
 
 def fetch(url: str, options: RemoteOptions | None = None, max_bytes: int = 64 * 1024 * 1024) -> bytes:
-    """The whole of a file: in one request where it is small, else in pieces, each with the deadline of its own.
+    """Read the whole of a file: in one request if it is small, else in pieces, each with a deadline of its own.
 
     Args:
         url: Where it is.
@@ -119,7 +116,7 @@ def fetch(url: str, options: RemoteOptions | None = None, max_bytes: int = 64 * 
 
 
 def fetch_start(url: str, size: int, options: RemoteOptions | None = None) -> bytes:
-    """The first `size` bytes of a file that is known to have as many: in one request where they are few, else in pieces.
+    """Read the first `size` bytes of a file that is known to have as many: in one request if they are few, else in pieces.
 
     Raises:
         RemoteError: They could not be had before the deadline, or the file is shorter; RemoteMissingError where none is.
@@ -138,9 +135,9 @@ def _in_pieces(read: Callable[[int, int], bytes], size: int) -> bytes:
 
 
 def kind(url: str, options: RemoteOptions | None = None) -> Literal["file", "folder"] | None:
-    """What is at `url`; None where nothing is.
+    """Find out what is at `url`; None if nothing is.
 
-    A folder of an object store is there when something lies in it; what is a file there too is told to be a file.
+    A folder of an object store is there if something lies in it; what is a file as well counts as a file.
 
     Raises:
         RemoteError: It could not be found out before the deadline.
@@ -150,7 +147,7 @@ def kind(url: str, options: RemoteOptions | None = None) -> Literal["file", "fol
 
 
 def listing(url: str, options: RemoteOptions | None = None) -> dict[str, int | None]:
-    """What lies directly in a folder, by name: bytes of a file (UNKNOWN_BYTES where only asking for it tells), None for a folder.
+    """List what lies directly in a folder, by name: size of a file (UNKNOWN_BYTES if it is not listed), None for a folder.
 
     Raises:
         RemoteMissingError: Nothing is there.
@@ -168,7 +165,7 @@ def listing(url: str, options: RemoteOptions | None = None) -> dict[str, int | N
 
 
 def send(url: str, data: bytes, options: RemoteOptions | None = None) -> None:
-    """Make `data` the file at `url`.
+    """Send `data` as the file at `url`.
 
     Raises:
         RemoteError: It could not be sent before the deadline, or may not be written there.
@@ -178,7 +175,7 @@ def send(url: str, data: bytes, options: RemoteOptions | None = None) -> None:
 
 
 def send_file(url: str, path: Path, options: RemoteOptions | None = None) -> None:
-    """Make a copy of a file of this disk at `url`; checked by its size there afterwards.
+    """Copy a local file to `url`; check its size there afterwards.
 
     Raises:
         RemoteError: It could not be sent before the deadline, or may not be written there.
@@ -197,7 +194,7 @@ def remove(url: str, options: RemoteOptions | None = None) -> None:
     """Remove a file.
 
     Raises:
-        RemoteMissingError: None is there; S3 does not tell this and is content.
+        RemoteMissingError: None is there; S3 does not say so.
         RemoteError: It cannot be done.
         MissingExtraError: The package for this scheme is not installed.
     """

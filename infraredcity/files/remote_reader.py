@@ -1,4 +1,4 @@
-"""A remote file as Python's raw file, for libraries that read and seek."""
+"""Read a remote file as Python's raw file, for libraries that read and seek."""
 
 import io
 from collections import OrderedDict
@@ -22,19 +22,19 @@ class RemoteReader(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Where the next byte is read."""
+        """Return where the next byte is read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; the new position in bytes from the start."""
+        """Move; return the new position in bytes from the start."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
         self._position = max(0, base + offset)
         return self._position

@@ -1,4 +1,4 @@
-"""Trying again until a deadline, in time, with one line that says why not."""
+"""Try again until a deadline, and say in one line why it failed."""
 
 import errno
 import functools
@@ -14,7 +14,7 @@ from infraredcity.errors import RemoteError
 from infraredcity.files.urls import shown
 
 _LEAST_ATTEMPTS = 3
-"""So often is tried what may take longer than its deadline, however long the attempts before took."""
+"""How often at least is tried what may take longer than its deadline, however long the attempts before took."""
 OVER_AGAIN = "check the network and the server, then run it again"
 WORDS_FOR_GOOD = {
     "NoCredentialsError": "no credentials are found",
@@ -24,7 +24,7 @@ WORDS_FOR_GOOD = {
     "AuthenticationException": "the credentials are refused",
     "ParamValidationError": "not a bucket and a key (credentials come from the environment, not from the URL)",
 }
-"""What libraries' errors mean which no further attempt mends."""
+"""Names of libraries' errors that no further attempt mends, in our words."""
 _WORDS = WORDS_FOR_GOOD | {
     "ConnectTimeoutError": "no connection in time",
     "ConnectTimeout": "no connection in time",
@@ -35,10 +35,10 @@ _WORDS = WORDS_FOR_GOOD | {
     "IncompleteRead": "the connection was cut",
     "ConnectionClosedError": "the connection was cut",
 }
-"""What libraries' errors mean where the system says nothing."""
+"""Names of libraries' errors in our words, used where the system has no message."""
 FOR_GOOD = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.ENOSPC, errno.EDQUOT,
                        errno.EFBIG, errno.EROFS, errno.ENOTDIR, errno.EEXIST, getattr(errno, "EREMCHG", errno.EINVAL)})  # fmt: skip
-"""What the system or an object store says where no further attempt helps; EREMCHG, of a bucket in another region, is of Linux."""
+"""Errors of the system or an object store that no further attempt mends; Linux's EREMCHG is for a bucket in another region."""
 
 
 Result = TypeVar("Result")
@@ -74,7 +74,7 @@ class TooLargeError(RemoteError):
 
 
 class PassingError(Exception):
-    """An attempt failed in a way that may not happen again; `wait_s` is how long the server wants to be left alone."""
+    """An attempt failed in a way that may not happen again; `wait_s` is how long the server asks to wait."""
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
@@ -117,9 +117,9 @@ def until_deadline(
     *,
     allowance_s: float = 0.0,
 ) -> Result:
-    """What `attempt` returns, which is made again until it does or the deadline comes.
+    """Call `attempt` until it returns or the deadline comes; return its result.
 
-    What moves for long may have an allowance. It is not for failing: a server that is gone is given up at the deadline.
+    A long transfer may have an allowance. It does not hold for failures: a server that is gone is given up at the deadline.
     """
     deadline_s = options.deadline_s if within_s is None else min(within_s, options.deadline_s)
     clock = Clock(options, time.monotonic(), deadline_s + allowance_s)
@@ -130,7 +130,7 @@ def until_deadline(
         try:
             return _in_time(clock, functools.partial(attempt, clock))
         except PassingError as error:
-            # An attempt that the deadline cut tells less than one that ended by itself.
+            # An attempt that the deadline cut says less than one that ended by itself.
             reason = error if reason is None or not isinstance(error, CutOffError) else reason
             # A random half keeps apart the many readers that lost one server at the same moment.
             backoff_s = min(options.backoff_cap_s, options.backoff_s * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1)
@@ -145,7 +145,7 @@ def until_deadline(
 
 
 def _in_time(clock: Clock, call: Callable[[], Result]) -> Result:
-    """What `call` returns, made by a thread of its own that is left behind when it does not end in time.
+    """Make a call in a thread of its own, which is left behind if it does not end in time; return its result.
 
     A socket's timeout starts anew with every byte, a name lookup has none, and a file system has its own ideas.
     """
@@ -167,7 +167,7 @@ def _in_time(clock: Clock, call: Callable[[], Result]) -> Result:
 
 
 def in_words(error: BaseException) -> str:
-    """What went wrong, without the URLs and objects that libraries put into their messages."""
+    """Say what went wrong, without the URLs and objects that libraries put into their messages."""
     words = type(error).__name__
     link: BaseException | None = error
     while link is not None:

@@ -1,4 +1,4 @@
-"""What http and the stores share: one remote file, pinned at first contact, as single attempts."""
+"""The interface of http and the stores: one remote file, pinned at first contact, as single attempts."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from infraredcity.files.retry import Clock, TooLargeError
 from infraredcity.files.urls import shown
 
 UNKNOWN_BYTES = -1
-"""The size of a file in the listing of a web server, which does not tell it."""
+"""The size of a file in the listing of a web server, which does not hold it."""
 PIECE_BYTES = 256 * 1024
 LOGIN_ADVICE = "check who may read or write there, and the credentials"
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What tells one state of a file from another."""
+    """The facts by which one state of a file is told from another."""
 
     size_bytes: int
     version: str
@@ -26,9 +26,9 @@ class FileFacts:
 
 
 class Source(ABC):
-    """One file and what was seen of it; each method is one attempt.
+    """One file and its facts at first contact; each method is one attempt.
 
-    It raises PassingError where another attempt may help, and RemoteError where none does.
+    It raises PassingError if another attempt may help, and RemoteError if none does.
     """
 
     def __init__(self, url: str, expected_bytes: int | None) -> None:
@@ -38,11 +38,11 @@ class Source(ABC):
 
     @property
     def pinned(self) -> FileFacts | None:
-        """What was seen at first contact."""
+        """The file's facts at first contact."""
         return self._pinned.get("facts")
 
     def pin(self, facts: FileFacts) -> FileFacts:
-        """Keep what is seen at first contact; anything else later is an error."""
+        """Keep the file's facts at first contact; raise an error if they differ later."""
         if self.expected_bytes is not None and facts.size_bytes != self.expected_bytes:
             raise RemoteError(
                 f"{shown(self.url)}: is {facts.size_bytes} bytes, the index says {self.expected_bytes}; "
@@ -68,27 +68,27 @@ class Source(ABC):
 
     @abstractmethod
     def facts(self, clock: Clock) -> FileFacts:
-        """Size and version, pinned."""
+        """Ask for size and version, and pin them."""
 
     @abstractmethod
     def read(self, offset: int, size: int, clock: Clock) -> bytes:
-        """Exactly these bytes of the file that was pinned."""
+        """Read exactly these bytes of the pinned file."""
 
     @abstractmethod
     def piece(self, offset: int, size: int, clock: Clock) -> bytes:
-        """Exactly these bytes, of a file of which nothing need be known."""
+        """Read exactly these bytes of a file of which nothing need be known."""
 
     @abstractmethod
     def whole(self, max_bytes: int, clock: Clock) -> bytes:
-        """All bytes."""
+        """Read all bytes."""
 
     @abstractmethod
     def kind(self, clock: Clock) -> Literal["file", "folder"] | None:
-        """What is there."""
+        """Find out what is there."""
 
     @abstractmethod
     def listed(self, clock: Clock) -> dict[str, int | None]:
-        """What lies directly in the folder, by name: bytes of a file or UNKNOWN_BYTES, None for a folder."""
+        """List what lies directly in the folder, by name: size of a file or UNKNOWN_BYTES, None for a folder."""
 
 
 NOT_RIGHT = "the server or a proxy before it is not right, try another one"

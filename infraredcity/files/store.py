@@ -1,4 +1,4 @@
-"""Files behind every other scheme (s3, gs, memory, ...), read and written through fsspec."""
+"""Read and write files behind every other scheme (s3, gs, memory, ...) through fsspec."""
 
 import errno
 import math
@@ -25,7 +25,7 @@ from infraredcity.files.urls import shown
 _PART_BYTES = 16 * 1024 * 1024
 _MAX_PARTS = 10_000
 _PARTS_AT_ONCE = 4
-"""A file goes to S3 in parts; as many as are sent at once are in memory."""
+"""A file goes to S3 in parts; those that are sent at once are in memory."""
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "swift"})
 """Schemes where a file needs no folder above it, and making one would make a bucket."""
 _RENAMES = frozenset({"file", "local", "sftp", "ssh"})
@@ -38,14 +38,14 @@ class StoreSource(Source):
     def facts(self, clock: Clock) -> FileFacts:
         """Return size and version, pinned."""
         with self._errors() as (filesystem, path):
-            told = filesystem.info(path)
-            size_bytes = told["size"]
-            if told.get("type") == "directory":
+            found = filesystem.info(path)
+            size_bytes = found["size"]
+            if found.get("type") == "directory":
                 raise RemoteMissingError(f"{shown(self.url)}: is a folder, no file; check the URL")
             if size_bytes is None:
                 raise RemoteError(f"{shown(self.url)}: its size is not known there; copy the files to a disk here")
-            # An object store names a state; where none does, fsspec makes a name of all that it knows, and asks again for it.
-            version = told.get("ETag") or told.get("etag") or filesystem.ukey(path)
+            # An object store names a state; for others fsspec makes a name of all that it knows, and asks again for it.
+            version = found.get("ETag") or found.get("etag") or filesystem.ukey(path)
             return self.pin(FileFacts(int(size_bytes), str(version)))
 
     def read(self, offset: int, size: int, clock: Clock) -> bytes:
@@ -65,7 +65,7 @@ class StoreSource(Source):
             raise
         counter().add(received_bytes=len(data))
         if len(data) != size:
-            # Either an answer was cut, which passes, or the file is shorter by now, which asking anew tells.
+            # Either an answer was cut, which passes, or the file is shorter by now, which a new request shows.
             if self.facts(clock).size_bytes < offset + size:
                 self.ends_before(offset, size)
             raise PassingError(f"{len(data)} of {size} bytes came")
@@ -82,10 +82,10 @@ class StoreSource(Source):
         """Say what is there."""
         try:
             with self._errors() as (filesystem, path):
-                told: str = filesystem.info(path)["type"]
+                kind: str = filesystem.info(path)["type"]
         except RemoteMissingError:
             return None
-        return "folder" if told == "directory" else "file"
+        return "folder" if kind == "directory" else "file"
 
     def listed(self, clock: Clock) -> dict[str, int | None]:
         """List what lies directly in the folder."""
@@ -103,13 +103,13 @@ class StoreSource(Source):
         return sizes
 
     def write(self, data: bytes, clock: Clock) -> None:
-        """Make `data` the file."""
+        """Send `data` as the file."""
         with self._written() as (filesystem, path):
             filesystem.pipe_file(path, data)
         counter().add(sent_bytes=len(data))
 
     def copy_from(self, here: Path, clock: Clock) -> None:
-        """Make a copy of a file of this disk."""
+        """Copy a local file."""
         size_bytes = here.stat().st_size
         with self._written() as (filesystem, path):
             parts: dict[str, int] = {}
@@ -129,7 +129,7 @@ class StoreSource(Source):
 
     @contextmanager
     def _written(self) -> "Iterator[tuple[Any, str]]":
-        """A file system and the path to write to: the file's own, or one beside it that gets its name when all is there."""
+        """Yield a file system and the path to write to: the file's own, or one beside it that is renamed when all is there."""
         try:
             with self._errors() as (filesystem, path):
                 protocols = _protocols(filesystem)
@@ -146,7 +146,7 @@ class StoreSource(Source):
                     yield filesystem, temporary
                     filesystem.mv(temporary, path)
                 except BaseException:
-                    # What keeps it from being removed kept it from being written, and is told already.
+                    # The same error kept it from being written, and is raised already.
                     with suppress(Exception):
                         filesystem.rm_file(temporary)
                     raise
@@ -157,7 +157,7 @@ class StoreSource(Source):
 
     @contextmanager
     def _errors(self) -> "Iterator[tuple[Any, str]]":
-        """The file system and path of this URL, and the one place that knows what fsspec's errors mean."""
+        """Yield the file system and path of this URL; turn fsspec's errors into ours, which happens only here."""
         try:
             import fsspec
         except ModuleNotFoundError as error:
@@ -188,5 +188,5 @@ class StoreSource(Source):
 
 
 def _protocols(filesystem: Any) -> set[str]:
-    told = filesystem.protocol
-    return {told} if isinstance(told, str) else {*told}
+    names = filesystem.protocol
+    return {names} if isinstance(names, str) else {*names}

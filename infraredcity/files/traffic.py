@@ -1,4 +1,4 @@
-"""How many requests and bytes a process moved from and to other machines."""
+"""Count the requests and bytes that a process moved from and to other machines."""
 
 import os
 import threading
@@ -54,7 +54,7 @@ def counter() -> _Counter:
 
 
 def traffic() -> Traffic:
-    """What this process moved since it began, or others for it; a forked child begins at zero."""
+    """Return what this process moved since it began, or others for it; a forked child begins at zero."""
     return counter().total
 
 

@@ -1,4 +1,4 @@
-"""URLs: whether a text is one, its parts, and how it is shown without secrets."""
+"""URLs: recognize one, split and join it, show it without secrets."""
 
 import re
 from urllib.parse import quote
@@ -20,7 +20,7 @@ def is_url(location: str) -> bool:
 
 
 def split(url: str) -> tuple[str, str, str]:
-    """A URL as `scheme://host`, path, and query with its `?`; a fragment of http, which no server sees, is dropped."""
+    """Split a URL into `scheme://host`, path, and query with its `?`; drop a fragment of http, which no server gets."""
     if is_http(url):
         url = url.partition("#")[0]
     bare, mark, query = url.partition("?")
@@ -30,10 +30,10 @@ def split(url: str) -> tuple[str, str, str]:
 
 
 def join(folder_url: str, name: str) -> str:
-    """The URL of a file in a folder; a query of the folder's (a token, say) stays at the end.
+    """Make the URL of a file in a folder; a query of the folder's (a token, say) stays at the end.
 
     Raises:
-        RemoteError: The name cannot be told in a URL of this scheme.
+        RemoteError: The name cannot stand in a URL of this scheme.
     """
     root, path, query = split(folder_url)
     if is_http(folder_url):
@@ -46,13 +46,13 @@ def join(folder_url: str, name: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL for messages: without user, password, query and (in http) fragment, where credentials stand."""
+    """Return a URL for messages: without user, password, query and (in http) fragment, where credentials stand."""
     bare = _LOGIN_PART.sub("//", url)
     return split_query(bare.partition("#")[0] if is_http(bare) else bare)[0]
 
 
 def split_query(url: str) -> tuple[str, str]:
-    """A URL or a pattern of URLs before its query, and the query with its `?`.
+    """Split a URL or a pattern of URLs before its query; the query keeps its `?`.
 
     In `lite-00000?.tar?token=x` the first `?` stands for a character and the second begins the query.
     """
@@ -62,14 +62,14 @@ def split_query(url: str) -> tuple[str, str]:
 
 
 def shown_in(text: str) -> str:
-    """A text with each URL in it as `shown`; a URL ends at a blank or a quote, or before the marks of a sentence there."""
+    """Return a text with each URL in it as `shown`; a URL ends at a blank or a quote, or before the punctuation there."""
     return re.sub(
         rf"({_SCHEME.pattern}[^\s'\"]*?)([:;,.)\]}}]*)(?=[\s'\"]|$)", lambda found: shown(found[1]) + found[2], text
     )
 
 
 def check_writable(url: str) -> None:
-    """RemoteError where the scheme is for reading alone."""
+    """Raise RemoteError if the scheme is only for reading."""
     scheme = url.partition("://")[0].lower()
     if scheme in READ_ONLY_SCHEMES:
         raise RemoteError(f"{shown(url)}: {scheme} is for reading; write to s3://, gs://, sftp:// or a folder here")

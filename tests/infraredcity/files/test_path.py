@@ -106,7 +106,7 @@ def test_a_location_is_near_or_far_by_its_scheme() -> None:
     assert any_path(Path("s3:/x")) == Path("s3:/x")
     assert any_path("s3://bucket/x") == RemotePath("s3://bucket/x") == any_path(RemotePath("s3://bucket/x/"))
     assert [is_remote(any_path(text)) for text in ("x", "/x", "s3://b/x", "https://h/x")] == [False, False, True, True]
-    with pytest.raises(ValueError, match="a remote place is a URL with a scheme, got 'data/x'"):
+    with pytest.raises(ValueError, match="a remote path is a URL with a scheme, got 'data/x'"):
         RemotePath("data/x")
 
 
@@ -261,7 +261,7 @@ def test_folders_and_files_are_told_apart(far: RemotePath) -> None:
 
 @pytest.mark.parametrize("pattern", ["*/x.bin", "**"])
 def test_a_pattern_through_folders_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="a remote folder is searched for names alone"):
+    with pytest.raises(ValueError, match="searched only for names"):
         list(RemotePath("memory://bucket").glob(pattern))
 
 
@@ -327,7 +327,7 @@ def test_an_open_file_reads_as_one_of_a_disk(far: RemotePath) -> None:
             assert raw.read(size) == wanted[: len(wanted) and 999 - (expected.tell() - len(wanted)) % 999]
             raw.seek(expected.tell())
             assert buffered.tell() == raw.tell() == expected.tell()
-    with pytest.raises(ValueError, match="opened for reading bytes alone, got mode 'w'"):
+    with pytest.raises(ValueError, match="opened only for reading bytes, got mode 'w'"):
         path.open("w")
 
 

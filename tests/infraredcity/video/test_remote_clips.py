@@ -262,7 +262,7 @@ def test_a_clip_that_is_damaged_there_is_as_damaged_as_here(shelf: Shelf, memory
 
 
 def test_a_server_without_ranges_is_one_line(nginx: Nginx) -> None:
-    with pytest.raises(RemoteError, match="whole files alone, no ranges of bytes"):
+    with pytest.raises(RemoteError, match="only whole files"):
         probe(RemotePath(f"{nginx.url}/whole/h264.mp4"))
 
 
