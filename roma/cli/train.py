@@ -24,16 +24,16 @@ from roma.config.schema import TrainConfig
 from roma.data.batches import open_domains
 from roma.errors import RomaError
 from roma.training import schedule
-from roma.training.loop import LOADER, Listeners
+from roma.training.loop import Listeners
 from roma.training.networks import build_networks
 from roma.training.progress import ProgressLine, steps_text
+from roma.training.run_folder import LOADER, LOGS, UNREADABLE_NAME
 from roma.training.stopping import Stop, parse_duration
-from roma.training.trainer import UNREADABLE_NAME, RunResult, check_settings, train
+from roma.training.trainer import RunResult, check_settings, train
 from roma.world.meet import TIMEOUT_S, joined
 from roma.world.memory import keep_freed_memory
 from roma.world.world import check_batch, rank_of_environment, use_threads
 
-LOGS = "logs"
 _OURS = ("roma", "infraredcity")
 
 logger = logging.getLogger(__name__)

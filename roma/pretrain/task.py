@@ -29,8 +29,9 @@ from roma.models.vit.vit import VisionTransformer
 from roma.pretrain.config import PretrainConfig
 from roma.training import checkpoint
 from roma.training.checkpoint import Checkpoint
-from roma.training.loop import Ended, Listeners, Task, check_same_pictures, check_same_run, claimed, run_task
+from roma.training.loop import Ended, Listeners, Task, run_task
 from roma.training.metrics import check_wandb, grid_of
+from roma.training.run_folder import check_same_pictures, check_same_run, claimed
 from roma.training.schedule import steps_per_epoch
 from roma.training.step import StepResult
 from roma.training.update import agreed_norm, update

@@ -17,8 +17,8 @@ from roma.errors import EvaluationError
 from roma.evaluation.evaluate import EvalReport, read_report
 from roma.evaluation.measures import MEASURES
 from roma.evaluation.targets import Target, judge
-from roma.training.loop import SAMPLES
 from roma.training.metrics import read_metrics
+from roma.training.run_folder import SAMPLES
 from roma.training.sealed_file import SNAPSHOT_NAME
 from roma.training.snapshot import Snapshot, load_snapshot
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,32 +23,19 @@ from jaxtyping import UInt8
 from torch import nn
 
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.lock import lock_folder
-from infraredcity.files.records import read_json
-from infraredcity.files.temporary import remove_temporaries
-from roma.config.compare import differences
-from roma.config.overlay import as_it_ran, to_json, updated
+from roma.config.overlay import to_json
 from roma.config.schema import OutputConfig
 from roma.data.batches import Domains, TrainBatch
-from roma.errors import CheckpointError, ConfigError
+from roma.errors import CheckpointError
 from roma.training import checkpoint, profile
 from roma.training.checkpoint import Best, Checkpoint, CheckpointWriter
 from roma.training.metrics import MetricsLog, save_picture
 from roma.training.progress import Clock, StepReport
+from roma.training.run_folder import CONFIG_NAME, SAMPLES, DomainFacts, check_same_pictures
 from roma.training.step import StepResult
 from roma.training.stopping import Stop
 from roma.training.update import load_optimiser
 from roma.world.world import World
-
-CONFIG_NAME = "config.json"
-SAMPLES = "samples"
-LOADER = "loader"
-"""What each rank's loader does, for `infraredcity monitor`."""
-_LOCK_WAIT_S = 100.0
-"""How long a run of several ranks waits for the folder that a lost machine held; NFS 4 frees it after 90 s."""
-
-DomainFacts = dict[str, dict[str, Any]]
-"""What a run is trained on: for "infrared" and "visible" {"data_hash": ..., "num_frames": ...}."""
 
 logger = logging.getLogger(__name__)
 
@@ -153,67 +140,6 @@ class Ended:
     """Whether some rank's signal or time limit ended it."""
     stop_signal: signal.Signals | None = None
     """The first signal that any rank got, the same on all; None without one."""
-
-
-@contextmanager
-def claimed(run: Path, world: World) -> Iterator[None]:
-    """Hold a run's folder inside the block, cleared of what a killed run was writing; a collective.
-
-    Raises:
-        OutputError: Another process holds it, or it cannot be written.
-    """
-    if not world.is_leader:
-        world.barrier()
-        yield
-        return
-    with lock_folder(run, wait_s=_LOCK_WAIT_S if world.world_size > 1 else 0.0):
-        for folder in (run, *(run / name for name in (checkpoint.FOLDER, SAMPLES, LOADER, profile.FOLDER))):
-            if folder.is_dir():
-                remove_temporaries(folder)
-        world.barrier()  # whoever held the folder before has written its last checkpoint
-        yield
-
-
-def check_same_run(config: RunConfig, run: Path, *, result_name: str) -> None:
-    """Refuse a folder that was begun with other settings.
-
-    Those may change that alter rounding at most, or what is written and how often.
-
-    Args:
-        config: The whole run.
-        run: Its folder.
-        result_name: The file that the run makes. Without it and without checkpoints the run begins anew in any case.
-
-    Raises:
-        ConfigError: Another setting differs, or the folder's config is of another command or damaged.
-    """
-    path = run / CONFIG_NAME
-    if not path.exists():
-        return
-    try:
-        before = updated(type(config)(), as_it_ran(read_json(path)), where=f"{path}: ")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: damaged ({error}); use another --out") from error
-    except ConfigError as error:
-        raise ConfigError(f"{error}; it is of another command or version, so use another --out") from error
-    changed = [change for change in differences(before, config) if not _may_change(change.partition(" ")[0])]
-    if changed and (checkpoint.saved(run) or (run / result_name).exists()):
-        raise ConfigError(f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out")
-
-
-def check_same_pictures(run: Path, before: DomainFacts, now: DomainFacts) -> None:
-    """Refuse to go on over other pictures.
-
-    Raises:
-        ConfigError: A domain's pictures are not those that the run was begun on.
-    """
-    for name, old in before.items():
-        new = now[name]
-        if old["data_hash"] != new["data_hash"]:
-            raise ConfigError(
-                f"{run}: was begun on other {name} pictures: {old['num_frames']} frames of hash {old['data_hash'][:8]}, now "
-                f"{new['num_frames']} of {new['data_hash'][:8]}; bring those shards back, or use another --out"
-            )
 
 
 def run_task(
@@ -358,11 +284,6 @@ def _opened(task: Task, first: int) -> Iterator[_Files | None]:
         writer.close()
     finally:
         log.close()
-
-
-def _may_change(setting: str) -> bool:
-    """Whether a run may go on with another value: it changes rounding at most, or what is written and how often."""
-    return setting.startswith(("compute.", "output.")) and setting != "output.best_by"
 
 
 def _resume(task: Task) -> Checkpoint | None:

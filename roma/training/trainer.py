@@ -19,18 +19,16 @@ from roma.models.generators.build import check_side
 from roma.models.vit.weights import check_named, check_set
 from roma.training import checkpoint, schedule
 from roma.training.checkpoint import Best, Checkpoint
-from roma.training.loop import LOADER, Ended, Listeners, Task, check_same_run, claimed, run_task
+from roma.training.loop import Ended, Listeners, Task, run_task
 from roma.training.metrics import check_wandb, grid_of
 from roma.training.networks import build_networks
+from roma.training.run_folder import LOADER, UNREADABLE_NAME, check_same_run, claimed
 from roma.training.sealed_file import SNAPSHOT_NAME
 from roma.training.snapshot import Snapshot
 from roma.training.step import StepResult, Trainer
 from roma.training.stopping import Stop
 from roma.training.validate import HeldOut, check_best_by
 from roma.world.world import World, check_batch
-
-UNREADABLE_NAME = "unreadable.json"
-"""In LOADER: pictures that were passed over, and why."""
 
 logger = logging.getLogger(__name__)
 
