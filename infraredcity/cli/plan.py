@@ -87,8 +87,8 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """What a plan will take, as plain values: counts, bytes on disk, seconds of one core."""
-    parts = [plan.stretches(part) for part in range(plan.num_parts)]
-    counts = [sum(stretch.stop_segment - stretch.first_segment for stretch in part) for part in parts]
+    parts = [plan.segment_ranges(part) for part in range(plan.num_parts)]
+    counts = [sum(len(segments.numbers) for segments in part) for part in parts]
     cores = [
         sum(
             (plan[s.clip_id].frames_before(s.stop_segment) - plan[s.clip_id].frames_before(s.first_segment))

@@ -29,16 +29,16 @@ from infraredcity.stills.framing import mean_difference
 from infraredcity.stills.tone import ToneMap
 
 _FROZEN_SHARE = 0.1
-"""A frame is frozen when it differs from the one before by at most this share of a calm difference: even the noise is missing."""
+"""A frame is frozen if it differs from the one before by at most this share of a calm difference: even the noise is missing."""
 _CALM_PERCENTILE = 10
-"""A calm difference: that of the clip's calmest tenth, so that a car that waits at a light is no frozen picture."""
+"""A calm difference is that of the clip's calmest tenth, so that a car that waits at a light is no frozen picture."""
 _NO_PICTURE = "the decoder could not make a picture of it"
 _DROPPED = "suspect, since it follows damage, and left out as asked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureSize:
-    """How many samples of a clip are so many pixels wide and high."""
+    """How many samples of a clip have one width and height in pixels."""
 
     width: int
     height: int
@@ -47,49 +47,46 @@ class PictureSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractReport:
-    """What extraction of one clip ended with.
-
-    Attributes:
-        clip: The clip's id.
-        folder: Where its samples lie.
-        num_frames: Samples written, over all runs.
-        new_frames: Samples written by this run.
-        num_shards: Shards, or 0 for plain files.
-        size_bytes: Bytes of all shards or files.
-        gaps: Frames that could not be decoded, or were left out.
-        num_suspect: Samples that follow damage.
-        num_repeats: Samples that show the picture before them once more.
-        num_frozen: Samples that hardly differ from the one before.
-        tone: Counts that became black and white, for clips of more than 8 bits.
-        expected_frames: What the catalogue says the whole clip holds, if it does.
-        clip_frames: What the clip's files hold.
-        decoder: Which library decoded.
-        suspect: What the scan found wrong with the files.
-        notes: What else is good to know of them.
-        picture_sizes: The sizes of the samples, the most frequent first.
-    """
+    """The result of extracting one clip."""
 
     clip: str
+    """The clip's id."""
     folder: str
+    """Where its samples are."""
     num_frames: int
+    """Samples written, over all runs."""
     new_frames: int
+    """Samples written by this run."""
     num_shards: int
+    """Shards; 0 for plain files."""
     size_bytes: int
+    """Bytes of all shards or files."""
     gaps: tuple[Gap, ...]
+    """Frames that could not be decoded, or were left out."""
     num_suspect: int
+    """Samples that follow damage."""
     num_repeats: int
+    """Samples that show the picture before them once more."""
     num_frozen: int
+    """Samples that hardly differ from the one before."""
     tone: ToneMap | None
+    """Counts that became black and white, for clips of more than 8 bits."""
     expected_frames: int | None
+    """Frames of the whole clip according to the catalogue; None where it does not state them."""
     clip_frames: int
+    """Frames that the clip's files hold."""
     decoder: str
+    """Which library decoded."""
     suspect: tuple[str, ...]
+    """What the scan found wrong with the files."""
     notes: tuple[str, ...]
+    """What else is good to know of the files."""
     picture_sizes: tuple[PictureSize, ...]
+    """The sizes of the samples, the most frequent first."""
 
     @property
     def has_expected_count(self) -> bool:
-        """Whether the clip holds as many frames as the catalogue says, where it says."""
+        """Return whether the clip holds as many frames as the catalogue states, if it states them."""
         return self.expected_frames is None or self.expected_frames == self.clip_frames
 
 
@@ -102,18 +99,18 @@ def merge(
     new_frames: int,
     on_segments: Callable[[int], None] = lambda _count: None,
 ) -> ExtractReport:
-    """Write what describes the shards of a clip whose segments are all done; clips.json last.
+    """Write index, manifest, gaps and clips.json of a clip whose segments are all done; clips.json last.
 
     Args:
         folder: The clip's folder.
         spec: The clip's job spec.
         skipped: The ranges at which the decoder hung, see `job.read_skipped`.
-        expected_frames: What the catalogue says the whole clip holds, for the report.
-        new_frames: How many frames the present run wrote, for the report.
+        expected_frames: Frames of the whole clip according to the catalogue, for the report.
+        new_frames: Frames that this run wrote, for the report.
         on_segments: Called with the number of segment records just read.
 
     Raises:
-        OutputError: A segment is not done, is of another job, or has not as many frames as it should.
+        OutputError: A segment is not done, is of another job, or has another number of frames than expected.
     """
     gathered = _Gathered(folder, spec)
     numbers = range(count_segments(spec.num_frames, spec.config))
@@ -155,7 +152,7 @@ def merge(
 
 
 def difference(before: np.ndarray, now: np.ndarray) -> float | None:
-    """Mean absolute difference of two glances, in levels or counts; None where they are of two sizes."""
+    """Return the mean absolute difference of two glances, in levels or counts; None where their sizes differ."""
     if before.shape != now.shape or before.dtype != now.dtype:
         return None
     return round(mean_difference(before, now), 4)
@@ -164,7 +161,7 @@ def difference(before: np.ndarray, now: np.ndarray) -> float | None:
 class _Gathered:
     """The columns of all segments so far.
 
-    They are made at once for all frames that there can be and become the index's own, so that no row is ever in memory twice.
+    They are allocated once for all frames of the clip and become the index's own, so that no row is ever in memory twice.
     """
 
     def __init__(self, folder: AnyPath, spec: JobSpec) -> None:
@@ -186,7 +183,7 @@ class _Gathered:
         self._last_frame = -1
 
     def add(self, head: SegmentHead, rows: SegmentRows) -> None:
-        """One more segment."""
+        """Add the samples and the missing frames of a segment."""
         segment_record.check_job(self._folder, head, self._identity)
         spec = self._spec
         num_frames = len(segment_of(spec.clip.clip_id, spec.num_frames, spec.config, head.number).frames)
@@ -214,14 +211,14 @@ class _Gathered:
         return segment_record.record_path(self._folder, head.number)
 
     def _since_last(self, rows: SegmentRows) -> float | None:
-        """How far the segment's first sample is from the last one of the segment before."""
+        """Return how far the segment's first sample is from the last one of the segment before."""
         is_next = rows.frame_index[0] == self._last_frame + self._spec.config.every
         if not is_next or self._last_glance is None or rows.first_glance is None:
             return None
         return difference(self._last_glance, rows.first_glance)
 
     def index(self) -> SampleIndex:
-        """The index of all samples."""
+        """Return the index of all samples."""
         columns = {name: column[: self._num_rows] for name, column in self._columns.items()}
         frame_index, sizes = columns["frame_index"], np.stack([columns["width"], columns["height"]], axis=1)
         marks = self._marks(frame_index, columns["sha256"])
@@ -245,7 +242,7 @@ class _Gathered:
         )
 
     def _marks(self, frame_index: np.ndarray, sha256: np.ndarray) -> np.ndarray:
-        """u8 [N], the mark of every sample."""
+        """Return the mark of every sample, u8 [N]."""
         marks = np.zeros(len(frame_index), np.uint8)
         marks[np.isin(frame_index, np.array(self._suspect, np.int64))] = SUSPECT
         differences = self._differences[: self._num_rows]
@@ -264,12 +261,12 @@ class _Gathered:
 def gaps_of(
     spec: JobSpec, missing: Sequence[int], dropped: frozenset[int], skipped: Sequence[SkippedRange]
 ) -> tuple[Gap, ...]:
-    """Missing frames as stretches of one reason each.
+    """Group missing frames into gaps of neighbours with one reason.
 
     Args:
         spec: The clip's job spec.
         missing: The frames, ascending.
-        dropped: Those of them that were left out as asked.
+        dropped: Those of `missing` that were left out as asked.
         skipped: The ranges at which the decoder hung.
     """
     gaps: list[Gap] = []

@@ -1,7 +1,8 @@
-"""Extraction on many machines: plan the work, do one part, see what is outstanding, merge.
+"""Extract on many machines: plan the work, run one part, report what is outstanding, merge.
 
-Everybody shares the output folder (a disk or an object store) and nothing else. A part needs the plan and the clips; it talks to no
-other part. Two that do the same segment write the same bytes, so a part may run twice, or twice at once. No clock decides anything.
+All machines share the output folder (a disk or an object store) and nothing else. A part needs the plan and the clips, and talks
+to no other part. Two that write the same segment write the same bytes, so a part may run twice, or twice at once; no clock
+decides anything.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,58 +34,56 @@ from infraredcity.progress import OnProgress, Ticker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartReport:
-    """What a run of one part ended with.
-
-    Attributes:
-        part: Its number; None for all parts.
-        num_parts: How many the plan has.
-        num_segments: Segments of the part, all of which are done.
-        num_frames: Frames that they cover.
-        new_frames: Frames written by this run.
-        size_bytes: Bytes of their shards or files.
-        num_missing: Frames that could not be had, or were left out; `finalize` names them.
-    """
+    """The result of running one part."""
 
     part: int | None
+    """Its number; None for all parts."""
     num_parts: int
+    """Parts of the plan."""
     num_segments: int
+    """Segments of the part, all of which are done."""
     num_frames: int
+    """Frames in these segments."""
     new_frames: int
+    """Frames written by this run."""
     size_bytes: int
+    """Bytes of their shards or files."""
     num_missing: int
+    """Frames that could not be decoded, or were left out; `finalize` names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipStatus:
-    """How far a clip of a plan is: all its segments, those that are done, and those that are outstanding, such as "0-3,7"."""
+    """What is done of one clip of a plan."""
 
     clip: str
+    """The clip's id."""
     num_segments: int
+    """Segments of the clip."""
     num_done: int
+    """Those that are done."""
     outstanding: str
+    """Those that are not, such as "0-3,7"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How far a plan is.
-
-    Attributes:
-        folder: Where its output lies.
-        num_parts: Parts of the plan.
-        num_segments: Segments of the plan.
-        num_done: Those that are done.
-        outstanding_parts: Parts with a segment that is not done, ascending.
-        array: These as a job array takes them, such as "0-3,7"; empty when all is done.
-        clips: The same by clip.
-    """
+    """What is done of a plan."""
 
     folder: str
+    """Where its output is."""
     num_parts: int
+    """Parts of the plan."""
     num_segments: int
+    """Segments of the plan."""
     num_done: int
+    """Those that are done."""
     outstanding_parts: tuple[int, ...]
+    """Parts with a segment that is not done, ascending."""
     array: str
+    """These as a job array takes them, such as "0-3,7"; empty when all is done."""
     clips: tuple[ClipStatus, ...]
+    """The same by clip."""
 
 
 def make_plan(
@@ -98,21 +97,20 @@ def make_plan(
 ) -> Plan:
     """Plan the extraction of some clips in parts: scan them, bind their folders below `out`, write `out`/plan.jsonl.
 
-    Planning again with other parts keeps what is done; segments are the same however they are dealt. A clip that is being extracted
-    there without a plan is refused.
+    Planning again with another number of parts keeps what is done. A clip that is being extracted there without a plan is refused.
 
     Args:
         clips: The clips, with their files.
         config: What to write.
         out: Folder that all parts will share.
         num_parts: How many parts.
-        overwrite: Delete what stands in the folders of these clips.
-        on_progress: Told of clips scanned.
+        overwrite: Delete what is in the folders of these clips.
+        on_progress: Called with the clips scanned.
 
     Raises:
-        InfraredCityError: As `job.prepare`; OutputError when there are fewer segments than parts.
+        InfraredCityError: As `open_job` raises; OutputError when there are fewer segments than parts.
     """
-    with lock_folder(out):  # until the plan stands, which extraction without one respects
+    with lock_folder(out):  # until the plan is written, which an extraction without one respects
         planned: list[PlannedClip] = []
         ticker = Ticker("clips scanned", len(clips), on_progress)
         ticker.add(0)
@@ -130,7 +128,7 @@ def make_plan(
 
 
 def _planned(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool) -> PlannedClip:
-    """Bind a clip's folder; fail where an extraction without a plan holds its lock. The lock of `out` keeps new ones out."""
+    """Bind a clip's folder to its job; fail where an extraction without a plan holds its lock. The lock of `out` stops new ones."""
     with lock_folder(out / clip.clip_id), LocalExecutor(1) as local:
         job = bind_folder(local.fit_tone(open_job(clip, config, out, overwrite=overwrite)))
         spec = read_spec(job.folder)  # perhaps of an earlier plan, when the clip's file had another name
@@ -148,20 +146,20 @@ def _location(path: AnyPath) -> str:
 
 
 def open_plan(path: AnyPath, out: AnyPath) -> Plan:
-    """The plan of `path`, after seeing to it that `out` is the folder of this plan and of no other.
+    """Read the plan of `path`, and copy it to `out`, which must be the folder of this plan and of no other.
 
     Raises:
-        OutputError: There is no plan, it is damaged, or `out` holds another one.
+        OutputError: The plan is missing or damaged, or `out` holds another one.
     """
     plan = plan_file.read(path)
-    there = out / PLAN_NAME
-    if str(there) == str(path):
+    copy = out / PLAN_NAME
+    if str(copy) == str(path):
         return plan
-    if not there.exists():
-        plan_file.write(plan, there)
-    elif (other := plan_file.read(there)).identity != plan.identity:
+    if not copy.exists():
+        plan_file.write(plan, copy)
+    elif (other := plan_file.read(copy)).identity != plan.identity:
         raise OutputError(
-            f"{path}: is another plan ({plan.num_parts} parts, {plan.identity[:12]}) than {there} ({other.num_parts} parts, "
+            f"{path}: is another plan ({plan.num_parts} parts, {plan.identity[:12]}) than {copy} ({other.num_parts} parts, "
             f"{other.identity[:12]}); use that one, or another --out"
         )
     return plan
@@ -178,31 +176,26 @@ def run_part(
     deadline_s: float = DEADLINE_S,
     on_progress: OnProgress | None = None,
 ) -> PartReport:
-    """Do what is not done of one part, or of all; others may do other parts, or the same, at the same time.
+    """Write what is outstanding of one part, or of all; other machines may run other parts, or the same, at the same time.
 
     Args:
         plan: From `open_plan`.
         part: 0 to `plan.num_parts` - 1; None for all.
-        clips: Clips whose files are elsewhere than where they were planned, by id.
+        clips: Clips whose files are not where they were when planned, by id.
         out: The folder that all parts share.
         workers: Processes that decode, see `LocalExecutor`.
-        executor: Who writes the segments; None for `workers` processes here.
+        executor: Writes the segments; None for `workers` processes here.
         deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
-        on_progress: Told of frames done.
+        on_progress: Called with the frames done.
 
     Raises:
-        InfraredCityError: As `job.join` and writing do; OutputError when the plan has no such part.
+        InfraredCityError: As `join_job` and writing raise; OutputError when the plan has no such part.
     """
     if part is not None and not 0 <= part < plan.num_parts:
         raise OutputError(f"part {part}: the plan has {plan.num_parts} parts, 0 to {plan.num_parts - 1}")
     jobs = [
-        join_job(
-            _with_files(plan[stretch.clip_id], clips),
-            plan[stretch.clip_id].spec,
-            out,
-            range(stretch.first_segment, stretch.stop_segment),
-        )
-        for stretch in plan.stretches(part)
+        join_job(_with_files(plan[segments.clip_id], clips), plan[segments.clip_id].spec, out, segments.numbers)
+        for segments in plan.segment_ranges(part)
     ]
     todo = [pending(job) for job in jobs]
     everything = [segment for job in jobs for segment in job.segments]
@@ -217,7 +210,7 @@ def run_part(
         for number, head in segment_record.read_heads(job.folder, [segment.number for segment in job.segments]):
             if head is None:
                 raise OutputError(
-                    f"{segment_record.record_path(job.folder, number)}: was written and is not seen here; see whether "
+                    f"{segment_record.record_path(job.folder, number)}: was written and cannot be read here; check that "
                     f"{out} is one folder for all machines, then run the part again"
                 )
             heads.append(head)
@@ -233,14 +226,14 @@ def run_part(
 
 
 def _with_files(planned: PlannedClip, clips: dict[str, Clip]) -> Clip:
-    """The planned clip with its files: as named here, else where they were when it was planned."""
+    """Return the planned clip with its files: as named here, else where they were when it was planned."""
     here = clips.get(planned.clip_id)
     paths = here.paths if here is not None and here.paths else tuple(any_path(each) for each in planned.locations)
     return replace(planned.clip, paths=paths, expected_frames=planned.expected_frames)
 
 
 def status(plan: Plan, out: AnyPath, *, quick: bool = False, on_progress: OnProgress | None = None) -> Status:
-    """What is done of a plan and what is outstanding.
+    """Report what is done of a plan and what is outstanding.
 
     A segment is done when its record can be read, is of this plan, and its shard has the size that the record states.
 
@@ -248,7 +241,7 @@ def status(plan: Plan, out: AnyPath, *, quick: bool = False, on_progress: OnProg
         plan: From `open_plan`.
         out: Its folder.
         quick: Look only at the names of segment records: a segment counts as done when it has one.
-        on_progress: Told of segments looked at.
+        on_progress: Called with the segments checked.
 
     Raises:
         OutputError: A segment was written under another plan.
@@ -284,18 +277,16 @@ def status(plan: Plan, out: AnyPath, *, quick: bool = False, on_progress: OnProg
 
 
 def _done(clip: PlannedClip, folder: AnyPath, *, quick: bool) -> Iterator[bool]:
-    """For each segment of a clip, in order, whether it is done."""
-    sizes_of_records = segment_record.list_records(folder)
+    """Yield for each segment of a clip, in order, whether it is done."""
+    records = segment_record.list_records(folder)
     numbers = range(clip.num_segments)
     if quick:
-        yield from (number in sizes_of_records for number in numbers)
+        yield from (number in records for number in numbers)
         return
     sizes, identity, spec = sizes_in(folder), clip.spec.identity, clip.spec
-    found = segment_record.read_heads(
-        folder, [number for number in numbers if number in sizes_of_records], sizes_of_records
-    )
+    found = segment_record.read_heads(folder, [number for number in numbers if number in records], records)
     for number in numbers:
-        head = next(found)[1] if number in sizes_of_records else None
+        head = next(found)[1] if number in records else None
         if head is not None:
             segment_record.check_job(folder, head, identity)
         yield head is not None and segment_record.is_whole(
@@ -309,17 +300,17 @@ def _done(clip: PlannedClip, folder: AnyPath, *, quick: bool) -> Iterator[bool]:
 
 
 def finalize(out: AnyPath, *, on_progress: OnProgress | None = None) -> tuple[Status, list[ExtractReport]]:
-    """Merge all parts of the plan in `out` into index, manifest, gaps and sidecars of each clip; again gives the same bytes.
+    """Merge all parts of the plan in `out` into index, manifest, gaps and sidecars of each clip; twice gives the same bytes.
 
     Args:
         out: The folder that all parts shared.
-        on_progress: Told of segments looked at and merged.
+        on_progress: Called with the segments checked and merged.
 
     Returns:
-        How far the plan is, and a report for each clip; no report, and nothing merged, where a segment is outstanding.
+        What is done of the plan, and a report for each clip; no report, and nothing merged, where a segment is outstanding.
 
     Raises:
-        OutputError: There is no plan, another process is at it, a segment is of another plan, or a count does not agree.
+        OutputError: There is no plan, another process holds its lock, a segment is of another plan, or a count does not agree.
         RemoteError: `out` is remote and cannot be read or written.
     """
     with lock_folder(out):

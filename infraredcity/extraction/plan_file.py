@@ -1,8 +1,8 @@
-"""plan.jsonl: the extraction of some clips, cut into parts that any machines can do in any order.
+"""The plan of an extraction (plan.jsonl): some clips, cut into parts that any machines can do in any order.
 
-The first line says what is to be done, with what, and at which segment each part begins. The further lines, one per segment in the
-order of the parts, follow from it: they are for people and schedulers, and a part reads the first line alone. The same clips and
-options give the same bytes, whoever plans; nothing in it is a time, a host, or a credential.
+The first line holds the job specs of the clips and the segment at which each part begins. The other lines, one for each segment in
+the order of the parts, follow from it: they are for people and schedulers, and a part reads only the first line. The same clips and
+options give the same bytes on any machine; nothing in it is a time, a host, or a credential.
 """
 
 import hashlib
@@ -37,114 +37,113 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedClip:
-    """One clip of a plan.
-
-    Attributes:
-        spec: Its job spec.
-        locations: Where its files were when it was planned, without credentials.
-        expected_frames: What the catalogue says the whole clip holds, if it does.
-        estimate: What a frame costs.
-    """
+    """One clip of a plan."""
 
     spec: JobSpec
+    """Its job spec."""
     locations: tuple[str, ...]
+    """Where its files were when it was planned, without credentials."""
     expected_frames: int | None
+    """Frames of the whole clip according to the catalogue; None where it does not state them."""
     estimate: Estimate
+    """What a frame costs."""
 
     @property
     def clip_id(self) -> str:
-        """The clip's id."""
+        """Return the clip's id."""
         return self.clip.clip_id
 
     @property
     def num_segments(self) -> int:
-        """Segments of the clip, one shard each."""
+        """Count the segments of the clip, one shard each."""
         return count_segments(self.spec.num_frames, self.spec.config)
 
     @property
     def num_frames(self) -> int:
-        """Frames that are to be written."""
+        """Count the frames that are to be written."""
         return count_frames(self.spec.num_frames, self.spec.config)
 
     def frames_before(self, number: int) -> int:
-        """Frames of the segments before the one of that number."""
+        """Count the frames of the segments before the one of a number."""
         return min(number * self.spec.config.frames_per_shard, self.num_frames)
 
     @property
     def clip(self) -> Clip:
-        """The clip as the catalogue had it, without its files."""
+        """Return the clip as the catalogue had it, without its files."""
         return self.spec.clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """Neighbouring segments of one clip: first_segment up to, but without, stop_segment."""
+class SegmentRange:
+    """Neighbouring segments of one clip, half-open."""
 
     clip_id: str
     first_segment: int
     stop_segment: int
 
+    @property
+    def numbers(self) -> range:
+        """Return the numbers of the segments."""
+        return range(self.first_segment, self.stop_segment)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Work in parts; part p of N takes the segments whose middle frame falls into the p-th N-th of the cost.
-
-    Attributes:
-        clips: The clips in the order of the work.
-        num_parts: N.
-        starts: For each part, and behind the last, its first segment among those of all clips.
-    """
+    """Work in parts; part p of N takes the segments whose middle frame falls into the p-th N-th of the cost."""
 
     clips: tuple[PlannedClip, ...]
+    """The clips in the order of the work."""
     num_parts: int
+    """N."""
     starts: tuple[int, ...]
+    """For each part, and behind the last, its first segment among those of all clips."""
 
     @property
     def num_segments(self) -> int:
-        """Segments of all clips."""
+        """Count the segments of all clips."""
         return sum(clip.num_segments for clip in self.clips)
 
     @property
     def num_frames(self) -> int:
-        """Frames that are to be written."""
+        """Count the frames that are to be written."""
         return sum(clip.num_frames for clip in self.clips)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on disk, as estimated."""
+        """Estimate the bytes on disk."""
         return round(sum(clip.num_frames * clip.estimate.frame_bytes for clip in self.clips))
 
     @property
     def core_s(self) -> float:
-        """Seconds of one core, as estimated."""
+        """Estimate the seconds of one core."""
         return round(sum(clip.num_frames * clip.estimate.frame_core_s for clip in self.clips), 1)
 
     @property
     def num_ranks(self) -> int:
-        """How many ranks of a training can each have a shard of its own of every modality."""
+        """Count the ranks of a training that can each have a shard of its own of every modality."""
         num_shards: Counter[str] = Counter()
         for clip in self.clips:
             num_shards[clip.clip.modality] += clip.num_segments
         return min(num_shards.values())
 
     def __getitem__(self, clip_id: str) -> PlannedClip:
-        """The clip of that id; it is one of the plan."""
+        """Return the clip of an id, which is one of the plan."""
         return next(clip for clip in self.clips if clip.clip_id == clip_id)
 
-    def stretches(self, part: int | None) -> tuple[Stretch, ...]:
-        """The segments of a part; those of all parts for None."""
+    def segment_ranges(self, part: int | None) -> tuple[SegmentRange, ...]:
+        """Return the segments of a part, one range a clip; those of all parts for None."""
         first, stop = (0, self.num_segments) if part is None else (self.starts[part], self.starts[part + 1])
-        found: list[Stretch] = []
+        found: list[SegmentRange] = []
         before = 0
         for clip in self.clips:
             inside = (max(first - before, 0), min(stop - before, clip.num_segments))
             if inside[0] < inside[1]:
-                found.append(Stretch(clip_id=clip.clip_id, first_segment=inside[0], stop_segment=inside[1]))
+                found.append(SegmentRange(clip_id=clip.clip_id, first_segment=inside[0], stop_segment=inside[1]))
             before += clip.num_segments
         return tuple(found)
 
     def parts_of(self, clip_id: str, numbers: Iterable[int]) -> set[int]:
-        """The parts that some segments of a clip belong to."""
+        """Return the parts that some segments of a clip belong to."""
         before = 0
         for clip in self.clips:
             if clip.clip_id == clip_id:
@@ -154,11 +153,11 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """sha256 of the plan's facts, in hexadecimal; the lines of segments follow from them."""
+        """Return the sha256 of the plan's facts, in hexadecimal; the lines of segments follow from them."""
         return hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """What the plan is, as plain values."""
+        """Return the plan as plain values."""
         return {
             "num_parts": self.num_parts,
             "starts": list(self.starts),
@@ -176,7 +175,7 @@ class Plan:
 
 
 def cut(clips: Sequence[PlannedClip], num_parts: int) -> Plan:
-    """The plan that gives each part about the same work, in neighbouring segments.
+    """Make the plan that gives each part about the same work, in neighbouring segments.
 
     Args:
         clips: At least one.
@@ -234,7 +233,7 @@ def write(plan: Plan, path: AnyPath) -> None:
 
 
 def check_segments(path: AnyPath) -> None:
-    """OutputError where the lines of segments are not those that the first line speaks of."""
+    """Check that the lines of segments are those that the first line states; OutputError if not."""
     digest = hashlib.sha256()
     with opened(path) as file:
         expected = parse_json(file.readline(MAX_RECORD_BYTES))["segments_sha256"]
@@ -248,10 +247,10 @@ def check_segments(path: AnyPath) -> None:
 
 
 def read(path: AnyPath) -> Plan:
-    """The plan of a plan.jsonl, from its first line.
+    """Read a plan from the first line of its file.
 
     Raises:
-        OutputError: There is none, or it is damaged or of another format.
+        OutputError: It is missing, damaged or of another format.
         RemoteError: `path` is remote and cannot be read.
     """
     try:
@@ -264,11 +263,11 @@ def read(path: AnyPath) -> Plan:
 
 
 def segment_lines(plan: Plan, part: int) -> Iterator[dict[str, Any]]:
-    """The lines of plan.jsonl that speak of a part's segments."""
-    for stretch in plan.stretches(part):
-        clip = plan[stretch.clip_id]
+    """Yield the lines of plan.jsonl for the segments of a part."""
+    for segments in plan.segment_ranges(part):
+        clip = plan[segments.clip_id]
         spec, estimate = clip.spec, clip.estimate
-        for number in range(stretch.first_segment, stretch.stop_segment):
+        for number in segments.numbers:
             segment = segment_of(clip.clip_id, spec.num_frames, spec.config, number)
             frames = segment.frames
             yield {
@@ -285,7 +284,7 @@ def segment_lines(plan: Plan, part: int) -> Iterator[dict[str, Any]]:
 
 
 def array_expression(parts: Sequence[int]) -> str:
-    """Part numbers, ascending, as job arrays take them: "0-3,7,9-12"."""
+    """Write part numbers, ascending, as job arrays take them: "0-3,7,9-12"."""
     runs: list[list[int]] = []
     for part in parts:
         if runs and runs[-1][1] + 1 == part:
@@ -296,7 +295,7 @@ def array_expression(parts: Sequence[int]) -> str:
 
 
 def _blocks(plan: Plan) -> Iterator[bytes]:
-    """The lines of all segments, many at once."""
+    """Yield the lines of all segments, many at once."""
     lines: list[bytes] = []
     for part in range(plan.num_parts):
         for segment in segment_lines(plan, part):

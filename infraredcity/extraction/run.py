@@ -75,7 +75,7 @@ def run_segments(
     todo: Sequence[Segment],
     *,
     threads: int,
-    on_frames: Callable[[int], None] | None = None,
+    on_frames: Callable[[int], None] = lambda _count: None,
     on_alive: Callable[[int], None] = lambda _frame: None,
     decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
@@ -93,10 +93,10 @@ def run_segments(
         VideoDecodeError, ImageError, OutputError: As reading, encoding and writing do; what was finished stays.
     """
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="encode") as pool:
-        for stretch in _neighbours(todo):
+        for neighbours in _neighbours(todo):
             dropped: set[int] = set()
-            stills = _Peekable(_encoded(job, stretch, pool, dropped, on_alive, decoding, in_flight=threads * 2))
-            for segment in stretch:
+            stills = _Peekable(_encoded(job, neighbours, pool, dropped, on_alive, decoding, in_flight=threads * 2))
+            for segment in neighbours:
                 try:
                     if job.config.to == "shards":
                         _write_shard(job, segment, stills, dropped, on_frames)
@@ -124,14 +124,14 @@ class _Still:
 
 
 class _Peekable:
-    """An iterator of stills whose next one can be looked at."""
+    """An iterator of stills that can stop before a frame without losing it."""
 
     def __init__(self, stills: Iterator[_Still]) -> None:
         self._stills = stills
         self._next = next(stills, None)
 
     def below(self, stop_frame: int) -> Iterator[_Still]:
-        """Take the stills whose frame index is below `stop_frame`."""
+        """Yield the stills whose frame index is below `stop_frame`."""
         while self._next is not None and self._next.frame_index < stop_frame:
             still = self._next
             self._next = next(self._stills, None)
@@ -140,7 +140,7 @@ class _Peekable:
 
 def _encoded(
     job: ExtractJob,
-    stretch: Sequence[Segment],
+    segments: Sequence[Segment],
     pool: ThreadPoolExecutor,
     dropped: set[int],
     on_alive: Callable[[int], None],
@@ -148,11 +148,11 @@ def _encoded(
     *,
     in_flight: int,
 ) -> Iterator[_Still]:
-    """Decode in this thread, convert and encode in the pool, hand out in order; at most `in_flight` batches wait."""
+    """Decode in this thread, convert and encode in the pool, yield in order; at most `in_flight` batches wait."""
     still_of = _StillMaker(job)
     waiting: deque[Future[list[_Still]]] = deque()
     batch: list[Decoded] = []
-    frames = iter(_decoded(job, _covering(stretch, job.config.every), on_alive))
+    frames = iter(_decoded(job, _covering(segments, job.config.every), on_alive))
     while True:
         with decoding():
             decoded = next(frames, None)
@@ -179,12 +179,12 @@ def _is_left_out(job: ExtractJob, decoded: Decoded) -> bool:
     return decoded.is_suspect and job.config.suspect == "drop"
 
 
-def _covering(stretch: Sequence[Segment], every: int) -> FrameRange:
-    return FrameRange(start_frame=stretch[0].frames.start_frame, stop_frame=stretch[-1].frames.stop_frame, step=every)
+def _covering(segments: Sequence[Segment], every: int) -> FrameRange:
+    return FrameRange(start_frame=segments[0].frames.start_frame, stop_frame=segments[-1].frames.stop_frame, step=every)
 
 
 class _StillMaker:
-    """From a decoded frame to an encoded still, in any thread."""
+    """Makes an encoded still of a decoded frame, in any thread."""
 
     def __init__(self, job: ExtractJob) -> None:
         spec = job.make_spec()
@@ -196,7 +196,7 @@ class _StillMaker:
         self._quality = job.config.quality
 
     def all(self, batch: list[Decoded]) -> list[_Still]:
-        """The stills of some frames; each frame's memory is given back as soon as its still is made."""
+        """Make the stills of some frames; each frame's memory is free as soon as its still is made."""
         return [self(batch.pop(0)) for _ in range(len(batch))]
 
     def __call__(self, decoded: Decoded) -> _Still:
@@ -232,7 +232,7 @@ class _RecordBuilder:
         self._last: _Still | None = None
 
     def add(self, still: _Still, json_size: int) -> None:
-        """One more sample, with the bytes of its json member."""
+        """Add a sample, with the bytes of its json member."""
         if still.is_suspect:
             self._suspects.append(still.frame_index)
         last = self._last
@@ -243,7 +243,7 @@ class _RecordBuilder:
         self._last = still
 
     def write(self, shard: ShardInfo | None, entries: list[IndexEntry], dropped: set[int]) -> None:
-        """The segment is done."""
+        """Write the record, after which the segment is done."""
         written = {entry.frame_index for entry in entries}
         frames = self._segment.frames
         missing = [frame for frame in range(frames.start_frame, frames.stop_frame, frames.step) if frame not in written]
@@ -279,8 +279,9 @@ def _write_shard(
     segment: Segment,
     stills: _Peekable,
     dropped: set[int],
-    on_frames: Callable[[int], None] | None,
+    on_frames: Callable[[int], None],
 ) -> None:
+    """Write a shard, its `.idx` and its record."""
     record = _RecordBuilder(job, segment)
     time_base = str(job.video.time_base)
     with open_shard(job.folder, segment.shard, image_format=suffix_of(job.config.image_format)) as handle:
@@ -294,8 +295,7 @@ def _write_shard(
                 job.clip.clip_id, still.frame_index, still.pts, still.data, facts,
                 size_px=size_px, image_sha256=still.sha256,
             )  # fmt: skip
-            if on_frames is not None:
-                on_frames(1)
+            on_frames(1)
     assert handle.info is not None
     shard: ShardInfo | None = handle.info
     entries, path = handle.writer.entries, job.folder / segment.shard
@@ -319,7 +319,7 @@ def _write_files(
     segment: Segment,
     stills: _Peekable,
     dropped: set[int],
-    on_frames: Callable[[int], None] | None,
+    on_frames: Callable[[int], None],
 ) -> None:
     """Write plain image files; the record gives each file's size and hash, and its "shard" is the folder itself."""
     record = _RecordBuilder(job, segment)
@@ -341,17 +341,17 @@ def _write_files(
                 sha256=still.sha256,
             )
         )
-        if on_frames is not None:
-            on_frames(1)
+        on_frames(1)
     info = ShardInfo(name=".", num_samples=len(entries), size_bytes=sum(entry.size for entry in entries), sha256="")
     record.write(info if entries else None, entries, dropped)
 
 
 def _neighbours(todo: Sequence[Segment]) -> list[list[Segment]]:
-    stretches: list[list[Segment]] = []
+    """Group segments into ranges of neighbours."""
+    ranges: list[list[Segment]] = []
     for segment in todo:
-        if stretches and stretches[-1][-1].number + 1 == segment.number:
-            stretches[-1].append(segment)
+        if ranges and ranges[-1][-1].number + 1 == segment.number:
+            ranges[-1].append(segment)
         else:
-            stretches.append([segment])
-    return stretches
+            ranges.append([segment])
+    return ranges

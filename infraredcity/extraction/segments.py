@@ -1,4 +1,4 @@
-"""The segments of a clip: which frames belong to which shard, a pure function of the clip's length and the config."""
+"""Cut a clip into segments: which frames belong to which shard, a pure function of the clip's length and the config."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,18 @@ from infraredcity.video import FrameRange
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One shard's worth of a clip.
-
-    Attributes:
-        number: AnyPath among the clip's segments.
-        frames: The clip's frames that belong to it.
-        shard: File name of its shard.
-    """
+    """The frames of a clip that go into one shard."""
 
     number: int
+    """Position among the clip's segments."""
     frames: FrameRange
+    """The clip's frames that belong to it."""
     shard: str
+    """File name of its shard."""
 
 
 def segments(clip_id: str, num_frames: int, config: ExtractConfig) -> tuple[Segment, ...]:
-    """The segments of a clip of `num_frames` frames, a pure function of its arguments; they tile the chosen frames.
+    """Return the segments of a clip of `num_frames` frames; they tile the chosen frames.
 
     Raises:
         VideoDecodeError: `start_frame` lies behind the clip's end.
@@ -34,23 +31,23 @@ def segments(clip_id: str, num_frames: int, config: ExtractConfig) -> tuple[Segm
     count = count_segments(num_frames, config)
     if count == 0:
         raise VideoDecodeError(
-            f"clip {clip_id}: has {num_frames} frames, so nothing is left from --start {config.start_frame} on"
+            f"clip {clip_id}: has {num_frames} frames, so nothing is left from --start {config.start_frame} on; use a lower --start"
         )
     return tuple(segment_of(clip_id, num_frames, config, number) for number in range(count))
 
 
 def count_segments(num_frames: int, config: ExtractConfig) -> int:
-    """How many segments a clip of `num_frames` frames has."""
+    """Count the segments of a clip of `num_frames` frames."""
     return len(range(config.start_frame, stop_frame(num_frames, config), config.frames_per_shard * config.every))
 
 
 def count_frames(num_frames: int, config: ExtractConfig) -> int:
-    """How many frames of a clip are to be written."""
+    """Count the frames of a clip that are to be written."""
     return len(range(config.start_frame, stop_frame(num_frames, config), config.every))
 
 
 def segment_of(clip_id: str, num_frames: int, config: ExtractConfig, number: int) -> Segment:
-    """The segment of that number."""
+    """Return the segment of a number."""
     stride = config.frames_per_shard * config.every
     start = config.start_frame + number * stride
     return Segment(
@@ -63,7 +60,7 @@ def segment_of(clip_id: str, num_frames: int, config: ExtractConfig, number: int
 
 
 def stop_frame(num_frames: int, config: ExtractConfig) -> int:
-    """The first frame of a clip of `num_frames` frames that is not taken."""
+    """Return the first frame of a clip of `num_frames` frames that is not taken any more."""
     return num_frames if config.stop_frame is None else min(config.stop_frame, num_frames)
 
 

@@ -73,7 +73,7 @@ def test_the_figures_of_the_page_are_those_that_plan_prints() -> None:
     assert round(9 * 100e9 / parts_s / 1e8) == 14
     assert round(plan.size_bytes / parts_s / 1e8) == 8
     assert round(plan.size_bytes / 4 / 1e9) == 132
-    assert {len(plan.stretches(part)) for part in range(plan.num_parts)} == {1, 2}
+    assert {len(plan.segment_ranges(part)) for part in range(plan.num_parts)} == {1, 2}
 
 
 def test_the_times_that_the_page_names_are_those_of_the_estimate() -> None:

@@ -63,8 +63,8 @@ def part_words(out: Path, part: int, workers: int) -> tuple[object, ...]:
 
 def shard_of(out: Path, plan: Plan, part: int, number: int) -> Path:
     """The file of one of a part's shards, or of its last one where it has fewer."""
-    (stretch,) = plan.stretches(part)
-    number = min(stretch.first_segment + number, stretch.stop_segment - 1)
+    (segments,) = plan.segment_ranges(part)
+    number = segments.numbers[min(number, len(segments.numbers) - 1)]
     return out / CLIP / f"infraredcity-{CLIP}-{number:06d}.tar"
 
 

@@ -26,13 +26,13 @@ from synthetic import GOP, Shelf, clip_of
 
 from infraredcity.errors import CatalogError, MissingExtraError
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.executors.ray import RayExecutor, write_stretch
+from infraredcity.extraction.executors.ray import RayExecutor, write_share
 from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.extraction.job import ExtractJob, bind_folder, open_job, versions_here
 from infraredcity.showing import format_bytes
 
 CLIP = "city_clear"
-WORKER, TASK = b"executors.worker", b"ray::write_stretch"  # in the command lines of what decodes and of who watches it
+WORKER, TASK = b"executors.worker", b"ray::write_share"  # in the command lines of what decodes and of who watches it
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_node_that_does_not_see_the_output_is_one_line(
     assert ran.code == 1
     (line,) = [line for line in ran.stderr.splitlines() if not line.startswith("city_clear: ")]
     assert line == (
-        f"Error: node {socket.gethostname()}: /proc/self/cwd/out/{CLIP}: holds no extract.json as seen from here, expected "
+        f"Error: node {socket.gethostname()}: /proc/self/cwd/out/{CLIP}: holds no extract.json on this node, expected "
         "that of this run; put --out on a disk that all nodes share under one name, or behind a URL"
     )
     assert (tmp_path / "out" / CLIP / "extract.json").exists()
@@ -138,7 +138,7 @@ def test_a_node_that_does_not_see_the_output_is_one_line(
     ("address", "reason"),
     [
         ("127.0.0.1:1", "Connection refused"),
-        ("local", '"local" would start a new one on this machine alone'),
+        ("local", '"local" would start a new one on this machine only'),
         ("nobody", "expected HOST:PORT"),
     ],
 )
@@ -164,11 +164,11 @@ def test_without_the_package_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_task_goes_on_behind_the_last_segment_record_and_tells_of_all_its_segments(job: ExtractJob) -> None:
-    first = write_stretch(job, job.segments[:2], 60.0)
+    first = write_share(job, job.segments[:2], 60.0)
     assert first.failed is None
     shards = [job.folder / segment.shard for segment in job.segments[:2]]
     before = [path.stat().st_mtime_ns for path in shards]
-    answer = write_stretch(job, job.segments[:4], 60.0)
+    answer = write_share(job, job.segments[:4], 60.0)
     assert [path.stat().st_mtime_ns for path in shards] == before
     assert answer.heads[:2] == first.heads
     assert [(head.number, head.job_identity) for head in answer.heads] == [
@@ -180,7 +180,7 @@ def test_a_task_goes_on_behind_the_last_segment_record_and_tells_of_all_its_segm
 
 def test_a_node_with_another_version_of_a_library_is_one_line(job: ExtractJob) -> None:
     numpy = versions_here("pyav")["numpy"]
-    answer = write_stretch(replace(job, versions=dict(job.versions) | {"numpy": "1.0"}), job.segments[:1], 60.0)
+    answer = write_share(replace(job, versions=dict(job.versions) | {"numpy": "1.0"}), job.segments[:1], 60.0)
     assert answer.failed is not None
     assert str(answer.failed.error) == (
         f"node {socket.gethostname()}: numpy is {numpy} here, expected 1.0; other versions may give other bytes, so install the "
@@ -192,7 +192,7 @@ def test_a_node_with_another_version_of_a_library_is_one_line(job: ExtractJob) -
 
 def test_a_node_that_does_not_see_the_clip_is_one_line(job: ExtractJob, tmp_path: Path) -> None:
     gone = replace(job.clip, paths=(tmp_path / "gone.mp4",))
-    answer = write_stretch(replace(job, clip=gone), job.segments[:1], 60.0)
+    answer = write_share(replace(job, clip=gone), job.segments[:1], 60.0)
     assert answer.failed is not None
     assert isinstance(answer.failed.error, CatalogError)
     assert f"node {socket.gethostname()}: clip {CLIP}: {tmp_path}/gone.mp4 does not exist;" in str(answer.failed.error)

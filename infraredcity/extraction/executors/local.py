@@ -158,7 +158,7 @@ class _Shift:
     worker: Worker
     task: Task
     beat: Beat = field(default_factory=lambda: Beat(is_decoding=False, num_decoded=0, frame_index=-1, num_written=0))
-    heard_s: float = field(default_factory=time.monotonic)
+    beat_s: float = field(default_factory=time.monotonic)
     moved_s: float = field(default_factory=time.monotonic)
     num_deaths: int = 0
     stuck_at: int | None = None
@@ -173,13 +173,13 @@ class _Shift:
         if not beat.is_decoding or beat.num_decoded != self.beat.num_decoded:
             self.moved_s = now
         written = beat.num_written - self.beat.num_written
-        self.beat, self.heard_s = beat, now
+        self.beat, self.beat_s = beat, now
         traffic.count_elsewhere(beat.moved)
         return written
 
     def is_stuck(self, deadline_s: float) -> bool:
         """Return whether no beat, or no frame, came for the deadline."""
-        return time.monotonic() - min(self.heard_s, self.moved_s) > deadline_s
+        return time.monotonic() - min(self.beat_s, self.moved_s) > deadline_s
 
 
 class _Watch:
@@ -197,7 +197,7 @@ class _Watch:
         while True:
             wait([shift.worker.connection], timeout=BEAT_S)
             try:
-                for message in shift.worker.heard():
+                for message in shift.worker.receive():
                     if isinstance(message, Beat):
                         shift.take(message)
                     elif isinstance(message, Done):
@@ -223,7 +223,7 @@ class _Watch:
             wait([shift.worker.connection for shift in shifts], timeout=BEAT_S)
             for shift in list(shifts):
                 try:
-                    for message in shift.worker.heard():
+                    for message in shift.worker.receive():
                         if isinstance(message, Beat):
                             on_frames(shift.take(message))
                         elif isinstance(message, Done):
@@ -295,7 +295,7 @@ class _Watch:
         task = Task(kind="segments", job=job, todo=todo, threads=shift.task.threads)
         fresh = self._begin(task)
         shift.worker, shift.task, shift.beat = fresh.worker, task, fresh.beat
-        shift.heard_s, shift.moved_s = fresh.heard_s, fresh.moved_s
+        shift.beat_s, shift.moved_s = fresh.beat_s, fresh.moved_s
 
 
 def _died(job: ExtractJob, code: int) -> OutputError:

@@ -1,4 +1,4 @@
-"""Extraction on a Ray cluster: a task for each stretch of a clip's segments, which runs a watched worker process on its node.
+"""Run segments on a Ray cluster: a task for each few neighbouring segments, which runs a watched worker process on its node.
 
 A task writes shards and segment records where all nodes see them, as a part of a plan does, and sends back the heads of its
 records; neither pictures nor indexes travel. Ray runs a task again whose node or process died; it goes on behind the last record.
@@ -33,40 +33,37 @@ from infraredcity.files.traffic import Traffic
 from infraredcity.video import choose_decoder
 
 _MAX_SEGMENTS = 16
-"""A task's segments at most: its progress is told, and its core freed for others, when all of them are done."""
+"""Most segments of a task: its progress is reported, and its core free for others, when all of them are done."""
 _TASKS_PER_SLOT = 4
-"""So many tasks for each that runs at a time: when the last ones end, a node has waited for a quarter of its work at most."""
+"""Tasks for each one that runs at a time: when the last ones end, a node has waited for a quarter of its work at most."""
 _MAX_DEATHS = 5
-"""Ray runs a task again so often; machines that are lent may be taken away several times."""
+"""How often Ray runs a task again; machines that are lent may be taken away several times."""
 _MAX_CUTS = 2
-"""So often a task is run again that could not reach another machine within its deadline, perhaps on a node that can."""
-_LOOK_S = 5.0
-"""How long to wait for a task before looking again how much room there is."""
+"""How often a task is run again that could not reach another machine within its deadline, perhaps on a node that can."""
+_CHECK_S = 5.0
+"""How long to wait for a task before checking again how much room there is."""
 _ROOM_S = 300.0
 """How long to wait for a node that can run a task at all; a cluster that grows by itself needs minutes for one."""
 _CONNECT_S = 10.0
 _END_S = 20.0
-_SEEN_S = 120.0
+_VISIBLE_S = 120.0
 """A network file system shows a new file of another machine late: by the minute for which it keeps what a folder held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What comes back from a task.
-
-    Attributes:
-        heads: The heads of its segments' records, in order.
-        moved: What the task moved from and to other machines.
-        failed: The error that ended it, if one did.
-    """
+    """The result of a task."""
 
     heads: tuple[SegmentHead, ...]
+    """The heads of its segments' records, in order."""
     moved: Traffic
+    """What the task moved from and to other machines."""
     failed: Failed | None = None
+    """The error that ended it, if one did."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Stretch:
+class _Share:
     """Segments that one task writes, and how often it could not reach another machine."""
 
     todo: tuple[Segment, ...]
@@ -74,14 +71,14 @@ class _Stretch:
 
 
 class RayExecutor:
-    """Has segments written by tasks on a Ray cluster that is there, one core each; an `executors.local.Executor`.
+    """Writes segments in tasks on a running Ray cluster, one core each; an `executors.local.Executor`.
 
     All nodes need these packages in the same versions, and see the clips and the output under the names that they have here.
 
     Args:
         address: The cluster, as "HOST:PORT", "ray://HOST:PORT" or "auto" for one that this machine is a node of; None takes what
             RAY_ADDRESS says, else "auto".
-        num_gpus: Share of a GPU that each task gets.
+        num_gpus: Fraction of a GPU that each task gets.
         max_in_flight: Tasks at a time; None takes as many as the cluster has room for, also when it grows.
         room_s: Seconds to wait while no node has room for a task, busy ones not counted.
 
@@ -98,27 +95,27 @@ class RayExecutor:
         max_in_flight: int | None = None,
         room_s: float = _ROOM_S,
     ) -> None:
-        self._ray = _package()
+        self._ray = _import_ray()
         _connect(address or os.environ.get("RAY_ADDRESS") or "auto")
         self._num_gpus = num_gpus
         self._max_in_flight = max_in_flight
         self._room_s = room_s
         # Spread, since a node's disk and network are shared by the tasks on it.
         options = {"num_cpus": 1, "num_gpus": num_gpus, "max_retries": _MAX_DEATHS, "scheduling_strategy": "SPREAD"}
-        self._write = self._ray.remote(**options)(write_stretch)
+        self._write = self._ray.remote(**options)(write_share)
 
     def __call__(
         self, job: ExtractJob, todo: Sequence[Segment], *, deadline_s: float, on_frames: Callable[[int], None]
     ) -> ExtractJob:
-        """Have the segments written, see `executors.local.Executor`; frames are told when their task is done.
+        """Write the segments, see `executors.local.Executor`; frames are reported when their task is done.
 
         Raises:
             InfraredCityError: The first that ends a task, behind the name of its node; OutputError when tasks die again and again,
-                or what they wrote is not seen here; RemoteError when no node has room for a task.
+                or what they wrote is not visible here; RemoteError when no node has room for a task.
         """
-        job_ref = self._ray.put(_named_in_full(job))
-        waiting = deque(_stretches(job, todo, self._num_slots()))
-        under_way: dict[Future[Answer], tuple[Any, _Stretch]] = {}
+        job_ref = self._ray.put(_with_absolute_paths(job))
+        waiting = deque(_shares(job, todo, self._num_slots()))
+        under_way: dict[Future[Answer], tuple[Any, _Share]] = {}
         had_room = time.monotonic()
         try:
             while waiting or under_way:
@@ -128,24 +125,24 @@ class RayExecutor:
                 elif time.monotonic() - had_room > self._room_s:
                     raise self._no_room()
                 while waiting and len(under_way) < (self._max_in_flight or max(slots, 1)):
-                    stretch = waiting.popleft()
-                    ref = self._write.remote(job_ref, stretch.todo, deadline_s)
-                    under_way[ref.future()] = (ref, stretch)
+                    share = waiting.popleft()
+                    ref = self._write.remote(job_ref, share.todo, deadline_s)
+                    under_way[ref.future()] = (ref, share)
                 # Not ray.wait, in which a signal whose handler raises anything but KeyboardInterrupt ends as a SystemError.
-                for future in futures.wait(under_way, min(_LOOK_S, self._room_s), futures.FIRST_COMPLETED).done:
-                    _, stretch = under_way.pop(future)
+                for future in futures.wait(under_way, min(_CHECK_S, self._room_s), futures.FIRST_COMPLETED).done:
+                    _, share = under_way.pop(future)
                     answer = _answer(job, future)
                     traffic.count_elsewhere(answer.moved)
                     if answer.failed is None:
-                        _check_records(job, stretch.todo, answer.heads)
+                        _check_records(job, share.todo, answer.heads)
                         on_frames(sum(head.shard.num_samples for head in answer.heads if head.shard is not None))
-                    elif _may_help_elsewhere(answer.failed.error) and stretch.num_cuts < _MAX_CUTS:
-                        stretch.num_cuts += 1
-                        waiting.append(stretch)
+                    elif _may_help_elsewhere(answer.failed.error) and share.num_cuts < _MAX_CUTS:
+                        share.num_cuts += 1
+                        waiting.append(share)
                     else:
                         answer.failed.raise_again()
         finally:
-            # That none still writes where its leftovers are about to be removed.
+            # None may still write where its leftovers are about to be removed.
             for ref, _ in under_way.values():
                 self._ray.cancel(ref)
             futures.wait(under_way, _END_S)
@@ -153,7 +150,7 @@ class RayExecutor:
         return replace(job, skipped=read_skipped(job.folder))
 
     def _num_slots(self) -> int:
-        """How many tasks the cluster can run at a time just now, if nobody else uses it."""
+        """Count the tasks that the cluster can run at a time now, if nobody else uses it."""
         slots = 0
         for node in self._ray.nodes():
             if node["Alive"]:
@@ -170,12 +167,12 @@ class RayExecutor:
 
 
 def _may_help_elsewhere(error: InfraredCityError | str) -> bool:
-    """Whether another node, or another moment, may have what this one could not read."""
+    """Return whether another node, or another moment, may have what this one could not read."""
     return isinstance(error, RemoteError) and not isinstance(error, RemoteMissingError)
 
 
-def write_stretch(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -> Answer:
-    """Write what is not done of some segments, on a node.
+def write_share(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -> Answer:
+    """Write what is outstanding of some segments, on a node.
 
     Args:
         job: From `job.bind`.
@@ -211,17 +208,17 @@ def _written(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -> t
 
 
 def _check_node(job: ExtractJob) -> None:
-    """See that this node would write the right bytes to the right place."""
+    """Check that this node would write the right bytes to the right place; OutputError or VideoDecodeError if not."""
     spec = read_spec(job.folder)
     if spec is None or spec.identity != job.identity:
         what = "no extract.json" if spec is None else "the extract.json of another job"
         raise OutputError(
-            f"{job.folder}: holds {what} as seen from here, expected that of this run; put --out on a disk that all nodes share "
+            f"{job.folder}: holds {what} on this node, expected that of this run; put --out on a disk that all nodes share "
             "under one name, or behind a URL"
         )
     job.clip.existing_paths()
     if job.device != "cpu":
-        choose_decoder(job.video, job.decoder, job.device)  # or says why not
+        choose_decoder(job.video, job.decoder, job.device)  # raises if it cannot
     here = versions_here(job.decoder)
     for name, version in job.versions.items():
         if here.get(name) != version:
@@ -231,8 +228,8 @@ def _check_node(job: ExtractJob) -> None:
             )
 
 
-def _package() -> Any:
-    """Ray itself, which only those need who use it."""
+def _import_ray() -> Any:
+    """Import ray, or raise MissingExtraError."""
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -242,13 +239,13 @@ def _package() -> Any:
 
 def _connect(address: str) -> None:
     """Make this process a driver of the cluster, unless it is one already."""
-    ray = _package()
+    ray = _import_ray()
     if ray.is_initialized():
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
-            raise ConnectionError('"local" would start a new one on this machine alone')
+            raise ConnectionError('"local" would start a new one on this machine only')
         if address != "auto":
             _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -267,42 +264,42 @@ def _connect(address: str) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """ConnectionError, OSError or ValueError where nobody listens: Ray itself would try for minutes, and say so in between."""
+    """Connect once; ConnectionError, OSError or ValueError where nothing listens. Ray itself would try for minutes and print."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError("expected HOST:PORT")
     socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
-def _named_in_full(job: ExtractJob) -> ExtractJob:
-    """The job with paths that mean the same in any process."""
-    parts = tuple(replace(part, path=_in_full(part.path)) for part in job.video.parts)
+def _with_absolute_paths(job: ExtractJob) -> ExtractJob:
+    """Return the job with paths that mean the same in any process."""
+    parts = tuple(replace(part, path=_absolute(part.path)) for part in job.video.parts)
     return replace(
         job,
-        folder=_in_full(job.folder),
-        clip=replace(job.clip, paths=tuple(_in_full(path) for path in job.clip.paths)),
+        folder=_absolute(job.folder),
+        clip=replace(job.clip, paths=tuple(_absolute(path) for path in job.clip.paths)),
         video=replace(job.video, parts=parts),
     )
 
 
-def _in_full(path: AnyPath) -> AnyPath:
+def _absolute(path: AnyPath) -> AnyPath:
     return path if isinstance(path, RemotePath) else path.absolute()
 
 
-def _stretches(job: ExtractJob, todo: Sequence[Segment], slots: int) -> list[_Stretch]:
-    """Neighbouring segments in stretches of one size; all in one where each would decode what comes before it."""
+def _shares(job: ExtractJob, todo: Sequence[Segment], slots: int) -> list[_Share]:
+    """Neighbouring segments in sharees of one size; all in one where each would decode what comes before it."""
     if not job.can_start_anywhere:
-        return [_Stretch(todo=tuple(todo))]
+        return [_Share(todo=tuple(todo))]
     size = min(max(1, len(todo) // (_TASKS_PER_SLOT * max(slots, 1))), _MAX_SEGMENTS)
-    return [_Stretch(todo=tuple(todo[start : start + size])) for start in range(0, len(todo), size)]
+    return [_Share(todo=tuple(todo[start : start + size])) for start in range(0, len(todo), size)]
 
 
 def _answer(job: ExtractJob, future: Future[Answer]) -> Answer:
-    """What a task that ended sent; OutputError where it could not begin, or Ray gave up running it."""
-    ray = _package()
+    """Return the answer of a task that ended; OutputError where it could not begin, or Ray gave up running it."""
+    ray = _import_ray()
     try:
         return future.result()
-    except ray.exceptions.RayTaskError as error:  # `write_stretch` itself raises nothing
+    except ray.exceptions.RayTaskError as error:  # `write_share` itself raises nothing
         address = re.search(r"\bip=([^\s,)]+)", str(error))
         raise OutputError(
             f"{f'node {address[1]}' if address else 'a node'}: this program cannot be loaded there "
@@ -316,7 +313,7 @@ def _answer(job: ExtractJob, future: Future[Answer]) -> Answer:
 
 
 def _check_records(job: ExtractJob, todo: Sequence[Segment], heads: Sequence[SegmentHead]) -> None:
-    """OutputError unless a task says of each segment that was asked for that it is done."""
+    """Check that a task returned a record of each of its segments; OutputError if not."""
     done = {head.number for head in heads if head.job_identity == job.identity}
     lost = [segment.number for segment in todo if segment.number not in done]
     if lost:
@@ -326,14 +323,14 @@ def _check_records(job: ExtractJob, todo: Sequence[Segment], heads: Sequence[Seg
 
 
 def _await_records(job: ExtractJob, todo: Sequence[Segment]) -> None:
-    """Wait until this machine sees what other ones have written; an object store shows it at once."""
-    deadline_s = time.monotonic() + _SEEN_S
-    unseen = replace(job, segments=tuple(todo))
-    while not isinstance(job.folder, RemotePath) and (left := pending(unseen)):
+    """Wait until what other machines have written is visible here; an object store shows it at once."""
+    deadline_s = time.monotonic() + _VISIBLE_S
+    invisible = replace(job, segments=tuple(todo))
+    while not isinstance(job.folder, RemotePath) and (left := pending(invisible)):
         if time.monotonic() > deadline_s:
             raise OutputError(
-                f"{job.folder}: segment {left[0].number} was written by a node and is not seen here after {_SEEN_S:g} s; put "
+                f"{job.folder}: segment {left[0].number} was written by a node and is not visible here after {_VISIBLE_S:g} s; put "
                 "--out on a disk that all nodes and this machine share under one name"
             )
-        unseen = replace(job, segments=tuple(left))
+        invisible = replace(job, segments=tuple(left))
         time.sleep(0.5)

@@ -1,8 +1,8 @@
-"""A worker: a process of its own that decodes and writes for a parent, and says ten times a second that it lives.
+"""A worker: a process of its own that decodes and writes for its parent, and sends a sign of life ten times a second.
 
-A decoder can hang where no exception reaches it, even with the interpreter's lock in its hands (dmlc/decord issue 373), so the
-only watch that helps is another process. The parent hears where the worker is; one that stops talking, or stays at one frame, is
-killed and replaced (see `executors.local`). A worker ends with its parent: the pipe closes, and it is gone in the same moment.
+A decoder can hang where no exception reaches it, even while it holds the interpreter's lock (dmlc/decord issue 373), so only
+another process can watch it. The parent knows where the worker is; one that stops sending, or stays at one frame, is killed and
+replaced (see `executors.local`). A worker ends with its parent: the pipe closes, and it is gone in the same moment.
 
 It is started as `python -c`, not by multiprocessing's spawn, so that a caller's script needs no `if __name__ == "__main__"`.
 """
@@ -30,7 +30,7 @@ from infraredcity.video.remote_source import waits_for_network
 
 BEAT_S = 0.1
 # A decoded picture is of the size that glibc gives back to the system at once and fetches anew for the next one, page by page.
-# OpenBLAS comes with numpy, and its threads would look for work that never comes.
+# OpenBLAS comes with numpy, and its threads would wait busily for work that never comes.
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "67108864",
@@ -41,7 +41,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a worker shall do: write `todo`, or look at all frames and fit the job's tone."""
+    """Work for a worker: write `todo`, or fit the job's tone to all its frames."""
 
     kind: Literal["segments", "tone"]
     job: ExtractJob
@@ -51,21 +51,18 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A sign of life.
-
-    Attributes:
-        is_decoding: Whether the worker waits for its decoder, rather than for an encoder or the disk.
-        num_decoded: Frames that came out of the decoder since the task began.
-        frame_index: The last of them in its clip, -1 before the first.
-        num_written: Frames written since the task began.
-        moved: What the worker moved from and to other machines since its last beat.
-    """
+    """A sign of life."""
 
     is_decoding: bool
+    """Whether the worker waits for its decoder, rather than for an encoder or the disk."""
     num_decoded: int
+    """Frames that came out of the decoder since the task began."""
     frame_index: int
+    """The last of them in its clip, -1 before the first."""
     num_written: int
+    """Frames written since the task began."""
     moved: Traffic = field(default_factory=Traffic)
+    """What the worker moved from and to other machines since its last beat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +79,7 @@ class Failed:
     error: InfraredCityError | str
 
     def raise_again(self) -> None:
-        """The worker's error, in the parent."""
+        """Raise the worker's error in the parent."""
         if isinstance(self.error, str):
             raise RuntimeError(f"a worker process failed:\n{self.error}")
         raise self.error
@@ -100,23 +97,23 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env={**_ENVIRONMENT, **os.environ},
-            process_group=0,  # a terminal's Ctrl-C goes to the parent alone, which ends its workers
+            process_group=0,  # a terminal's Ctrl-C reaches only the parent, which ends its workers
         )
         theirs.close()
         self.connection: Connection[Any, Any] = ours
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """Return the process's id."""
         return self._process.pid
 
     def give(self, task: Task) -> None:
         """Start a task; one at a time."""
-        with suppress(BrokenPipeError, ConnectionResetError):  # a worker that died is noticed when it is listened to
+        with suppress(BrokenPipeError, ConnectionResetError):  # a worker that died is noticed by `receive`
             self.connection.send(task)
 
-    def heard(self) -> Iterator[Beat | Done | Failed]:
-        """What has come since the last call.
+    def receive(self) -> Iterator[Beat | Done | Failed]:
+        """Yield what has come since the last call.
 
         Raises:
             EOFError: The process is gone.
@@ -128,7 +125,7 @@ class Worker:
             raise EOFError from error
 
     def end(self) -> int:
-        """Kill the process, whatever it does, and wait for it; its exit code."""
+        """Kill the process, whatever it does, and wait for it; return its exit code."""
         with suppress(ProcessLookupError):
             self._process.kill()
         self.connection.close()
@@ -180,13 +177,13 @@ def main(handle: int) -> None:
     use_one_thread()
 
     while True:
-        answer = _done(tasks.get(), life)
+        answer = _run(tasks.get(), life)
         with life.lock:
             connection.send(_beat_of(life))
             connection.send(answer)
 
 
-def _done(task: Task, life: _Life) -> Done | Failed:
+def _run(task: Task, life: _Life) -> Done | Failed:
     from infraredcity.extraction import run
 
     life.begin()
@@ -225,7 +222,7 @@ def _beat(connection: "Connection[Any, Any]", life: _Life) -> None:
 
 
 def _beat_of(life: _Life) -> Beat:
-    """The next beat; the caller holds the lock."""
+    """Make the next beat; the caller holds the lock."""
     before, life.moved = life.moved, traffic.traffic()
     return Beat(
         # A wait for the network has a deadline of its own, and is no decoder that hangs.

@@ -178,9 +178,7 @@ def test_a_part_whose_segments_are_not_seen_here_is_no_part_that_is_done(clip: C
         return job
 
     plan = make_plan([clip], CONFIG, tmp_path, num_parts=2)
-    with pytest.raises(
-        OutputError, match=r"000000\.jsonl: was written and is not seen here; see whether .* is one folder"
-    ):
+    with pytest.raises(OutputError, match=r"000000\.jsonl: was written and cannot be read here; .* is one folder"):
         run_part(plan, 0, {}, tmp_path, executor=elsewhere)
 
 

@@ -60,11 +60,7 @@ def test_every_segment_is_in_one_part_and_no_part_is_empty_or_much_above_the_mea
     num_parts = 1 + round(share * (len(everything) - 1))
     plan = cut(clips, num_parts)
     dealt = [
-        [
-            (stretch.clip_id, number)
-            for stretch in plan.stretches(part)
-            for number in range(stretch.first_segment, stretch.stop_segment)
-        ]
+        [(segments.clip_id, number) for segments in plan.segment_ranges(part) for number in segments.numbers]
         for part in range(num_parts)
     ]
     assert [segment for part in dealt for segment in part] == everything
@@ -88,7 +84,7 @@ def test_a_clip_that_costs_more_gets_more_parts() -> None:
     config = ExtractConfig(frames_per_shard=10)
     cheap, dear = (spec_of(1000, config, clip_id=name) for name in ("cheap", "dear"))
     plan = cut([planned(cheap, frame_core_s=1e-3), planned(dear, frame_core_s=3e-3)], 8)
-    clips = [{stretch.clip_id for stretch in plan.stretches(part)} for part in range(8)]
+    clips = [{segments.clip_id for segments in plan.segment_ranges(part)} for part in range(8)]
     assert clips == [{"cheap"}] * 2 + [{"dear"}] * 6
 
 
