@@ -25,7 +25,9 @@ from roma.models.vit.backbone_file import BackboneFacts, backbone_facts, save_ba
 from roma.models.vit.vit import VisionTransformer
 from roma.models.vit.weights import load_weights
 from roma.pretrain.config import PretrainConfig, preset, resolve
-from roma.pretrain.task import Pretrainer, build_autoencoder, lr_factor, painting_task, pretrain
+from roma.pretrain.masked_pictures import masked_pictures
+from roma.pretrain.pretrainer import Pretrainer, build_autoencoder, lr_factor
+from roma.pretrain.task import pretrain
 from roma.training.checkpoint import load_newest
 from roma.training.loop import Listeners
 from roma.training.metrics import read_metrics
@@ -267,16 +269,16 @@ def test_other_settings_or_other_pictures_for_the_same_folder_are_refused(
 def test_masks_and_tones_follow_from_seed_and_position_on_any_rank(config: PretrainConfig):
     infrared = torch.rand(4, 3, 32, 32) * 2 - 1
     visible = torch.rand(4, 3, 32, 32) * 2 - 1
-    whole = painting_task(infrared, visible, (8, 9, 10, 11), config=config)
+    whole = masked_pictures(infrared, visible, (8, 9, 10, 11), config=config)
     assert whole.masked_index.shape == (8, 12)
-    half = painting_task(infrared[2:], visible[2:], (10, 11), config=config)
+    half = masked_pictures(infrared[2:], visible[2:], (10, 11), config=config)
     for name in ("images", "kept_index", "masked_index"):
         both = getattr(whole, name)
         assert torch.equal(getattr(half, name), torch.cat([both[2:4], both[6:8]])), name
     assert not torch.equal(whole.masked_index[:4], whole.masked_index[4:])
     for other in (dataclasses.replace(config, seed=1), config):
         positions = (8, 9, 10, 11) if other.seed else (12, 13, 14, 15)
-        changed = painting_task(infrared, visible, positions, config=other)
+        changed = masked_pictures(infrared, visible, positions, config=other)
         assert not torch.equal(changed.masked_index, whole.masked_index)
 
 
@@ -286,7 +288,7 @@ def test_tone_jitter_grays_its_share_of_both_domains(config: PretrainConfig):
     plain = torch.cat([infrared, visible])
     for share, expected in ((0.0, 0), (1.0, 40), (0.5, 20)):
         one = dataclasses.replace(config, tone_jitter=share)
-        images = painting_task(infrared, visible, tuple(range(20)), config=one).images
+        images = masked_pictures(infrared, visible, tuple(range(20)), config=one).images
         is_toned = (images != plain).flatten(1).any(dim=1)
         assert abs(int(is_toned.sum()) - expected) <= (9 if share == 0.5 else 0)
         assert torch.equal(images[is_toned, 0], images[is_toned, 2])
