@@ -5,7 +5,7 @@ from typing import Any
 
 from infraredcity.clips import Clip
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.plan_file import Estimate, PlannedClip
+from infraredcity.extraction.plan import Estimate, PlannedClip
 from infraredcity.extraction.spec import JobSpec
 from infraredcity.files.path import AnyPath, walk
 

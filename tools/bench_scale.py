@@ -44,7 +44,7 @@ from infraredcity.shards import sidecars
 if TYPE_CHECKING:
     from infraredcity.clips import Clip
     from infraredcity.extraction.config import ExtractConfig
-    from infraredcity.extraction.plan_file import PlannedClip
+    from infraredcity.extraction.plan import PlannedClip
 
 FORMAT = "infraredcity-bench-scale-1"
 STEPS = ("plan", "nothing", "part", "quick", "status", "finalize")
@@ -169,8 +169,8 @@ def child(function: str, *values: object) -> Ran:
 def make_plan(work: str, num_segments: int, frames_per_segment: int, num_parts: int, num_clips: int) -> None:
     """Plan clips of so many segments in all below `work`/out, as `infraredcity plan` does, but for the frames that it looks at."""
     from infraredcity.clips import load_catalog
-    from infraredcity.extraction import plan_file
     from infraredcity.extraction.config import ExtractConfig
+    from infraredcity.extraction.plan import PLAN_NAME, cut_plan, write_plan
 
     clips = list(load_catalog(environment={}).clips.values())[:num_clips]
     config = ExtractConfig(frames_per_shard=frames_per_segment, decoder="pyav")
@@ -178,14 +178,14 @@ def make_plan(work: str, num_segments: int, frames_per_segment: int, num_parts: 
     for number, clip in enumerate(clips):
         segments = num_segments // len(clips) + (number < num_segments % len(clips))
         planned.append(planned_clip(clip, config, Path(work), segments * frames_per_segment))
-    plan_file.write(plan_file.cut(planned, num_parts), Path(work) / "out" / plan_file.PLAN_NAME)
+    write_plan(cut_plan(planned, num_parts), Path(work) / "out" / PLAN_NAME)
 
 
 def planned_clip(clip: "Clip", config: "ExtractConfig", work: Path, num_frames: int) -> "PlannedClip":
     """A clip with a file that is none, and a kept scan which says that it has so many frames."""
     import numpy as np
 
-    from infraredcity.extraction.plan_file import Estimate, PlannedClip
+    from infraredcity.extraction.plan import Estimate, PlannedClip
     from infraredcity.video import VideoInfo, scan_cache
 
     path = work / "clips" / f"{clip.clip_id}.mp4"
@@ -238,10 +238,10 @@ def planned_clip(clip: "Clip", config: "ExtractConfig", work: Path, num_frames: 
 
 def make_scenery(out: str) -> None:
     """Make what the parts of a plan leave when all is done; print how many bytes its segment records have."""
-    from infraredcity.extraction import plan_file
+    from infraredcity.extraction.plan import PLAN_NAME, read_plan
 
     folder = Path(out)
-    clips = plan_file.read(folder / plan_file.PLAN_NAME).clips
+    clips = read_plan(folder / PLAN_NAME).clips
     print(json.dumps({"record_bytes": sum(leave(folder / clip.clip_id, clip) for clip in clips)}))
 
 

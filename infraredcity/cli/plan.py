@@ -10,7 +10,7 @@ from infraredcity.cli.extract import exit_code, report_line, status_of
 from infraredcity.cli.options import FOLDER_OR_URL, tell_traffic, traffic_told
 from infraredcity.cli.settings import chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.command_line import ProgressLine, json_option, print_json
-from infraredcity.extraction.plan_file import PLAN_NAME, Plan
+from infraredcity.extraction.plan import PLAN_NAME, Plan
 from infraredcity.files.path import AnyPath
 from infraredcity.showing import format_bytes, visible_lines
 

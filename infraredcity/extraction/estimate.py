@@ -1,7 +1,7 @@
 """Estimate what a frame of a clip costs to extract: bytes on disk and seconds of one core."""
 
 from infraredcity.extraction.job import ExtractJob
-from infraredcity.extraction.plan_file import Estimate
+from infraredcity.extraction.plan import Estimate
 from infraredcity.extraction.run import sample_stills
 from infraredcity.stills.formats import FORMATS, ImageFormat
 

@@ -8,7 +8,7 @@ from infraredcity.extraction.config import DEADLINE_S, ExtractConfig
 from infraredcity.extraction.executors.local import Executor, LocalExecutor
 from infraredcity.extraction.finish import ExtractReport, gaps_of, merge
 from infraredcity.extraction.job import ExtractJob, any_done, bind_folder, open_job, pending, remove_leftovers
-from infraredcity.extraction.plan_file import PLAN_NAME
+from infraredcity.extraction.plan import PLAN_NAME
 from infraredcity.extraction.segments import frames_ticker
 from infraredcity.extraction.spec import read_spec
 from infraredcity.files.lock import is_locked, lock_folder

@@ -157,13 +157,13 @@ def join_job(clip: Clip, planned: JobSpec, out: AnyPath, numbers: Sequence[int])
         clip: The clip, with its files as they are named here.
         planned: The job spec in the plan.
         out: Folder that has one folder per clip.
-        numbers: The segments to do.
+        numbers: The segments to write.
 
     Raises:
         CatalogError: The clip's file is missing.
         VideoDecodeError: It is no video.
-        OutputError: The file differs from the one that was planned, the decoder or the device that was planned cannot be had here,
-            the libraries here are other ones, or the folder belongs to another job.
+        OutputError: The file differs from the planned one, the planned decoder or device does not work here, the libraries
+            differ, or the folder belongs to another job.
     """
     folder = out / clip.clip_id
     spec = read_spec(folder)
@@ -175,6 +175,23 @@ def join_job(clip: Clip, planned: JobSpec, out: AnyPath, numbers: Sequence[int])
             f"{folder}: belongs to another job: {difference or 'another scan'}; use the plan that was made for it, or another --out"
         )
     video = open_clip(clip.existing_paths(), kept_in=folder, stream=planned.config.stream)
+    _check_planned(clip, video, planned)
+    job = _job(clip, video, planned.config, folder, planned.decoder, planned.config.device)
+    segments_of_part = tuple(segment_of(clip.clip_id, planned.num_frames, planned.config, number) for number in numbers)
+    job = replace(
+        job, segments=segments_of_part, tone=planned.tone, identity=planned.identity, skipped=read_skipped(folder)
+    )
+    if job.versions != planned.versions and pending(job):
+        versions = describe_difference(planned, job.make_spec(), with_versions=True)
+        raise OutputError(
+            f"clip {clip.clip_id}: was planned with {versions} here; other versions may give other bytes, so install the same"
+        )
+    (folder / SEGMENTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    return replace(job, versions=planned.versions)
+
+
+def _check_planned(clip: Clip, video: ClipVideo, planned: JobSpec) -> None:
+    """Check that the clip's files are those that were planned, and that the planned decoder and device work here."""
     here = replace(
         planned, sources=sources_of(video), time_base=str(video.time_base), frames_sha256=frames_sha256(video)
     )
@@ -190,24 +207,11 @@ def join_job(clip: Clip, planned: JobSpec, out: AnyPath, numbers: Sequence[int])
                 f"clip {clip.clip_id}: was planned with {planned.decoder} on device {planned.config.device}, and here {reason}; "
                 f"run the part on a machine that can, or plan again with {decoder.instead}"
             )
-    job = _job(clip, video, planned.config, folder, planned.decoder, planned.config.device)
-    num_frames = job.video.num_frames
-    if num_frames != planned.num_frames:
+    if video.num_frames != planned.num_frames:
         raise OutputError(
-            f"clip {clip.clip_id}: the scan finds {num_frames} frames here, the plan {planned.num_frames}; "
+            f"clip {clip.clip_id}: the scan finds {video.num_frames} frames here, the plan {planned.num_frames}; "
             "install the same version of av on all machines"
         )
-    segments_of_part = tuple(segment_of(clip.clip_id, num_frames, planned.config, number) for number in numbers)
-    job = replace(
-        job, segments=segments_of_part, tone=planned.tone, identity=planned.identity, skipped=read_skipped(folder)
-    )
-    if job.versions != planned.versions and pending(job):
-        versions = describe_difference(planned, job.make_spec(), with_versions=True)
-        raise OutputError(
-            f"clip {clip.clip_id}: was planned with {versions} here; other versions may give other bytes, so install the same"
-        )
-    (folder / SEGMENTS_FOLDER).mkdir(parents=True, exist_ok=True)
-    return replace(job, versions=planned.versions)
 
 
 def _job(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from infraredcity.clips import Clip
 from infraredcity.errors import OutputError
-from infraredcity.extraction import plan_file, segment_record
+from infraredcity.extraction import segment_record
 from infraredcity.extraction.config import DEADLINE_S, ExtractConfig
 from infraredcity.extraction.estimate import estimate
 from infraredcity.extraction.executors.local import Executor, LocalExecutor
@@ -23,7 +23,16 @@ from infraredcity.extraction.job import (
     read_skipped,
     remove_leftovers,
 )
-from infraredcity.extraction.plan_file import PLAN_NAME, Plan, PlannedClip
+from infraredcity.extraction.plan import (
+    PLAN_NAME,
+    Plan,
+    PlannedClip,
+    array_expression,
+    check_segment_lines,
+    cut_plan,
+    read_plan,
+    write_plan,
+)
 from infraredcity.extraction.segment_record import SegmentHead
 from infraredcity.extraction.segments import frames_ticker
 from infraredcity.extraction.spec import read_spec
@@ -118,12 +127,12 @@ def make_plan(
             planned.append(_planned(clip, config, out, overwrite=overwrite))
             ticker.add()
         try:
-            plan = plan_file.cut(planned, num_parts)
+            plan = cut_plan(planned, num_parts)
         except ValueError as error:
             raise OutputError(
                 f"{out / PLAN_NAME}: {error}; use fewer --parts or a smaller --frames-per-shard"
             ) from error
-        plan_file.write(plan, out / PLAN_NAME)
+        write_plan(plan, out / PLAN_NAME)
         return plan
 
 
@@ -151,13 +160,13 @@ def open_plan(path: AnyPath, out: AnyPath) -> Plan:
     Raises:
         OutputError: The plan is missing or damaged, or `out` holds another one.
     """
-    plan = plan_file.read(path)
+    plan = read_plan(path)
     copy = out / PLAN_NAME
     if str(copy) == str(path):
         return plan
     if not copy.exists():
-        plan_file.write(plan, copy)
-    elif (other := plan_file.read(copy)).identity != plan.identity:
+        write_plan(plan, copy)
+    elif (other := read_plan(copy)).identity != plan.identity:
         raise OutputError(
             f"{path}: is another plan ({plan.num_parts} parts, {plan.identity[:12]}) than {copy} ({other.num_parts} parts, "
             f"{other.identity[:12]}); use that one, or another --out"
@@ -262,7 +271,7 @@ def status(plan: Plan, out: AnyPath, *, quick: bool = False, on_progress: OnProg
                 clip=clip.clip_id,
                 num_segments=clip.num_segments,
                 num_done=clip.num_segments - len(outstanding),
-                outstanding=plan_file.array_expression(outstanding),
+                outstanding=array_expression(outstanding),
             )
         )
     return Status(
@@ -271,7 +280,7 @@ def status(plan: Plan, out: AnyPath, *, quick: bool = False, on_progress: OnProg
         num_segments=plan.num_segments,
         num_done=sum(row.num_done for row in rows),
         outstanding_parts=tuple(sorted(parts)),
-        array=plan_file.array_expression(sorted(parts)),
+        array=array_expression(sorted(parts)),
         clips=tuple(rows),
     )
 
@@ -315,7 +324,7 @@ def finalize(out: AnyPath, *, on_progress: OnProgress | None = None) -> tuple[St
     """
     with lock_folder(out):
         plan = open_plan(out / PLAN_NAME, out)
-        plan_file.check_segments(out / PLAN_NAME)
+        check_segment_lines(out / PLAN_NAME)
         found = status(plan, out, on_progress=on_progress)
         if found.outstanding_parts:
             return found, []

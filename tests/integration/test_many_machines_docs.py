@@ -18,7 +18,7 @@ from infraredcity.cli.plan import plan_lines
 from infraredcity.clips import load_catalog
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.estimate import frame_core_s
-from infraredcity.extraction.plan_file import PLAN_NAME, Plan, cut
+from infraredcity.extraction.plan import PLAN_NAME, Plan, cut_plan
 from roma.cli.train import main as train_main
 from roma.cli.train import train_command
 
@@ -48,7 +48,7 @@ def core_s(modality: str) -> float:
 def plan_of_the_page() -> Plan:
     """The plan of nine clips of 100 GB, which nobody has here: from their counts, without their files."""
     config = ExtractConfig(frames_per_shard=1000)
-    return cut(
+    return cut_plan(
         [
             planned(
                 spec_of(FRAMES, config, clip=clip, nominal_fps=30.0),

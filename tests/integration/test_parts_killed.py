@@ -20,7 +20,7 @@ from infraredcity.clips import CLIPS_VARIABLE
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.extraction.parts import finalize, make_plan, status
-from infraredcity.extraction.plan_file import Plan
+from infraredcity.extraction.plan import Plan
 
 CLIP = "city_clear"
 CONFIG = ExtractConfig(frames_per_shard=2, stop_frame=160, image_format="webp", size=(640, 480))

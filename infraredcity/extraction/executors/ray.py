@@ -287,7 +287,7 @@ def _absolute(path: AnyPath) -> AnyPath:
 
 
 def _shares(job: ExtractJob, todo: Sequence[Segment], slots: int) -> list[_Share]:
-    """Neighbouring segments in sharees of one size; all in one where each would decode what comes before it."""
+    """Split the segments into shares of one size; all in one where each would decode what comes before it."""
     if not job.can_start_anywhere:
         return [_Share(todo=tuple(todo))]
     size = min(max(1, len(todo) // (_TASKS_PER_SLOT * max(slots, 1))), _MAX_SEGMENTS)

@@ -8,9 +8,16 @@ from hypothesis import strategies as st
 from planned import expanded, planned, spec_of
 
 from infraredcity.errors import OutputError
-from infraredcity.extraction import plan_file
 from infraredcity.extraction.config import ExtractConfig
-from infraredcity.extraction.plan_file import Plan, PlannedClip, array_expression, cut
+from infraredcity.extraction.plan import (
+    Plan,
+    PlannedClip,
+    array_expression,
+    check_segment_lines,
+    cut_plan,
+    read_plan,
+    write_plan,
+)
 from infraredcity.extraction.segments import segment_of
 from infraredcity.files.path import RemotePath
 
@@ -42,7 +49,7 @@ def clips_of(facts: list[tuple[int, int, int, int, float]]) -> tuple[PlannedClip
 
 
 def one_clip(num_frames: int = 1000, num_parts: int = 4) -> Plan:
-    return cut([planned(spec_of(num_frames, ExtractConfig(frames_per_shard=10)))], num_parts)
+    return cut_plan([planned(spec_of(num_frames, ExtractConfig(frames_per_shard=10)))], num_parts)
 
 
 def segment_cost(clip: PlannedClip, number: int) -> float:
@@ -58,7 +65,7 @@ def test_every_segment_is_in_one_part_and_no_part_is_empty_or_much_above_the_mea
     clips = clips_of(facts)
     everything = [(clip.clip_id, number) for clip in clips for number in range(clip.num_segments)]
     num_parts = 1 + round(share * (len(everything) - 1))
-    plan = cut(clips, num_parts)
+    plan = cut_plan(clips, num_parts)
     dealt = [
         [(segments.clip_id, number) for segments in plan.segment_ranges(part) for number in segments.numbers]
         for part in range(num_parts)
@@ -83,7 +90,7 @@ def test_equal_segments_are_dealt_evenly_whatever_their_number() -> None:
 def test_a_clip_that_costs_more_gets_more_parts() -> None:
     config = ExtractConfig(frames_per_shard=10)
     cheap, dear = (spec_of(1000, config, clip_id=name) for name in ("cheap", "dear"))
-    plan = cut([planned(cheap, frame_core_s=1e-3), planned(dear, frame_core_s=3e-3)], 8)
+    plan = cut_plan([planned(cheap, frame_core_s=1e-3), planned(dear, frame_core_s=3e-3)], 8)
     clips = [{segments.clip_id for segments in plan.segment_ranges(part)} for part in range(8)]
     assert clips == [{"cheap"}] * 2 + [{"dear"}] * 6
 
@@ -102,9 +109,9 @@ def test_the_lines_tile_the_frames_of_every_clip_and_the_header_counts_them(
     facts: list[tuple[int, int, int, int, float]], share: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     clips = clips_of(facts)
-    plan = cut(clips, 1 + round(share * (sum(clip.num_segments for clip in clips) - 1)))
+    plan = cut_plan(clips, 1 + round(share * (sum(clip.num_segments for clip in clips) - 1)))
     path = tmp_path_factory.getbasetemp() / "plan.jsonl"
-    plan_file.write(plan, path)
+    write_plan(plan, path)
     header, *lines = lines_of(path)
     frames: dict[str, list[int]] = {}
     for line, clip in ((line, plan[str(line["clip"])]) for line in lines):
@@ -126,19 +133,19 @@ def test_the_lines_tile_the_frames_of_every_clip_and_the_header_counts_them(
     assert header["num_frames"] == sum(len(taken) for taken in frames.values())
     assert header["size_bytes"] == round(sum(clip.num_frames * 5000.0 for clip in clips))
     assert header["core_s"] == round(sum(clip.num_frames * clip.estimate.frame_core_s for clip in clips), 1)
-    assert plan_file.read(path) == plan
-    plan_file.check_segments(path)
+    assert read_plan(path) == plan
+    check_segment_lines(path)
 
 
 def test_the_same_plan_is_the_same_bytes_near_and_far(tmp_path: Path) -> None:
     plan = one_clip()
     far = RemotePath("memory://plans/plan.jsonl")
     for path in (tmp_path / "one.jsonl", tmp_path / "two.jsonl", far):
-        plan_file.write(plan, path)
+        write_plan(plan, path)
     data = (tmp_path / "one.jsonl").read_bytes()
     assert (tmp_path / "two.jsonl").read_bytes() == far.read_bytes() == data
-    assert plan_file.read(far) == plan
-    plan_file.check_segments(far)
+    assert read_plan(far) == plan
+    check_segment_lines(far)
 
 
 def test_a_training_gets_a_shard_of_every_modality_for_as_many_ranks_as_the_rarer_one_has(tmp_path: Path) -> None:
@@ -147,8 +154,8 @@ def test_a_training_gets_a_shard_of_every_modality_for_as_many_ranks_as_the_rare
     day = spec_of(70, config, clip_id="city_day")
     day = spec_of(70, config, clip=day.clip.__class__(
         clip_id="city_day", scene="city", weather="any", modality="visible", time_of_day="day"))  # fmt: skip
-    assert cut([planned(night), planned(day)], 3).num_ranks == 7
-    assert cut([planned(night)], 3).num_ranks == 100
+    assert cut_plan([planned(night), planned(day)], 3).num_ranks == 7
+    assert cut_plan([planned(night)], 3).num_ranks == 100
 
 
 @given(st.sets(st.integers(0, 60)))
@@ -165,7 +172,7 @@ def test_an_array_expression_joins_neighbours() -> None:
 def test_a_header_of_which_a_byte_was_changed_is_refused_or_means_the_same(tmp_path: Path) -> None:
     path = tmp_path / "plan.jsonl"
     plan = one_clip()
-    plan_file.write(plan, path)
+    write_plan(plan, path)
     whole = path.read_bytes()
     header = whole.index(b"\n")
     refused = 0
@@ -174,7 +181,7 @@ def test_a_header_of_which_a_byte_was_changed_is_refused_or_means_the_same(tmp_p
         data[place] ^= 0x02
         path.write_bytes(data)
         try:
-            read = plan_file.read(path)
+            read = read_plan(path)
         except OutputError as error:
             said = str(error)
         else:
@@ -187,18 +194,18 @@ def test_a_header_of_which_a_byte_was_changed_is_refused_or_means_the_same(tmp_p
 
 def test_a_header_that_was_cut_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plan.jsonl"
-    plan_file.write(one_clip(), path)
+    write_plan(one_clip(), path)
     whole = path.read_bytes()
     for size in (0, 1, 100, whole.index(b"\n") - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(OutputError, match=r"plan\.jsonl: damaged, or not a plan \(.*\); make it again"):
-            plan_file.read(path)
+            read_plan(path)
 
 
 @pytest.mark.parametrize("change", ["cut", "line gone", "number"])
 def test_lines_that_were_cut_or_changed_are_refused(tmp_path: Path, change: str) -> None:
     path = tmp_path / "plan.jsonl"
-    plan_file.write(one_clip(), path)
+    write_plan(one_clip(), path)
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     data = {
@@ -211,7 +218,7 @@ def test_lines_that_were_cut_or_changed_are_refused(tmp_path: Path, change: str)
     with pytest.raises(
         OutputError, match=r"plan\.jsonl: its lines of segments were changed or cut \(sha256 \w{12}, expected"
     ):
-        plan_file.check_segments(path)
+        check_segment_lines(path)
 
 
 @pytest.mark.parametrize(
@@ -233,4 +240,4 @@ def test_what_is_no_plan_is_one_clear_line(tmp_path: Path, text: str | None, mes
     if text is not None:
         path.write_text(text)
     with pytest.raises(OutputError, match=message):
-        plan_file.read(path)
+        read_plan(path)

@@ -174,7 +174,7 @@ class Plan:
         }
 
 
-def cut(clips: Sequence[PlannedClip], num_parts: int) -> Plan:
+def cut_plan(clips: Sequence[PlannedClip], num_parts: int) -> Plan:
     """Make the plan that gives each part about the same work, in neighbouring segments.
 
     Args:
@@ -204,7 +204,7 @@ def cut(clips: Sequence[PlannedClip], num_parts: int) -> Plan:
     return Plan(clips=tuple(clips), num_parts=num_parts, starts=(*starts, num_segments))
 
 
-def write(plan: Plan, path: AnyPath) -> None:
+def write_plan(plan: Plan, path: AnyPath) -> None:
     """Write plan.jsonl; the same bytes for the same plan.
 
     Raises:
@@ -232,7 +232,7 @@ def write(plan: Plan, path: AnyPath) -> None:
             file.write(lines)
 
 
-def check_segments(path: AnyPath) -> None:
+def check_segment_lines(path: AnyPath) -> None:
     """Check that the lines of segments are those that the first line states; OutputError if not."""
     digest = hashlib.sha256()
     with opened(path) as file:
@@ -246,7 +246,7 @@ def check_segments(path: AnyPath) -> None:
         )
 
 
-def read(path: AnyPath) -> Plan:
+def read_plan(path: AnyPath) -> Plan:
     """Read a plan from the first line of its file.
 
     Raises:
