@@ -1,4 +1,4 @@
-"""Video in: facts about a clip's files, and its frames by their true index, behind one door per decoder library."""
+"""Video: the facts of a clip's files, and its frames by their true index, with one file per decoder library."""
 
 from infraredcity.clips import ColorMode
 from infraredcity.video.batches import FrameBatch, read_frames

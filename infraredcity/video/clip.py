@@ -1,4 +1,4 @@
-"""A clip's files as one sequence of frames: find out their facts, choose a decoder, decode.
+"""Take a clip's files as one sequence of frames: find out their facts, choose a decoder, decode.
 
 A clip may be one file or a recording in chunks. `ClipVideo` numbers the frames of all chunks through, and gives each a time on
 one axis: a chunk's first frame follows the one before it by one nominal frame.
@@ -21,19 +21,16 @@ from infraredcity.video.types import Decoded, FrameRange, OnFrame, VideoInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipVideo:
-    """A clip's files as one sequence of frames.
-
-    Attributes:
-        parts: Facts of each file, in order.
-        pts: i64 [num_frames], times in units of `time_base`, ascending over all parts.
-        time_base: Seconds per unit of pts: that of the first part.
-        part_starts: Frame index of each part's first frame.
-    """
+    """A clip's files as one sequence of frames."""
 
     parts: tuple[VideoInfo, ...]
+    """Facts of each file, in order."""
     pts: np.ndarray
+    """i64 [num_frames], times in units of `time_base`, ascending over all parts."""
     time_base: Fraction
+    """Seconds per unit of pts: that of the first part."""
     part_starts: tuple[int, ...]
+    """Frame index of each part's first frame."""
 
     @property
     def num_frames(self) -> int:
@@ -51,7 +48,7 @@ class ClipVideo:
         return tuple(sorted({*self.part_starts, *jumps}))
 
     def next_entry(self, frame_index: int) -> int:
-        """The frame behind `frame_index` from which decoding can begin anew: the next key frame, or the next part's first frame."""
+        """Find the next frame behind `frame_index` at which decoding can begin anew: a key frame, or a part's first frame."""
         number = bisect_right(self.part_starts, frame_index) - 1
         part, start = self.parts[number], self.part_starts[number]
         inside = part.next_key(frame_index - start + 1) if part.is_seekable else part.num_frames
@@ -64,7 +61,7 @@ class ClipVideo:
 
     @property
     def suspect(self) -> tuple[str, ...]:
-        """What makes the clip less than trustworthy, each phrase behind its file's name."""
+        """What is wrong with the clip, each phrase behind its file's name."""
         return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.suspect)
 
 
@@ -72,7 +69,7 @@ def probe(path: AnyPath, *, kept_in: AnyPath | None = None, stream: int | None =
     """Find out the facts about one video file, by demuxing it once and, where packets alone do not tell its frames, decoding it.
 
     Args:
-        path: The file, here or behind a URL.
+        path: The file, local or remote.
         kept_in: Folder where the scan is kept for the next time, and taken from if the file is still the same.
         stream: Number of the stream to take, in place of the best one; see `scan.scan`.
 
@@ -96,7 +93,7 @@ def open_clip(paths: Sequence[AnyPath], *, kept_in: AnyPath | None = None, strea
     """Probe every chunk of a clip and number their frames through.
 
     Args:
-        paths: The clip's files, in order, here or behind URLs.
+        paths: The clip's files, in order, local or remote.
         kept_in: See `probe`.
         stream: See `probe`.
 
@@ -128,7 +125,7 @@ def open_clip(paths: Sequence[AnyPath], *, kept_in: AnyPath | None = None, strea
 
 
 def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> tuple[DecoderName, str]:
-    """The decoder and the device to use for a clip: as asked, if the decoder can be trusted with every file.
+    """Choose the decoder and the device for a clip: as asked, if the decoder can be trusted with every file.
 
     Args:
         video: The clip.
@@ -136,7 +133,7 @@ def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> tuple
         device: "cpu" or "cuda:N"; "auto" takes the first GPU where one can decode the clip, else the CPU.
 
     Raises:
-        VideoDecodeError: The asked decoder would lie about one of the files, or cannot use the device.
+        VideoDecodeError: The asked decoder would give wrong frames of one of the files, or cannot use the device.
     """
     refusal: str | None = None
     for place in ("cuda:0", "cpu") if device == "auto" else (device,):
@@ -178,15 +175,15 @@ def decode(
     avoid: Sequence[tuple[int, int]] = (),
     on_frame: OnFrame = lambda _frame_index: None,
 ) -> Iterator[Decoded]:
-    """The asked frames of a clip in ascending order, one at a time, their pixels not yet converted.
+    """Yield the asked frames of a clip in ascending order, one at a time, their pixels not yet converted.
 
     Args:
         video: The clip as `open_clip` found it.
         frames: Which frames; indices run through all chunks.
         decoder: A name that `choose_decoder` returned.
         device: "cpu" or "cuda:N".
-        avoid: Stretches of frames, half-open, that must not be decoded since the decoder hung there.
-        on_frame: Told of every frame that comes out of the decoder, asked for or not: a sign of life.
+        avoid: Ranges of frames, half-open, that must not be decoded since the decoder hung there.
+        on_frame: Called with every frame that comes out of the decoder, asked for or not: a sign of life.
 
     Yields:
         Frames whose index and pts are the clip's. A frame that cannot be decoded is left out.
@@ -202,18 +199,18 @@ def decode(
             continue
         part_stop = part_start + part.num_frames
         inside = [(first - part_start, stop - part_start) for first, stop in avoid if part_start <= first < part_stop]
-        tell = partial(_tell, on_frame, part_start)
-        for frame in decode_file(part, part_range, device=device, avoid=inside, on_frame=tell):
+        report = partial(_report, on_frame, part_start)
+        for frame in decode_file(part, part_range, device=device, avoid=inside, on_frame=report):
             index = frame.frame_index + part_start
             yield frame.at(index, int(video.pts[index]))
 
 
-def _tell(on_frame: OnFrame, part_start: int, frame_index: int) -> None:
+def _report(on_frame: OnFrame, part_start: int, frame_index: int) -> None:
     on_frame(part_start + frame_index)
 
 
 def _within(frames: FrameRange, part_start: int, num_frames: int) -> FrameRange:
-    """The asked frames that fall into one part, counted from the part's first frame."""
+    """Cut the asked frames to one part, counted from the part's first frame."""
     inside = range(frames.start_frame, frames.stop_frame, frames.step)
     skipped = max(0, -(-(part_start - frames.start_frame) // frames.step))
     inside = inside[skipped:]

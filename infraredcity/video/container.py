@@ -1,4 +1,4 @@
-"""The door through which FFmpeg opens video files: one named file, of a format that holds its pictures itself, and nothing else.
+"""Open video files with FFmpeg: one named file, of a format that holds its pictures itself, and nothing else.
 
 Playlists (HLS, DASH), session descriptions (SDP) and lists of files (ffconcat) make FFmpeg open other files and other machines,
 also under a name such as x.mp4. They are not on the list of formats. A local file may open only itself, a remote one nothing.
@@ -63,7 +63,7 @@ _FOREIGN = (
 
 @dataclass(frozen=True, slots=True)
 class OpenVideo:
-    """An open file and its video streams that can be decoded; calls that make FFmpeg read raise what the network did."""
+    """An open file and its video streams that can be decoded; reading it raises the errors of the network."""
 
     path: AnyPath
     container: "InputContainer"
@@ -77,7 +77,7 @@ class OpenVideo:
         return replace(self, streams=tuple(by_index[index] for index in indices))
 
     def packets(self) -> Iterator[Any]:
-        """The packets of all streams from here on, in the order of the file."""
+        """Yield the packets of all streams from here on, in the order of the file."""
         packets = self.container.demux(*self.streams)
         while True:
             with network(self.remote):
@@ -88,7 +88,7 @@ class OpenVideo:
                 yield packet
 
     def packets_in_turn(self) -> Iterator[Any]:
-        """The packets of one stream behind the other: the first from here on, the others each from the start of the file."""
+        """Yield the packets of one stream after the other: the first from here on, the others each from the start of the file."""
         yield from self.chosen([self.streams[0].index]).packets()
         for stream in self.streams[1:]:
             with opened(self.path) as again:
@@ -105,7 +105,7 @@ def opened(path: AnyPath, hwaccel: HWAccel | None = None) -> Iterator[OpenVideo]
     """Open a video file with all of its streams that hold moving pictures.
 
     Args:
-        path: The file, here or behind a URL.
+        path: The file, local or remote.
         hwaccel: Decode on a GPU.
 
     Raises:
@@ -139,7 +139,7 @@ def decoder_of(stream: "VideoStream", *, is_logged: bool = False) -> Any:
 
     Args:
         stream: The stream.
-        is_logged: Whether `ffmpeg_log` is to hold all that the decoder says, so it gets no threads of its own.
+        is_logged: Whether `ffmpeg_log` must hold all messages of the decoder, so it gets no threads of its own.
     """
     stream.thread_type = "SLICE"
     codec = stream.codec_context
@@ -183,7 +183,7 @@ def ffmpeg_log(level: int = LOG_ERROR) -> Iterator[list[tuple[int, str, str]]]:
 
 @contextmanager
 def network(remote: RemoteVideo | None) -> Iterator[None]:
-    """Raise what kept the bytes of a remote file from coming, in place of whatever FFmpeg made of it."""
+    """Raise the error that kept the bytes of a remote file from coming, in place of what FFmpeg made of it."""
     try:
         yield
     finally:
@@ -192,7 +192,7 @@ def network(remote: RemoteVideo | None) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """FFmpeg's words for an error."""
+    """Return FFmpeg's words for an error."""
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
@@ -204,7 +204,7 @@ def _open(path: AnyPath, remote: RemoteVideo | None, hwaccel: HWAccel | None) ->
 
 
 def _pictures_of(path: AnyPath, container: "InputContainer") -> tuple["VideoStream", ...]:
-    """The video streams that FFmpeg can decode and that are no cover picture."""
+    """Find the video streams that FFmpeg can decode and that are no cover picture."""
     streams = container.streams.video
     if not streams:
         raise VideoDecodeError(f"{path}: holds no video stream")
@@ -221,7 +221,7 @@ def _pictures_of(path: AnyPath, container: "InputContainer") -> tuple["VideoStre
 
 
 def _codec_of(stream: Any) -> Any:
-    """The codec context of a stream; None where FFmpeg knows no decoder for it."""
+    """Return the codec context of a stream; None if FFmpeg knows no decoder for it."""
     return getattr(stream, "codec_context", None)
 
 
@@ -236,13 +236,13 @@ def _described(stream: Any) -> str:
 
 
 def _unknown_codec(path: AnyPath) -> str:
-    """The four letters by which a container names a codec that FFmpeg does not know; they stand in its log alone."""
+    """Find the four letters by which a container names a codec that FFmpeg does not know; they are only in its log."""
     found = [match[1] for text in _log_of_opening(path) if (match := re.search(r"Video: none \((.{4}) /", text))]
     return f"{found[0].strip()!r}" if found else "of an unknown name"
 
 
 def _log_of_opening(path: AnyPath) -> list[str]:
-    """What FFmpeg says, warnings too, while it opens a file once more."""
+    """Open a file once more and return FFmpeg's messages, warnings too."""
     remote = RemoteVideo(path) if isinstance(path, RemotePath) else None
     with ffmpeg_log(LOG_WARNING) as log:
         with suppress(FFmpegError, OSError), network(remote):
@@ -251,7 +251,7 @@ def _log_of_opening(path: AnyPath) -> list[str]:
 
 
 def _why_not_opened(path: AnyPath, error: BaseException) -> str:
-    """What a file is that FFmpeg does not open, and what helps."""
+    """Say what a file is that FFmpeg does not open, and what helps."""
     head = _head_of(path)
     for magic, kind in _FOREIGN:
         if head.startswith(magic):

@@ -44,7 +44,7 @@ class Decoding:
     num_silent: int
     """Packets that show nothing, without being hidden or damaged."""
     num_headless: int
-    """Those of them at the beginning that lean on a key frame before it."""
+    """Those of them at the beginning that refer to a key frame before it."""
 
 
 def decode_once(path: AnyPath, video: VideoPackets, container: str) -> Decoding:

@@ -1,8 +1,8 @@
-"""decord, the second decoder: on request, and on the GPU where its build has CUDA.
+"""Decode with decord: on request, and on the GPU if its build has CUDA.
 
 It is only used where it was measured to be exact: a constant or variable rate mp4, mkv or avi without edit list and with frames
-in order, read from frame 0, its count and times equal to the scan's. Elsewhere it repeats or skips frames without a word, so
-`why_not` refuses.
+in order, read from frame 0, its count and times equal to the scan's. Elsewhere it repeats or skips frames silently, so `why_not`
+refuses.
 """
 
 import re
@@ -23,9 +23,9 @@ _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 
 def why_not(info: VideoInfo, device: str) -> str | None:
-    """Why decord would lie about this file, or cannot use the device."""
+    """Say why decord would give wrong frames of this file, or cannot use the device."""
     if is_remote(info.path):
-        return "decord reads files of a disk here alone"
+        return "decord reads only local files"
     if device != "cpu":
         reason = cuda_error(int(device.partition(":")[2] or 0))
         if reason is not None:
@@ -57,7 +57,7 @@ def why_not(info: VideoInfo, device: str) -> str | None:
 
 
 def cuda_error(device_index: int = 0) -> str | None:
-    """What keeps decord from NVDEC, in its own words, or None when a CUDA context can be had."""
+    """Say in decord's own words what keeps it from NVDEC; None if it gets a CUDA context."""
     decord = _import()
     try:
         decord.nd.empty((1,), ctx=decord.gpu(device_index))
@@ -74,7 +74,7 @@ class DecordFrame:
     pts: int
     rgb: np.ndarray
     is_suspect: bool = False
-    """decord tells nothing of damage; it is refused for files in which the scan finds some."""
+    """decord does not report damage; it is refused for files in which the scan finds some."""
 
     def picture(self, color: ColorMode) -> np.ndarray:
         """See `types.Decoded.picture`."""
@@ -88,7 +88,7 @@ class DecordFrame:
 def decode(
     info: VideoInfo, frames: FrameRange, *, device: str, avoid: Sequence[tuple[int, int]], on_frame: OnFrame
 ) -> Iterator[DecordFrame]:
-    """The asked frames, read in order from the first; see `decoders.DecodeFile`. What lies behind a frame to avoid stays missing.
+    """Yield the asked frames, read in order from the first; see `decoders.DecodeFile`. All behind a frame to avoid stays missing.
 
     Raises:
         VideoDecodeError: decord cannot open the file or the device, or counts other frames than the scan.
@@ -118,7 +118,7 @@ def decode(
 
 
 def _check_times(info: VideoInfo, reader: Any) -> None:
-    """What decord takes for the frames' times must be the scan's, or its order cannot be trusted."""
+    """Check that decord has the scan's times, since else its order cannot be trusted."""
     starts_s = np.asarray(reader.get_frame_timestamp(range(info.num_frames)))[:, 0]
     expected_s = info.pts.astype(np.float64) * float(info.time_base)
     worst_s = float(np.abs((starts_s - starts_s[0]) - (expected_s - expected_s[0])).max())
@@ -130,7 +130,7 @@ def _check_times(info: VideoInfo, reader: Any) -> None:
 
 
 def _luma(picture: np.ndarray) -> np.ndarray:
-    """u8 [H, W, 3] R, G, B -> u8 [H, W, 1] by the weights of ITU-R BT.601; a neutral picture keeps its level."""
+    """Turn u8 [H, W, 3] R, G, B to u8 [H, W, 1] by the weights of ITU-R BT.601; a neutral picture keeps its level."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)
     gray: np.ndarray = np.rint(picture.astype(np.float32) @ weights).astype(np.uint8)[:, :, None]
     return gray

@@ -1,4 +1,4 @@
-"""Why packets alone do not tell the frames of a file, so that it has to be decoded once."""
+"""Say why packets do not tell the frames of a file, so that it has to be decoded once."""
 
 from infraredcity.video.packets import KNOW_THEIR_REFERENCES, VideoPackets
 

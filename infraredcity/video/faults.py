@@ -1,4 +1,4 @@
-"""What is wrong with a file, for people and as the frames that are suspect before anything is decoded."""
+"""Say what is wrong with a file, for people and as the frames that are suspect before anything is decoded."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Faults:
     complaint_rows: list[int]
     """Rows of the packets behind the bytes that the demuxer complained of."""
     num_ahead: int
-    """Some of so many first frames are damaged, since FFmpeg complained of them when it opened the file."""
+    """How many first frames may be damaged, since FFmpeg complained when it opened the file."""
     corrupt: list[int]
     """Frames whose packets the demuxer calls corrupt."""
     wiped: list[int]
@@ -75,9 +75,9 @@ class Faults:
     def suspect_ranges(self, table: FrameTable, *, slack: int) -> np.ndarray:
         """Collect as i64 [S, 2] what follows marked packets, lost ones, and bytes that made no sense.
 
-        A packet that was lost before frame n was stored at most a reordering before it. Nothing leans on it from the next key frame
-        on; but the first packet behind senseless bytes is no key frame only because it says so. What is wrong with a packet may
-        have begun in the one before. A recording that begins with another frame than a key frame leans on what is not there.
+        A packet that was lost before frame n was stored at most a reordering before it. Nothing refers to it from the next key
+        frame on; but the first packet behind senseless bytes is no key frame only because it says so. What is wrong with a packet
+        may have begun in the one before. A recording that does not begin with a key frame refers to what is not there.
 
         Args:
             table: The file's frames.
@@ -136,7 +136,7 @@ def find_faults(
     packets, numbers = video.packets, table.packet_numbers
     frames = list(zip(table.decode_order.tolist(), numbers.tolist(), strict=True))
     complaints = video.complaints
-    if table.num_headless:  # what leans on a key frame before the beginning makes no sense to the demuxer either
+    if table.num_headless:  # what refers to a key frame before the beginning makes no sense to the demuxer either
         complaint_ahead = None
         complaints = {number: text for number, text in complaints.items() if number > numbers[0]}
     complaint = complaint_ahead or next(iter(complaints.values()), None)

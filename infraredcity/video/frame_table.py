@@ -1,4 +1,4 @@
-"""The table of a file's frames: their times, their packets, the key frames, and where recordings join."""
+"""Build the table of a file's frames: their times, their packets, the key frames, and where recordings join."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class FrameTable:
     num_silent: int = 0
     """Packets that show nothing, without being hidden or damaged."""
     num_headless: int = 0
-    """Those of them at the beginning that lean on a key frame before it."""
+    """Those of them at the beginning that refer to a key frame before it."""
 
 
 def table_from_packets(packets: Sequence[Packet]) -> FrameTable:

@@ -1,4 +1,4 @@
-"""The packets of a file's video streams as one pass of the demuxer finds them, and which streams hold the video."""
+"""Read the packets of a file's video streams in one pass of the demuxer, and choose the streams that hold the video."""
 
 import hashlib
 import re
@@ -17,7 +17,7 @@ _HEAD_PACKETS = 32
 _NUM_LOOKS = 16
 _LOOK_EACH_OF_HEAD = 4
 KNOW_THEIR_REFERENCES = frozenset(["h264", "hevc"])
-"""Codecs whose decoders notice that a picture is missing on which others lean; they never write many zeros in a row either."""
+"""Codecs whose decoders notice that a picture is missing to which others refer; they never write many zeros in a row either."""
 _HOLE = re.compile(rb"(?<!\0)\0{8,}[^\0\1]")
 _HOLE_OR_END = re.compile(rb"(?<!\0)\0{8,}([^\0\1]|\Z)")
 
@@ -141,7 +141,7 @@ class StreamPackets:
             pass
 
     def _look_at_key(self, packet: Any) -> None:
-        """Decode a key frame without its past: if nothing is shown, it leans on others, as with periodic intra refresh."""
+        """Decode a key frame without its past: if nothing is shown, it refers to others, as with periodic intra refresh."""
         codec = self.stream.codec_context
         self.next_look = self.num_bytes / self.size_bytes + 1 / _NUM_LOOKS
         try:

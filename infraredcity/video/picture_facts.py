@@ -1,4 +1,4 @@
-"""What a file's pictures show, from some that are looked at: colour, depth, interlacing, rotation, the curve of their levels."""
+"""Look at some pictures of a file: colour, depth, interlacing, rotation, the curve of their levels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -98,7 +98,7 @@ class _Reader:
     ) -> None:
         self._info = info
         self._wanted = wanted
-        # Where each n-th frame is asked for and nothing is in doubt, those on which no other leans need not be decoded.
+        # Where each n-th frame is asked for and nothing is in doubt, those to which no other refers need not be decoded.
         self._is_sparse = wanted.step > 1 and info.is_timed and not info.counted_by and not info.suspect
         self._hwaccel = None if device == "cpu" else _hwaccel(_device_index(device))
         self._avoid = sorted(avoid)
@@ -256,8 +256,8 @@ class _Reader:
                 except av.EOFError:  # flushed before
                     return
                 except FFmpegError:
-                    # Its frame stays missing, and whoever asked for it names it as a gap. Where the scan decoded the file, a packet
-                    # without a frame is one that leans on what stands before the file's beginning: nothing is missing.
+                    # Its frame stays missing, and the caller names it as a gap. Where the scan decoded the file, a packet without
+                    # a frame is one that refers to what was before the file's beginning: nothing is missing.
                     # What makes a packet undecodable may have begun in the one before, whose picture need not show it.
                     if number >= 0 or not info.counted_by:
                         if before >= 0:

@@ -1,4 +1,4 @@
-"""A remote clip as the file that FFmpeg reads: by ranges, ahead of who reads in order, with a failure that FFmpeg cannot hide."""
+"""Give FFmpeg a remote clip as a file: read by ranges, ahead of a reader in order, with failures that FFmpeg cannot hide."""
 
 import io
 import threading
@@ -11,25 +11,25 @@ from infraredcity.files.path import RemotePath
 from infraredcity.files.remote import RemoteFile
 
 _LEAST_BYTES = 256 * 1024
-"""What one request brings behind a jump: the head of a file, its index, a key frame."""
+"""The bytes of the first request after a jump: the head of a file, its index, a key frame."""
 _MOST_BYTES = 4 * 1024 * 1024
-"""What one request brings at most; more would not come before the deadline of a slow network."""
+"""The most bytes of one request; more would not come before the deadline on a slow network."""
 _MOST_AHEAD_BYTES = 8 * 1024 * 1024
 _RUN_SHARE = 8
-"""A request, and what is asked for ahead, are at most this part of what was read in a row: who stops early leaves little unread."""
+"""A request, and all that is requested ahead, is at most this share of what was read in a row: little is read in vain."""
 _KEPT_BYTES = 32 * 1024 * 1024
-"""Enough for what FFmpeg reads twice when it opens a transport stream, and for two places that are read by turns."""
+"""Enough for what FFmpeg reads twice when it opens a transport stream, and for two places that are read alternately."""
 _waiting: set[int] = set()
 
 
 def waits_for_network() -> bool:
-    """Whether a reader of this process waits for another machine just now, which ends by itself, with bytes or a RemoteError."""
+    """Whether a reader of this process waits for another machine now; that ends by itself, with bytes or a RemoteError."""
     return bool(_waiting)
 
 
 @dataclass(slots=True, eq=False)
 class _Stretch:
-    """Bytes from `start` to before `stop`, here or on their way; what is read in a row with them began at `run_start`."""
+    """Bytes from `start` to before `stop`, here or on their way; reading in a row that led to them began at `run_start`."""
 
     run_start: int
     start: int
@@ -38,11 +38,11 @@ class _Stretch:
 
 
 class RemoteVideo:
-    """What PyAV needs of a Python file, for one thread.
+    """A file with the methods that PyAV needs, for one thread.
 
     A read that fails does not raise: FFmpeg would take it for damage or for the end, and PyAV print it where it cannot pass it on.
-    From then on no bytes come, and who called FFmpeg looks at `failure` before believing what it says. So it is with an interrupt
-    that comes while a read waits: PyAV would drop it.
+    From then on no bytes come, and the caller of FFmpeg looks at `failure` before believing what it says. The same holds for an
+    interrupt that comes while a read waits: PyAV would drop it.
 
     Args:
         path: Where the clip is.
@@ -62,7 +62,7 @@ class RemoteVideo:
         self._stretches: list[_Stretch] = []
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end, and after a failure."""
+        """Read up to `size` bytes; none at the end, and after a failure."""
         if self.failure is not None or self._position >= self.size_bytes:
             return b""
         try:
@@ -77,13 +77,13 @@ class RemoteVideo:
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; the new position in bytes from the start."""
+        """Move; return the new position in bytes from the start."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """Where the next byte is read."""
+        """Return where the next byte is read."""
         return self._position
 
     @contextmanager
@@ -95,13 +95,13 @@ class RemoteVideo:
             _waiting.discard(id(self))
 
     def _stretch(self) -> _Stretch:
-        """The stretch with the next byte; those that will be read behind it are asked for as well."""
+        """Find the stretch with the next byte; request those that will be read after it as well."""
         position = self._position
         found = next((each for each in self._stretches if each.start <= position < each.stop), None)
         if found is None:
             # A reader that leaves out a little, such as another stream's packet, still reads in a row.
             before = [each for each in self._stretches if 0 <= position - each.stop < _LEAST_BYTES]
-            found = self._asked_for(position, before[-1].run_start if before else position)
+            found = self._requested(position, before[-1].run_start if before else position)
         else:
             self._stretches.remove(found)
             self._stretches.append(found)
@@ -109,10 +109,10 @@ class RemoteVideo:
         wanted = min(position + min((position - found.run_start) // _RUN_SHARE, _MOST_AHEAD_BYTES), self.size_bytes)
         while last.stop < wanted:
             behind = next((each for each in self._stretches if each.start == last.stop), None)
-            last = behind or self._asked_for(last.stop, last.run_start)
+            last = behind or self._requested(last.stop, last.run_start)
         return found
 
-    def _asked_for(self, start: int, run_start: int) -> _Stretch:
+    def _requested(self, start: int, run_start: int) -> _Stretch:
         size = min(max((start - run_start) // _RUN_SHARE, _LEAST_BYTES), _MOST_BYTES)
         stretch = _Stretch(run_start, start, min(start + size, self.size_bytes), Future())
         # A daemon: a program that ends waits for no server.

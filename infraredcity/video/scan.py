@@ -1,4 +1,4 @@
-"""Find the facts about a file by demuxing it, and by decoding it once where its packets alone do not tell its frames.
+"""Find the facts about a file by demuxing it, and by decoding it once if its packets do not tell its frames.
 
 A packet is not always a frame: VP8 has packets that show nothing, other codecs send fields or "not coded" pictures as packets of
 their own. A file's clock need not run once: recordings are joined with `cat`, and some packets have no time. So the pass looks at

@@ -1,6 +1,6 @@
-"""What a scan found, kept beside the output, so that later runs do not read terabytes again to learn what they know.
+"""Keep what a scan found beside the output, so that later runs do not read terabytes again.
 
-A kept scan counts as long as the file is the one it was made from by all that can be told without reading it whole; see `Identity`.
+A kept scan counts as long as the file seems unchanged by all that can be found without reading it whole; see `Identity`.
 Its name holds a hash of place, size and state, so that machines which have copies of their own keep a scan each.
 """
 
@@ -26,7 +26,7 @@ SAMPLE_BLOCKS = 16
 SAMPLE_BLOCK_BYTES = 64 * 1024
 _PREFIX = "scan-"
 _NAME_END = 50
-"""So many letters of a clip's name stand in that of its scan, of up to 4 bytes each: a file system takes 255 bytes."""
+"""How many letters of a clip's name stand in that of its scan, of up to 4 bytes each: a file system takes 255 bytes."""
 _ARRAYS = ("pts", "keyframes", "decode_order", "frame_packets", "packet_pts", "suspect_ranges", "time_jumps")
 _FRACTIONS = ("time_base", "pixel_aspect")
 _TUPLES = ("streams", "other_streams", "recordings", "pauses", "whole_packets", "suspect")
@@ -35,26 +35,23 @@ _PLAIN = tuple(item.name for item in fields(VideoInfo) if item.name not in (*_AR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What tells a file from others and from its own past, without reading all of it.
-
-    Attributes:
-        place: The path with links resolved, or the URL without credentials.
-        name: The file's name.
-        size_bytes: Its size.
-        state: When its bytes and when its entry changed, in ns since 1970: who copies a file can set the first alone, so the copy
-            of each machine has a state of its own. Of a remote file what its server calls its version; "" without one.
-        content_sha256: See `_sampled`.
-    """
+    """The facts that tell a file from others and from its own past, without reading all of it."""
 
     place: str
+    """The path with links resolved, or the URL without credentials."""
     name: str
+    """The file's name."""
     size_bytes: int
+    """Its size."""
     state: str
+    """When its bytes and when its entry changed, in ns since 1970; a copy can set only the first, so each machine's copy has a
+    state of its own. Of a remote file its server's name for its version; "" without one."""
     content_sha256: str
+    """See `_sampled`."""
 
 
 def identify(path: AnyPath) -> Identity:
-    """What tells a video file from others.
+    """Find the facts that tell a video file from others.
 
     Raises:
         VideoDecodeError: There is no such file, or it cannot be read.
@@ -86,7 +83,7 @@ def identify(path: AnyPath) -> Identity:
 
 
 def _sampled(read: Callable[[int, int], bytes], size_bytes: int) -> str:
-    """The sampled SHA-256 of a file, in hex: equal for equal files, and nearly always different for different ones.
+    """Compute the sampled SHA-256 of a file, in hex: equal for equal files, and nearly always different for different ones.
 
     Of a file of up to 16 x 65,536 bytes it is the SHA-256 of all its bytes. Of a larger one of N bytes it is that of 16 blocks of
     65,536 bytes, one behind the other: block k begins at byte (N - 65,536) * k // 15, so the first and the last bytes are among
@@ -102,12 +99,12 @@ def _sampled(read: Callable[[int, int], bytes], size_bytes: int) -> str:
 
 
 def load(folder: AnyPath, path: AnyPath, identity: Identity, *, stream: int | None = None) -> VideoInfo | None:
-    """The kept scan of a file, or None where there is none that counts.
+    """Load the kept scan of a file; None if there is none that counts.
 
     Args:
         folder: Where scans are kept.
         path: The file.
-        identity: What `identify` says of it.
+        identity: The result of `identify`.
         stream: The stream that was asked for, see `scan.scan`.
 
     Raises:
@@ -118,7 +115,7 @@ def load(folder: AnyPath, path: AnyPath, identity: Identity, *, stream: int | No
 
 
 def save(folder: AnyPath, info: VideoInfo, identity: Identity, *, stream: int | None = None) -> None:
-    """Keep the scan of a file in `folder`, under what the file was before it was scanned, and the stream that was asked for.
+    """Keep the scan of a file in `folder`, under the identity before it was scanned and the stream that was asked for.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.
@@ -141,7 +138,7 @@ def save(folder: AnyPath, info: VideoInfo, identity: Identity, *, stream: int | 
 
 
 def _read(kept: AnyPath, path: AnyPath) -> tuple[Identity, VideoInfo] | None:
-    """What a kept scan was made from, and what it says as one of `path`; None where there is none, or it is damaged."""
+    """Read a kept scan: what it was made from, and its facts as those of `path`; None if there is none, or it is damaged."""
     try:
         with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())

@@ -1,4 +1,4 @@
-"""One axis of time for the frames of a file whose clock restarts, or of which some have no time."""
+"""Put frames on one axis of time in a file whose clock restarts, or of which some have no time."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from infraredcity.video.types import MAX_REORDER_FRAMES
 def starts_of_recordings(
     shown: Sequence[ShownFrame], known: Sequence[int | None], starts_of_streams: Sequence[int]
 ) -> list[int]:
-    """Rows at which a recording begins: the first one, those of another stream, and those where the clock goes back.
+    """Find the rows at which a recording begins: the first one, those of another stream, and those where the clock goes back.
 
     A key frame that is shown before its time begins a new recording; another frame does so where it comes before its time by more
     than reordering can explain. Everything else that goes back is a frame that damage put into a wrong place.
@@ -40,7 +40,7 @@ def starts_of_recordings(
 
 
 def _usual_step(known: Sequence[int | None]) -> int:
-    """The median of a frame's length, from frames whose times are known."""
+    """Return the median length of a frame, from frames whose times are known."""
     rows = [row for row, time in enumerate(known) if time is not None]
     if len(rows) < 2:
         return 1
@@ -49,7 +49,7 @@ def _usual_step(known: Sequence[int | None]) -> int:
 
 
 def on_one_axis(known: Sequence[int | None], starts: Sequence[int], *, shares_times: bool) -> tuple[np.ndarray, bool]:
-    """i64 [N], times in which every recording goes on where the one before it ends; whether any of them is the file's own.
+    """Return i64 [N] times in which every recording begins where the one before it ends, and whether any is the file's own.
 
     A frame without a time follows the one before it by the usual step, and where that leaves no room, at an equal share of it. So
     a pause stays where the file has it.
@@ -88,7 +88,7 @@ def _filled(known: Sequence[int | None], step: int, *, shares_times: bool) -> np
 
 
 def _straightened(rows: np.ndarray, times: np.ndarray, step: int) -> np.ndarray:
-    """i64 [N], the times of frames without those that the demuxer gave to a neighbour.
+    """Return i64 [N] times, with those corrected that the demuxer gave to a neighbour.
 
     MPEG-PS has one time for several frames, and FFmpeg now and then gives it to the frame before. Such a frame is off by about one
     step where those around it are not; a lost frame or a pause moves all that follow.

@@ -1,4 +1,4 @@
-"""Where time jumps in a file, and whether frames were lost there or the camera paused."""
+"""Find where time jumps in a file, and whether frames were lost there or the camera paused."""
 
 import logging
 from collections.abc import Sequence
@@ -57,10 +57,10 @@ def _jumps(pts: np.ndarray) -> dict[int, int]:
 
 
 def _pauses(path: AnyPath, video: VideoPackets, table: FrameTable, jumps: Sequence[int]) -> tuple[int, ...]:
-    """Find the jumps at which no frame is lost on which others lean.
+    """Find the jumps at which no frame is lost to which others refer.
 
-    H.264 numbers the pictures that others lean on, and HEVC names those that each one leans on, so their decoders know; those of
-    other codecs do not. A file with very many jumps is not decoded for this.
+    H.264 numbers the pictures to which others refer, and HEVC names those to which each one refers, so their decoders know;
+    those of other codecs do not. A file with very many jumps is not decoded for this.
     """
     if not jumps or len(jumps) > _MOST_JUMPS or video.codec not in KNOW_THEIR_REFERENCES:
         return ()

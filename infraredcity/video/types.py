@@ -1,4 +1,4 @@
-"""What a video is known to hold before it is decoded, and what decoding gives: the types that every decoder shares."""
+"""The types that every decoder shares: the facts of a video, a decoded frame, a range of frames."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from infraredcity.files.path import AnyPath
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 OnFrame = Callable[[int], None]
 NO_TIME = np.iinfo(np.int64).min
-"""Stands in `VideoInfo.packet_pts` for a packet without a time."""
+"""The time in `VideoInfo.packet_pts` of a packet without one."""
 MAX_REORDER_FRAMES = 16
-"""The most that H.264 and HEVC allow."""
+"""The most frames by which H.264 and HEVC reorder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VideoInfo:
-    """One video file's facts: from demuxing it, and where packets alone cannot tell its frames, from decoding it once as well."""
+    """One video file's facts: from demuxing it, and if its packets do not tell its frames, from decoding it once as well."""
 
     path: AnyPath
-    """The file, here or behind a URL."""
+    """The file, local or remote."""
     num_frames: int
-    """Frames that a decoder shows, and those that damage keeps it from showing."""
+    """Frames that a decoder shows, and those that it cannot show because of damage."""
     pts: np.ndarray
     """i64 [num_frames], presentation times in units of `time_base`, ascending; a frame's index is its place here."""
     time_base: Fraction
@@ -35,9 +35,9 @@ class VideoInfo:
     nominal_fps: float
     """The rate the container states, in frames per second."""
     height_px: int
-    """Height of the decoded picture, before any rotation that metadata asks for."""
+    """Height of the decoded picture, before any rotation by a player."""
     width_px: int
-    """Width of it."""
+    """Width of the decoded picture."""
     pixel_format: str
     """FFmpeg's name of the decoded format, such as "yuv420p"."""
     codec: str
@@ -47,7 +47,7 @@ class VideoInfo:
     rotation_deg: int
     """Rotation that a player would apply, counter-clockwise; we keep the stored picture."""
     pixel_aspect: Fraction
-    """Width of a pixel through its height, as a player would show it; 1 where the file does not say. We keep the stored pixels."""
+    """Width of a pixel divided by its height, as a player would show it; 1 if the file does not say. We keep the stored pixels."""
     hdr: str
     """"PQ" or "HLG" where levels follow such a curve of high dynamic range; "" elsewhere. We keep the stored levels."""
     num_hidden: int
@@ -55,7 +55,7 @@ class VideoInfo:
     num_silent: int
     """Packets that show no picture of their own, such as VP8's alternate references and second fields."""
     num_headless: int
-    """Packets at the beginning that lean on a key frame before the file's beginning, and so cannot be shown."""
+    """Packets at the beginning that refer to a key frame before the file's beginning, and so cannot be shown."""
     streams: tuple[int, ...]
     """Numbers of the streams that hold the video: one, or several where it goes on in another one in the middle of the file."""
     other_streams: tuple[str, ...]
@@ -63,11 +63,11 @@ class VideoInfo:
     delay_frames: int
     """Packets that the decoder takes in before it shows a first frame."""
     counted_by: str
-    """Why the file was decoded once to count its frames; "" where its packets alone tell them."""
+    """Why the file was decoded once to count its frames; "" if its packets tell them."""
     is_timed: bool
     """Whether every frame has a time of its own in the file, and its clock runs once from start to end."""
     can_seek: bool
-    """Whether a decoder that starts in the middle has all it needs; a palette, say, comes with the first packet alone."""
+    """Whether a decoder that starts in the middle has all it needs; a palette, say, comes only with the first packet."""
     decode_order: np.ndarray
     """i64 [num_frames], frame index of each packet that shows one, in the order of the file; ascending but for B-frames."""
     frame_packets: np.ndarray
@@ -75,17 +75,17 @@ class VideoInfo:
     packet_pts: np.ndarray
     """i64 [num_packets], time of each packet as the file has it; `NO_TIME` where it has none."""
     suspect_ranges: np.ndarray
-    """i64 [S, 2], first frame and the one behind the last of each stretch that is suspect before a session of decoding begins."""
+    """i64 [S, 2], half-open ranges of frames that are suspect before anything is decoded."""
     time_jumps: np.ndarray
     """i64 [J], frames before which time jumps, the clock restarts or the stream changes: a recording begins, or frames are lost."""
     recordings: tuple[int, ...]
     """Those of them at which another recording begins: files were joined, so the clock restarts or the stream changes."""
     pauses: tuple[int, ...]
-    """Those of them before which the camera paused, or left pictures out, without a loss on which other frames lean."""
+    """Those of them before which the camera paused, or left pictures out, and no frame is lost to which others refer."""
     has_color: bool
     """Whether a picture has chroma that is not neutral, of those looked at all over the file."""
     is_deep: bool
-    """Whether its luma are counts: more than 8 bits, and no picture that was looked at has colour; as thermal cameras write."""
+    """Whether its luma are counts, as thermal cameras write: more than 8 bits, and no picture that was looked at has colour."""
     size_bytes: int
     """Size of the file."""
     whole_packets: tuple[int, ...]
@@ -93,11 +93,11 @@ class VideoInfo:
     packets_sha256: str
     """Hash over the bytes of the video packets: the same for the same pictures in a remuxed file."""
     suspect: tuple[str, ...]
-    """What makes the file less than trustworthy, one phrase each; empty for a clean one."""
+    """What is wrong with the file, one phrase each; empty for a sound one."""
 
     @property
     def is_seekable(self) -> bool:
-        """Whether a segment may start by a seek; everything else is read from its start (MPEG-PS even tells other times then)."""
+        """Whether decoding may start by a seek; others are read from their start (MPEG-PS even has other times after a seek)."""
         return self.is_timed and self.can_seek and self.container in _SEEKABLE
 
     @property
@@ -107,14 +107,14 @@ class VideoInfo:
 
     @property
     def reorder_frames(self) -> int:
-        """The most frames that are shown before some frame and decoded after it; the most there can be where times do not tell."""
+        """The most frames that are shown before some frame and decoded after it; the most that can be if times do not tell."""
         if self.is_timed:
             return reorder_of(self.decode_order)
         return MAX_REORDER_FRAMES if self.delay_frames else 0
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is not wrong with the file and yet good to know before its frames are used, a phrase each."""
+        """What is good to know before the file's frames are used though nothing is wrong, a phrase each."""
         found = []
         if self.counted_by:
             found.append(f"decoded once to count its frames: {self.counted_by}")
@@ -141,7 +141,7 @@ class VideoInfo:
         return tuple(found)
 
     def next_key(self, frame_index: int) -> int:
-        """The first key frame at or after a frame; num_frames when none follows."""
+        """Find the first key frame at or after a frame; num_frames if none follows."""
         place = int(np.searchsorted(self.keyframes, frame_index))
         return int(self.keyframes[place]) if place < len(self.keyframes) else self.num_frames
 
@@ -155,12 +155,12 @@ class VideoInfo:
 
 
 def _some(numbers: Sequence[int]) -> str:
-    """The first few of some numbers, for people."""
+    """Write the first few of some numbers, for people."""
     return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
 
 
 def reorder_of(decode_order: np.ndarray) -> int:
-    """The most frames that stand behind some frame in `decode_order` (i64 [N]) and have a smaller index."""
+    """Count the most frames that come after some frame in `decode_order` (i64 [N]) and have a smaller index."""
     later_and_smaller = np.zeros(len(decode_order), np.int64)
     for distance in range(1, min(MAX_REORDER_FRAMES, len(decode_order) - 1) + 1):
         later_and_smaller[:-distance] += decode_order[distance:] < decode_order[:-distance]
@@ -187,11 +187,11 @@ class Decoded(Protocol):
         ...
 
     def picture(self, color: ColorMode) -> np.ndarray:
-        """u8 [H, W, C], 0..255 full range, C is 1 for "gray" and 3 for "rgb"; counts as u16 [H, W, 1] for deep gray video."""
+        """Convert to u8 [H, W, C], 0..255 full range, C is 1 for "gray" and 3 for "rgb"; of deep video u16 [H, W, 1] counts."""
         ...
 
     def at(self, frame_index: int, pts: int) -> "Decoded":
-        """The same picture under another index and time: those of the clip, for a file that is one of its chunks."""
+        """Return the same picture with another index and time: those of the clip, for a file that is one of its chunks."""
         ...
 
 

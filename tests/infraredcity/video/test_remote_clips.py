@@ -350,7 +350,7 @@ def test_decord_refuses_a_far_clip_and_auto_takes_pyav(clips: Path, memory: Remo
     assert video.choose_decoder(clip, "auto", "cpu") == ("pyav", "cpu")
     with pytest.raises(
         VideoDecodeError,
-        match=r"memory://clips/night\.mp4: decord cannot be trusted with it: decord reads files of a disk here alone; "
+        match=r"memory://clips/night\.mp4: decord cannot be trusted with it: decord reads only local files; "
         "use --decoder pyav",
     ):
         video.choose_decoder(clip, "decord", "cpu")
@@ -418,7 +418,7 @@ def test_probe_of_a_url_says_what_it_says_of_the_file_and_what_it_moved(
     shown = f"{nginx.url}/noise.mp4"
     assert far.stdout.splitlines()[0] == near.stdout.splitlines()[0].replace(str(clips / "noise.mp4"), shown)
     assert far.stdout.splitlines()[1:-1] == near.stdout.splitlines()[1:-1]
-    assert far.stdout.splitlines()[-1] == "decord: decord reads files of a disk here alone"
+    assert far.stdout.splitlines()[-1] == "decord: decord reads only local files"
     assert re.fullmatch(r"moved \d+\.\d MB from other machines in \d+ requests\n", far.stderr)
     assert infraredcity("probe", url, "--json").json["file"] == shown
     assert tells_nothing(far)
