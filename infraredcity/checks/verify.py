@@ -19,7 +19,7 @@ from infraredcity.checks.shards import ShardResult, check_files, check_other_tar
 from infraredcity.datasets import clip_facts
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import sets_of
-from infraredcity.datasets.folder import ShardFolder, open_with_hash, shard_sizes
+from infraredcity.datasets.folder import ShardFolder, open_folder, shard_sizes
 from infraredcity.datasets.walk import RECORD_NAMES, folders_of, names_of_parts
 from infraredcity.errors import ManifestError, check_choice
 from infraredcity.files.path import AnyPath, RemotePath
@@ -129,11 +129,11 @@ def _opened(root: AnyPath, name: str, files: set[str], findings: Findings, *, is
         found(clip_facts.CLIPS_NAME, "unfinished", str(error))
         return None
     try:
-        part, stored_hash = open_with_hash(root, name)
+        part = open_folder(root, name)
     except ManifestError as error:
         found(index_file.INDEX_NAME, "index", str(error))
         return None
-    if stored_hash != part.index.samples_hash():
+    if part.stored_hash != part.index.samples_hash():
         found(
             index_file.INDEX_NAME,
             "index",

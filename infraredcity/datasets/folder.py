@@ -1,7 +1,7 @@
 """A shard folder: shards, index.npz, clips.json, the manifest and the index files of other readers; opened and written as one."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,21 +18,33 @@ from infraredcity.threads import in_order, threads_for
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ShardFolder:
-    """One folder of shards with all that is known of its samples.
-
-    Attributes:
-        path: The folder.
-        name: The folder below the data set's own, with forward slashes; "." where it is the data set's own.
-        index: Where its samples lie.
-        clips: Facts of its clips by id.
-        split: "all", "train" or "test".
-    """
+    """One folder of shards (or, for the loader, of plain tars or pictures) with what is known of its samples."""
 
     path: AnyPath
-    name: str
+    """The folder."""
+    name: str = "."
+    """The folder below the data set's own, with forward slashes; "." where it is the data set's own."""
     index: SampleIndex
-    clips: Mapping[str, ClipFacts]
-    split: str
+    """Where its samples lie."""
+    clips: Mapping[str, ClipFacts] = field(default_factory=dict)
+    """Facts of its clips by id; none where only the index was read."""
+    split: str = "all"
+    """"all", "train" or "test"."""
+    stored_hash: str | None = None
+    """The hash of its rows that its index file was written with; None where it was not read from one."""
+
+    @property
+    def data_hash(self) -> str:
+        """The hash that the order of its windows follows from."""
+        return self.stored_hash or self.index.samples_hash()
+
+    def of_shards(self, names: Sequence[str]) -> "ShardFolder":
+        """Keep only the samples of some of its shards."""
+        known = {info.name: number for number, info in enumerate(self.index.shards)}
+        if len(names) == len(known):
+            return self
+        wanted = np.isin(self.index.shard, [known[name] for name in names])
+        return replace(self, index=self.index.take(np.flatnonzero(wanted)), stored_hash=None)
 
     def rows(self) -> Columns:
         """Its manifest, with shards named from the data set's folder."""
@@ -44,16 +56,11 @@ class ShardFolder:
 
 
 def open_folder(root: AnyPath, name: str = ".") -> ShardFolder:
-    """One part of a data set.
+    """Open one part of a data set, with the facts of its clips.
 
     Raises:
         ManifestError: Its index or its clips.json is missing or damaged, or they name different clips.
     """
-    return open_with_hash(root, name)[0]
-
-
-def open_with_hash(root: AnyPath, name: str = ".") -> tuple[ShardFolder, str]:
-    """As `open_folder`, with the hash of its rows that its index was written with."""
     folder = root / name
     clips, split = clip_facts.read_folder(folder)
     index, stored_hash = index_file.load_with_hash(folder)
@@ -63,7 +70,18 @@ def open_with_hash(root: AnyPath, name: str = ".") -> tuple[ShardFolder, str]:
             f"{folder / clip_facts.CLIPS_NAME}: lacks clip {missing[0]}, which {index_file.INDEX_NAME} has; "
             'rebuild both with "infraredcity repair"'
         )
-    return ShardFolder(path=folder, name=name, index=index, clips=clips, split=split), stored_hash
+    return ShardFolder(path=folder, name=name, index=index, clips=clips, split=split, stored_hash=stored_hash)
+
+
+def open_indexed(folder: AnyPath) -> ShardFolder | None:
+    """Open a folder by its index only, as the loader needs it; None where it has none.
+
+    Raises:
+        ManifestError: The index is damaged, or of another format.
+        RemoteError: Another machine does not answer.
+    """
+    found = index_file.load_if_there(folder)
+    return None if found is None else ShardFolder(path=folder, index=found[0], stored_hash=found[1])
 
 
 def shard_sizes(part: ShardFolder) -> dict[str, int]:

@@ -3,41 +3,36 @@
 import fnmatch
 import glob
 import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote
 
-import numpy as np
-
 from infraredcity.datasets.clip_facts import CLIPS_NAME
+from infraredcity.datasets.folder import ShardFolder, open_indexed
 from infraredcity.datasets.gaps import GAPS_NAME
-from infraredcity.datasets.walk import JOB_NAME, RECORD_NAMES
-from infraredcity.errors import OutputError, RemoteError, ShardError
-from infraredcity.files.chunk_cache import ChunkCache
+from infraredcity.datasets.walk import JOB_NAME, RECORD_NAMES, folders_below
+from infraredcity.errors import RemoteError, ShardError
+from infraredcity.files.chunk_cache import ChunkCache, default_cache
 from infraredcity.files.path import AnyPath, RemotePath, is_remote
 from infraredcity.files.retry import RemoteOptions
 from infraredcity.files.urls import READ_ONLY_SCHEMES, is_url, shown, split_query
-from infraredcity.shards import index as sample_index
 from infraredcity.shards import index_file
 from infraredcity.shards.by_row import ShardFiles
-from infraredcity.shards.foreign import CACHE_VARIABLE, TarIndex, index_tars
+from infraredcity.shards.foreign import concatenate, index_tars
 from infraredcity.shards.index import SampleIndex
-from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.pictures import OTHER_PICTURES, ending_of, index_pictures, is_picture
 from infraredcity.shards.reader import TarSource
-from infraredcity.stills.formats import DEFAULT_FORMAT, READ_SUFFIXES
+from infraredcity.stills.formats import READ_SUFFIXES
 
-DEFAULT_CACHE_BYTES = 10 << 30
-CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
-_LEAST_CACHE_BYTES = 100 << 20
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _ALL = "*.tar"
 _COMPRESSED = ("bz2", "gz", "tbz2", "tgz", "txz", "xz", "zst")
 _MOST_LISTED = 4
+_MOST_LOOKED_INTO = 500
 _OUR_RECORDS = (CLIPS_NAME, JOB_NAME, GAPS_NAME, *RECORD_NAMES)
 """Where one of these lies, the folder is ours, and tars without an index are an extraction that did not end."""
 
@@ -94,18 +89,18 @@ def open_sources(
     parts: list[SourcePart] = []
     locations: list[AnyPath] = []
     for group in groups:
-        indexes, hashes = [], []
-        for folder, are_pictures, names in _folders(group, options):
-            if are_pictures and isinstance(folder, Path):
-                index, data_hash = _open_pictures(folder, names)
-            else:
-                index, data_hash = _open_folder(folder, names)
-            indexes.append(index)
-            hashes.append(data_hash)
-            locations += [folder] * len(index.shards)
-        joined = _concatenated(indexes)
-        parts.append(SourcePart(index=joined, data_hash=_joined(hashes)))
-    index = _concatenated([part.index for part in parts])
+        folders = [
+            _open_pictures(folder, names) if are_pictures and isinstance(folder, Path) else _open_shards(folder, names)
+            for folder, are_pictures, names in _folders(group, options)
+        ]
+        parts.append(
+            SourcePart(
+                index=concatenate([folder.index for folder in folders]),
+                data_hash=_joined([folder.data_hash for folder in folders]),
+            )
+        )
+        locations += [folder.path for folder in folders for _ in folder.index.shards]
+    index = concatenate([part.index for part in parts])
     on_network = any(is_remote(location) for location in locations)
     if on_network and cache is None:
         cache = default_cache()
@@ -117,55 +112,8 @@ def open_sources(
     )
 
 
-def default_cache() -> ChunkCache:
-    """Chunks of remote shards in $INFRAREDCITY_CACHE, or in ~/.cache/infraredcity; at most $INFRAREDCITY_CACHE_GIB, or 10 GiB.
-
-    Raises:
-        OutputError: $INFRAREDCITY_CACHE_GIB is no number, or too small.
-    """
-    folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/infraredcity").expanduser()
-    setting = os.environ.get(CACHE_GIB_VARIABLE)
-    try:
-        max_bytes = round(float(setting) * 2**30) if setting else DEFAULT_CACHE_BYTES
-    except (ValueError, OverflowError):
-        max_bytes = 0
-    if max_bytes < _LEAST_CACHE_BYTES:
-        raise OutputError(
-            f"{CACHE_GIB_VARIABLE} is {setting!r}, expected a number of GiB, at least .1; set it so, or leave it out"
-        )
-    return ChunkCache(folder / "chunks", max_bytes=max_bytes)
-
-
 def _joined(hashes: Sequence[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def _concatenated(indexes: Sequence[SampleIndex]) -> SampleIndex:
-    """One index over several; where one of them goes by the keys of its tars, all do."""
-    if len(indexes) == 1:
-        return indexes[0]
-    if not any(isinstance(index, TarIndex) for index in indexes):
-        return sample_index.concatenate(indexes, same_names=True)
-    # Clips of tars are guessed from keys: what is called the same in two folders need not be the same. Nor need the formats be one.
-    renamed = [
-        replace(index, clips=tuple(f"{clip_id}-{place}" for clip_id in index.clips), image_format=DEFAULT_FORMAT)
-        for place, index in enumerate(indexes)
-    ]
-    joined = sample_index.concatenate(renamed, same_names=True)
-    own_keys = [
-        index.own_keys
-        if isinstance(index, TarIndex)
-        else np.array([index.key(row).encode() for row in range(len(index))])
-        for index in indexes
-    ]
-    starts = [index.start if isinstance(index, TarIndex) else index.offset - BLOCK_BYTES for index in indexes]
-    return TarIndex(
-        **{field.name: getattr(joined, field.name) for field in fields(joined)},
-        own_keys=np.concatenate(own_keys),
-        start=np.concatenate(starts),
-        num_without_picture=sum(getattr(index, "num_without_picture", 0) for index in indexes),
-        num_refused=sum(getattr(index, "num_refused", 0) for index in indexes),
-    )
 
 
 def _folders(group: Sequence[str | Path], options: RemoteOptions) -> Iterator[tuple[AnyPath, bool, list[str]]]:
@@ -179,7 +127,7 @@ def _folders(group: Sequence[str | Path], options: RemoteOptions) -> Iterator[tu
             if is_url(name):
                 if is_picture(name.rpartition("/")[2]):
                     raise ShardError(
-                        f"{shown(name)}: pictures are read from disks of this machine alone; copy them here, or put them into tars"
+                        f"{shown(name)}: pictures are read only from disks of this machine; copy them here, or put them into tars"
                     )
                 remote, pattern = _split_url(name, options)
                 found.setdefault((remote, False), {})[pattern] = None
@@ -188,14 +136,14 @@ def _folders(group: Sequence[str | Path], options: RemoteOptions) -> Iterator[tu
                 if is_picture(path.name):
                     found.setdefault((path.parent, True), {})[path.name] = None
                 elif path.is_dir():
-                    found.setdefault((path, _holds_pictures_alone(path)), {})[_ALL] = None
+                    found.setdefault((path, _holds_only_pictures(path)), {})[_ALL] = None
                 else:
                     found.setdefault((path.parent, False), {})[path.name] = None
     for (folder, are_pictures), names in found.items():
         yield folder, are_pictures, list(names)
 
 
-def _holds_pictures_alone(folder: Path) -> bool:
+def _holds_only_pictures(folder: Path) -> bool:
     """Whether the folder holds pictures, and no shards."""
     names = _listed(folder)
     return any(map(is_picture, names)) and not _tars(names) and index_file.INDEX_NAME not in names
@@ -258,14 +206,12 @@ def _what_is_in(folder: Path) -> str:
 
 def _folders_of_data(root: Path) -> list[str]:
     """Folders below one that hold shards or pictures, a few of them, looking into a few hundred."""
-    found: list[str] = []
-    for number, (folder, folders, files) in enumerate(os.walk(root)):
-        folders.sort()
-        if Path(folder) != root and any(name.endswith(".tar") or is_picture(name) for name in files):
-            found.append(folder)
-        if len(found) > _MOST_LISTED or number > 500:
-            break
-    return found
+    found = (
+        str(root / name)
+        for name, files in islice(folders_below(root), _MOST_LOOKED_INTO)
+        if name != "." and any(file.endswith(".tar") or is_picture(file) for file in files)
+    )
+    return [*islice(found, _MOST_LISTED + 1)]
 
 
 def _split_url(url: str, options: RemoteOptions) -> tuple[RemotePath, str]:
@@ -278,29 +224,27 @@ def _split_url(url: str, options: RemoteOptions) -> tuple[RemotePath, str]:
     return place, unquote(name) if place.scheme in READ_ONLY_SCHEMES else name
 
 
-def _open_pictures(folder: Path, names: list[str]) -> tuple[SampleIndex, str]:
-    """The pictures of one folder, and their hash."""
+def _open_pictures(folder: Path, names: list[str]) -> ShardFolder:
+    """Open the pictures of one folder."""
     is_whole = _ALL in names
     if is_whole and (folder / JOB_NAME).exists() and not (folder / CLIPS_NAME).exists():
         raise ShardError(f"{folder}: an extraction that did not end; run the same command again, it goes on")
-    index = index_pictures(folder, None if is_whole else names)
-    return index, index.samples_hash()
+    return ShardFolder(path=folder, index=index_pictures(folder, None if is_whole else names))
 
 
-def _open_folder(folder: AnyPath, names: list[str]) -> tuple[SampleIndex, str]:
-    """The samples of some tars of one folder, and their hash; of a remote one, names are patterns."""
+def _open_shards(folder: AnyPath, names: list[str]) -> ShardFolder:
+    """Open some tars of one folder; of a remote one, names are patterns."""
     is_whole = _ALL in names
     if isinstance(folder, Path) and is_whole:
         names = _tars(_listed(folder))
         if not names:
             raise ShardError(f"{folder}: holds no shards and no pictures itself; it {_what_is_in(folder)}")
-    found = index_file.load_if_there(folder)
+    found = open_indexed(folder)
     if found is None:
-        index = index_tars(_tars_without_index(folder, names))
-        return index, index.samples_hash()
-    known = [info.name for info in found[0].shards]
+        return ShardFolder(path=folder, index=index_tars(_tars_without_index(folder, names)))
+    known = [info.name for info in found.index.shards]
     if isinstance(folder, RemotePath):
-        return _chosen(*found, _matching(folder, names, known))
+        return found.of_shards(_matching(folder, names, known))
     missing = [name for name in known if name not in names] if is_whole else []
     if missing:
         raise ShardError(
@@ -313,7 +257,7 @@ def _open_folder(folder: AnyPath, names: list[str]) -> tuple[SampleIndex, str]:
             f"{folder / strangers[0]}: not in {folder / index_file.INDEX_NAME}, so it is not part of the data set; "
             "remove it, or build the folder again"
         )
-    return _chosen(*found, names)
+    return found.of_shards(names)
 
 
 def _tars_without_index(folder: AnyPath, names: list[str]) -> list[Path | TarSource]:
@@ -362,13 +306,3 @@ class _RemoteTar:
 
     def read(self, offset: int, size: int) -> bytes:
         return self._file.read(offset, size)
-
-
-def _chosen(index: SampleIndex, stored_hash: str, names: Sequence[str]) -> tuple[SampleIndex, str]:
-    """The samples of some shards of an index, and their hash, which is stored for all of them together."""
-    known = {info.name: number for number, info in enumerate(index.shards)}
-    if len(names) == len(known):
-        return index, stored_hash
-    wanted = np.isin(index.shard, [known[name] for name in names])
-    part = index.take(np.flatnonzero(wanted))
-    return part, part.samples_hash()

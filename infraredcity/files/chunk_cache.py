@@ -18,12 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from infraredcity.errors import OutputError
 from infraredcity.files.lock import acquire, open_lock, release
 from infraredcity.files.open_files import OpenFile, OpenFiles
 from infraredcity.files.temporary import is_temporary, temporary_beside
 
 logger = logging.getLogger(__name__)
 
+CACHE_VARIABLE = "INFRAREDCITY_CACHE"
+CACHE_GIB_VARIABLE = "INFRAREDCITY_CACHE_GIB"
+DEFAULT_CACHE_BYTES = 10 << 30
+_LEAST_CACHE_BYTES = 100 << 20
 DIGEST_BYTES = 16
 MAX_OPEN_CHUNKS = 64
 """Few, since an evicted chunk takes room on the disk as long as a process has it open; opening one again costs little."""
@@ -352,3 +357,26 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def cache_folder() -> Path:
+    """The folder of all that is kept between runs: $INFRAREDCITY_CACHE, or ~/.cache/infraredcity; RuntimeError without a home."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/infraredcity").expanduser()
+
+
+def default_cache() -> ChunkCache:
+    """Keep chunks of remote shards in the `cache_folder`; at most $INFRAREDCITY_CACHE_GIB of them, or 10 GiB.
+
+    Raises:
+        OutputError: $INFRAREDCITY_CACHE_GIB is no number, or too small.
+    """
+    setting = os.environ.get(CACHE_GIB_VARIABLE)
+    try:
+        max_bytes = round(float(setting) * 2**30) if setting else DEFAULT_CACHE_BYTES
+    except (ValueError, OverflowError):
+        max_bytes = 0
+    if max_bytes < _LEAST_CACHE_BYTES:
+        raise OutputError(
+            f"{CACHE_GIB_VARIABLE} is {setting!r}, expected a number of GiB, at least .1; set it so, or leave it out"
+        )
+    return ChunkCache(cache_folder() / "chunks", max_bytes=max_bytes)

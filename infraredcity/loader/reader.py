@@ -63,7 +63,7 @@ class WindowReader:
             reads it, and counts (`bad`, `FrameWindows.replaced`).
         max_bad: With "replace", how many different samples may be unreadable before that is an error after all.
         remote: Time limits and retries for sources that are not files.
-        cache: Disk cache for them; None keeps them in `sources.default_cache`, at most 10 GiB.
+        cache: Disk cache for them; None keeps them in `chunk_cache.default_cache`, at most 10 GiB.
 
     Raises:
         ShardError: No shard matches, a shard is not in its folder's index, or the shards hold no window.

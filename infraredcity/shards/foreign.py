@@ -9,7 +9,6 @@ import io
 import itertools
 import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,17 +20,17 @@ import numpy as np
 
 from infraredcity.clips import is_clip_id
 from infraredcity.errors import OutputError, ShardError
+from infraredcity.files import chunk_cache
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import NPZ_DAMAGE, opened, parse_json, read_npz
+from infraredcity.shards import index as sample_index
 from infraredcity.shards.index import SampleIndex, ShardInfo, unread
 from infraredcity.shards.names import BLOCK_BYTES
 from infraredcity.shards.reader import Member, Refused, TarSource, kept_members, members
-from infraredcity.stills.formats import READ_SUFFIXES, SUFFIXES, our_suffix
+from infraredcity.stills.formats import DEFAULT_FORMAT, READ_SUFFIXES, SUFFIXES, our_suffix
 
 logger = logging.getLogger(__name__)
 
-"""Which member of a sample is its picture: the first of these that it has, or else its only `<name>.<one of these>`."""
-CACHE_VARIABLE = "INFRAREDCITY_CACHE"
 _FORMAT = "infraredcity-tar-index-2"
 _NUMBERED = re.compile(r"(.*[^0-9]|)([0-9]{1,18})")
 _COLUMNS: dict[str, type[np.generic]] = {
@@ -86,6 +85,34 @@ class TarIndex(SampleIndex):
         ):
             digest.update(b"%d,%d,%s\n" % (frame_index, size, own_key))
         return digest.hexdigest()
+
+
+def concatenate(indexes: Sequence[SampleIndex]) -> SampleIndex:
+    """Join several indexes; where one of them goes by the keys of its tars, all do."""
+    if len(indexes) == 1:
+        return indexes[0]
+    if not any(isinstance(index, TarIndex) for index in indexes):
+        return sample_index.concatenate(indexes, same_names=True)
+    # Clips of tars are guessed from keys: what is called the same in two folders need not be the same. Nor need the formats be one.
+    renamed = [
+        replace(index, clips=tuple(f"{clip_id}-{place}" for clip_id in index.clips), image_format=DEFAULT_FORMAT)
+        for place, index in enumerate(indexes)
+    ]
+    joined = sample_index.concatenate(renamed, same_names=True)
+    own_keys = [
+        index.own_keys
+        if isinstance(index, TarIndex)
+        else np.array([index.key(row).encode() for row in range(len(index))])
+        for index in indexes
+    ]
+    starts = [index.start if isinstance(index, TarIndex) else index.offset - BLOCK_BYTES for index in indexes]
+    return TarIndex(
+        **{field.name: getattr(joined, field.name) for field in fields(joined)},
+        own_keys=np.concatenate(own_keys),
+        start=np.concatenate(starts),
+        num_without_picture=sum(getattr(index, "num_without_picture", 0) for index in indexes),
+        num_refused=sum(getattr(index, "num_refused", 0) for index in indexes),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -329,9 +356,8 @@ def _kind(suffix: str) -> int:
 
 def _default_cache() -> Path | None:
     """None where this user has no home to keep anything in."""
-    named = os.environ.get(CACHE_VARIABLE)
     try:
-        return (Path(named) if named else Path.home() / ".cache" / "infraredcity") / "tar-index"
+        return chunk_cache.cache_folder() / "tar-index"
     except RuntimeError:
         return None
 

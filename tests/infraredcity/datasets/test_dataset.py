@@ -8,7 +8,8 @@ import pytest
 
 from infraredcity.datasets import manifest
 from infraredcity.datasets.dataset import open_dataset, rows_of
-from infraredcity.datasets.folder import open_folder, write_folder
+from infraredcity.datasets.folder import open_folder, open_indexed, write_folder
+from infraredcity.datasets.sources import open_sources
 from infraredcity.datasets.walk import part_names
 from infraredcity.errors import ManifestError
 from infraredcity.shards.index import FROZEN, SUSPECT
@@ -52,6 +53,20 @@ def test_unfinished_and_damaged_parts_are_named(extracted: Path, tmp_path: Path)
     (tmp_path / "city_day/clips.json").unlink()
     with pytest.raises(ManifestError, match=r"clips\.json: no such file; finish extraction there first"):
         open_dataset(tmp_path)
+
+
+def test_the_loader_opens_the_folders_that_commands_open(extracted: Path, tmp_path: Path) -> None:
+    part, indexed = open_folder(extracted, "city_day"), open_indexed(extracted / "city_day")
+    opened = open_sources([[extracted / "city_day"]])
+    assert indexed is not None
+    assert opened.data_hash == part.data_hash == indexed.data_hash == part.index.samples_hash()
+    first = part.of_shards([part.index.shards[0].name])
+    assert first.data_hash == open_sources([[extracted / "city_day" / part.index.shards[0].name]]).data_hash
+    assert open_indexed(tmp_path) is None
+    (tmp_path / "index.npz").write_bytes(b"not an index")
+    for opening in (lambda: open_indexed(tmp_path), lambda: open_sources([[tmp_path / "*.npz"]])):
+        with pytest.raises(ManifestError, match=r"index\.npz: damaged or not an index"):
+            opening()
 
 
 def test_writing_a_part_counts_its_marks_anew(extracted: Path, tmp_path: Path) -> None:

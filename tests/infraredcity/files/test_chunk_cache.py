@@ -18,9 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import PATIENCE_S
 
-from infraredcity.datasets.sources import default_cache
 from infraredcity.errors import OutputError
-from infraredcity.files.chunk_cache import MAX_OPEN_CHUNKS, ChunkCache
+from infraredcity.files.chunk_cache import MAX_OPEN_CHUNKS, ChunkCache, default_cache
 
 DATA = np.random.default_rng(0).bytes(5000)
 

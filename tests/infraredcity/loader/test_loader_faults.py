@@ -30,9 +30,9 @@ from synthetic import Shelf, barcode, clip_of
 
 from infraredcity.extraction.config import ExtractConfig
 from infraredcity.extraction.extract_clip import extract_clip
+from infraredcity.files.chunk_cache import CACHE_VARIABLE
 from infraredcity.loader import FrameWindows, ResizeCrop, WindowReader, batches, one_pass
 from infraredcity.shards import index_file
-from infraredcity.shards.foreign import CACHE_VARIABLE
 
 MOST_GROWTH_KIB = 4096
 """How much larger a process may be after epoch 100 than after epoch 20; one batch lost per epoch would be 140,000."""

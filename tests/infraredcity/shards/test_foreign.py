@@ -19,9 +19,10 @@ from synthetic import barcode, picture
 
 from infraredcity.clips import is_clip_id
 from infraredcity.errors import ShardError
+from infraredcity.files.chunk_cache import CACHE_VARIABLE
 from infraredcity.loader.order import window_table
 from infraredcity.shards import foreign as module
-from infraredcity.shards.foreign import CACHE_VARIABLE, TarIndex, index_tars, numbered
+from infraredcity.shards.foreign import TarIndex, index_tars, numbered
 from infraredcity.shards.reader import read_members
 from infraredcity.stills.decode import decode
 from infraredcity.stills.formats import encode
