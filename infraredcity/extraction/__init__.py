@@ -1,1 +1,1 @@
-"""From a clip to shards: the work cut into segments, done, proved and put together."""
+"""Extract a clip to shards: a job cut into segments, each written and recorded, then merged into a data set."""

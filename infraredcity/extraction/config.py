@@ -15,7 +15,7 @@ DATASET = "infraredcity"
 Target = Literal["shards", "frames"]
 TARGETS: tuple[Target, ...] = ("shards", "frames")
 DEADLINE_S = 60.0
-"""After how long a decoder that gives no frame counts as stuck."""
+"""Seconds after which a decoder that gives no frame counts as stuck."""
 SuspectChoice = Literal["keep", "drop"]
 SUSPECT_CHOICES: tuple[SuspectChoice, ...] = ("keep", "drop")
 
@@ -107,16 +107,16 @@ class ExtractConfig:
 
     @property
     def framing(self) -> Framing:
-        """How each frame becomes a still."""
+        """Return how each frame becomes a still."""
         return Framing(masks=self.masks, crop=self.crop, size=self.size, fit=self.fit)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as they come back from JSON."""
+        """Return plain values, as they come back from JSON."""
         return {name: _as_lists(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ExtractConfig":
-        """The config that `to_json` wrote; ValueError on an unknown name or a bad value."""
+        """Return the config that `to_json` wrote; ValueError on an unknown name or a bad value."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -126,7 +126,7 @@ class ExtractConfig:
 
 
 def option_of(name: str) -> str:
-    """The option of the command line that says a setting of ExtractConfig."""
+    """Return the command-line option of a setting of ExtractConfig."""
     words = {"image_format": "format", "masks": "mask", "start_frame": "start", "stop_frame": "stop"}
     return f"--{words.get(name, name.replace('_', '-'))}"
 

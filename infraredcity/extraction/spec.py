@@ -23,6 +23,10 @@ from infraredcity.stills.tone import ToneMap
 from infraredcity.video import ClipVideo, DecoderName
 
 FORMAT = "infraredcity-extract-4"
+_VIDEO = (
+    "time_base", "nominal_fps", "num_frames", "frames_sha256", "break_frames", "is_deep", "suspect", "notes"
+)  # fmt: skip
+"""Fields of JobSpec that are facts of the video."""
 _FACTS = ("scene", "weather", "modality", "time_of_day", "polarity")
 
 
@@ -90,16 +94,7 @@ class JobSpec:
             "tone": None if self.tone is None else self.tone.to_json(),
             "sources": [dict(source) for source in self.sources],
             "versions": dict(self.versions),
-            "video": {
-                "time_base": self.time_base,
-                "nominal_fps": self.nominal_fps,
-                "num_frames": self.num_frames,
-                "frames_sha256": self.frames_sha256,
-                "break_frames": list(self.break_frames),
-                "is_deep": self.is_deep,
-                "suspect": list(self.suspect),
-                "notes": list(self.notes),
-            },
+            "video": {name: _as_list(getattr(self, name)) for name in _VIDEO},
         }
 
     def to_bytes(self) -> bytes:
@@ -123,7 +118,7 @@ class JobSpec:
                 "use the same version, another --out, or --overwrite to start anew"
             )
         try:
-            video, tone = values["video"], values["tone"]
+            tone = values["tone"]
             return cls(
                 clip=Clip(clip_id=values["clip"], **values["facts"]),
                 config=ExtractConfig.from_json(values["config"]),
@@ -131,17 +126,18 @@ class JobSpec:
                 tone=None if tone is None else ToneMap.from_json(tone),
                 sources=tuple(values["sources"]),
                 versions=values["versions"],
-                time_base=video["time_base"],
-                nominal_fps=video["nominal_fps"],
-                num_frames=video["num_frames"],
-                frames_sha256=video["frames_sha256"],
-                break_frames=tuple(video["break_frames"]),
-                is_deep=video["is_deep"],
-                suspect=tuple(video["suspect"]),
-                notes=tuple(video["notes"]),
+                **{name: _as_tuple(values["video"][name]) for name in _VIDEO},
             )
         except (KeyError, TypeError, ValueError, CatalogError) as error:
             raise OutputError(f"{where}: damaged ({error}); start anew with --overwrite") from error
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def read_spec(folder: AnyPath) -> JobSpec | None:
