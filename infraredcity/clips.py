@@ -1,14 +1,14 @@
 """The catalogue of clips: what each clip shows and where its file is.
 
-Facts about the nine clips are data in `manifests/clips.toml`; where the files are, a user says in one of four ways:
+Facts about the nine clips are in `manifests/clips.toml`. The user says where the files are in one of four ways:
 
 - `--clips-dir DIR`: files named `<clip_id>.<ext>`;
-- `--clips FILE`: a TOML file with `[clips.<id>]` tables that hold `path = "..."`, or `paths = [...]` for a recording in chunks, and
-  for clips of one's own also scene, weather, modality and time_of_day, and `polarity = "black-hot"` where heat is dark;
+- `--clips FILE`: a TOML file with `[clips.<id>]` tables that hold `path = "..."`, or `paths = [...]` for a recording in chunks.
+  The user's own clips also need scene, weather, modality and time_of_day, and `polarity = "black-hot"` where heat is dark;
 - `--video FILE`: the file of one clip;
 - the environment variable INFRAREDCITY_CLIPS: a folder or a TOML file, used when none of the others is given.
 
-Each of them may be a URL (https://, s3://, gs://, ...): such a clip is read where it is, by ranges.
+Each of them may be a URL (https://, s3://, gs://, ...); such a clip is read by byte ranges, without a local copy.
 """
 
 import os
@@ -37,7 +37,7 @@ VIDEO_SUFFIXES = (
     ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".obu", ".ogg", ".ogv", ".qt", ".rm", ".rmvb",
     ".seq", ".ts", ".vc1", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 )  # fmt: skip
-"""Endings of files that a folder of clips may hold, in small letters: what FFmpeg reads as video, and what recorders write."""
+"""Suffixes of the files of a clips folder, in lower case: what FFmpeg reads as video, and what recorders write."""
 MODALITIES = ("infrared", "visible")
 POLARITIES: tuple[Polarity, ...] = ("white-hot", "black-hot")
 _CLIP_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
@@ -51,11 +51,11 @@ class Clip:
     """One clip of the catalogue.
 
     Attributes:
-        clip_id: Name of the clip; lower-case letters, digits, `_` and `-`, so that it can stand in a WebDataset key.
-        paths: The clip's files in order, here or behind URLs: one, or several for a recording in chunks; empty while nobody said
-            where they are.
+        clip_id: Name of the clip; lower-case letters, digits, `_` and `-`, so that it can be part of a WebDataset key.
+        paths: The clip's files in order, local or remote: one, or several for a recording in chunks; empty while they are
+            unknown.
         scene: What is filmed, such as "city".
-        weather: "clear", "overcast", or "any" where the data set does not tell them apart.
+        weather: "clear", "overcast", or "any" where the data set does not distinguish them.
         modality: What the camera saw.
         time_of_day: "night" or "day".
         expected_frames: Frame count to check extraction against, or None when it is not known.
@@ -92,14 +92,14 @@ class Clip:
             )
 
     def existing_paths(self) -> tuple[AnyPath, ...]:
-        """The clip's files, after checking that each is there.
+        """Return the clip's files, after checking that each exists.
 
         Raises:
-            CatalogError: No file was named for the clip, or one is missing or is not a file.
-            RemoteError: One is remote, and its server cannot be reached or says no.
+            CatalogError: The clip has no file, or one is missing or is not a file.
+            RemoteError: A remote file's server cannot be reached or refuses.
         """
         if not self.paths:
-            raise CatalogError(f"clip {self.clip_id}: no file was named; {_NAME_FILES}")
+            raise CatalogError(f"clip {self.clip_id}: its file is unknown; {_NAME_FILES}")
         for path in self.paths:
             if path.is_file():
                 continue
@@ -120,8 +120,8 @@ class Catalog:
 
     Attributes:
         clips: All of them.
-        asked: The ids that `--all` means: those of a clips file and with a file in a clips folder, or all, where None.
-        strangers: For clips without a file, the name of one beside that would be theirs if its ending were known.
+        asked: The ids that `--all` means: those of a clips file and those with a file in a clips folder; None means all.
+        strangers: For clips without a file, the name of a file of theirs with an unknown suffix.
     """
 
     clips: Mapping[str, Clip]
@@ -129,11 +129,11 @@ class Catalog:
     strangers: Mapping[str, str] = field(default_factory=dict)
 
     def asked_for(self) -> list[Clip]:
-        """The clips that `--all` means."""
+        """Return the clips that `--all` means."""
         return [self.clips[clip_id] for clip_id in (self.clips if self.asked is None else self.asked)]
 
     def check_files(self, clips: Iterable[Clip]) -> None:
-        """See that files are named for some clips, and are there.
+        """Check that the files of some clips are known and exist.
 
         Raises:
             CatalogError: They are not.
@@ -143,16 +143,16 @@ class Catalog:
         unnamed = [clip.clip_id for clip in clips if not clip.paths]
         if unnamed:
             beside = [self.strangers[clip_id] for clip_id in unnamed if clip_id in self.strangers]
-            hint = f"; not known as video by its ending: {', '.join(beside)}" if beside else ""
-            raise CatalogError(f"no file was named for {', '.join(unnamed)}; {_NAME_FILES}{hint}")
+            hint = f"; not a known suffix of videos: {', '.join(beside)}" if beside else ""
+            raise CatalogError(f"the files of {', '.join(unnamed)} are unknown; {_NAME_FILES}{hint}")
         for clip in clips:
             clip.existing_paths()
 
     def __getitem__(self, clip_id: str) -> Clip:
-        """The clip of that id; CatalogError names the known ones when there is none."""
+        """Return the clip of that id; CatalogError lists the known ones when there is none."""
         if clip_id not in self.clips:
             raise CatalogError(
-                f"unknown clip {clip_id!r}; the catalogue has {', '.join(self.clips)}; your own stand in the file of --clips"
+                f"unknown clip {clip_id!r}; the catalogue has {', '.join(self.clips)}; define your own in the file of --clips"
             )
         return self.clips[clip_id]
 
@@ -164,12 +164,12 @@ class Catalog:
 
 
 def is_clip_id(clip_id: str) -> bool:
-    """Whether `clip_id` can be the stem of a WebDataset key (a dot would cut the key and merge frames)."""
+    """Return whether `clip_id` can begin a WebDataset key (a dot would cut the key and merge frames)."""
     return _CLIP_ID.fullmatch(clip_id) is not None
 
 
 def check_clip_id(clip_id: str) -> None:
-    """CatalogError unless `is_clip_id`."""
+    """Raise CatalogError unless `is_clip_id`."""
     if not is_clip_id(clip_id):
         raise CatalogError(
             f"clip id {clip_id!r} must be 1 to 60 characters of a-z, 0-9, _ and -, starting with a letter or digit"
@@ -177,7 +177,7 @@ def check_clip_id(clip_id: str) -> None:
 
 
 def manifests_folder() -> Path:
-    """The folder of clips.toml, lite.toml and published.toml: inside the package in a wheel, beside it in a checkout."""
+    """Return the folder of clips.toml, lite.toml and published.toml: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     for folder in (package / "manifests", package.parent / "manifests"):
         if (folder / "clips.toml").is_file():
@@ -186,7 +186,7 @@ def manifests_folder() -> Path:
 
 
 def published_counts() -> dict[str, Any]:
-    """The published frame counts of `manifests/published.toml`."""
+    """Return the published frame counts of `manifests/published.toml`."""
     return read_toml(manifests_folder() / "published.toml")
 
 
@@ -210,13 +210,13 @@ def load_catalog(
     clips_dir: AnyPath | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Catalog:
-    """The nine clips, with the files and the clips of one's own that the caller named.
+    """Load the nine clips, with the files and the own clips that the caller names.
 
     Args:
         clips_file: TOML file of `[clips.<id>]` tables; paths in it are URLs, or relative to the file.
         clips_dir: Folder of files named `<clip_id>.<ext>`.
-        environment: Where INFRAREDCITY_CLIPS is looked up when neither is given; os.environ by default. A URL there names a TOML
-            file when it ends in .toml, else a folder.
+        environment: Variables with INFRAREDCITY_CLIPS, which is used when neither is given; os.environ by default. A URL in it is a
+            TOML file when it ends in .toml, else a folder.
 
     Raises:
         CatalogError: A file or folder is missing, a table is malformed, or one clip id has two candidate files.
@@ -248,12 +248,12 @@ def load_catalog(
 
 
 def with_video(catalog: Catalog, clip_id: str, video: AnyPath) -> Catalog:
-    """The catalogue with `video` as the one file of `clip_id`."""
+    """Return the catalogue with `video` as the only file of `clip_id`."""
     return replace(catalog, clips={**catalog.clips, clip_id: replace(catalog[clip_id], paths=(video,))})
 
 
 def _tables(path: AnyPath) -> dict[str, Any]:
-    """The tables of a clips file by clip id."""
+    """Return the tables of a clips file by clip id."""
     tables = read_toml(path).get("clips")
     if not isinstance(tables, dict) or not tables:
         raise CatalogError(f"{path}: holds no [clips.<id>] table")
@@ -265,7 +265,7 @@ def _clips_of_file(tables: Mapping[str, Any], path: AnyPath, known: Mapping[str,
     for clip_id, table in tables.items():
         where = f"{path}: clips.{clip_id}"
         if not isinstance(table, dict):
-            raise CatalogError(f"{where}: expected a table, found {_told(table)}")
+            raise CatalogError(f"{where}: expected a table, found {_quote(table)}")
         unknown = sorted(set(table) - {*_FACTS, "path", "paths"})
         if unknown:
             raise CatalogError(f"{where}: unknown key {unknown[0]!r}; known are path, paths, {', '.join(_FACTS)}")
@@ -291,15 +291,15 @@ def _check_types(where: str, facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         expected = int if name == "expected_frames" else str
         if not isinstance(value, expected) or isinstance(value, bool):
-            raise CatalogError(f"{where}: {name} must be {expected.__name__}, got {_told(value)}")
+            raise CatalogError(f"{where}: {name} must be {expected.__name__}, got {_quote(value)}")
         if name == "modality" and value not in MODALITIES:
             raise CatalogError(f'{where}: modality must be "infrared" or "visible", got {value!r}')
         if name == "polarity" and value not in POLARITIES:
             raise CatalogError(f'{where}: polarity must be "white-hot" or "black-hot", got {value!r}')
 
 
-def _told(value: object) -> str:
-    """A value of a file for a message; a URL may have come to the wrong place, and its credentials with it."""
+def _quote(value: object) -> str:
+    """Format a value of a file for a message, without the credentials of a URL."""
     return shown(repr(value))
 
 
@@ -313,15 +313,15 @@ def _paths_of(where: str, table: dict[str, Any], base: AnyPath) -> tuple[AnyPath
 
 
 def _path_of(base: AnyPath, item: str) -> AnyPath:
-    """Where a path of a TOML file leads: a URL anywhere, an absolute path here, else beside the file."""
+    """Resolve a path of a TOML file: a URL, an absolute path, else relative to the file."""
     if is_url(item):
         return RemotePath(item)
-    here = Path(item).expanduser()
-    return here if here.is_absolute() else base / item
+    local = Path(item).expanduser()
+    return local if local.is_absolute() else base / item
 
 
 def _files_of_folder(folder: AnyPath, clips: Mapping[str, Clip]) -> tuple[dict[str, AnyPath], dict[str, str]]:
-    """The file of each clip that has one in a folder, and names of files that would be of others if their ending were known."""
+    """Find the file of each clip in a folder; also return, by clip id, files of clips with an unknown suffix."""
     if not folder.is_dir():
         raise CatalogError(f"{folder}: no such folder; --clips-dir names the folder of <clip_id>.<ext> files")
     found: dict[str, list[AnyPath]] = {}

@@ -1,4 +1,4 @@
-"""What can be wrong with a user's data, as one small tree of errors.
+"""Define the errors for problems with a user's data or machine, as one small tree.
 
 InfraredCityError
 ├── CatalogError        clips.toml, a clip id or a clip's file
@@ -6,9 +6,9 @@ InfraredCityError
 ├── ImageError          a still that cannot be encoded or decoded
 ├── ShardError          a tar that is missing, damaged or not in its index
 ├── ManifestError       a manifest or index that is missing, of another build, or that contradicts its shards
-├── RemoteError         a file on another machine that cannot be read in time, changed, or is not what was expected
-│   ├── RemoteMissingError   there is no such file on it
-│   └── RemoteRefusedError   it refuses to hand it out
+├── RemoteError         a remote file that cannot be read in time, changed, or is not what was expected
+│   ├── RemoteMissingError   the file does not exist
+│   └── RemoteRefusedError   the server refuses access
 ├── OutputError         an output folder that is in use, full, read-only or made with other settings
 ├── RecipeError         a Lite recipe that cannot be met
 └── MissingExtraError   an optional package that is not installed
@@ -24,7 +24,7 @@ from infraredcity.installation import install_command
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """ValueError that names the choices, unless `value` is one of them."""
+    """Raise a ValueError that lists the choices, unless `value` is one of them."""
     known = tuple(choices)
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
@@ -34,24 +34,24 @@ class InfraredCityError(Exception):
     """A fact about the user's data or machine that stops the work; its text is one line for people.
 
     Attributes:
-        is_resumable: Whether something was finished before, and the same command goes on from there.
+        is_resumable: Whether some work was finished, and the same command continues from there.
     """
 
     is_resumable: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made_again, (type(self), str(self)), self.__dict__
+        return _restore, (type(self), str(self)), self.__dict__
 
 
-def _made_again(kind: type[InfraredCityError], message: str) -> InfraredCityError:
-    """Make an error with its final message: what the class's own constructor takes need not be kept."""
+def _restore(kind: type[InfraredCityError], message: str) -> InfraredCityError:
+    """Make an error with its final message, without the arguments of its class's constructor."""
     error = kind.__new__(kind)
     Exception.__init__(error, message)
     return error
 
 
 class CatalogError(InfraredCityError):
-    """The catalogue, a clip id or a clip's file is not what it should be."""
+    """The catalogue, a clip id or a clip's file is wrong or missing."""
 
 
 class VideoDecodeError(InfraredCityError):
@@ -71,10 +71,10 @@ class ManifestError(InfraredCityError):
 
 
 class RemoteError(InfraredCityError):
-    """A file on another machine cannot be read in time, changed, or is not what was expected.
+    """A remote file cannot be read in time, changed, or is not what was expected.
 
     Attributes:
-        is_missing: Whether the other machine says that there is no such file.
+        is_missing: Whether the server says that there is no such file.
     """
 
     def __init__(self, message: str, *, is_missing: bool = False) -> None:
@@ -83,21 +83,21 @@ class RemoteError(InfraredCityError):
 
 
 class RemoteMissingError(RemoteError, FileNotFoundError):
-    """There is no such file on the other machine; also a FileNotFoundError, so that remote and local places fail alike."""
+    """A remote file does not exist; also a FileNotFoundError, so that local and remote paths fail in the same way."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, is_missing=True)
 
 
 class RemoteRefusedError(RemoteError):
-    """The other machine refuses to hand out or to take a file; running the same command again does not help."""
+    """The server refuses to read or write a file; running the same command again does not help."""
 
 
 class OutputError(InfraredCityError):
     """An output folder is in use, not writable, or was made with other settings.
 
     Attributes:
-        errno: The system's number of what went wrong, such as errno.ENOSPC; None where the system had no part in it.
+        errno: The system's error number, such as errno.ENOSPC; None where the system reported none.
     """
 
     def __init__(self, message: str, *, errno: int | None = None) -> None:
@@ -106,7 +106,7 @@ class OutputError(InfraredCityError):
 
 
 class RecipeError(InfraredCityError):
-    """A Lite recipe asks for what the clips do not hold; `shortfalls` lists every cell that falls short."""
+    """A Lite recipe needs more than the clips hold; `shortfalls` lists every cell that falls short."""
 
     def __init__(self, message: str, shortfalls: tuple[str, ...] = ()) -> None:
         super().__init__(message)

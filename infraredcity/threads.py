@@ -1,4 +1,4 @@
-"""Threads that work a little ahead of whoever takes what they make, and how many there should be."""
+"""Run work in threads a little ahead of its consumer, and choose the number of threads."""
 
 import math
 import os
@@ -17,7 +17,7 @@ _Made = TypeVar("_Made")
 
 
 def num_cores() -> int:
-    """Processors that this process may use: those it is bound to, or as much time as its control group (container) gets.
+    """Return the number of processors that this process may use: its affinity, or its control group's (container's) limit.
 
     Source of the limit: cgroup v2, `cpu.max`, "quota period" in microseconds or "max".
     """
@@ -25,23 +25,23 @@ def num_cores() -> int:
     try:
         quota, period = _CPU_MAX.read_text(encoding="ascii").split()
         return bound_to if quota == "max" else max(1, min(bound_to, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError, ZeroDivisionError):  # no such control group here, or an older kind of it
+    except (OSError, ValueError, ZeroDivisionError):  # no control group, or version 1
         return bound_to
 
 
 def threads_for(location: AnyPath) -> int:
-    """How many threads to read a place with: as many as processors, but more where each read waits for another machine."""
+    """Return how many threads read from a path: one per processor, but more for a remote path, where each read waits."""
     return max(num_cores(), _REMOTE_THREADS) if isinstance(location, RemotePath) else num_cores()
 
 
 def in_order(make: Callable[[_Item], _Made], items: Iterable[_Item], *, num_threads: int, name: str) -> Iterator[_Made]:
-    """What `make` makes of each item, in the items' order, by threads that are never far ahead: millions of items take no memory.
+    """Yield `make(item)` for each item, in order, computed in threads that run only a little ahead; memory stays small.
 
     Args:
-        make: Called from several threads; the first error ends all.
-        items: Taken one by one, by the caller's thread.
-        num_threads: How many threads; at most twice as many items are under way or wait to be taken.
-        name: What the threads are called.
+        make: Called from several threads; its first error ends everything.
+        items: Read one by one in the caller's thread.
+        num_threads: Number of threads; at most twice as many items are in progress or waiting.
+        name: Name of the threads.
     """
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
     under_way: deque[Future[_Made]] = deque()

@@ -1,12 +1,12 @@
-"""What can be wrong with a run or its files, as one small tree of errors.
+"""Define the errors for problems with a run or its files, as one small tree.
 
 RomaError
 ├── ConfigError         a preset, config file or --set that cannot be used
 ├── WeightsError        pretrained weights that are missing or do not fit
 ├── CheckpointError     a checkpoint or snapshot that is damaged or of another format
 ├── DistributedError    a process group that cannot be formed or fed
-├── TrainingError       a step that must not be taken, such as a non-finite loss
-└── EvaluationError     pictures and truth that do not belong together
+├── TrainingError       a training step that fails, such as one with a non-finite loss
+└── EvaluationError     pictures and truth that do not match
 
 Messages are one line: where, what, expected, found, what to do.
 """
@@ -33,8 +33,8 @@ class DistributedError(RomaError):
 
 
 class TrainingError(RomaError):
-    """A training step that must not be taken; the message names rank, step and term."""
+    """A training step fails, such as one with a non-finite loss; the message names rank, step and term."""
 
 
 class EvaluationError(RomaError):
-    """Pictures and truth do not belong together."""
+    """Pictures and truth do not match."""

@@ -23,14 +23,14 @@ def gaussian_blur(
     radius_px: int,
     border: Literal["reflect", "replicate", "valid"],
 ) -> Float[Tensor, "N 1 _ _"]:
-    """Convolve planes with a Gaussian, along the rows and then along the columns, in the type of the planes.
+    """Convolve planes with a Gaussian, along the rows and then along the columns, in the dtype of the planes.
 
     Args:
         planes: One channel each.
         sigma_px: Standard deviation of the Gaussian.
-        radius_px: It is cut off beyond this distance, and its 2 * radius_px + 1 taps are scaled to sum to 1.
-        border: What lies outside the planes: their reflection, or their edge pixels repeated. "valid" leaves out the places
-            that need pixels from outside, so that the result is 2 * radius_px smaller.
+        radius_px: The Gaussian is cut off beyond this distance; its 2 * radius_px + 1 taps are scaled to sum to 1.
+        border: Values outside the planes: their reflection, or their edge pixels repeated. "valid" leaves out places that need
+            pixels from outside, so the result is 2 * radius_px smaller.
     """
     distance = torch.arange(-radius_px, radius_px + 1, device=planes.device, dtype=planes.dtype)
     taps = torch.exp(-0.5 * (distance / sigma_px) ** 2)

@@ -47,14 +47,14 @@ class VerifyReport:
     findings: tuple[Finding, ...]
     """All that is wrong; empty for a data set that is whole."""
     notes: tuple[str, ...] = ()
-    """What is untidy and harms nothing."""
+    """What is untidy but does no harm."""
     counts: tuple[PublishedRow, ...] = ()
     """Published counts, where they were asked for."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What the checks gather on the way."""
+    """What the checks have collected so far."""
 
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Check what an index says of itself, and what clips.json and gaps.json say of it; no shard is read."""
+"""Check an index: its own order and runs, and whether clips.json and gaps.json agree with it; no shard is read."""
 
 import numpy as np
 
@@ -68,9 +68,9 @@ def check_coverage(folder: AnyPath, facts: ClipFacts, frames: np.ndarray, found:
         in_gaps = [range(gap.first_frame, gap.last_frame + 1, step) for gap in gaps]
         again = "run the same extract command again"
         if any(gap.last_frame >= facts.clip_frames for gap in gaps):
-            raise ManifestError(f"{path}: a gap lies behind the end of the clip; {again}")
+            raise ManifestError(f"{path}: a gap ends after the clip's last frame; {again}")
         if [len(gap_frames) for gap_frames in in_gaps] != [gap.num_frames for gap in gaps]:
-            raise ManifestError(f"{path}: a gap has not as many frames as it says; {again}")
+            raise ManifestError(f"{path}: a gap's frame count is wrong; {again}")
     except ManifestError as error:
         found(GAPS_NAME, "gaps", str(error))
         return

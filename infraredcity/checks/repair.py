@@ -1,12 +1,12 @@
-"""Write anew what describes the shards of a data set, and make room for shards that must be made again.
+"""Rewrite the files that describe the shards of a data set, and set damaged shards aside so that they can be made again.
 
 Nothing is guessed. A sidecar is rewritten from the index; index, clips.json and gaps.json of an extracted clip are rewritten from
 its segment records, which hold all of them exactly. A damaged shard is set aside as `<name>.damaged`, the index goes on without it,
 and the record of its segment is deleted, so that the same `extract` makes that segment again. Other sets are made again by the
 command that made them.
 
-While a folder is changed it has no clips.json, so that no reader takes it for whole. Killed at any moment, the same
-command goes on.
+While a folder is changed it has no clips.json, so that no reader takes it for complete. After a kill at any moment, the same
+command continues.
 """
 
 import hashlib
@@ -90,14 +90,14 @@ class RepairReport:
     unsolved: tuple[str, ...]
     """What is still wrong, and what to do about it."""
     notes: tuple[str, ...]
-    """What else to know."""
+    """Remarks that need no action."""
     is_dry_run: bool
     """Whether nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Part(ShardFolder):
-    """A part on a local disk: nothing is repaired elsewhere."""
+    """A part on a local disk; remote parts are not repaired."""
 
     path: Path
 
@@ -301,7 +301,7 @@ def _rename_back(part: _Part, hashes: Mapping[str, str], state: _State) -> set[s
 
 
 def _begin(folder: Path) -> None:
-    """Take the sign of completeness from a folder before something in it is changed."""
+    """Remove clips.json, the sign of a complete folder, before something in it is changed."""
     path = folder / clip_facts.CLIPS_NAME
     if path.is_file():
         path.replace(folder / _ASIDE_NAME)

@@ -1,4 +1,4 @@
-"""Check what the parts of a data set owe each other: keys, the manifest of all, and the record of how the set was made."""
+"""Check that the parts of a data set fit together: keys, the manifest of all, and the record of how the set was made."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ def check_set(
     *,
     is_quick: bool,
 ) -> str | None:
-    """Check what parts owe each other; return the hash of all their rows, where all of them could be opened."""
+    """Check that parts fit together; return the hash of all their rows, or None where one could not be opened."""
     found = findings.of_part(place)
     folder = root / place
     has_record = any((folder / record_name).is_file() for record_name in RECORD_NAMES)

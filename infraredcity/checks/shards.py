@@ -1,4 +1,4 @@
-"""Check what is in the files: shards and their samples against the index, plain image files against their manifest."""
+"""Check the files: shards and their samples against the index, plain image files against their manifest."""
 
 import errno
 import hashlib

@@ -2,7 +2,7 @@
 
 Nothing is trusted: every tar is read and hashed, every member compared with the index and clips.json. All that is wrong is found in
 one run and reported as findings; nothing is changed. A remote data set is checked in the same way: each shard is read once, so all
-its bytes are moved, and none is kept. A failure of the network is an error, not a finding.
+its bytes are downloaded, and none is kept. A failure of the network is an error, not a finding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ from infraredcity.threads import in_order, threads_for
 DecodeChoice = Literal["all", "sample", "none"]
 DECODE_CHOICES: tuple[DecodeChoice, ...] = ("all", "sample", "none")
 _SAMPLE_OF_PART = 32
-"""Pictures of a part that are decoded where a sample is asked for."""
+"""How many pictures of a part are decoded with decode="sample"."""
 
 
 def _check_wids(part: ShardFolder, found: Found) -> None:
@@ -62,8 +62,8 @@ def verify(
         published: Compare with the published counts: those of the clips where `root` holds extracted clips, those of the Lite table
             where it holds a Lite set.
         decode: Whether pictures are decoded: all, 32 of each part, or none.
-        quick: Only look whether shards are there and of their size, and what indexes, clips.json, gaps.json and records say of each
-            other: no byte of a shard is read, no manifest and no index file of other readers.
+        quick: Check only that shards exist with the right size, and that indexes, clips.json, gaps.json and records agree. No byte
+            of a shard is read, no manifest and no index file of other readers.
         on_progress: Called with the samples that were read.
 
     Raises:
@@ -110,7 +110,7 @@ def verify(
 
 
 def _opened(root: AnyPath, name: str, files: set[str], findings: Findings, *, is_quick: bool) -> ShardFolder | None:
-    """Open a part if it can be opened; what keeps it from that is a finding."""
+    """Open a part, or report why it cannot be opened."""
     folder = root / name
     found = findings.of_part(name)
     leftovers = sum(file.startswith(TEMPORARY_PREFIX) for file in files)

@@ -76,9 +76,9 @@ def _run(arguments: list[str] | None) -> int:
         click.echo(visible_lines(shown_in(text.getvalue())), nl=False, err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped; the same command goes on from here.", err=True)
+        click.echo("Stopped; the same command continues from here.", err=True)
         code = 130
     except _Terminated:
-        click.echo("Stopped; the same command goes on from here.", err=True)
+        click.echo("Stopped; the same command continues from here.", err=True)
         code = 143
     return code if isinstance(code, int) else 0

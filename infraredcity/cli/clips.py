@@ -1,4 +1,4 @@
-"""`infraredcity clips`, `probe` and `doctor`: what is there, and what works here."""
+"""Define `infraredcity clips`, `probe` and `doctor`: list the clips, describe a video, check the installation."""
 
 import importlib
 import importlib.metadata
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from infraredcity.cli.options import FILE_OR_URL, catalog_of, tell_traffic, where_clips_are
+from infraredcity.cli.options import FILE_OR_URL, catalog_of, print_traffic, where_clips_are
 from infraredcity.clips import Clip, published_counts
 from infraredcity.command_line import json_option, print_json
 from infraredcity.errors import CatalogError, InfraredCityError, RemoteError
@@ -23,10 +23,10 @@ from infraredcity.video import DECODERS, DecoderName, find_decoder
 @where_clips_are
 @json_option
 def clips_command(clips_dir: AnyPath | None, clips_file: AnyPath | None, as_json: bool) -> None:
-    """List the catalogue, and which clips have their file."""
+    """List the clips of the catalogue, and say which of them have their files."""
     catalogue = catalog_of(clips_dir, clips_file)
-    troubles = [_trouble(clip) for clip in catalogue]
-    tell_traffic()
+    problems = [_problem_of(clip) for clip in catalogue]
+    print_traffic()
     rows = [
         {
             "clip": clip.clip_id,
@@ -35,17 +35,17 @@ def clips_command(clips_dir: AnyPath | None, clips_file: AnyPath | None, as_json
             "modality": clip.modality,
             "time_of_day": clip.time_of_day,
             "files": [str(path) for path in clip.paths],
-            "found": trouble is None,
+            "found": problem is None,
             "expected_frames": clip.expected_frames,
         }
-        for clip, trouble in zip(catalogue, troubles, strict=True)
+        for clip, problem in zip(catalogue, problems, strict=True)
     ]
     if as_json:
         print_json({"clips": rows, "published": published_counts()})
         return
     click.echo(f"{'clip':18} {'scene':9} {'weather':9} {'modality':9} {'time':6} file")
-    for trouble, clip in zip(troubles, catalogue, strict=True):
-        file = (", ".join(map(str, clip.paths)) or "-") + (f"  ({trouble})" if clip.paths and trouble else "")
+    for problem, clip in zip(problems, catalogue, strict=True):
+        file = (", ".join(map(str, clip.paths)) or "-") + (f"  ({problem})" if clip.paths and problem else "")
         line = f"{clip.clip_id:18} {clip.scene:9} {clip.weather:9} {clip.modality:9} {clip.time_of_day:6} {file}"
         click.echo(visible(line))
     found = sum(bool(row["found"]) for row in rows)
@@ -53,8 +53,8 @@ def clips_command(clips_dir: AnyPath | None, clips_file: AnyPath | None, as_json
     click.echo(f"{found} of {len(rows)} clips found; the nine of the release hold {total:,} frames", err=True)
 
 
-def _trouble(clip: Clip) -> str | None:
-    """What keeps a clip's files from being read: "missing", or why another machine does not give them."""
+def _problem_of(clip: Clip) -> str | None:
+    """Say why a clip's files cannot be read: "missing", or the error of the remote machine; None when they can."""
     try:
         clip.existing_paths()
     except CatalogError:
@@ -69,7 +69,7 @@ def _trouble(clip: Clip) -> str | None:
 @click.option("--stream", type=click.IntRange(0), help="Number of the video stream to look at.")
 @json_option
 def probe_command(file: AnyPath, stream: int | None, as_json: bool) -> None:
-    """Say what FILE, here or behind a URL, holds, which decoder it gets, and why not the other one."""
+    """Describe the video FILE (a path or a URL): frames, times, codec, and which decoder reads it and why."""
     from infraredcity import video
 
     info = video.probe(file, stream=stream)
@@ -108,7 +108,7 @@ def probe_command(file: AnyPath, stream: int | None, as_json: bool) -> None:
         "decoder_reason": f"exact on {usual.exact_on}",
         **{f"{name}_reason": reason for name, reason in reasons.items()},
     }
-    tell_traffic()
+    print_traffic()
     if as_json:
         print_json(facts)
         return
@@ -120,9 +120,7 @@ def probe_command(file: AnyPath, stream: int | None, as_json: bool) -> None:
         *(f"{name}: {reason}" for name, reason in reasons.items()),
     ]
     if info.is_deep:
-        lines.append(
-            "counts: more than 8 bits without colour; --tone says how they become levels, --format png16 keeps them"
-        )
+        lines.append("counts: gray of more than 8 bits; --tone converts them to 8 bits, --format png16 keeps them")
     lines += [f"suspect: {phrase}" for phrase in info.suspect]
     lines += [f"note: {phrase}" for phrase in info.notes]
     click.echo("\n".join(map(visible, lines)))
@@ -130,7 +128,7 @@ def probe_command(file: AnyPath, stream: int | None, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of doctor: what was looked at, whether it works here, and what to do."""
+    """One line of doctor: what was checked, whether it works on this machine, and what to do."""
 
     what: str
     ok: bool
@@ -151,7 +149,7 @@ _PACKAGES = (
 @click.command("doctor")
 @json_option
 def doctor_command(as_json: bool) -> None:
-    """Say which decoders and devices work here, and what to install for the rest."""
+    """Check which packages, decoders and devices work on this machine, and say what to install for the rest."""
     findings = [_package(*row) for row in _PACKAGES] + [
         *(_decoder_on_gpu(name) for name in DECODERS if name != "auto"),
         _torch_device(),
@@ -202,11 +200,11 @@ def _torch_device() -> Finding:
     torch = importlib.import_module("torch")
     if torch.cuda.is_available():
         return Finding(what=what, ok=True, detail=f"cuda: {torch.cuda.get_device_name(0)}")
-    return Finding(what=what, ok=True, detail="cpu only; the preset tiny trains here, the preset roma wants a GPU")
+    return Finding(what=what, ok=True, detail="cpu; the preset tiny trains on it, the preset roma needs a GPU")
 
 
 def _foreign_roma() -> Finding:
-    """PyPI has another package of that name (rotations), which would own `import roma`."""
+    """Check that `import roma` finds our package: PyPI has another one of that name (rotations)."""
     spec = importlib.util.find_spec("roma")
     origin = Path(spec.origin) if spec is not None and spec.origin is not None else None
     if origin is not None and (origin.parent / "training" / "trainer.py").exists():

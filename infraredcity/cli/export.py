@@ -1,4 +1,4 @@
-"""Define `infraredcity export` and `infraredcity import`: descriptions and layouts that other programs know."""
+"""Define `infraredcity export` and `infraredcity import`: descriptions and folder layouts of other programs."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,19 +17,19 @@ from infraredcity.export.release_layout import KINDS, Kind
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 OVERWRITE = click.option(
-    "--overwrite", is_flag=True, help="Replace, or write among, files that this command did not write."
+    "--overwrite", is_flag=True, help="Also replace files that this command did not write, or write beside them."
 )
-OUTPUT = click.option("-o", "--output", type=FILE, help="Another file than in DIR.")
+OUTPUT = click.option("-o", "--output", type=FILE, help="File to write.  [default: in DIR]")
 
 
 def about_options(command: _Command) -> _Command:
-    """Add what only people know of a data set, for formats that describe one."""
+    """Add the options for facts that cannot be read from a data set: name, licence, creators and so on."""
     for option in (
         click.option("--cite-as", help="How to cite it, best as BibTeX."),
         click.option("--creator", "creators", multiple=True, help="Who made it; may be given several times."),
-        click.option("--license", help="Its licence, by address or identifier; none is claimed without it."),
-        click.option("--url", help="Where it can be found."),
-        click.option("--description", help="What it is, in a few sentences.  [default: what was counted]"),
+        click.option("--license", help="Its licence, as a URL or an SPDX identifier.  [default: none is stated]"),
+        click.option("--url", help="Its web address."),
+        click.option("--description", help="What it is, in a few sentences.  [default: the counts]"),
         click.option("--name", help="Name of the data set.  [default: that of DIR]"),
     ):
         command = option(command)
@@ -38,7 +38,7 @@ def about_options(command: _Command) -> _Command:
 
 @click.group("export")
 def export_group() -> None:
-    """Describe a data set for other programs, or write its frames in the folders of the published Lite."""
+    """Describe a data set for other programs, or write its frames in the folder layout of the published Lite."""
 
 
 @export_group.command("croissant")
@@ -66,7 +66,7 @@ def croissant_command(
     else:
         click.echo(f"{described.path}: {described.num_samples:,} samples in {described.num_shards:,} shards")
     if described.missing:
-        click.echo(f"Croissant asks for more, which only people know: {', '.join(described.missing)}", err=True)
+        click.echo(f"Croissant also asks for: {', '.join(described.missing)}; give them as options", err=True)
     _note_output(folder, output)
 
 
@@ -85,7 +85,7 @@ def hf_card_command(folder: Path, output: Path | None, overwrite: bool, as_json:
     else:
         click.echo(f"{written.path}: {written.num_samples:,} samples, configs {', '.join(written.configs)}")
     if about.license is None:
-        click.echo('the card says "license: unknown"; --license states one', err=True)
+        click.echo('the card says "license: unknown"; set it with --license', err=True)
     _note_output(folder, output)
 
 
@@ -93,11 +93,11 @@ def hf_card_command(folder: Path, output: Path | None, overwrite: bool, as_json:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--to", type=FOLDER, required=True, help="Folder to write.")
 @click.option("--kind", type=click.Choice([*KINDS, "both"]), default="both", show_default=True,
-              help="Single frames, pairs of neighbours side by side (Double), or both.")  # fmt: skip
+              help="Single frames, pairs of consecutive frames side by side (Double), or both.")  # fmt: skip
 @click.option("--pairs", type=click.Choice(PAIRS), default="overlapping", show_default=True,
-              help="Pairs in Double: every two neighbours, or each frame once.")  # fmt: skip
+              help="Pairs in Double: all pairs of consecutive frames, or each frame in one pair only.")  # fmt: skip
 @click.option("--format", "double_format", type=click.Choice(DOUBLE_FORMATS), default=DOUBLE_FORMATS[0], show_default=True,
-              help="How Double's pictures are written; Single's bytes are copied.")  # fmt: skip
+              help="Format of the pictures of Double; those of Single are copied byte for byte.")  # fmt: skip
 @OVERWRITE
 @json_option
 def release_command(
@@ -109,7 +109,7 @@ def release_command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write the frames of DIR in the folders of the published Lite."""
+    """Write the frames of DIR in the folder layout of the published Lite."""
     kinds: tuple[Kind, ...] = KINDS if kind == "both" else tuple(each for each in KINDS if each == kind)
     done = release_export.export(
         folder,
@@ -132,7 +132,7 @@ def _about(**facts: Any) -> About:
 
 def _note_output(folder: Path, output: Path | None) -> None:
     if output is not None and output.resolve().parent != folder.resolve():
-        click.echo(f"the paths in {output} start from {folder}: put it there to use it", err=True)
+        click.echo(f"the paths in {output} are relative to {folder}; put it there to use it", err=True)
 
 
 def _print_release(report: ReleaseReport, as_json: bool) -> None:
@@ -146,7 +146,7 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
             click.echo(f"left out of {left.kind}: {left.num_frames:,} frames, {left.reason}")
     if report.num_foreign_files:
         click.echo(
-            f"Warning: {report.num_foreign_files:,} files in these folders are not of this export; training would read them too",
+            f"Warning: {report.num_foreign_files:,} files in these folders are not from this export; training would read them too",
             err=True,
         )
     state = "written" if report.is_new else "nothing to do"
@@ -155,18 +155,18 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
 
 @click.command("import")
 @click.argument("folder", metavar="RELEASE", type=FOLDER)
-@click.option("--layout", type=click.Choice(["release"]), required=True, help="The folders of the published Lite.")
+@click.option("--layout", type=click.Choice(["release"]), required=True, help="The layout of the published Lite.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the new data set.")
-@click.option("--kind", type=click.Choice(KINDS), help="What to read.  [default: Single where it is there]")
+@click.option("--kind", type=click.Choice(KINDS), help="What to read.  [default: Single if it exists, else Double]")
 @click.option(
     "--fps",
     type=click.FloatRange(0.01, 100_000),
-    help="Frames per second.  [default: as release.json says, else 25]",
+    help="Frames per second.  [default: the value in release.json, else 25]",
 )
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True,
-              help="How far the numbers of neighbours in time are apart.")  # fmt: skip
+              help="Difference between the frame numbers of consecutive pictures.")  # fmt: skip
 @click.option("--format", "frame_format", type=click.Choice(FRAME_FORMATS), default=FRAME_FORMATS[0], show_default=True,
-              help="How the halves of Double are written; Single's bytes are copied.")  # fmt: skip
+              help="Format of the halves of Double; the pictures of Single are copied byte for byte.")  # fmt: skip
 @click.option(
     "--samples-per-shard", type=click.IntRange(1), default=release_import.SAMPLES_PER_SHARD, show_default=True
 )
@@ -184,10 +184,11 @@ def import_command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write the pictures of a published Lite's folders as shards with index, manifest and runs.
+    """Write the pictures of a published Lite as shards with index, manifest and runs.
 
-    RELEASE holds Single or Double, or is one of them. Single's bytes are copied. What does not fit the layout is refused: other
-    files, names without a number, numbers that occur twice in a clip, several sizes or formats, testB.
+    RELEASE holds the folders Single or Double, or is one of them. The pictures of Single are copied byte for byte. Whatever does
+    not fit the layout is an error: other files, names without a number, a number that occurs twice in a clip, several picture
+    sizes or formats, the folder testB.
     """
     report = release_import.import_release(
         folder,
@@ -213,4 +214,4 @@ def _print_import(report: ImportReport) -> None:
     for row in report.rows:
         click.echo(f"{row.source:42} {row.folder:28} {row.clip:18} {row.num_frames:7,} {row.num_runs:6,}")
     if report.num_shared:
-        click.echo(f"{report.num_shared:,} visible pictures are in two weathers and were taken once")
+        click.echo(f"{report.num_shared:,} visible pictures are in two weather folders; each was written once")

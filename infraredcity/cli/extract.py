@@ -1,4 +1,4 @@
-"""`infraredcity extract`: clips to shards, whole or one part of a plan."""
+"""Define `infraredcity extract`: clips to shards, whole clips or one part of a plan."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from infraredcity.cli.options import FILE_OR_URL, FOLDER_OR_URL, catalog_of, tell_traffic, traffic_told
+from infraredcity.cli.options import FILE_OR_URL, FOLDER_OR_URL, catalog_of, print_traffic, traffic_facts
 from infraredcity.cli.settings import SETTING_NAMES, chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.clips import CLIPS_VARIABLE
 from infraredcity.command_line import ProgressLine, json_option, print_json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from infraredcity.extraction.executors.local import Executor
 
 _PART_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK")
-"""Where a part's number is looked up when --part does not say it: a SLURM array, a Kubernetes indexed Job, torchrun or MPI."""
+"""Where the number of the part comes from without --part: a SLURM array, a Kubernetes indexed Job, torchrun or MPI."""
 
 
 @click.command("extract")
@@ -33,25 +33,27 @@ _PART_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK")
 @click.option(
     "--out",
     type=FOLDER_OR_URL,
-    help="Gets one folder per clip; a folder or a URL. [default: shards, or the plan's folder]",
+    help="Folder or URL that gets one folder per clip.  [default: shards, or the plan's folder]",
 )
-@click.option("--plan", "plan_file", type=FILE_OR_URL, help="Do a part of this plan, which `infraredcity plan` wrote.")
+@click.option("--plan", "plan_file", type=FILE_OR_URL, help="Do one part of this plan, written by `infraredcity plan`.")
 @click.option("--part", type=click.IntRange(0),
-              help=f"Which part of --plan; by default what {', '.join(_PART_VARIABLES)} says, the first that is set, and all with "
-                   "--executor ray.")  # fmt: skip
+              help=f"Number of the part of --plan; by default the first of {', '.join(_PART_VARIABLES)} that is set, and all "
+                   "parts with --executor ray.")  # fmt: skip
 @extraction_settings
-@click.option("--strict", "is_strict", is_flag=True, help="Damage is an error: exit 1, nothing finalized.")
+@click.option(
+    "--strict", "is_strict", is_flag=True, help="Treat damage as an error: exit 1, and do not finish the clip."
+)
 @click.option("--deadline", "deadline_s", type=click.FloatRange(0, min_open=True), default=DEADLINE_S, show_default=True,
-              help="Seconds after which a decoder that gives no frame counts as stuck.")  # fmt: skip
+              help="Seconds without a frame after which a decoder counts as stuck.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(0), default=None,
-              help="Processes that decode, each with encoding threads of its own; as many as suit the cores by default. "
-                   "0 decodes in this process, which no deadline watches.")  # fmt: skip
+              help="Processes that decode, each with its own encoding threads; by default chosen for the number of cores. "
+                   "0 decodes in this process, without a deadline.")  # fmt: skip
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-              help="Who decodes: processes here, or tasks on a Ray cluster, whose nodes see the clips and --out.")  # fmt: skip
+              help="Decode in local processes, or in tasks on a Ray cluster whose nodes reach the clips and --out.")  # fmt: skip
 @click.option(
     "--ray-address",
     default=None,
-    help="The cluster, such as auto or HOST:PORT; RAY_ADDRESS by default.",
+    help="Address of the cluster, such as auto or HOST:PORT.  [default: RAY_ADDRESS]",
 )
 @click.option(
     "--ray-gpus", type=click.FloatRange(0), default=0.0, show_default=True, help="Share of a GPU that each task gets."
@@ -60,7 +62,7 @@ _PART_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK")
     "--ray-in-flight",
     type=click.IntRange(1),
     default=None,
-    help="Tasks at a time; as many as the cluster has cores by default.",
+    help="Number of tasks at a time.  [default: the cores of the cluster]",
 )
 @click.option("--overwrite", is_flag=True, help="Delete an earlier extraction of these clips and start anew.")
 @json_option
@@ -86,21 +88,21 @@ def extract_command(
 ) -> None:
     """Split clips into frames, as shards with index and manifest; or do one part of a plan.
 
-    Running it again goes on where it was stopped, or does nothing. Exit codes: 0 done; 5 complete, with gaps that are named; 4
-    another count than the catalogue expects; 3 partial, the same command goes on; 1 an error that running it again does not mend.
-    Clips behind one with an error are done all the same. A part ends with 0 when its segments are done.
+    The same command continues where it was stopped, and does nothing when all is done. An error in one clip does not stop the
+    next clips. Exit codes: 0 done; 5 complete, with gaps that are listed; 4 the frame count differs from the catalogue; 3 partial,
+    run the same command again; 1 an error that running it again does not fix. A part ends with 0 when its segments are done.
     """
     ray = _ray(executor, workers, ray_address, ray_gpus, ray_in_flight)
     if plan_file is not None:
         if clip_ids or all_clips or video is not None or is_strict or overwrite:
             raise click.UsageError(
-                "--plan says which clips and how; leave out --clip, --all, --video, --strict and --overwrite"
+                "--plan already names the clips and settings; leave out --clip, --all, --video, --strict and --overwrite"
             )
         _refuse_settings(click.get_current_context())
         _do_part(plan_file, part, out, clips_dir, clips_file, workers, ray, deadline_s, as_json)
         return
     if part is not None:
-        raise click.UsageError("--part is a part of a --plan; name that one too")
+        raise click.UsageError("--part needs --plan")
     from infraredcity.extraction.extract_clip import extract_clip
 
     config = config_of(settings)
@@ -115,7 +117,7 @@ def extract_command(
             )  # fmt: skip
         except InfraredCityError as error:
             click.echo(f"Error: {visible_lines(str(error))}", err=True)
-            status = _status_behind(error)
+            status = _status_of_error(error)
             rows.append({"clip": clip.clip_id, "status": status, "error": str(error)})
             if isinstance(error, OutputError) and error.errno in _SAME_FOR_ALL:
                 rows += [{"clip": each.clip_id, "status": "not tried"} for each in clips[number + 1 :]]
@@ -126,9 +128,9 @@ def extract_command(
     undone = [f"{row['clip']} ({row['status']})" for row in rows if row["status"] not in _EXIT_CODES]
     if undone and len(clips) > 1:
         click.echo(f"{len(undone)} of {len(clips)} clips are not done: {', '.join(undone)}", err=True)
-    tell_traffic()
+    print_traffic()
     if as_json:
-        print_json({"reports": rows, **traffic_told()})
+        print_json({"reports": rows, **traffic_facts()})
     sys.exit(exit_code([str(row["status"]) for row in rows]))
 
 
@@ -140,22 +142,24 @@ def _ray(
             raise click.UsageError("--ray-address, --ray-gpus and --ray-in-flight go with --executor ray")
         return None
     if workers is not None:
-        raise click.UsageError("--workers are processes here; with --executor ray say --ray-in-flight")
+        raise click.UsageError("--workers counts local processes; with --executor ray use --ray-in-flight")
     if num_gpus > 1 and not num_gpus.is_integer():
-        raise click.UsageError(f"--ray-gpus is a share of one GPU, or a whole number of them, got {num_gpus:g}")
+        raise click.UsageError(f"--ray-gpus must be at most 1 or a whole number of GPUs, got {num_gpus:g}")
     from infraredcity.extraction.executors.ray import RayExecutor
 
     return RayExecutor(address=address, num_gpus=num_gpus, max_in_flight=max_in_flight)
 
 
 def _refuse_settings(context: click.Context) -> None:
-    """What is written stands in the plan: an option for it here would be ignored in silence."""
+    """Refuse options that the plan already decides; they would be ignored silently."""
     for parameter in context.command.params:
         if (
             parameter.name in SETTING_NAMES
             and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE
         ):
-            raise click.UsageError(f"{parameter.opts[-1]} stands in the plan; leave it out, or make another plan")
+            raise click.UsageError(
+                f"{parameter.opts[-1]} is already set by the plan; leave it out, or make another plan"
+            )
 
 
 def _do_part(
@@ -187,33 +191,33 @@ def _do_part(
         f"{report.num_segments:,} segments, {format_bytes(report.size_bytes)}, {out}",
         err=True,
     )
-    tell_traffic()
+    print_traffic()
     if as_json:
-        print_json({**asdict(report), **traffic_told()})
+        print_json({**asdict(report), **traffic_facts()})
 
 
 def part_number(part: int | None, environment: Mapping[str, str]) -> int:
-    """The part to do: as said, else what the scheduler says; a usage error where nobody says it, or says no number."""
+    """Return the number of the part to do: the option, else the scheduler's variable; a usage error without either."""
     if part is not None:
         return part
     for name in _PART_VARIABLES:
-        told = environment.get(name)
-        if told:
-            if not told.isdecimal():
-                raise click.UsageError(f"{name} is {told!r}, expected the number of a part; pass --part")
-            return int(told)
-    raise click.UsageError(f"which part? pass --part, or run it where one of {', '.join(_PART_VARIABLES)} is set")
+        value = environment.get(name)
+        if value:
+            if not value.isdecimal():
+                raise click.UsageError(f"{name} is {value!r}, expected the number of a part; pass --part")
+            return int(value)
+    raise click.UsageError(f"--part is missing; pass it, or set one of {', '.join(_PART_VARIABLES)}")
 
 
 _EXIT_CODES = {"done": 0, "gaps": 5, "count": 4}
-"""What a clip that was done to its end makes of the exit code."""
+"""The exit code for each status of a clip that was finished."""
 _SAME_FOR_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What goes wrong with one clip and would with the next one: a full disk, a full quota, a disk for reading alone."""
+"""Errors that the next clip would meet too: a full disk, a full quota, a read-only disk."""
 _SEVERITY = (0, 5, 4)
 
 
 def exit_code(statuses: list[str]) -> int:
-    """What the command ends with, by what became of each clip: 0, 1, 3, 4 or 5."""
+    """Return the exit code for the statuses of all clips: 0, 1, 3, 4 or 5."""
     if "partial" in statuses:
         return 3
     if not _EXIT_CODES.keys() >= {*statuses}:
@@ -221,23 +225,23 @@ def exit_code(statuses: list[str]) -> int:
     return max((_EXIT_CODES[status] for status in statuses), key=_SEVERITY.index)
 
 
-def _status_behind(error: InfraredCityError) -> str:
-    """What became of a clip that ended with an error: "partial" where the same command goes on, else "error"."""
+def _status_of_error(error: InfraredCityError) -> str:
+    """Return the status of a clip that ended with an error: "partial" when the same command can continue, else "error"."""
     if isinstance(error, OutputError) and error.errno in _SAME_FOR_ALL:
-        return "error" if error.errno == errno.EROFS else "partial"  # room is made in the end, a disk stays read-only
+        return "error" if error.errno == errno.EROFS else "partial"  # space can be freed; a disk stays read-only
     is_passing = isinstance(error, RemoteError) and not isinstance(error, RemoteMissingError | RemoteRefusedError)
     return "partial" if is_passing or error.is_resumable else "error"
 
 
 def status_of(report: ExtractReport) -> str:
-    """What became of a clip: "done", "gaps" or "count"."""
+    """Return the status of a finished clip: "done", "gaps" or "count"."""
     if not report.has_expected_count:
         return "count"
     return "gaps" if report.gaps else "done"
 
 
 def report_line(report: ExtractReport) -> str:
-    """A report for people, with a line for each gap."""
+    """Format a report for people, with a line for each gap."""
     what = "nothing left to do" if report.new_frames == 0 else f"{report.new_frames:,} new"
     where = f"{report.num_shards} shards" if report.num_shards else "files"
     line = (
@@ -261,9 +265,7 @@ def report_line(report: ExtractReport) -> str:
         line += f"\n{report.clip}: marked: {', '.join(marked)}; no window spans them"
     if len(report.picture_sizes) > 1:
         sizes = ", ".join(f"{size.width}x{size.height} ({size.num_frames:,})" for size in report.picture_sizes)
-        line += (
-            f"\n{report.clip}: sizes differ: {sizes} frames; no window spans a change, and --size makes all of one size"
-        )
+        line += f"\n{report.clip}: sizes differ: {sizes} frames; no window spans a change; --size brings all frames to one size"
     if report.tone is not None:
         line += f"\n{report.clip}: tone: counts {report.tone.low} to {report.tone.high} are levels 0 to 255"
     for phrase in report.suspect:

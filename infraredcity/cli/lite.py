@@ -1,11 +1,11 @@
-"""`infraredcity make-lite`: train and test sets drawn from extracted clips."""
+"""Define `infraredcity make-lite`: train and test sets drawn from extracted clips."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from infraredcity.cli.options import FOLDER_OR_URL, tell_traffic, traffic_told
+from infraredcity.cli.options import FOLDER_OR_URL, print_traffic, traffic_facts
 from infraredcity.command_line import FILE, ProgressLine, json_option, print_json
 from infraredcity.datasets import lite
 from infraredcity.datasets.recipe import of_scenes, read_recipe
@@ -20,17 +20,21 @@ from infraredcity.files.path import AnyPath
     type=FOLDER_OR_URL,
     default=Path("shards"),
     show_default=True,
-    help="Where extract wrote the clips; a folder or a URL.",
+    help="Folder or URL that extract wrote the clips to.",
 )
 @click.option(
-    "--out", type=FOLDER_OR_URL, default=Path("lite"), show_default=True, help="Folder to write, or a URL (no lock)."
+    "--out",
+    type=FOLDER_OR_URL,
+    default=Path("lite"),
+    show_default=True,
+    help="Folder or URL to write (a URL is not locked).",
 )
-@click.option("--recipe", type=FILE, help="Recipe of your own; manifests/lite.toml shows the format.")
+@click.option("--recipe", type=FILE, help="Your own recipe, in the format of manifests/lite.toml.")
 @click.option("--scene", "scenes", multiple=True, help="Only this scene of the recipe; may be given several times.")
 @click.option(
-    "--scale", default="1", show_default=True, help="Factor on all counts for shorter clips, in (0, 1], or auto."
+    "--scale", default="1", show_default=True, help="Factor in (0, 1] on all counts, for shorter clips; or auto."
 )
-@click.option("--overwrite", is_flag=True, help="Replace another Lite set that stands in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace another Lite set in --out.")
 @json_option
 def make_lite_command(
     source: AnyPath,
@@ -41,7 +45,7 @@ def make_lite_command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Draw the Lite train and test sets from extracted clips; bytes are copied, never encoded again."""
+    """Draw the Lite train and test sets from extracted clips; pictures are copied byte for byte."""
     factor: float | str = scale
     if scale != "auto":
         try:
@@ -62,8 +66,8 @@ def make_lite_command(
         on_progress=ProgressLine(),
     )
     if as_json:
-        print_json({**asdict(report), **traffic_told()})
-        tell_traffic()
+        print_json({**asdict(report), **traffic_facts()})
+        print_traffic()
         return
     click.echo(f"{'folder':28} {'clip':18} {'weather':9} {'split':6} {'frames':>7} {'runs':>5} {'shards':>6}")
     for row in report.rows:
@@ -75,18 +79,18 @@ def make_lite_command(
     if report.duplicate_runs:
         num = sum(run.num_near for run in report.duplicate_runs)
         click.echo(
-            f"near-duplicates: {len(report.duplicate_runs):,} runs show nearly what a run before them shows ({num:,} frames, "
-            "named in dup_of); none was dropped"
+            f"near-duplicates: {len(report.duplicate_runs):,} runs look almost like an earlier run ({num:,} frames, "
+            "marked in dup_of); none was dropped"
         )
     state = "written" if report.is_new else "nothing to do"
     click.echo(
         f"{report.folder}: {report.num_frames:,} frames, scale {report.scale:g}, guard {report.guard_frames} frames, {state}",
         err=True,
     )
-    tell_traffic()
+    print_traffic()
 
 
 def _leakage_line(leak: Leakage) -> str:
     closest = f"{leak.test_key} and {leak.train_key} differ in {leak.distance_bits} of 64 bits"
-    how_many = f"{leak.num_near:,} of {leak.num_test:,}"
-    return f"leakage, {leak.modality}: {how_many} test frames within {leak.near_bits} bits of a train frame; {closest}"
+    counts = f"{leak.num_near:,} of {leak.num_test:,}"
+    return f"leakage, {leak.modality}: {counts} test frames within {leak.near_bits} bits of a train frame; {closest}"

@@ -1,4 +1,4 @@
-"""`infraredcity monitor`: what the loaders of a run do, rank by rank, while it trains."""
+"""Define `infraredcity monitor`: the state of the loaders of a training run, rank by rank."""
 
 import time
 from dataclasses import asdict
@@ -21,8 +21,8 @@ _HEADINGS = (
 def monitor_command(folder: Path, as_json: bool) -> None:
     """Print how fast each rank's loader is and what it waits for; DIR is the `loader` folder of a run.
 
-    read and decode are shares of the decoding threads' time, wait is the share of the consumer's; cache is the share of reads from
-    other machines that the disk cache served, fetched is what came from there. A rank that wrote long ago has stopped or hangs.
+    read and decode: shares of the decoding threads' time. wait: share of the consumer's time. cache: share of remote reads that
+    the disk cache served. fetched: bytes read from remote machines. A rank that wrote long ago has stopped or hangs.
     """
     ranks = monitor.read(folder)
     if as_json:

@@ -1,4 +1,4 @@
-"""Options and printing that several commands share."""
+"""Options and output that several commands of infraredcity share."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,29 +17,29 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _TRAFFIC_BEFORE = "infraredcity.traffic_before"
 
 
-class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 alone
-    """A file or folder here, looked at as click does, or a URL, which is not."""
+class _PathOrUrl(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.5
+    """A URL, or a local file or folder that is checked as click does."""
 
-    def __init__(self, here: click.Path) -> None:
-        self._here = here
-        self.name = f"{here.name}|url"
+    def __init__(self, local: click.Path) -> None:
+        self._local = local
+        self.name = f"{local.name}|url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyPath:
-        """The place that the value names."""
-        named = any_path(value)
-        if is_remote(named):
-            return named
-        return Path(self._here.convert(value, param, ctx))  # type: ignore[arg-type]  # it is one, as FILE and FOLDER ask for
+        """Return the path, local or remote."""
+        path = any_path(value)
+        if is_remote(path):
+            return path
+        return Path(self._local.convert(value, param, ctx))  # type: ignore[arg-type]  # it is one, as FILE and FOLDER ask for
 
 
-FOLDER_OR_URL = _PlaceType(FOLDER)
-FILE_OR_URL = _PlaceType(FILE)
-ANY_OR_URL = _PlaceType(click.Path(path_type=Path))
-"""For what is looked at later, by who can say what to do about a folder."""
+FOLDER_OR_URL = _PathOrUrl(FOLDER)
+FILE_OR_URL = _PathOrUrl(FILE)
+ANY_OR_URL = _PathOrUrl(click.Path(path_type=Path))
+"""A path that is checked later, with a better message."""
 
 
 def where_clips_are(command: _Command) -> _Command:
-    """Adds --clips-dir and --clips."""
+    """Add --clips-dir and --clips."""
     command = click.option(
         "--clips", "clips_file", type=FILE_OR_URL,
         help="TOML file of [clips.<id>] tables with path or paths (docs/own-clips.md).",
@@ -48,23 +48,23 @@ def where_clips_are(command: _Command) -> _Command:
 
 
 def catalog_of(clips_dir: AnyPath | None, clips_file: AnyPath | None) -> clips.Catalog:
-    """The catalogue as the options say; INFRAREDCITY_CLIPS when they say nothing."""
+    """Load the catalogue that the options name, or INFRAREDCITY_CLIPS without them."""
     return clips.load_catalog(clips_file=clips_file, clips_dir=clips_dir)
 
 
 def note_traffic(context: click.Context) -> None:
-    """Note what the process had moved when its command began."""
+    """Remember the traffic of the process when its command begins."""
     context.meta[_TRAFFIC_BEFORE] = traffic.traffic()
 
 
 def _moved() -> traffic.Traffic:
-    """What this process moved since the command began."""
+    """Return the traffic of this process since the command began."""
     before: traffic.Traffic = click.get_current_context().meta[_TRAFFIC_BEFORE]
     return traffic.traffic() - before
 
 
-def tell_traffic() -> None:
-    """Say on stderr what the command moved from and to other machines; nothing where that is nothing."""
+def print_traffic() -> None:
+    """Print on stderr how much the command received from and sent to remote machines, if anything."""
     moved = _moved()
     if moved.num_requests == 0:
         return
@@ -75,14 +75,14 @@ def tell_traffic() -> None:
     click.echo(f"moved {' and '.join(ways or [received])} other machines in {requests}", err=True)
 
 
-def traffic_told() -> dict[str, Any]:
-    """The same for JSON; nothing where nothing was moved."""
+def traffic_facts() -> dict[str, Any]:
+    """Return the traffic for JSON; empty without any."""
     moved = _moved()
     return {"traffic": asdict(moved)} if moved.num_requests else {}
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Width and height: "256" is (256, 256), "320x256" is (320, 256), the rest is a usage error."""
+    """Parse a width and height: "256" is (256, 256), "320x256" is (320, 256); a usage error otherwise."""
     if text is None:
         return None
     parts = text.lower().split("x")

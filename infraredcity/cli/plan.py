@@ -1,4 +1,4 @@
-"""`infraredcity plan`, `status` and `finalize`: extraction on many machines, before, between and behind its parts."""
+"""Define `infraredcity plan`, `status` and `finalize`: what comes before, between and after the parts of an extraction."""
 
 import sys
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from infraredcity.cli.extract import exit_code, report_line, status_of
-from infraredcity.cli.options import FOLDER_OR_URL, tell_traffic, traffic_told
+from infraredcity.cli.options import FOLDER_OR_URL, print_traffic, traffic_facts
 from infraredcity.cli.settings import chosen_clips, config_of, extraction_settings, which_clips
 from infraredcity.command_line import ProgressLine, json_option, print_json
 from infraredcity.extraction.plan import PLAN_NAME, Plan
@@ -20,13 +20,17 @@ _PARTIAL = 3
 @click.command("plan")
 @which_clips
 @click.option(
-    "--parts", "num_parts", type=click.IntRange(1), required=True, help="How many parts, such as tasks of a job array."
+    "--parts",
+    "num_parts",
+    type=click.IntRange(1),
+    required=True,
+    help="Number of parts, such as the tasks of a job array.",
 )
 @click.option(
-    "--out", type=FOLDER_OR_URL, required=True, help="Folder or URL that all parts will share; gets plan.jsonl."
+    "--out", type=FOLDER_OR_URL, required=True, help="Folder or URL that all parts share; plan.jsonl is written there."
 )
 @extraction_settings
-@click.option("--overwrite", is_flag=True, help="Delete an earlier extraction of these clips there and start anew.")
+@click.option("--overwrite", is_flag=True, help="Delete an earlier extraction of these clips in --out and start again.")
 @json_option
 def plan_command(
     clip_ids: tuple[str, ...],
@@ -40,24 +44,24 @@ def plan_command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Cut the extraction of clips into parts for many machines; prints what it will take.
+    """Split the extraction of clips into parts for many machines, and print its estimated time and size.
 
-    Then run `infraredcity extract --plan OUT/plan.jsonl --part K` for K from 0 to PARTS - 1, anywhere, in any order, `infraredcity
-    status OUT` to see what is outstanding, and `infraredcity finalize OUT`.
+    Then run `infraredcity extract --plan OUT/plan.jsonl --part K` for K from 0 to PARTS - 1, on any machines, in any order. See
+    what is outstanding with `infraredcity status OUT`, and end with `infraredcity finalize OUT`.
     """
     from infraredcity.extraction.parts import make_plan
 
     config = config_of(settings)
     if config.device.startswith("cuda:") and config.device != "cuda:0":
         raise click.UsageError(
-            f"--device {config.device} is a GPU of one machine, and a plan is for all; say --device cuda, and choose the GPU with "
+            f"--device {config.device} is a GPU of one machine, but a plan is for many; use --device cuda, and choose the GPU with "
             "CUDA_VISIBLE_DEVICES where the part runs"
         )
     clips = chosen_clips(clip_ids, all_clips, clips_dir, clips_file, video)
     plan = make_plan(clips, config, out, num_parts=num_parts, overwrite=overwrite, on_progress=ProgressLine())
-    tell_traffic()
+    print_traffic()
     if as_json:
-        print_json({"plan": str(out / PLAN_NAME), **plan_facts(plan), **traffic_told()})
+        print_json({"plan": str(out / PLAN_NAME), **plan_facts(plan), **traffic_facts()})
         return
     for line in plan_lines(plan):
         click.echo(line)
@@ -65,7 +69,7 @@ def plan_command(
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """What a plan will take, for people: a table of its clips, and a line about its parts."""
+    """Format a plan's estimate for people: a table of its clips, and a line about its parts."""
     facts = plan_facts(plan)
     rows = [
         *facts["clips"],
@@ -86,7 +90,7 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
-    """What a plan will take, as plain values: counts, bytes on disk, seconds of one core."""
+    """Return a plan's estimate as plain values: counts, bytes on disk, seconds of one core."""
     parts = [plan.segment_ranges(part) for part in range(plan.num_parts)]
     counts = [sum(len(segments.numbers) for segments in part) for part in parts]
     cores = [
@@ -121,7 +125,7 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
 
 
 def format_time(seconds: float) -> str:
-    """A span for people: 42 s, 13 min, 5.2 h."""
+    """Format a duration for people: 42 s, 13 min, 5.2 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
@@ -130,13 +134,13 @@ def format_time(seconds: float) -> str:
 @click.command("status")
 @click.argument("folder", type=FOLDER_OR_URL)
 @click.option(
-    "--quick", is_flag=True, help="Look only at the names of segment records, not into them nor at the shards."
+    "--quick", is_flag=True, help="Look only at the names of segment records; open neither them nor the shards."
 )
 @json_option
 def status_command(folder: AnyPath, quick: bool, as_json: bool) -> None:
     """Say what is outstanding of the plan in FOLDER; exit 3 while something is.
 
-    stdout gets the parts to run again as a job array takes them, such as 0-3,7; nothing when all is done.
+    stdout gets the parts to run again in the form of a job array, such as 0-3,7; nothing when all is done.
     """
     from infraredcity.extraction.parts import open_plan, status
 
@@ -151,9 +155,9 @@ def status_command(folder: AnyPath, quick: bool, as_json: bool) -> None:
             f"sbatch --array={found.array}",
             err=True,
         )
-    tell_traffic()
+    print_traffic()
     if as_json:
-        print_json({**asdict(found), **traffic_told()})
+        print_json({**asdict(found), **traffic_facts()})
     elif found.array:
         click.echo(found.array)
     sys.exit(_PARTIAL if found.array else 0)
@@ -165,8 +169,8 @@ def status_command(folder: AnyPath, quick: bool, as_json: bool) -> None:
 def finalize_command(folder: AnyPath, as_json: bool) -> None:
     """Merge the parts of the plan in FOLDER into index, manifest, gaps and sidecars of each clip, and check all counts.
 
-    One process at a time; again does no harm. Exit codes: 0 done; 5 complete, with gaps that are named; 4 another count than the
-    catalogue expects; 3 something is outstanding, and nothing was merged.
+    Run it in one process at a time; it may be repeated. Exit codes: 0 done; 5 complete, with gaps that are listed; 4 a frame count
+    differs from the catalogue; 3 something is outstanding, and nothing was merged.
     """
     from infraredcity.extraction.parts import finalize
 
@@ -179,10 +183,10 @@ def finalize_command(folder: AnyPath, as_json: bool) -> None:
         )
     for report in reports:
         click.echo(visible_lines(report_line(report)), err=True)
-    tell_traffic()
+    print_traffic()
     rows = [{**asdict(report), "status": status_of(report)} for report in reports]
     if as_json:
-        print_json({"status": asdict(found), "reports": rows, **traffic_told()})
+        print_json({"status": asdict(found), "reports": rows, **traffic_facts()})
     elif found.array:
         click.echo(found.array)
     sys.exit(_PARTIAL if found.array else exit_code([str(row["status"]) for row in rows]))

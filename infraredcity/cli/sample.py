@@ -1,4 +1,4 @@
-"""`infraredcity sample`: the built-in street world as nine clips."""
+"""Define `infraredcity sample`: the built-in street world as nine clips."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,8 +14,8 @@ from infraredcity.command_line import FOLDER, ProgressLine
 @click.option("--height", "height_px", type=click.IntRange(64), default=256, show_default=True)
 @click.option("--frames", "num_frames", type=click.IntRange(2), default=240, show_default=True, help="Per clip.")
 @click.option("--fps", type=click.IntRange(1), default=25, show_default=True,
-              help="Frames per second; fewer show more of the street in as many frames.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed is another town.")
+              help="Frames per second; a lower rate shows a longer time in the same number of frames.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Each seed gives another town.")
 @click.option(
     "--polarity",
     type=click.Choice(["white-hot", "black-hot"]),
@@ -24,13 +24,13 @@ from infraredcity.command_line import FOLDER, ProgressLine
     help="How the infrared clips show heat.",
 )
 @click.option(
-    "--flow", is_flag=True, help="Also flow/: optical flow from each frame to the next, PNGs as in KITTI 2015."
+    "--flow", is_flag=True, help="Also write flow/: optical flow from each frame to the next, as PNGs of KITTI 2015."
 )
 @click.option(
-    "--boxes", is_flag=True, help="Also boxes/: boxes and tracks of the things in each frame, JSON as in COCO."
+    "--boxes", is_flag=True, help="Also write boxes/: boxes and tracks of the objects in each frame, as JSON of COCO."
 )
 @click.option(
-    "--raw16", is_flag=True, help="Also raw16/: the infrared clips as 16-bit counts, 100 per kelvin, lossless."
+    "--raw16", is_flag=True, help="Also write raw16/: the infrared clips as 16-bit counts, 100 per kelvin, lossless."
 )
 @click.option("--clip", "clip_ids", multiple=True, help="Only this clip; may be given several times.")
 def sample_command(
@@ -48,7 +48,7 @@ def sample_command(
 ) -> None:
     """Write the nine clips of a small made-up town, clips.toml, the true day frames, and a contact sheet.
 
-    On request with more that is known of them: optical flow, boxes of things, the infrared sensor's counts.
+    Options add more truth: optical flow, boxes of objects, the counts of the infrared sensor.
     """
     from infraredcity.synthetic import write_sample
 

@@ -1,4 +1,4 @@
-"""`infraredcity select`, `shard` and `reshard`: choosing samples, and writing them as shards of their own."""
+"""Define `infraredcity select`, `shard` and `reshard`: choose samples, and write them as new shards."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from infraredcity.cli.options import FOLDER_OR_URL, tell_traffic, traffic_told
+from infraredcity.cli.options import FOLDER_OR_URL, print_traffic, traffic_facts
 from infraredcity.command_line import FILE, ProgressLine, json_option, print_json
 from infraredcity.datasets import manifest, select
 from infraredcity.datasets.dataset import open_dataset
@@ -31,30 +31,32 @@ class _ConditionType(click.ParamType[Condition]):
 
 
 def _what_is_chosen(command: _Command) -> _Command:
-    """Adds --where, --window and --stride."""
+    """Add --where, --window and --stride."""
     for option in (
         click.option("--stride", type=click.IntRange(1), default=1, show_default=True,
-                     help="Samples from one frame of a window to the next."),
+                     help="Distance between the frames of a window, in samples."),
         click.option("--window", "window_frames", type=click.IntRange(1), default=1, show_default=True,
-                     help="Only samples that stand in a window of so many frames without a break."),
+                     help="Keep only samples that belong to a window of this many frames without a break."),
         click.option("--where", "conditions", type=_ConditionType(), multiple=True,
-                     help=_WHERE + " May be given several times: all must hold."),
+                     help=_WHERE + " May be given several times; all must hold."),
     ):  # fmt: skip
         command = option(command)
     return command
 
 
 _OUT = click.option(
-    "--out", type=FOLDER_OR_URL, required=True, help="Folder of the new shards, or a URL, where no lock is held."
+    "--out", type=FOLDER_OR_URL, required=True, help="Folder or URL of the new shards (a URL is not locked)."
 )
-_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace another set that stands in --out.")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace another set in --out.")
 _DATASET = click.argument("folder", metavar="DIR", type=FOLDER_OR_URL)
 
 
 @click.command("select")
 @_DATASET
 @_what_is_chosen
-@click.option("-o", "--output", type=FILE, help="File for the manifest of what was chosen: .csv or .parquet.")
+@click.option(
+    "-o", "--output", type=FILE, help="Write the manifest of the chosen samples to this .csv or .parquet file."
+)
 @json_option
 def select_command(
     folder: AnyPath,
@@ -64,7 +66,7 @@ def select_command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Choose samples of DIR by any column of its manifest and by the windows they make.
+    """Choose samples of DIR by any column of its manifest and by the windows they belong to.
 
     Without -o and --json the chosen rows are printed as csv. `infraredcity shard --selection FILE` writes them as shards.
     DIR may be a URL, as for shard and reshard.
@@ -87,21 +89,21 @@ def select_command(
                 "manifest_hash": manifest.dataset_hash(rows),
                 "parts": {each.part.name: len(each.rows) for each in chosen},
                 "output": None if output is None else str(output),
-                **traffic_told(),
+                **traffic_facts(),
             }
         )
     elif output is None:
         click.echo(manifest.csv_bytes(rows).decode(), nl=False)
     where = "" if output is None else f", {output}"
     click.echo(f"{len(rows['key']):,} samples of {len(chosen)} parts chosen{where}", err=True)
-    tell_traffic()
+    print_traffic()
 
 
 @click.command("shard")
 @_DATASET
 @_what_is_chosen
 @click.option(
-    "--selection", "selected", type=FILE, help="Manifest of samples of DIR (csv or parquet), as select writes it."
+    "--selection", "selected", type=FILE, help="Manifest (csv or parquet) of samples of DIR, written by select."
 )
 @_OUT
 @click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True)
@@ -118,9 +120,11 @@ def shard_command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write chosen samples of DIR as shards of their own; bytes are copied, never encoded again."""
+    """Write chosen samples of DIR as new shards; pictures are copied byte for byte."""
     if selected is not None and (conditions or window_frames > 1):
-        raise click.UsageError("--selection says what is chosen: leave out --where and --window, or select anew")
+        raise click.UsageError(
+            "--selection already names the samples; leave out --where and --window, or run select again"
+        )
     parts = open_dataset(folder)
     if selected is not None:
         chosen = select.find_rows(parts, manifest.read(selected))
@@ -148,12 +152,12 @@ def _write(
         chosen, out, samples_per_shard=samples_per_shard, overwrite=overwrite, on_progress=ProgressLine()
     )
     if as_json:
-        print_json({**asdict(report), **traffic_told()})
+        print_json({**asdict(report), **traffic_facts()})
     else:
         _print_parts(report)
     state = "written" if report.is_new else "nothing to do"
     click.echo(f"{report.folder}: {report.num_samples:,} samples, {state}", err=True)
-    tell_traffic()
+    print_traffic()
 
 
 def _print_parts(report: ShardsReport) -> None:

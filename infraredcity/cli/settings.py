@@ -1,4 +1,4 @@
-"""The options that say what extraction writes; `extract` and `plan` have the same."""
+"""The options for what extraction writes; `extract` and `plan` share them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,11 +17,9 @@ from infraredcity.video import DECODERS
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CLIPS = (
     click.option("--clip", "clip_ids", multiple=True, help="Clip id of the catalogue; may be given several times."),
-    click.option(
-        "--all", "all_clips", is_flag=True, help="All clips of the file of --clips, or else of the catalogue."
-    ),
+    click.option("--all", "all_clips", is_flag=True, help="All clips of the file of --clips, else of the catalogue."),
     where_clips_are,
-    click.option("--video", type=ANY_OR_URL, help="The file of the one clip that --clip names; a path or a URL."),
+    click.option("--video", type=ANY_OR_URL, help="Path or URL of the one clip that --clip names."),
 )
 _SETTINGS = (
     click.option(
@@ -33,35 +31,37 @@ _SETTINGS = (
         type=click.Choice(IMAGE_FORMATS),
         default=DEFAULT_FORMAT,
         show_default=True,
-        help="png16 keeps all counts of thermal video of more than 8 bits.",
+        help="png16 keeps the counts of thermal video of more than 8 bits.",
     ),
-    click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of jpg and webp."),
-    click.option("--size", help="N or WIDTHxHEIGHT of the stills in pixels; the clip's own by default."),
+    click.option(
+        "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of jpg and webp."
+    ),
+    click.option("--size", help="Size of the stills in pixels, N or WIDTHxHEIGHT.  [default: the clip's size]"),
     click.option(
         "--fit",
         type=click.Choice(FITS),
         default="squash",
         show_default=True,
-        help="How the clip's shape becomes --size.",
+        help="How a clip of another shape is brought to --size.",
     ),
-    click.option("--crop", help="x,y,w,h in pixels of the clip, cut out first."),
+    click.option("--crop", help="Box x,y,w,h in pixels of the clip, cut out first."),
     click.option(
         "--mask",
         "masks",
         multiple=True,
-        help="x,y,w,h of burnt-in display text, filled from around it; may be given several times.",
+        help="Box x,y,w,h of burnt-in text, filled from the pixels around it; may be given several times.",
     ),
     click.option(
         "--tone",
         type=click.Choice(TONES),
-        help="How counts of more than 8 bits become levels, by one line for the whole clip: its darkest and brightest count, "
-        "its percentiles .5 and 99.5 (where nothing is said), or --tone-range.",
+        help="How counts of more than 8 bits become levels, the same for the whole clip: from its darkest to its brightest count, "
+        "from percentile .5 to 99.5 (the default), or --tone-range.",
     ),
     click.option("--tone-range", help="LOW,HIGH for --tone fixed: the counts that become black and white."),
     click.option(
         "--polarity",
         type=click.Choice(POLARITY_CHOICES),
-        help="How infrared stills show heat; by default as the clip does (polarity in clips.toml).",
+        help="How infrared stills show heat.  [default: as the clip, see polarity in clips.toml]",
     ),
     click.option(
         "--color",
@@ -70,25 +70,25 @@ _SETTINGS = (
         show_default=True,
         help="auto: gray for infrared clips, rgb for visible ones.",
     ),
-    click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take each N-th frame."),
+    click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take every N-th frame."),
     click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame to take."),
     click.option("--stop", type=click.IntRange(1), help="First frame not to take."),
     click.option("--frames-per-shard", type=click.IntRange(1), default=1000, show_default=True),
-    click.option("--stream", type=click.IntRange(0), help="Number of the video stream to take, as probe names it."),
+    click.option("--stream", type=click.IntRange(0), help="Number of the video stream to take, as listed by probe."),
     click.option("--decoder", type=click.Choice(DECODERS), default="auto", show_default=True),
     click.option(
         "--device",
         default="cpu",
         show_default=True,
-        help="cpu, cuda:N (NVDEC through PyAV, or a decord built with CUDA), or auto for what works, which then holds for the "
-        "whole clip, on whatever machine it goes on.",
+        help="cpu, cuda:N (NVDEC through PyAV, or a decord built with CUDA), or auto: the best that works, kept for the whole clip "
+        "also when another machine continues it.",
     ),
     click.option(
         "--suspect",
         type=click.Choice(SUSPECT_CHOICES),
         default="keep",
         show_default=True,
-        help="Frames that follow damage, up to the next key frame: write and mark them, or leave them out.",
+        help="Frames after damage, up to the next key frame: write and mark them, or leave them out.",
     ),
 )
 SETTING_NAMES = ("to", "image_format", "quality", "size", "fit", "crop", "masks", "tone", "tone_range", "polarity", "color",
@@ -97,14 +97,14 @@ SETTING_NAMES = ("to", "image_format", "quality", "size", "fit", "crop", "masks"
 
 
 def which_clips(command: _Command) -> _Command:
-    """Adds --clip, --all, --clips-dir, --clips and --video; see `chosen_clips`."""
+    """Add --clip, --all, --clips-dir, --clips and --video; see `chosen_clips`."""
     for option in reversed(_CLIPS):
         command = option(command)
     return command
 
 
 def extraction_settings(command: _Command) -> _Command:
-    """Adds the options of ExtractConfig; see `config_of`."""
+    """Add the options of ExtractConfig; see `config_of`."""
     for option in reversed(_SETTINGS):
         command = option(command)
     return command
@@ -117,16 +117,16 @@ def chosen_clips(
     clips_file: AnyPath | None,
     video: AnyPath | None,
 ) -> list[Clip]:
-    """The clips that the options of `which_clips` name, after a look whether their files are there.
+    """Return the clips that the options of `which_clips` name, after checking that their files exist.
 
     Raises:
-        CatalogError: A clip is not in the catalogue, or a file of it is not named or not there.
+        CatalogError: A clip is not in the catalogue, or one of its files is not given or does not exist.
         RemoteError: A remote file or folder cannot be reached.
     """
     if bool(clip_ids) == all_clips:
         raise click.UsageError("name clips with --clip, or take all with --all")
     if video is not None and len(clip_ids) != 1:
-        raise click.UsageError("--video is the file of one clip: name that one with --clip")
+        raise click.UsageError("--video is the file of one clip; name that clip with --clip")
     catalogue = catalog_of(clips_dir, clips_file)
     if video is not None:
         catalogue = with_video(catalogue, clip_ids[0], video)
@@ -136,7 +136,7 @@ def chosen_clips(
 
 
 def config_of(settings: dict[str, Any]) -> ExtractConfig:
-    """The config that the parameters of `extraction_settings` make; a usage error where they make none."""
+    """Build the config from the parameters of `extraction_settings`; a usage error where they do not fit together."""
     plain = dict(settings)
     size, crop, masks = plain.pop("size"), plain.pop("crop"), plain.pop("masks")
     color, start, stop = plain.pop("color"), plain.pop("start"), plain.pop("stop")

@@ -10,7 +10,7 @@ import click
 from infraredcity.checks.findings import Finding, VerifyReport
 from infraredcity.checks.repair import RepairReport, repair
 from infraredcity.checks.verify import DECODE_CHOICES, DecodeChoice, verify
-from infraredcity.cli.options import FOLDER_OR_URL, tell_traffic, traffic_told
+from infraredcity.cli.options import FOLDER_OR_URL, print_traffic, traffic_facts
 from infraredcity.command_line import FOLDER, ProgressLine, json_option, print_json
 from infraredcity.files.path import AnyPath
 from infraredcity.showing import format_bytes, visible
@@ -22,43 +22,43 @@ _PARTIAL, _MISMATCH = 3, 4
 @click.command("verify")
 @click.argument("folder", metavar="DIR", type=FOLDER_OR_URL)
 @click.option(
-    "--published", is_flag=True, help="Compare with the published counts of the clips or of the Lite table too."
+    "--published", is_flag=True, help="Also compare with the published counts of the clips or of the Lite table."
 )
 @click.option("--decode", type=click.Choice(DECODE_CHOICES), default="sample", show_default=True,
-              help="Which pictures to decode: all, 32 of each part, or none. All are hashed in any case.")  # fmt: skip
+              help="Pictures to decode: all, 32 of each part, or none. All are hashed in any case.")  # fmt: skip
 @click.option(
     "--quick",
     is_flag=True,
-    help="Read no shard: only whether all are there and of their size, and whether indexes and records agree.",
+    help="Read no shard; check only that all exist with the right size, and that indexes and records agree.",
 )
 @json_option
 def verify_command(folder: AnyPath, published: bool, decode: DecodeChoice, quick: bool, as_json: bool) -> None:
     """Check a data set: hashes, counts, order, keys, members, pictures, index, manifest, index files of other readers.
 
-    DIR may be a URL, such as s3://bucket/shards: every shard is read once, so all its bytes are moved, unless --quick is given.
+    DIR may be a URL, such as s3://bucket/shards; then every shard is downloaded once, unless --quick is given.
     Exit codes: 0 no problem; 4 problems, with a line for each; 1 there is no data set.
     """
     report = verify(folder, published=published, decode=decode, quick=quick, on_progress=ProgressLine())
     if as_json:
-        print_json({**asdict(report), "is_ok": not report.findings, **traffic_told()})
+        print_json({**asdict(report), "is_ok": not report.findings, **traffic_facts()})
     else:
         _print(report)
-    tell_traffic()
+    print_traffic()
     sys.exit(_MISMATCH if report.findings else 0)
 
 
 @click.command("repair")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @json_option
 def repair_command(folder: Path, dry_run: bool, as_json: bool) -> None:
-    """Rewrite what describes the shards of DIR, and set damaged shards aside so that they can be made again.
+    """Rewrite the files that describe the shards of DIR, and set damaged shards aside so that they can be made again.
 
     Sidecars are rewritten from the index; index, clips.json and gaps.json of an extracted clip from its segment records. A damaged
-    shard becomes <name>.damaged and leaves the index; the same extract makes its segment again. Nothing is guessed: samples are
-    not picked out of damaged shards, facts and marks are not worked out from samples, and other sets whose index is lost have to be
+    shard is renamed to <name>.damaged and removed from the index; the same extract command makes its segment again. repair does
+    not guess: it takes no samples out of damaged shards and no facts from samples, and other sets whose index is lost must be
     made again.
-    Exit codes: 0 all is whole again; 3 samples were lost or something is still wrong, with the command to run.
+    Exit codes: 0 everything is complete again; 3 samples were lost or a problem is left, with the command to run.
     """
     report = repair(folder, dry_run=dry_run, on_progress=ProgressLine())
     if as_json:

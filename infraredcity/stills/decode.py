@@ -1,4 +1,4 @@
-"""Bytes of a still to pixels: whole, small, into given memory, of 8 or 16 bits; sizes from headers, damage and bombs refused."""
+"""Decode stills: whole or reduced, 8 or 16 bits, into new or given memory; refuse damaged files and decompression bombs."""
 
 import re
 
@@ -14,9 +14,9 @@ MAX_PIXELS = 1 << 26
 """No still is larger (8192x8192); a file that claims more is damaged or hostile, and its pixels would fill the memory."""
 
 MAX_SCANS = 32
-"""Encoders write up to 12 of a progressive jpg. Each goes over all pixels, in .1 s of 8000x8000, though it may have six bytes."""
+"""Encoders write up to 12 scans. A scan may have only six bytes, but decoding it takes .1 s at 8000x8000 pixels."""
 _JPG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-"""What is no byte of a picture and no mark between its rows. Source: ITU-T T.81, section B.1.1."""
+"""A marker other than stuffed bytes and restart markers. Source: ITU-T T.81, section B.1.1."""
 _MAX_MARKERS = 4096
 _STARTS_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -25,10 +25,10 @@ _WITHOUT_LENGTH = frozenset({0xD8, 0x01})
 
 
 def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
-    """Pixels of a still of 8 bits; `decode_deep` reads those of 16.
+    """Decode a still of 8 bits; `decode_deep` decodes those of 16.
 
     Args:
-        data: The file's bytes; jpg is told from the rest by its first two bytes.
+        data: The file's bytes; a jpg is recognised by its first two bytes.
         color: "gray" gives C = 1, "rgb" C = 3, whatever the file holds.
         name: What to call the still in an error.
 
@@ -49,9 +49,7 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
             raise ImageError(f"{name}: damaged jpg ({str(error).lower()}); copy or extract it again") from error
         return np.asarray(picture)
     if is_deep_png(data):
-        raise ImageError(
-            f"{name}: a png of 16 bits, which 8 cannot hold; read it with infraredcity.stills.decode.decode_deep"
-        )
+        raise ImageError(f"{name}: a png of 16 bits, expected 8; read it with infraredcity.stills.decode.decode_deep")
     cv2 = load_cv2("reading png and webp")
     flag = cv2.IMREAD_GRAYSCALE if color == "gray" else cv2.IMREAD_COLOR
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
@@ -61,7 +59,7 @@ def decode(data: bytes, color: ColorMode, *, name: str = "image") -> np.ndarray:
 
 
 def decode_into(data: bytes, out: np.ndarray, *, name: str = "image") -> tuple[int, int]:
-    """Pixels of a still of 8 bits, straight into memory that is there already; `decode` gives the same ones.
+    """Decode a still of 8 bits into existing memory; `decode` gives the same pixels.
 
     Args:
         data: The file's bytes.
@@ -90,7 +88,7 @@ def decode_into(data: bytes, out: np.ndarray, *, name: str = "image") -> tuple[i
 
 
 def decode_small(data: bytes, side_px: int, *, name: str = "image") -> np.ndarray:
-    """Gray pixels of a still, where that is faster at a fraction of its size, of at least `side_px` each way if it has that.
+    """Decode a still as gray, reduced where that is faster, but to no less than `side_px` in width and height.
 
     Args:
         data: The file's bytes.
@@ -115,7 +113,7 @@ def decode_small(data: bytes, side_px: int, *, name: str = "image") -> np.ndarra
 
 
 def decode_deep(data: bytes, *, name: str = "image") -> np.ndarray:
-    """Counts of a still of 16 bits, as `encode` writes "png16".
+    """Decode the counts of a still of 16 bits, the "png16" of `encode`.
 
     Args:
         data: The file's bytes.
@@ -141,7 +139,7 @@ def decode_deep(data: bytes, *, name: str = "image") -> np.ndarray:
 
 
 def size_of(data: bytes, *, name: str = "image") -> tuple[int, int]:
-    """Width and height in pixels that a jpg, png or webp claims in its header, before anything is unpacked.
+    """Read width and height in pixels from the header of a jpg, png or webp, without decoding it.
 
     Args:
         data: The file's bytes.
@@ -170,7 +168,7 @@ def size_of(data: bytes, *, name: str = "image") -> tuple[int, int]:
 
 
 def _check_scans(data: bytes, name: str) -> None:
-    """ImageError for a jpg of more than MAX_SCANS scans, which libjpeg would go through one by one, or _MAX_MARKERS markers."""
+    """Refuse a jpg of more than MAX_SCANS scans, each of which libjpeg would decode, or of more than _MAX_MARKERS markers."""
     place = num_scans = 0
     is_progressive, components = False, b""
     for _ in range(_MAX_MARKERS):
@@ -185,14 +183,14 @@ def _check_scans(data: bytes, name: str) -> None:
             if not is_progressive and data[place + 2 : place + 3] == components:
                 return  # all that libjpeg reads is in this one
             if num_scans > MAX_SCANS:
-                raise ImageError(f"{name}: a jpg of more than {MAX_SCANS} scans, as no encoder writes; remove it")
+                raise ImageError(f"{name}: a jpg of more than {MAX_SCANS} scans, which no encoder writes; remove it")
         if code not in _WITHOUT_LENGTH:
             place += int.from_bytes(data[place : place + 2], "big")
-    raise ImageError(f"{name}: a jpg of more than {_MAX_MARKERS:,} markers, as no encoder writes; remove it")
+    raise ImageError(f"{name}: a jpg of more than {_MAX_MARKERS:,} markers, which no encoder writes; remove it")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height, 0 where the header is damaged. Source: RFC 9649, sections 2.5 to 2.7."""
+    """Read width and height from a webp's header; 0 where it is damaged. Source: RFC 9649, sections 2.5 to 2.7."""
     kind, body = data[12:16], data[20:30]
     if len(body) < 10:
         return 0, 0
@@ -207,7 +205,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_any(data: bytes, *, name: str = "image") -> np.ndarray:
-    """Pixels of a still as the file holds them: u8 [H, W, 3], or u16 [H, W, 1] of a png of 16 bits.
+    """Decode a still as stored: u8 [H, W, 3], or u16 [H, W, 1] for a png of 16 bits.
 
     Args:
         data: The file's bytes.
@@ -220,6 +218,6 @@ def decode_any(data: bytes, *, name: str = "image") -> np.ndarray:
 
 
 def is_deep_png(data: bytes) -> bool:
-    """Whether a still is a png of 16 bits, which `decode_deep` reads."""
+    """Return whether a still is a png of 16 bits, which `decode_deep` reads."""
     # The magic, the header's length (4) and name (4), width (4), height (4), and then the bits of a channel.
     return data[:8] == _PNG_MAGIC and data[24:25] == b"\x10"

@@ -1,4 +1,4 @@
-"""The formats of stills: one table of what each is called, how it is encoded, and what encoding costs.
+"""The formats of stills: one table with the suffix, media type, encoder and encoding time of each.
 
 A new format is its function and a line in FORMATS. Pixels are u8, or u16 for the counts of a thermal camera. JPEG goes through
 libjpeg-turbo (simplejpeg), everything else through OpenCV. All encoders release the GIL in their heavy part.
@@ -54,16 +54,16 @@ class StillFormat:
     """One format of stills."""
 
     suffix: str
-    """What a file's name ends in, without the dot."""
+    """Suffix of its files, without the dot."""
     mime: str
     """Its media type."""
     encode: Callable[[np.ndarray, int], bytes]
-    """Picture [H, W, C] and quality 1..100 to a file's bytes."""
+    """Encode a picture [H, W, C] with quality 1..100 to a file's bytes."""
     cost_s: tuple[float, float, float]
-    """Seconds that encoding takes on one core of a server of 2023, for each pixel, each value (one a pixel in gray, three in
-    colour) and each byte of the file. Fitted to 18 clips."""
+    """Seconds of encoding on one core of a server of 2023: per pixel, per value (one per pixel in gray, three in colour) and per
+    byte of the file. Fitted to 18 clips."""
     is_deep: bool = False
-    """Whether it holds 16 bits, gray only; else 8."""
+    """Whether it has 16 bits (gray only) instead of 8."""
 
 
 FORMATS: dict[ImageFormat, StillFormat] = {
@@ -75,19 +75,19 @@ FORMATS: dict[ImageFormat, StillFormat] = {
 DEFAULT_FORMAT: ImageFormat = "jpg"
 IMAGE_FORMATS: tuple[ImageFormat, ...] = tuple(FORMATS)
 SUFFIXES: tuple[str, ...] = tuple(dict.fromkeys(each.suffix for each in FORMATS.values()))
-"""What files of stills that we write end in, without the dot."""
+"""Suffixes of the stills that we write, without the dot."""
 DEEP_SUFFIXES = frozenset(each.suffix for each in FORMATS.values() if each.is_deep)
-"""The suffixes behind which 16 bits may stand."""
+"""The suffixes of files that may have 16 bits."""
 SPELLINGS = {"jpeg": "jpg"}
-"""Suffixes of other people's files, and ours for the same."""
+"""Other spellings of suffixes, and ours."""
 READ_SUFFIXES: tuple[str, ...] = ("jpg", *SPELLINGS, *(suffix for suffix in SUFFIXES if suffix != "jpg"))
-"""Suffixes, without the dot, of other people's pictures that are read; ours and their other spellings."""
+"""Suffixes of pictures that we read, without the dot: ours and their other spellings."""
 MIMES: dict[str, str] = {each.suffix: each.mime for each in FORMATS.values()}
 """The media type of each suffix."""
 
 
 def suffix_of(image_format: ImageFormat) -> str:
-    """Return what a still's file name ends in, without the dot: "png" for "png16", else the format's name."""
+    """Return the suffix of a still's file, without the dot: "png" for "png16", else the format's name."""
     return FORMATS[image_format].suffix
 
 

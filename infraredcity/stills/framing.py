@@ -1,4 +1,4 @@
-"""What is done to a frame before it becomes a still: masks filled, cut, brought to a size, heat turned around."""
+"""Prepare a frame to become a still: fill masks, crop, resize, invert the polarity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from infraredcity.stills.opencv import load_cv2
 Fit = Literal["squash", "crop", "pad"]
 FITS: tuple[Fit, ...] = ("squash", "crop", "pad")
 PolarityChoice = Literal["white-hot", "black-hot", "invert"]
-"""How stills shall show heat: as named, whatever the clip does, or "invert" for the opposite of the clip."""
+"""How stills show heat: as named, whatever the clip does, or "invert" for the opposite of the clip."""
 POLARITY_CHOICES: tuple[PolarityChoice, ...] = ("white-hot", "black-hot", "invert")
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels of the frame."""
 _MASK_MARGIN_PX = 2
-"""How far the fill reaches beyond a mask: display text has soft edges, and a lossy clip smears them into the pixels around."""
+"""How far the fill reaches beyond a mask: display text has soft edges, and lossy coding spreads them into the pixels around."""
 _FILL_RADIUS_PX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing:
-    """How a frame becomes a still: masks filled, then cut out, then brought to a size.
+    """How a frame becomes a still: fill masks, then crop, then resize.
 
     Attributes:
-        masks: Boxes in pixels of the source whose content is replaced from around them, as `fill_masks` does it.
+        masks: Boxes in pixels of the source whose content is filled from their surroundings, see `fill_masks`.
         crop: (x, y, width, height) in pixels of the source, or None for all of it.
         size: (width, height) of the still in pixels, or None to keep the size.
-        fit: "squash" stretches to the size, "crop" covers it and cuts the rest off the middle, "pad" fits inside on black.
+        fit: "squash" stretches to the size, "crop" fills it and cuts off what is outside, "pad" fits inside, on black.
     """
 
     masks: tuple[Box, ...] = ()
@@ -49,7 +49,7 @@ class Framing:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, got {self.fit!r}")
 
     def apply(self, frame: np.ndarray) -> np.ndarray:
-        """u8 [H, W, C] -> u8 [H', W', C], or u16 [H, W, 1] -> u16 [H', W', 1]; C-contiguous.
+        """Return the still: u8 [H, W, C] -> u8 [H', W', C], or u16 [H, W, 1] -> u16 [H', W', 1]; C-contiguous.
 
         Raises:
             ImageError: A mask or the crop reaches outside the frame, or the masks leave nothing of it.
@@ -81,7 +81,7 @@ class Framing:
 
 
 def resize(frame: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
-    """The mean over each pixel's area when shrinking, bicubic when growing.
+    """Resize a frame: the mean over each pixel's area when shrinking, bicubic when growing.
 
     Args:
         frame: u8 [H, W, C] or u16 [H, W, 1].
@@ -102,11 +102,10 @@ def resize(frame: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
 
 
 def fill_masks(picture: np.ndarray, masks: Sequence[Box]) -> np.ndarray:
-    """The picture with what is inside the masks, and up to 2 pixels beside them, replaced from what surrounds them.
+    """Replace what is inside the masks, and up to 2 pixels beside them, from its surroundings; for burnt-in display text.
 
-    For burnt-in display text. The same pixels give the same fill; on an even ground it is exact, on a slope a faint seam runs along
-    the middle. Source: M. Bertalmio et al., Navier-Stokes, fluid dynamics, and image and video inpainting, 2001, as OpenCV has it,
-    radius 3.
+    The same pixels give the same fill. On a constant background it is exact, on a gradient a faint seam is left in the middle.
+    Source: M. Bertalmio et al., Navier-Stokes, fluid dynamics, and image and video inpainting, 2001, in OpenCV's version, radius 3.
 
     Args:
         picture: u8 [H, W, 1 or 3] or u16 [H, W, 1]; stays as it is.
@@ -144,7 +143,7 @@ def fill_masks(picture: np.ndarray, masks: Sequence[Box]) -> np.ndarray:
 
 
 def invert(picture: np.ndarray) -> np.ndarray:
-    """The negative: 255 - x for u8, 65535 - x for u16, which turns white-hot into black-hot and back.
+    """Invert a picture: 255 - x for u8, 65535 - x for u16; turns white-hot into black-hot and back.
 
     Args:
         picture: u8 or u16, of any shape; stays as it is.
@@ -161,13 +160,13 @@ def invert(picture: np.ndarray) -> np.ndarray:
 
 
 def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The mean absolute difference of two pictures of one shape and dtype, in levels or counts."""
+    """Return the mean absolute difference of two pictures of one shape and dtype, in levels or counts."""
     cv2 = load_cv2("comparing pictures")
     return float(cv2.norm(one, other, cv2.NORM_L1)) / one.size
 
 
 def is_inverted(clip_polarity: Polarity, wanted: PolarityChoice | None) -> bool:
-    """Whether an infrared clip's frames must be inverted to show heat as wanted; None keeps them as they are."""
+    """Return whether an infrared clip's frames must be inverted to show heat as wanted; None keeps them."""
     return wanted == "invert" or (wanted is not None and wanted != clip_polarity)
 
 

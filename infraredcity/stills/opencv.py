@@ -1,4 +1,4 @@
-"""OpenCV, loaded when it is used: reading and the loader of jpgs do without it."""
+"""Load OpenCV only when it is used; reading and loading jpgs works without it."""
 
 from typing import Any
 
@@ -19,5 +19,5 @@ def load_cv2(needed_for: str) -> Any:
 
 
 def use_one_thread() -> None:
-    """Keep OpenCV from starting threads of its own, in a process that has as many as there are cores."""
+    """Keep OpenCV from starting its own threads, in a process that already has one per core."""
     load_cv2("extraction").setNumThreads(1)

@@ -1,4 +1,4 @@
-"""Perceptual hashes of pictures: 64 bits that differ little where two pictures look alike, the same on any machine."""
+"""Perceptual hashes of pictures: 64 bits, of which few differ where two pictures look alike; the same on any machine."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ _ROWS_AT_ONCE = 128
 
 
 class Hasher:
-    """Perceptual hashes of pictures that are handed over one by one, worked out by threads meanwhile.
+    """Hash pictures that are added one by one, in threads.
 
     Args:
         on_samples: Called with the number of pictures just hashed.
@@ -35,7 +35,7 @@ class Hasher:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, name: str, picture: bytes) -> None:
-        """Take one picture, the bytes of a still; waits where the threads are remote behind.
+        """Add one picture, the bytes of a still; wait where the threads are far behind.
 
         Raises:
             ImageError: An earlier picture is damaged.
@@ -47,7 +47,7 @@ class Hasher:
                 self._end()
 
     def hashes(self) -> np.ndarray:
-        """u64 [N], those of all pictures so far, in their order.
+        """Return u64 [N], the hashes of all pictures so far, in their order.
 
         Raises:
             ImageError: A picture is damaged.
@@ -76,7 +76,7 @@ def _hashes_of_files(named: Sequence[tuple[str, bytes]]) -> np.ndarray:
 
 
 def hashes_of(gray: np.ndarray) -> np.ndarray:
-    """u64 [N], the perceptual hashes of N pictures, u8 or u16 [N, H, W]; see `similarity.perceptual_hashes`."""
+    """Return u64 [N], the perceptual hashes of N pictures, u8 or u16 [N, H, W]; see `similarity.perceptual_hashes`."""
     sums = _box_sums(_box_sums(gray.astype(np.int64)).transpose(0, 2, 1)).transpose(0, 2, 1)
     means = sums * 256 // (gray.shape[1] * gray.shape[2])
     waves = (_COSINES @ means @ _COSINES.T).reshape(len(gray), 64)
@@ -86,7 +86,7 @@ def hashes_of(gray: np.ndarray) -> np.ndarray:
 
 
 def _box_sums(values: np.ndarray) -> np.ndarray:
-    """i64 [N, 32, W]: the sums over 32 boxes of equal height, times 32, so that a row in two boxes is dealt out exactly."""
+    """Return i64 [N, 32, W]: the sums over 32 boxes of equal height, times 32, so that a row in two boxes is split exactly."""
     height = values.shape[1]
     above = np.pad(np.cumsum(values, axis=1), ((0, 0), (1, 0), (0, 0)))
     whole, rest = np.divmod(np.arange(_SIDE + 1) * height, _SIDE)

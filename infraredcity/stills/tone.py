@@ -1,4 +1,4 @@
-"""From counts of 16 bits to levels of 8: one straight line for a whole clip, so that a level means the same in every frame."""
+"""Map counts of 16 bits to levels of 8: one linear map for a whole clip, so that a level means the same in every frame."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,12 +12,12 @@ import numpy as np
 ToneName = Literal["minmax", "percentile", "fixed"]
 TONES: tuple[ToneName, ...] = ("minmax", "percentile", "fixed")
 NUM_COUNTS = 65_536
-"""How many counts 16 bits can tell apart."""
+"""Number of different counts of 16 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToneMap:
-    """The line from counts to levels: `low` and less become 0, `high` and more become 255.
+    """A linear map from counts to levels: `low` and less become 0, `high` and more become 255.
 
     Attributes:
         low: The count that becomes black.
@@ -32,10 +32,10 @@ class ToneMap:
             raise ValueError(f"tone: high must be above low {self.low}, got {self.high}")
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """Counts as levels: clip(floor(255 (count - low) / (high - low) + 1/2), 0, 255), so halves go up.
+        """Map counts to levels: clip(floor(255 (count - low) / (high - low) + 1/2), 0, 255); halves are rounded up.
 
         Args:
-            picture: u16 counts, [H, W, 1] for one still; any shape will do.
+            picture: u16 counts of any shape; [H, W, 1] for one still.
 
         Returns:
             u8, of the same shape; the caller's own array.
@@ -46,22 +46,22 @@ class ToneMap:
         return np.take(_table(self), _counts(picture))
 
     def to_json(self) -> dict[str, int]:
-        """Plain values, as they come back from JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ToneMap":
-        """The map that `to_json` wrote; ValueError on a missing or unknown name or a value that is no whole number."""
+        """Read the map that `to_json` wrote; ValueError on a missing or unknown name or a value that is not an integer."""
         if set(values) != {"low", "high"} or any(type(value) is not int for value in values.values()):
             raise ValueError(f"a tone is two whole numbers, low and high, got {dict(values)}")
         return cls(low=values["low"], high=values["high"])
 
 
 class LevelCounts:
-    """How often each count occurs in the pictures added so far; what a clip's ToneMap is fitted to.
+    """Count how often each count occurs in pictures; a clip's ToneMap is fitted to that.
 
     Attributes:
-        histogram: i64 [65536], the number of pixels that hold each count. Those of parts of a clip add up to that of the clip.
+        histogram: i64 [65536], the number of pixels with each count. The histograms of a clip's parts add up to the clip's.
     """
 
     __slots__ = ("histogram",)
@@ -73,7 +73,7 @@ class LevelCounts:
         """Count every pixel of a picture.
 
         Args:
-            picture: u16 counts, [H, W, 1] for one still; any shape will do.
+            picture: u16 counts of any shape; [H, W, 1] for one still.
 
         Raises:
             ValueError: The picture is not u16.
@@ -82,7 +82,7 @@ class LevelCounts:
 
 
 def fit_tone(histogram: np.ndarray, tone: ToneName, *, percentiles: tuple[float, float] = (0.5, 99.5)) -> ToneMap:
-    """The tone map of a clip whose pixels the histogram counts.
+    """Fit the tone map of a clip to the histogram of its pixels.
 
     "minmax" runs from the lowest to the highest count that occurs. "percentile" runs between two percentiles: with N pixels in
     all, the p-th is the lowest count c that occurs and has histogram[0] + ... + histogram[c] >= N p / 100, in exact arithmetic.
@@ -115,7 +115,7 @@ def fit_tone(histogram: np.ndarray, tone: ToneName, *, percentiles: tuple[float,
 
 
 def _rank(percent: float, num_pixels: int) -> int:
-    """Which pixel, from 1 on in the order of their counts, is the percentile."""
+    """Return the rank, from 1 on, of the pixel that is the percentile, in the order of their counts."""
     # As a decimal, since 0.3 as binary, times 1000, is a hair off 300 and would move the rank by one.
     return max(1, ceil(Fraction(str(percent)) * num_pixels / 100))
 
@@ -128,7 +128,7 @@ def _counts(picture: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _table(tone_map: ToneMap) -> np.ndarray:
-    """u8 [65536]: the level of each count. In whole numbers, so that no machine rounds another way."""
+    """Return u8 [65536], the level of each count; in integers, so that all machines round alike."""
     span = tone_map.high - tone_map.low
     above = np.clip(np.arange(NUM_COUNTS, dtype=np.int64) - tone_map.low, 0, span)
     table = ((2 * 255 * above + span) // (2 * span)).astype(np.uint8)

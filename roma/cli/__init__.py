@@ -1,4 +1,4 @@
-"""The command `roma`: one file for each subcommand, which parses, calls the library and prints.
+"""Define the command `roma`: one file per subcommand, which parses, calls the library and prints.
 
 stdout is data, stderr is for people. Exit codes: 0 done, 1 error, 2 usage, 130 and 143 on SIGINT and SIGTERM.
 """
@@ -18,7 +18,7 @@ _COMMANDS = ("evaluate", "pretrain", "report", "settings", "train", "translate")
 
 
 class _Commands(click.Group):
-    """Subcommands that are loaded when they are asked for; those that need torch are listed without it, too."""
+    """Load subcommands when they are called; those that need torch are also listed without it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -47,14 +47,14 @@ def _unavailable(name: str, error: ModuleNotFoundError) -> click.Command:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="infraredcity")
 def cli() -> None:
-    """Night infrared video as daytime colour video: train the translator and run it."""
+    """Translate night infrared video to daytime colour video: train the translator and run it."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)  # the log files of a run get more
     logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[handler])
 
 
 class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that temporary files go."""
+    """SIGTERM as an exception, so that temporary files are removed."""
 
 
 def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The command `roma evaluate`."""
+"""Define `roma evaluate`."""
 
 import json
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from roma.cli.options import device_option
     "--truth",
     type=FILE_OR_FOLDER,
     required=True,
-    help="Day frames of the same moments: a folder of <clip_id>.mp4 for --infrared, a video for --video.",
+    help="True day frames of the same moments: a folder of <clip_id>.mp4 for --infrared, a video for --video.",
 )
 @click.option(
     "--visible",
     multiple=True,
-    help="Shards or pictures of the day frames trained on, for the baselines reinhard and mean_day.",
+    help="Shards or pictures of the day frames of the training, for the baselines reinhard and mean_day.",
 )
 @click.option(
     "--flow",
     type=FOLDER,
-    help="Flows to the next frame, for the warping error: KITTI-2015 PNGs named <frame index, six digits>.png, for "
-    "--infrared in a folder per clip id.",
+    help="Optical flow to the next frame, for the warping error: KITTI-2015 PNGs named <frame index, six digits>.png; for "
+    "--infrared in one folder per clip id.",
 )
 @click.option(
-    "--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Gets evaluation.json and pictures."
+    "--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Folder for evaluation.json and pictures."
 )
 @device_option
 @json_option
@@ -41,7 +41,7 @@ def evaluate_command(
     snapshot: Path, infrared: tuple[str, ...], video: Path | None, truth: Path, visible: tuple[str, ...], flow: Path | None,
     out: Path, device: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Compare translations with the truth, beside simple baselines, and judge them by the demo's targets.
+    """Compare translations and simple baselines with the truth, and check the demo's targets.
 
     Measures PSNR, SSIM, MAE, edges, colours and, with flows, flicker. The baselines are the infrared itself and, with --visible,
     the infrared in the colour statistics of the day frames (reinhard) and the mean day picture (mean_day).
@@ -53,7 +53,7 @@ def evaluate_command(
     from roma.world.world import device_of
 
     if bool(infrared) == (video is not None):
-        raise click.UsageError("name what to translate with --infrared or with --video")
+        raise click.UsageError("name what to translate: either --infrared or --video")
     translator = open_translator(snapshot, device_of(device))
     progress = ProgressLine()
     if video is not None:
@@ -79,7 +79,7 @@ def evaluate_command(
 
 
 def _print_table(rows: Sequence[Sequence[str]], align: str) -> None:
-    """Rows of one length in columns, each to the left (<) or to the right (>)."""
+    """Print rows of one length in columns, each aligned left (<) or right (>)."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)]

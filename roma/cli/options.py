@@ -1,4 +1,4 @@
-"""What the commands of roma share: paths as options, and how errors become a line and an exit code."""
+"""What the commands of roma share: common options, and the exit codes and messages of errors."""
 
 import io
 import os
@@ -16,14 +16,14 @@ device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda
 
 
 def exit_code(command: Callable[[], object]) -> int:
-    """Run a command of click that is not in standalone mode; its errors become lines without secrets, and a code."""
+    """Run a click command outside standalone mode and return its exit code; print errors as one line without secrets."""
     rank = os.environ.get("RANK", "0")
     code: object = 0
     try:
         code = command()
     except (RomaError, InfraredCityError) as error:
-        told = visible_lines(shown_in(str(error)))
-        click.echo(f"Error: {told}" if rank == "0" else f"Error (rank {rank}): {told}", err=True)
+        message = visible_lines(shown_in(str(error)))
+        click.echo(f"Error: {message}" if rank == "0" else f"Error (rank {rank}): {message}", err=True)
         code = 1
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("roma", "infraredcity"):
@@ -41,7 +41,7 @@ def exit_code(command: Callable[[], object]) -> int:
 
 
 def check_domains(infrared: tuple[str, ...], visible: tuple[str, ...]) -> None:
-    """UsageError where a domain is not named."""
+    """Raise a UsageError where a domain is not named."""
     for name, sources in (("infrared", infrared), ("visible", visible)):
         if not sources:
             raise click.UsageError(f"Missing --{name}: name shards or pictures, such as 'lite/city/{name}-train/*.tar'")

@@ -1,4 +1,4 @@
-"""The command `roma pretrain`, by itself or under torchrun: parse, build, run."""
+"""Define `roma pretrain`, for one process or under torchrun: parse, build, run."""
 
 import json
 import sys
@@ -26,13 +26,13 @@ from roma.world.world import check_batch, rank_of_environment, use_threads
 )
 @click.option("--visible", multiple=True, help="The same for the day visible domain.")
 @click.option("--out", type=FOLDER, required=True, help="The run's folder.")
-@click.option("--preset", type=click.Choice(PRESETS), help="Where the config starts from; base by default.")
+@click.option("--preset", type=click.Choice(PRESETS), help="Preset that the config starts from.  [default: base]")
 @click.option("--config", "config_file", type=FILE,
-              help="JSON settings over the preset, such as a run's config.json.")  # fmt: skip
+              help="JSON file of settings that override the preset, such as a run's config.json.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-              help="One setting over both, such as optim.base_lr=1e-4.")  # fmt: skip
+              help="One setting that overrides both, such as optim.base_lr=1e-4.")  # fmt: skip
 @click.option(
-    "--max-steps", type=click.IntRange(1), help="Stop and save after this step; the same command without it goes on."
+    "--max-steps", type=click.IntRange(1), help="Stop and save after this step; the same command without it continues."
 )
 @device_option
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
@@ -47,13 +47,13 @@ def pretrain_command(
     device: str,
     dry_run: bool,
 ) -> None:
-    """Make an in-domain ViT from the shards of both domains, without labels or downloaded weights.
+    """Train an in-domain ViT on the shards of both domains, without labels or downloaded weights.
 
-    A masked autoencoder (arXiv 2111.06377). Its encoder becomes OUT/backbone.safetensors, for: roma train --set
-    vit.weights=OUT/backbone.safetensors. The same command goes on where a run stopped. For several processes: torchrun
+    It is a masked autoencoder (arXiv 2111.06377). Its encoder becomes OUT/backbone.safetensors; use it with: roma train --set
+    vit.weights=OUT/backbone.safetensors. The same command continues where a run stopped. For several processes: torchrun
     --nproc-per-node=2 -m roma pretrain ...
 
-    The preset base is ViT-B/16 at 384 pixels, for a GPU. The preset tiny makes the ViT of roma train --preset tiny on a CPU in
+    The preset base is ViT-B/16 at 384 pixels, for a GPU. The preset tiny trains the ViT for roma train --preset tiny on a CPU in
     about a minute.
     """
     over = list(settings)

@@ -1,4 +1,4 @@
-"""The command `roma report`."""
+"""Define `roma report`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from infraredcity.command_line import FILE, FOLDER
 @click.command("report")
 @click.argument("run", type=FOLDER)
 @click.option("--evaluation", type=FOLDER, help="Folder that `roma evaluate` wrote, for scores, targets and stills.")
-@click.option("--input", "source", type=FILE, help="The infrared mp4, the first of the videos that play in step.")
+@click.option("--input", "source", type=FILE, help="The infrared mp4, the first of the synchronised videos.")
 @click.option("--translated", type=FILE, help="The mp4 that `roma translate` made of it.")
 @click.option("--truth", type=FILE, help="An mp4 of the true day frames of the same moments.")
 @click.option("--title", default="Night infrared as day", show_default=True, help="Heading of the page.")
@@ -18,7 +18,7 @@ from infraredcity.command_line import FILE, FOLDER
 def report_command(
     run: Path, evaluation: Path | None, source: Path | None, translated: Path | None, truth: Path | None, title: str, out: Path
 ) -> None:  # fmt: skip
-    """Write one page about RUN that opens offline: videos in step, stills, scores, targets, curves."""
+    """Write one page about RUN that opens offline: synchronised videos, stills, scores, targets, curves."""
     from roma.report.page import write_page
 
     named = (("Infrared", source), ("Translated", translated), ("Truth", truth))

@@ -1,4 +1,4 @@
-"""The command `roma settings`: what can be set, and what each preset sets."""
+"""Define `roma settings`: all settings, and their values in each preset."""
 
 import json
 import textwrap
@@ -12,15 +12,15 @@ from roma.config.describe import Setting, describe, matching
 
 @click.command("settings")
 @click.argument("words", nargs=-1)
-@click.option("--pretrain", "of_pretraining", is_flag=True, help="The settings of roma pretrain.")
+@click.option("--pretrain", "of_pretraining", is_flag=True, help="Show the settings of roma pretrain.")
 @click.option("--mode", type=click.Choice(["video", "image"]), default="video", show_default=True,
-              help="The mode for which presets are shown.")  # fmt: skip
+              help="Mode for which the presets are shown.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON on stdout.")
 def settings_command(words: tuple[str, ...], of_pretraining: bool, mode: str, as_json: bool) -> None:
     """List the settings for --set and --config: name, default, values of the presets, meaning.
 
-    WORDS keep those whose name or meaning holds every word, such as "roma settings learning rate". A star marks settings of which
-    every value but the default departs from the paper.
+    With WORDS, only settings with every word in their name or meaning are listed, such as "roma settings learning rate". A star
+    marks settings whose default is the paper's: every other value departs from the paper.
     """
     found = matching(_all_settings(of_pretraining, mode), words)
     if as_json:

@@ -1,4 +1,4 @@
-"""The command `roma train`, and the same for torchrun: parse, build, run."""
+"""Define `roma train`, also the entry for torchrun: parse, build, run."""
 
 import dataclasses
 import json
@@ -41,35 +41,40 @@ logger = logging.getLogger(__name__)
 
 @click.command("train")
 @click.option("--infrared", multiple=True, metavar="DATA",
-              help="Shards or pictures of the infrared domain: a folder or a quoted pattern; may come several times.")  # fmt: skip
+              help="Shards or pictures of the infrared domain: a folder or a quoted pattern; may be repeated.")  # fmt: skip
 @click.option("--visible", multiple=True, metavar="DATA", help="The same for the day visible domain.")
 @click.option("--held-out", multiple=True, metavar="DATA",
-              help="The same for infrared frames that are not trained on: for sample grids and the best checkpoint.")  # fmt: skip
+              help="The same for infrared frames outside of training, for sample grids and the best checkpoint.")  # fmt: skip
 @click.option(
-    "--out", type=FOLDER, required=True, help="The run's folder; the same command goes on where the run stopped."
+    "--out", type=FOLDER, required=True, help="The run's folder; the same command continues where the run stopped."
 )
 @click.option("--preset", type=click.Choice(PRESETS),
-              help="Where the config starts from; roma by default.")  # fmt: skip
+              help="Preset that the config starts from.  [default: roma]")  # fmt: skip
 @click.option("--mode", type=click.Choice(["video", "image"]),
-              help="Pairs of frames with the temporal loss, or single frames.")  # fmt: skip
-@click.option("--config", "config_file", type=FILE, help="JSON settings over the preset, such as a run's config.json.")
+              help="video: pairs of frames with the temporal loss; image: single frames.")  # fmt: skip
+@click.option(
+    "--config",
+    "config_file",
+    type=FILE,
+    help="JSON file of settings that override the preset, such as a run's config.json.",
+)
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-              help="One setting over both, such as optim.generator_lr=1e-4; roma settings lists them.")  # fmt: skip
+              help="One setting that overrides both, such as optim.generator_lr=1e-4; roma settings lists all.")  # fmt: skip
 @click.option("--max-steps", type=click.IntRange(1),
-              help="Stop and save after this step; the same command without it goes on.")  # fmt: skip
+              help="Stop and save after this step; the same command without it continues.")  # fmt: skip
 @click.option("--time-limit", metavar="DURATION",
-              help="Stop and save after this time, such as 90m, 5h30m, 3600s or 05:30:00; the same command goes on.")  # fmt: skip
+              help="Stop and save after this time, such as 90m, 5h30m, 3600s or 05:30:00; the same command continues.")  # fmt: skip
 @device_option
 @click.option("--deterministic", is_flag=True,
-              help="Let torch refuse what would not give the same bits again (compute.deterministic).")  # fmt: skip
+              help="Make torch refuse operations that are not reproducible bit for bit (compute.deterministic).")  # fmt: skip
 @click.option("--profile", is_flag=True,
-              help="Profile a few steps into OUT/profile and show the operators that took most time.")  # fmt: skip
+              help="Profile a few steps into OUT/profile and show the operators that took the most time.")  # fmt: skip
 @click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_S, show_default=True,
-              help="Seconds that a process waits for the others before the run ends.")  # fmt: skip
+              help="How many seconds a process waits for the others before the run ends.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("--verbose", is_flag=True, help="Write a line per step to OUT/logs: which positions and keys were read.")
 @click.option("--dry-run", is_flag=True,
-              help="Print the resolved config, and on stderr what it amounts to, and stop.")  # fmt: skip
+              help="Print the resolved config, and on stderr sizes and counts; then stop.")  # fmt: skip
 def train_command(
     infrared: tuple[str, ...], visible: tuple[str, ...], held_out: tuple[str, ...], out: Path, preset: str | None,
     mode: str | None, config_file: Path | None, settings: tuple[str, ...], max_steps: int | None, time_limit: str | None,
@@ -77,15 +82,16 @@ def train_command(
 ) -> None:  # fmt: skip
     """Train the translator from shards, or from folders of pictures.
 
-    The same command goes on where a run stopped. For several processes: torchrun --nproc-per-node=2 roma/train.py ...
+    The same command continues where a run stopped. For several processes: torchrun --nproc-per-node=2 roma/train.py ...
 
-    The preset roma is the published method and needs ViT weights (--set vit.weights=PATH); roma-multi is the same for several GPUs,
-    16 windows a step. The preset tiny trains on a CPU in minutes and departs from the paper: day frames turned into infrared-like
-    gray get their colour back (loss.colourise, loss.colourise_edges, loss.matched_tones, alone for loss.warmup_steps), translations
-    keep the infrared's borders (loss.edges), a discriminator on luma details of translations (loss.detail_gan) while all else of
-    them stays (loss.anchor), a small U-Net (generator.architecture, generator.last_init_gain), averaged weights (optim.ema_decay).
+    The preset roma is the published method and needs ViT weights (--set vit.weights=PATH). roma-multi is the same for several GPUs,
+    16 windows per step. The preset tiny trains on a CPU in minutes and departs from the paper. It restores the colours of day
+    frames made infrared-like gray (loss.colourise, loss.colourise_edges, loss.matched_tones; only this for loss.warmup_steps).
+    Translations keep the infrared's edges (loss.edges), a discriminator sharpens their luma details (loss.detail_gan) while the
+    rest stays unchanged (loss.anchor). It uses a small U-Net (generator.architecture, generator.last_init_gain) and averaged
+    weights (optim.ema_decay).
 
-    SIGTERM and Ctrl-C end the run after the running step, with a checkpoint, and exit codes 143 and 130; a second one ends it at
+    SIGTERM and Ctrl-C end the run after the current step, with a checkpoint and exit codes 143 and 130; a second signal ends it at
     once. A time limit does the same with exit code 0.
     """
     stop = Stop(time_limit_s=None if time_limit is None else parse_duration(time_limit))
@@ -111,7 +117,7 @@ def train_command(
     if config.compute.deterministic:
         _be_deterministic()
     line = ProgressLine(sys.stderr, is_quiet=quiet)
-    listeners = Listeners(on_report=line.report, on_step=line.step, on_profile=_in_between(line) if profile else None)
+    listeners = Listeners(on_report=line.report, on_step=line.step, on_profile=_beside_line(line) if profile else None)
     with ExitStack() as stack:
         stack.enter_context(stop.watching())
         stack.enter_context(_logged(out, rank, world_size, verbose=verbose))
@@ -121,23 +127,23 @@ def train_command(
         line.close()
         logger.info("%d of %d steps done%s", result.last_step, result.until_step, _why(result, stop))
     if rank == 0:
-        _tell(out, result, stop)
+        _print_result(out, result, stop)
     if result.stop_signal is not None:
         # Also where another rank got the signal: to torchrun 0 would mean that the run is done.
         click.get_current_context().exit(128 + result.stop_signal)
 
 
-def _tell(out: Path, result: RunResult, stop: Stop) -> None:
-    """How it ended, on stderr."""
+def _print_result(out: Path, result: RunResult, stop: Stop) -> None:
+    """Print on stderr how the run ended."""
     done = steps_text(result.first_step, result.last_step, until=result.until_step, total=result.total_steps)
     click.echo(f"{out}: {done}, {result.snapshot}", err=True)
     if result.best is not None:
         click.echo(f"best: step {result.best.step}, {result.best.by} {result.best.value:.5g}", err=True)
     if result.num_unreadable:
         named = out / LOADER / UNREADABLE_NAME
-        click.echo(f"{result.num_unreadable} unreadable pictures were replaced, named in {named}", err=True)
+        click.echo(f"{result.num_unreadable} unreadable pictures were replaced, listed in {named}", err=True)
     if result.is_stopped:
-        click.echo(f"stopped{_why(result, stop)}; the same command goes on from step {result.last_step}", err=True)
+        click.echo(f"stopped{_why(result, stop)}; the same command continues from step {result.last_step}", err=True)
 
 
 def _why(result: RunResult, stop: Stop) -> str:
@@ -145,17 +151,17 @@ def _why(result: RunResult, stop: Stop) -> str:
         return ""
     if result.stop_signal is not None:
         return f" by {result.stop_signal.name}"
-    return " at the time limit" if stop.is_out_of_time else " because another process was told to"
+    return " at the time limit" if stop.is_out_of_time else " because another process was stopped"
 
 
 def _facts(config: TrainConfig) -> Iterator[str]:
-    """What a config amounts to, in lines; what cannot be known, and why.
+    """Yield lines about a config: sizes, learning rates, steps, and what is unknown and why.
 
     Raises:
         RomaError: No networks can be built.
-        InfraredCityError: Data is named, but is not there or not what it should be.
+        InfraredCityError: The data that is named is missing or damaged.
     """
-    shape = dataclasses.replace(config.vit, weights="random")  # sizes need no weights
+    shape = dataclasses.replace(config.vit, weights="random")  # the sizes need no weights
     networks = build_networks(dataclasses.replace(config, vit=shape), torch.device("cpu"))
     trained = {name: network for name, network in networks.trained().items() if name not in ("averaged", "anchor")}
     counts = {name: _num_parameters(network) for name, network in trained.items()}
@@ -183,7 +189,7 @@ def _facts(config: TrainConfig) -> Iterator[str]:
     domains.close()
     epoch = schedule.steps_per_epoch(*windows, config.batch_size)
     total = schedule.plan(config.schedule, epoch_steps=epoch).total_steps
-    yield f"windows: {windows[0]:,} infrared, {windows[1]:,} visible; {epoch:,} steps an epoch"
+    yield f"windows: {windows[0]:,} infrared, {windows[1]:,} visible; {epoch:,}steps per epoch"
     yield f"steps: {total:,}, {total / epoch:.1f} epochs"
 
 
@@ -192,14 +198,14 @@ def _num_parameters(network: torch.nn.Module) -> int:
 
 
 def _be_deterministic() -> None:
-    """Before CUDA starts, since cuBLAS reads its variable then."""
+    """Make torch deterministic; call it before CUDA starts, since cuBLAS reads its variable then."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
 
 
-def _in_between(line: ProgressLine) -> Callable[[str], None]:
-    """Shows a text without writing into the progress line."""
+def _beside_line(line: ProgressLine) -> Callable[[str], None]:
+    """Return a function that prints a text without breaking the progress line."""
 
     def show(text: str) -> None:
         line.close()
@@ -210,7 +216,7 @@ def _in_between(line: ProgressLine) -> Callable[[str], None]:
 
 @contextmanager
 def _logged(out: Path, rank: int, world_size: int, *, verbose: bool) -> Iterator[None]:
-    """This rank's log in OUT/logs, with the error that ends it; appended to, as a run is."""
+    """Append to this rank's log in OUT/logs, including the error that ends it."""
     folder = out / LOGS
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -229,7 +235,7 @@ def _logged(out: Path, rank: int, world_size: int, *, verbose: bool) -> Iterator
     try:
         yield
     except Exception as error:
-        # To the file alone: whoever catches it tells the console.
+        # Only to the file: the caller that catches it prints it on the console.
         is_ours = isinstance(error, RomaError | InfraredCityError)
         trace = None if is_ours else (type(error), error, error.__traceback__)
         record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "ended by: %s", (error,), trace)

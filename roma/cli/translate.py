@@ -1,4 +1,4 @@
-"""The command `roma translate`."""
+"""Define `roma translate`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +14,15 @@ from roma.cli.options import device_option
 @click.argument("video", type=FILE)
 @click.option("-o", "--out", type=FILE, required=True, help="The mp4 to write.")
 @click.option("--side-by-side", is_flag=True, help="Put the input to the left of each translation.")
-@click.option("--native", is_flag=True, help="Work at the video's own size, not at the square of the training.")
+@click.option(
+    "--native", is_flag=True, help="Run the network at the video's own size, not at the square size of the training."
+)
 @device_option
 @json_option
 def translate_command(
     snapshot: Path, video: Path, out: Path, side_by_side: bool, native: bool, device: str, as_json: bool
 ) -> None:
-    """Translate the infrared VIDEO with SNAPSHOT, keeping its size, frame count and timing."""
+    """Translate the infrared VIDEO with SNAPSHOT; size, frame count and timing stay the same."""
     from roma.inference.translator import open_translator, translate_video
     from roma.world.world import device_of
 

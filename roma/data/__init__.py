@@ -1,1 +1,1 @@
-"""From windows of two domains to the batches of a training step."""
+"""Make the batches of a training step from windows of two domains."""

@@ -1,7 +1,7 @@
-"""From windows of two domains to the batch of a training step: infrared becomes the source, visible the target.
+"""Make the batches of a training step from windows of two domains: infrared is the source, visible the target.
 
-Every random draw is a function of (seed, purpose, position or step), never of a generator's state, so that a run resumes with the
-numbers it would have drawn, at any world size.
+Every random draw is a function of (seed, purpose, position or step), not of a generator's state, so a resumed run draws the same
+numbers, at any world size.
 """
 
 import json
@@ -26,7 +26,7 @@ from roma.world.world import World
 
 _CROP, _CENTRES = 1, 2  # purposes of random draws; `roma.data.thermal` has 3
 _TONE_FRAMES = 128
-"""Frames of each domain from which tones are learned."""
+"""Number of frames of each domain from which tones are learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class TrainBatch:
     source_positions: tuple[int, ...]
     """Stream positions of the infrared windows."""
     target_positions: tuple[int, ...]
-    """Stream positions of the visible windows, from which draws for them follow."""
+    """Stream positions of the visible windows, which seed the random draws for them."""
 
     def split(self, num_windows: int) -> "list[TrainBatch]":
         """Cut the batch into parts of at most this many windows; 0 takes all of them as one."""
@@ -69,7 +69,7 @@ class Domains:
     visible: WindowReader
 
     def at_side(self, side_px: int) -> "Domains":
-        """The same domains, their frames whole and resized to squares of this side; closed with these."""
+        """Return the same domains with whole frames, resized to squares of this side; they are closed with these."""
         size = (side_px, side_px)
         return Domains(infrared=self.infrared.at_size(size), visible=self.visible.at_size(size))
 
@@ -185,14 +185,14 @@ def ahead(items: Iterable[_Item]) -> Generator[_Item, None, None]:
             yield item  # type: ignore[misc]  # an item, since there is no error
     finally:
         is_closing.set()
-        while thread.is_alive():  # it may wait to hand over an item that nobody takes
+        while thread.is_alive():  # it may be waiting to deliver an item
             with suppress(queue.Empty):
                 ready.get(timeout=0.05)
         thread.join()
 
 
 def unreadable(domains: Domains, world: World) -> dict[str, str]:
-    """Collect the pictures that any rank could not read and replaced (`data.on_bad`): the reasons by key; a collective."""
+    """Collect from all ranks the pictures that could not be read and were replaced (`data.on_bad`): the reasons by key."""
     found: dict[str, str] = {}
     for text in world.texts(json.dumps({**domains.infrared.bad, **domains.visible.bad})):
         found |= json.loads(text)
@@ -243,7 +243,7 @@ def _open_domain(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _CroppedBatch:
-    """A batch in bytes, cropped, still in the memory of the host."""
+    """A cropped batch of bytes in host memory."""
 
     batch: UnpairedBatch
     infrared: UInt8[Tensor, "B T 1 h w"]
@@ -259,7 +259,7 @@ def _crop(batch: UnpairedBatch, config: TrainConfig) -> _CroppedBatch:
 
 
 def _uploaded(batches: Iterable[_CroppedBatch], device: torch.device) -> Iterator[TrainBatch]:
-    """Copy batches to a GPU, one ahead, on a stream of its own from page-locked memory."""
+    """Copy batches to a GPU, one ahead, on a separate stream from page-locked memory."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     waiting: TrainBatch | None = None
     for cropped in batches:
@@ -268,7 +268,7 @@ def _uploaded(batches: Iterable[_CroppedBatch], device: torch.device) -> Iterato
             following = _to_train_batch(pinned, device)
         if waiting is not None:
             yield waiting
-        # What follows on the caller's stream waits for the copy; and the memory is not given to others before that is done.
+        # The caller's stream waits for the copy, and the memory is not reused before its work is done.
         current = torch.cuda.current_stream(device)
         current.wait_stream(side)
         for frames in (following.source, following.target):

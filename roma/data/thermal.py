@@ -1,11 +1,10 @@
-"""Day frames as an infrared camera might have shown them: the input from which `colourise` learns. Not in the paper.
+"""Make infrared-like gray frames from day frames: the input from which `colourise` learns. Not in the paper.
 
-Giving such frames their colour back teaches, from unpaired domains, what colours things have by day. Heat and brightness have no
-fixed relation, so each frame gets tones of its own: random ones, or ones learned from what the two domains have in common, which
-is where in the picture things are. The sky is on top in both, so a blue that the day frames have on top should be as dark as the
-infrared is there.
+Restoring the colours of such frames teaches, from unpaired domains, what colours objects have by day. Heat and brightness have no
+fixed relation, so each frame gets its own tones: random ones, or ones learned from what the two domains share, the places of
+objects in the picture. The sky is at the top in both, so a blue at the top of day frames becomes as dark as infrared is there.
 
-Every draw is a function of (seed, position), never of a generator's state.
+Every random draw is a function of (seed, position), not of a generator's state.
 """
 
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ _LEVELS = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ThermalTones:
-    """How the infrared domain would show the day domain's colours, as far as unpaired frames tell."""
+    """How the infrared domain would show the day domain's colours, estimated from unpaired frames."""
 
     cube: Float[Tensor, "R G B"]
     """Gray level in [0, 1] for red, green, blue at equal steps of [0, 1]; a tone cube as in colour grading."""
@@ -41,7 +40,7 @@ def fit_tones(visible: UInt8[Tensor, "N 3 H W"], infrared: UInt8[Tensor, "M 1 H 
     """Learn tones from unpaired frames of two domains with the same view of the street.
 
     A cell of the cube is the mean, over all day pixels of about that colour, of the infrared domain's mean picture at their
-    places: E[infrared | colour] when place is all that links the domains. Source: the Nadaraya-Watson estimator.
+    places: E[infrared | colour] when only place links the domains. Source: the Nadaraya-Watson estimator.
 
     Args:
         visible: Day frames, 0..255.
@@ -77,10 +76,10 @@ def degrade(
 
     Args:
         target: Values in [-1, 1].
-        positions: A number for each frame, such as its window's stream position, from which its draws follow.
+        positions: A number for each frame that seeds its draws, such as its window's stream position.
         seed: The run's seed.
         tones: What was learned from both domains; None takes only random tones.
-        matched_share: Share of the frames that get learned tones, where there are any.
+        matched_share: Share of the frames that get learned tones, if there are any.
     """
     outputs = []
     for frame, position in zip(target, positions, strict=True):
@@ -130,7 +129,7 @@ def _learned_tones(
         0, 0
     ]
     gray = (1 - share) * learned + share * other + 0.3 * draw.uniform() * uneven
-    # A little noise, blurred with the rest, orders equal tones, which would fall into bands otherwise.
+    # A little noise, blurred with the rest, gives equal tones an order; without it they would form bands.
     gray = gray + colours.new_tensor(0.02 * draw.standard_normal((height, width), dtype=np.float32))
     gray = _blurred(gray, draw.uniform(0.3, 1.2))
     levels = tones.levels[int(draw.integers(len(tones.levels)))].to(gray)

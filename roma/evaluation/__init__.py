@@ -1,1 +1,1 @@
-"""How good translations are."""
+"""Measure how good translations are."""

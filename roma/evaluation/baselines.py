@@ -1,4 +1,4 @@
-"""What a translation has to beat: colours moved by statistics alone, and one day picture for everything."""
+"""Baselines that a translation must beat: a transfer of colour statistics, and one mean day picture for everything."""
 
 from dataclasses import dataclass
 
@@ -19,17 +19,17 @@ _RUDERMAN_OF_LMS = (
     (1 / 6**0.5, 1 / 6**0.5, -2 / 6**0.5),
     (1 / 2**0.5, -1 / 2**0.5, 0.0),
 )
-# A gray picture's alpha and beta vary by rounding alone; divided by that, they would turn into noise.
+# In a gray picture, alpha and beta vary only by rounding; divided by that, they would become noise.
 _LEAST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DayDomain:
-    """What the day frames of a training set look like as a whole.
+    """Statistics of the day frames of a training set.
 
     Attributes:
-        num_frames: Frames that were looked at.
-        mean_picture: The mean of all of them, place by place.
+        num_frames: Frames that were read.
+        mean_picture: The mean of all of them, pixel by pixel.
         means: Mean l, alpha and beta over all their pixels.
         deviations: Standard deviations of the same.
     """
@@ -41,7 +41,7 @@ class DayDomain:
 
 
 def day_domain(patterns: tuple[str, ...], *, size_px: int) -> DayDomain:
-    """Look at the day frames of some shards, brought to squares; at most 2,000 of them, evenly spaced.
+    """Compute the statistics of the day frames of some shards, resized to squares: at most 2,000 frames, evenly spaced.
 
     Raises:
         InfraredCityError: Shards are missing or damaged.
@@ -75,11 +75,11 @@ def day_domain(patterns: tuple[str, ...], *, size_px: int) -> DayDomain:
 
 
 def reinhard(images: UInt8[Tensor, "N 3 H W"], day: DayDomain) -> UInt8[Tensor, "N 3 H W"]:
-    """Pictures with the day domain's colours: each one's mean and deviation in l-alpha-beta moved to those of the day frames.
+    """Transfer the day domain's colours: move each picture's mean and standard deviation in l-alpha-beta to the day frames'.
 
     Source: Reinhard et al. 2001, "Color Transfer between Images", section "Statistics and color correction". We invert their
-    matrices exactly instead of by the rounded ones they print, and take level 0 as 1, for it has no logarithm. A channel that
-    does not vary, as alpha and beta of a gray picture, is moved to the mean alone.
+    matrices exactly instead of using their rounded inverses, and treat level 0 as 1, since 0 has no logarithm. A constant channel,
+    such as alpha and beta of a gray picture, is only moved to the mean.
     """
     ruderman = _to_ruderman(images)
     mean = ruderman.mean(dim=(2, 3), keepdim=True)
@@ -92,7 +92,7 @@ def reinhard(images: UInt8[Tensor, "N 3 H W"], day: DayDomain) -> UInt8[Tensor, 
 
 
 def _to_ruderman(images: Tensor) -> Tensor:
-    """L-alpha-beta of R, G, B in [1 / 255, 1], f64 [N, 3, H, W]."""
+    """Convert R, G, B in [1 / 255, 1] to l-alpha-beta, f64 [N, 3, H, W]."""
     lms = torch.einsum("kc,nchw->nkhw", _matrix(_LMS_OF_RGB), images.double().clamp(min=1) / 255)
     return torch.einsum("kc,nchw->nkhw", _matrix(_RUDERMAN_OF_LMS), lms.log10())
 

@@ -1,4 +1,4 @@
-"""How good translations are where the truth is known, beside what doing nothing, colour statistics and one mean picture reach."""
+"""Compare translations with the truth, beside three baselines: the infrared itself, colour statistics, the mean day picture."""
 
 import json
 import math
@@ -42,22 +42,22 @@ class EvalReport:
 
     Attributes:
         source: What was translated.
-        compared_with: Where the true day frames came from.
-        visible: Shards of the day domain that the last two baselines were made from, or "" without them.
+        compared_with: The source of the true day frames.
+        visible: Shards of the day domain for the last two baselines, or "" without them.
         flow: Folder of the flows, or "" without them.
         snapshot_step: Training steps of the translator.
         size_px: Side of the square pictures that were compared.
         num_frames: Frames compared.
         num_without_truth: Frames that had no truth and were left out.
-        num_day_frames: Frames of the day domain that were looked at.
+        num_day_frames: Frames of the day domain that were read.
         num_flow_pairs: Pairs of frames that a flow joins.
         translated: Scores of the translations.
-        infrared: Scores of the infrared itself, the score of doing nothing.
-        reinhard: Scores of the infrared under the colour statistics of the day domain.
+        infrared: Scores of the infrared itself, without translation.
+        reinhard: Scores of the infrared with the colour statistics of the day domain.
         mean_day: Scores of the mean picture of the day domain, the same for every frame.
-        truth: Scores of the truth itself, where they do not compare it with itself.
+        truth: Scores of the truth, for measures that do not compare with it.
         weights: Pretrained weights that the measures used.
-        pictures: For each frame kept to look at: names of its infrared, translated and true picture.
+        pictures: For each example frame: names of its infrared, translated and true picture.
     """
 
     source: str
@@ -80,7 +80,7 @@ class EvalReport:
 
     @property
     def methods(self) -> tuple[tuple[str, Scores], ...]:
-        """Name and scores of every method that was measured, the translation first and the truth last."""
+        """Return name and scores of every method that was measured, the translation first and the truth last."""
         named = ((name, getattr(self, name)) for name in METHODS)
         return tuple((name, scores) for name, scores in named if scores is not None)
 
@@ -114,14 +114,14 @@ def evaluate_shards(
         patterns: Tar files or patterns.
         truth: Folder of day videos named by clip id, frame for frame the same moments as the infrared clips.
         out: Folder for evaluation.json and pictures.
-        visible: Tar files or patterns of day frames, those of the training, for the baselines made from them.
+        visible: Tar files or patterns of the training's day frames, for the baselines made from them.
         flow: Folder that holds <clip id>/<frame index, six digits>.png, the flow to the next frame as `roma.evaluation.flow`
             reads it, for the warping error.
         on_progress: Gets the number of frames looked at, a few times a second.
 
     Raises:
         EvaluationError: A clip has no truth or one of counts, none of the frames has a truth, or no flow joins two of them.
-        InfraredCityError: Shards or videos are not what they should be.
+        InfraredCityError: Shards or videos are missing or damaged.
     """
     reader = WindowReader(patterns, window_frames=1, color="gray")
     try:
@@ -176,7 +176,7 @@ def evaluate_video(
 
     Raises:
         EvaluationError: A video holds counts, the two hold different numbers of frames, or no flow joins two of them.
-        InfraredCityError: One of them is no video that can be read.
+        InfraredCityError: One of them is not a readable video.
     """
     infrared_clip, true_clip = open_levels(source), open_levels(truth)
     if infrared_clip.num_frames != true_clip.num_frames:
@@ -217,10 +217,10 @@ def evaluate_video(
 
 
 def read_report(out: Path) -> EvalReport:
-    """The report that an evaluation wrote into its folder.
+    """Read the report that an evaluation wrote into its folder.
 
     Raises:
-        EvaluationError: There is none, it is damaged, or another version wrote it.
+        EvaluationError: There is none, it is damaged, or it has another format.
     """
     path = out / REPORT_NAME
     try:
@@ -236,12 +236,12 @@ def read_report(out: Path) -> EvalReport:
                 raise ValueError(f"{each.name} is {values[each.name]!r:.80}")
         return EvalReport(**values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise EvaluationError(f"{path}: no evaluation that can be read ({error}); run roma evaluate again") from error
+        raise EvaluationError(f"{path}: not a readable evaluation ({error}); run roma evaluate again") from error
 
 
 def _read_scores(values: Mapping[str, Any]) -> Scores:
     if unknown := values.keys() - {measure.name for measure in MEASURES}:
-        raise ValueError(f"{min(unknown)!r:.80} is no measure")
+        raise ValueError(f"{min(unknown)!r:.80}is not a measure")
     found = {measure.name: values.get(measure.name) for measure in MEASURES}
     return {name: None if value is None else float(value) for name, value in found.items()}
 
@@ -250,7 +250,7 @@ def _pictures_of_moment(names: Any) -> tuple[str, str, str]:
     infrared, translated, truth = names
     for name in names:
         if not isinstance(name, str) or PurePath(name).name != name or not name.endswith(".png") or "\0" in name:
-            raise ValueError(f"{name!r:.80} is no plain name of a png")
+            raise ValueError(f"{name!r:.80}is not the plain name of a png")
     return infrared, translated, truth
 
 
@@ -278,7 +278,7 @@ def _evaluate(
     for batch in _batched(moments, BATCH_FRAMES):
         shown = _methods(translator, batch, day)
         tally.add_frames(shown)
-        # The last frame of the batch before begins the first pair of this one.
+        # The first pair begins with the last frame of the previous batch.
         joined = {name: torch.cat([*([last_shown[name]] if last_shown else []), shown[name]]) for name in shown}
         num_pairs += tally.add_pairs([*last, *batch], joined)
         last, last_shown = batch[-1:], {name: images[-1:] for name, images in shown.items()}
@@ -325,7 +325,7 @@ def _evaluate(
 
 
 def _methods(translator: Translator, batch: list[_Moment], day: DayDomain | None) -> dict[str, Tensor]:
-    """What each method shows for some moments, u8 [N, 3, H, W] by its name."""
+    """Return what each method shows for some moments, u8 [N, 3, H, W] by its name."""
     side = translator.side_px
     gray = np.stack([resize(moment.infrared, side, side) for moment in batch])
     infrared = torch.from_numpy(np.repeat(gray, 3, axis=3)).permute(0, 3, 1, 2)
@@ -342,13 +342,13 @@ def _methods(translator: Translator, batch: list[_Moment], day: DayDomain | None
 
 
 class _Tally:
-    """Gathers the measures of every method, frame by frame."""
+    """Collect the measures of every method, frame by frame."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     def add_frames(self, shown: Mapping[str, Tensor]) -> None:
-        """Measure each method's frames by themselves and beside the truth."""
+        """Measure each method's frames, alone and beside the truth."""
         for method, images in shown.items():
             values = self._values[method]
             for measure in MEASURES:
@@ -358,7 +358,7 @@ class _Tally:
                     values[measure.name] += measure.beside_truth(images, shown["truth"]).tolist()
 
     def add_pairs(self, moments: list[_Moment], shown: Mapping[str, Tensor]) -> int:
-        """Measure each method's frames beside those that follow them, where a flow joins the two; how many pairs that are."""
+        """Measure pairs of consecutive frames that a flow joins, for each method; return the number of pairs."""
         height, width = shown["truth"].shape[-2:]
         firsts, flows = [], []
         for number, (moment, following) in enumerate(pairwise(moments)):
@@ -382,7 +382,7 @@ class _Tally:
         return num_known
 
     def scores(self, method: str) -> Scores:
-        """Give the means of one method."""
+        """Return the means of one method."""
         gathered = {measure.name: self._values[method][measure.name] for measure in MEASURES}
         return {name: math.fsum(values) / len(values) if values else None for name, values in gathered.items()}
 

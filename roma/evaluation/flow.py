@@ -1,4 +1,4 @@
-"""Optical flow from files: where each pixel of a frame goes in the next one, and whether it can be seen there."""
+"""Read optical flow: where each pixel of a frame is in the next frame, and whether it is visible there."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ from roma.errors import EvaluationError
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Flow:
-    """From frame i to frame i + 1 of a clip.
+    """Optical flow from frame i to frame i + 1 of a clip.
 
     Attributes:
-        field: In pixels of its own size: right, down.
-        visible: Whether the pixel can still be seen in frame i + 1.
+        field: Displacement in pixels of its own size: right, down.
+        visible: Whether the pixel is still visible in frame i + 1.
     """
 
     field: Float32[np.ndarray, "2 H W"]
@@ -26,12 +26,12 @@ class Flow:
 
 
 def path_of(folder: Path, frame_index: int) -> Path:
-    """The file of the flow from frame `frame_index` of a clip to the next one."""
+    """Return the file of the flow from frame `frame_index` of a clip to the next one."""
     return folder / f"{frame_index:06d}.png"
 
 
 def read_flow(path: Path) -> Flow:
-    """A flow in the KITTI 2015 encoding: a 16-bit PNG whose R is 64 u + 2^15, G 64 v + 2^15, and B 1 where it holds, else 0.
+    """Read a flow in the KITTI 2015 encoding: a 16-bit PNG with R = 64 u + 2^15, G = 64 v + 2^15, and B = 1 where valid, else 0.
 
     Raises:
         EvaluationError: The file is missing, damaged or of another encoding.
@@ -50,18 +50,18 @@ def read_flow(path: Path) -> Flow:
 
 
 def resized(flow: Flow, width_px: int, height_px: int) -> Flow:
-    """The flow of the same frames at another size, each pixel the mean of those it covers; visible where all of those are."""
+    """Resize a flow: each pixel is the mean of those it covers, and visible where all of those are."""
     height, width = flow.visible.shape
     rows, columns = _cover(height, height_px), _cover(width, width_px)
     scale = np.array([width_px / width, height_px / height])
     field = (rows @ flow.field.astype(np.float64) @ columns.T) * scale[:, None, None]
     hidden = rows @ (~flow.visible).astype(np.float64) @ columns.T
-    # A rounding error's worth of a hidden pixel is none.
+    # Rounding errors do not count as hidden.
     return Flow(field=field.astype(np.float32), visible=hidden < 1e-9)
 
 
 def _cover(num_before: int, num_after: int) -> np.ndarray:
-    """f64 [num_after, num_before]: the share of each old pixel in each new one along one side; rows sum to 1."""
+    """Return f64 [num_after, num_before]: the share of each old pixel in each new one along one side; rows sum to 1."""
     edges = np.arange(num_after + 1) * (num_before / num_after)
     starts, stops = edges[:-1, None], edges[1:, None]
     old = np.arange(num_before)[None, :]

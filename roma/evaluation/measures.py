@@ -1,4 +1,4 @@
-"""Say how good translated pictures are: one function for each measure, and the table MEASURES that everything else reads.
+"""Measure how good translated pictures are: one function per measure, and the table MEASURES from which reports are made.
 
 A new measure is a function and its entry in MEASURES, whose order is that of evaluation.json and of the report. Each function gives
 one number per picture, or per pair of pictures; a gray picture has three equal channels.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from roma.pixels import gaussian_blur, luma
 
-# Least variance of gradient magnitudes, in squared levels, that is more than the rounding of a picture without any.
+# Smallest variance of gradient magnitudes, in squared levels, that is above the rounding of a flat picture.
 _LEAST_VARIANCE = 1e-10
 _SSIM_SIDE_PX = 11
 # IEC 61966-2-1: linear R, G, B of sRGB to CIE X, Y, Z. Its white is the sum of each row, D65, so grays have a* = b* = 0.
@@ -23,13 +23,13 @@ _XYZ_OF_RGB = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.07217
 
 
 def psnr(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Give the peak signal-to-noise ratio of each image in dB: 10 log10(255^2 / MSE) over all channels; 100 for equal images."""
+    """Compute the peak signal-to-noise ratio of each image in dB: 10 log10(255^2 / MSE) over all channels; 100 for equal images."""
     error = (image.float() - truth.float()).square().mean(dim=(1, 2, 3))
     return torch.where(error > 0, 10 * (2 * math.log10(255) - torch.log10(error.clamp(min=1e-12))), torch.tensor(100.0))
 
 
 def ssim(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Give the structural similarity of each image, the mean over places and the three channels; 1 for equal images.
+    """Compute the structural similarity of each image, the mean over places and the three channels; 1 for equal images.
 
     Source: Wang et al. 2004, "Image quality assessment", equation 13: an 11x11 Gaussian window of sigma 1.5, K1 = 0.01,
     K2 = 0.03, L = 255, valid places only. The paper measures gray pictures; we average R, G and B.
@@ -55,7 +55,7 @@ def ssim(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Fl
 
 
 def mae(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Give the mean absolute error of each image in levels of 255, over all channels."""
+    """Compute the mean absolute error of each image in levels of 255, over all channels."""
     return (image.float() - truth.float()).abs().mean(dim=(1, 2, 3))
 
 
@@ -74,13 +74,13 @@ def edge_correlation(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 
 
 
 def ab_distance(image: UInt8[Tensor, "N 3 H W"], truth: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Give the mean colour distance of each image from the truth, without lightness: sqrt(da*^2 + db*^2) in CIELAB units."""
+    """Compute the mean colour distance of each image from the truth, without lightness: sqrt(da*^2 + db*^2) in CIELAB units."""
     a, b = (rgb_to_lab(pictures)[:, 1:] for pictures in (image, truth))
     return (a - b).square().sum(dim=1).sqrt().mean(dim=(1, 2)).float()
 
 
 def chroma(image: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
-    """Give each image's mean colourfulness: CIELAB's C*ab = sqrt(a*^2 + b*^2) over all pixels, 0 for gray, 134 for pure blue."""
+    """Compute each image's mean colourfulness: CIELAB's C*ab = sqrt(a*^2 + b*^2) over all pixels, 0 for gray, 134 for pure blue."""
     return rgb_to_lab(image)[:, 1:].square().sum(dim=1).sqrt().mean(dim=(1, 2)).float()
 
 
@@ -142,7 +142,7 @@ def rgb_to_lab(image: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
 
 
 def _gradient_magnitudes(image: Tensor) -> Tensor:
-    """Give the gradient magnitudes of each picture's luma, f64 [N, H - 2, W - 2]; exactly 0 where the luma is flat."""
+    """Compute the gradient magnitudes of each picture's luma, f64 [N, H - 2, W - 2]; exactly 0 where the luma is flat."""
     gray = luma(image.double())[:, 0]
     if min(gray.shape[-2:]) < 3:
         raise ValueError(f"edges need pictures of at least 3x3 pixels, got {gray.shape[-1]}x{gray.shape[-2]}")

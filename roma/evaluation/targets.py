@@ -1,4 +1,4 @@
-"""What a translation of the built-in sample should reach, and whether it does."""
+"""Check whether a translation of the built-in sample reaches the demo's targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from roma.evaluation.evaluate import EvalReport
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """One thing asked of a translation.
+    """One target of a translation, and whether it is met.
 
     Attributes:
         name: What is measured.
-        asked: The demand, in words.
+        asked: The target in words.
         measure: Name of the measure whose unit `value` and `bound` have.
-        value: What the translation reached.
-        bound: The least or the most that it should have reached.
-        met: Whether it did.
+        value: The translation's value.
+        bound: The least or largest value that meets the target.
+        met: Whether the target is met.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Demand:
-    """A target before it is measured: `bound` follows from the score of the method `beside`, a floor or else a ceiling."""
+    """A target before it is measured: `bound` computes a lower or upper bound from the score of the method `beside`."""
 
     name: str
     asked: str
@@ -40,8 +40,8 @@ class _Demand:
     is_difference: bool = False
 
 
-# PSNR alone is a trap that the mean day picture walks into: it beats most translations there and shows no edge in its place. So
-# edges and colours are asked for as well.
+# PSNR alone is not enough: the mean day picture beats most translations in it, though none of its edges is in the right place. So
+# there are targets for edges and colours too.
 _DEMANDS = (
     *(
         _Demand(name="PSNR", asked=f"at least 5 dB above {beside}", measure="psnr_db", beside=beside,
@@ -67,7 +67,7 @@ _DEMANDS = (
 
 
 def judge(report: EvalReport) -> list[Target]:
-    """The demo's targets, those that the evaluation can answer: what needs day shards or flows is left out without them."""
+    """Check the demo's targets; those that need day shards or flows are left out without them."""
     methods = dict(report.methods)
     targets = []
     for demand in _DEMANDS:

@@ -1,1 +1,1 @@
-"""The translator at work."""
+"""Run a trained translator."""

@@ -1,4 +1,4 @@
-"""The translator at work: a snapshot over frames and over a video."""
+"""Run a trained translator: open a snapshot, translate frames or a video."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ from roma.training.snapshot import Snapshot, load_snapshot
 
 BATCH_FRAMES = 4
 _MOST_UNITS_PER_S = 2**31 - 1
-"""What FFmpeg and an mp4 hold of a unit of time."""
+"""Largest time base denominator of FFmpeg and mp4."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Translator:
-    """A generator with its snapshot's weights, ready to run.
+    """A generator with a snapshot's weights, ready to run.
 
     Attributes:
-        snapshot: Where the weights come from.
+        snapshot: The source of the weights.
         generator: The network, in eval mode on `device`.
-        device: Where it computes.
+        device: Device of the network.
     """
 
     snapshot: Snapshot
@@ -41,11 +41,11 @@ class Translator:
 
     @property
     def side_px(self) -> int:
-        """Side of the squares that it was trained on."""
+        """Side of the square frames it was trained on."""
         return self.snapshot.config.data.crop_size_px
 
     def working_size(self, width_px: int, height_px: int) -> tuple[int, int]:
-        """(width, height) nearest below a picture's that the network can work at."""
+        """Return the largest (width, height) up to a picture's at which the network can work."""
         multiple, least = self.generator.SIDE_MULTIPLE, self.generator.MIN_SIDE_PX
         width, height = (max(least, side // multiple * multiple) for side in (width_px, height_px))
         return width, height
@@ -53,12 +53,12 @@ class Translator:
     def translate(
         self, frames: UInt8[np.ndarray, "N H W C"], *, size: tuple[int, int]
     ) -> UInt8[np.ndarray, "N H2 W2 3"]:
-        """Infrared frames as day frames.
+        """Translate infrared frames to day frames.
 
         Args:
             frames: C is 1, or 3 equal channels; 0..255.
-            size: (width, height) in pixels at which the network works, as `working_size` gives them. The training's square
-                (`side_px`) is what it knows best; results have this size.
+            size: (width, height) in pixels at which the network works, see `working_size`; results have this size. It works best
+                at the training's square (`side_px`).
         """
         width, height = size
         scaled = np.stack([resize(frame, width, height) for frame in frames])
@@ -81,7 +81,7 @@ class TranslateReport:
 
 
 def open_translator(path: Path, device: torch.device) -> Translator:
-    """The translator of a snapshot file.
+    """Open the translator of a snapshot file.
 
     Raises:
         CheckpointError: The file is missing, damaged, a checkpoint, of another format, or its weights do not fit.
@@ -94,31 +94,31 @@ def open_translator(path: Path, device: torch.device) -> Translator:
 
 
 def _check_fit(path: Path, snapshot: Snapshot) -> None:
-    """CheckpointError where weights are not those of the generator that the snapshot names; nothing of its size is made for it."""
+    """Raise CheckpointError where weights do not fit the snapshot's generator; checked without allocating either."""
     try:
         check_side(snapshot.config.generator, snapshot.config.data.crop_size_px)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}; fetch the snapshot anew") from error
+        raise CheckpointError(f"{path}: {error}; copy the snapshot again") from error
     try:
         with torch.device("meta"):
             empty = build_generator(snapshot.config.generator)
     except (RuntimeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: no generator has its sizes ({reason}); fetch the snapshot anew") from error
+        raise CheckpointError(f"{path}: no generator has its sizes ({reason}); copy the snapshot again") from error
     expected = {name: tuple(value.shape) for name, value in empty.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in snapshot.weights.items()}
     wrong = next((name for name in (*expected, *found) if expected.get(name) != found.get(name)), None)
     if wrong is not None:
         raise CheckpointError(
             f"{path}: its weights do not fit its generator ({wrong[:80]!a} is {found.get(wrong)}, expected {expected.get(wrong)}); "
-            "fetch the snapshot anew"
+            "copy the snapshot again"
         )
     odd = next(
         (name for name, value in snapshot.weights.items() if not value.is_floating_point() or value.is_meta), None
     )
     if odd is not None:
         raise CheckpointError(
-            f"{path}: its weights are of type {snapshot.weights[odd].dtype}, expected floats; fetch the snapshot anew"
+            f"{path}: its weights are of type {snapshot.weights[odd].dtype}, expected floats; copy the snapshot again"
         )
 
 
@@ -131,18 +131,18 @@ def translate_video(
     native: bool = False,
     on_progress: OnProgress | None = None,
 ) -> TranslateReport:
-    """Translate a video to an mp4 of the same size (rounded to even), shape as shown and frame count, its times counted from 0.
+    """Translate a video to an mp4 of the same size (rounded to even), displayed shape, frame count and frame times from 0.
 
     Args:
         translator: From `open_translator`.
         source: The infrared video.
         out: The mp4 to write.
         side_by_side: Put the input to the left of each translation.
-        native: Let the network work at the video's own size instead of the training's square.
+        native: Run the network at the video's own size instead of the training's square.
         on_progress: Gets the number of frames done, a few times a second.
 
     Raises:
-        InfraredCityError: The source is no video that can be read.
+        InfraredCityError: The source is not a readable video.
         EvaluationError: The source holds counts or no frame that can be decoded, or the output cannot be written or is no .mp4.
     """
     if out.suffix.lower() != ".mp4":
@@ -198,14 +198,14 @@ def translate_video(
 
 
 def _turns(rotation_deg: int) -> int:
-    """By how many quarters players turn a picture counter-clockwise: 0 to 3."""
+    """Return how many quarter turns counter-clockwise players apply: 0 to 3."""
     return round(rotation_deg / 90) % 4
 
 
 def _beside(
     left: UInt8[np.ndarray, "H W 3"], right: UInt8[np.ndarray, "H W 3"], *, rotation_deg: int
 ) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """Put two pictures together so that a player that turns the whole shows them beside each other."""
+    """Join two pictures so that a player that rotates the video shows them side by side."""
     turns = _turns(rotation_deg)
     pair = (left, right) if turns in (0, 1) else (right, left)
     joined: np.ndarray = np.concatenate(pair, axis=1 if turns % 2 == 0 else 0)
@@ -213,9 +213,9 @@ def _beside(
 
 
 def rising_times(pts: Int64[np.ndarray, " N"], time_base: Fraction) -> tuple[Int64[np.ndarray, " N"], Fraction]:
-    """The same times, each after the one before, and their unit.
+    """Make times strictly increasing; return them and their new unit.
 
-    As many frames as have one time share its unit: the unit is divided by the longest such run, so that all later times stay.
+    Frames with equal times share one unit: it is divided by the length of the longest such run, so that later times do not move.
     """
     places = np.arange(len(pts), dtype=np.int64)
     begins = np.flatnonzero(np.diff(pts, prepend=pts[0] - 1))
@@ -225,7 +225,7 @@ def rising_times(pts: Int64[np.ndarray, " N"], time_base: Fraction) -> tuple[Int
 
 
 def _mp4_times(clip: video.ClipVideo) -> tuple[Int64[np.ndarray, " N"], Fraction]:
-    """Rising times of a clip's frames and their unit, from its own or, where a pause is too long for that, from 1 ms."""
+    """Return increasing times of a clip's frames and their unit: its own unit, or 1 ms where a pause is too long for that."""
     longest_s = int(np.diff(clip.pts).max(initial=0)) * clip.time_base
     times, unit = rising_times(clip.pts, clip.time_base)
     if longest_s <= longest_pause_s(unit) and unit.denominator <= _MOST_UNITS_PER_S:
@@ -244,8 +244,8 @@ def open_levels(path: Path) -> video.ClipVideo:
     """Open a video of 8 bits.
 
     Raises:
-        InfraredCityError: It is no video that can be read.
-        EvaluationError: It holds counts of more than 8 bits, which no snapshot says how to bring to levels.
+        InfraredCityError: It is not a readable video.
+        EvaluationError: It holds counts of more than 8 bits, and a snapshot does not store how to map them to levels.
     """
     clip = video.open_clip([path])
     deep = next((part for part in clip.parts if part.is_deep), None)
@@ -256,15 +256,15 @@ def open_levels(path: Path) -> video.ClipVideo:
 
 def _refusal_of_counts(path: object, found: str) -> EvaluationError:
     return EvaluationError(
-        f"{path}: holds counts ({found}), expected levels of 8 bits; bring it to 8 bits with the tone of the training first, since "
-        "a snapshot does not say which counts are black and white"
+        f"{path}: holds counts ({found}), expected levels of 8 bits; convert it with the tone map of the training first, since a "
+        "snapshot does not store it"
     )
 
 
 def _read_levels(
     clip: video.ClipVideo, frames: video.FrameRange, *, color: video.ColorMode
 ) -> Iterator[video.FrameBatch]:
-    """Read frames of a clip that `open_levels` opened; EvaluationError where a decoder gives more than 8 bits after all."""
+    """Read frames of a clip from `open_levels`; raise EvaluationError where a decoder gives more than 8 bits after all."""
     for batch in video.read_frames(clip, frames, color=color):
         if batch.data.dtype != np.uint8:
             raise _refusal_of_counts(clip.parts[0].path, str(batch.data.dtype))

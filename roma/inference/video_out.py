@@ -1,4 +1,4 @@
-"""Video out: H.264 in mp4 with the times of the video it was made from."""
+"""Write videos: H.264 in mp4, with given frame times."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +15,7 @@ from roma.errors import EvaluationError
 
 
 class VideoWriter:
-    """Appends frames to one open video; made by `open_video`."""
+    """Append frames to one open video; made by `open_video`."""
 
     def __init__(self, container: av.container.OutputContainer, stream: av.VideoStream, time_base: Fraction) -> None:
         self._container = container
@@ -24,9 +24,9 @@ class VideoWriter:
         self._last_pts: int | None = None
 
     def add(self, picture: UInt8[np.ndarray, "H W 3"], pts: int) -> None:
-        """Append one R, G, B frame shown from `pts` on, in units of the time base; pts rise."""
+        """Append one R, G, B frame shown from `pts` on, in units of the time base; pts must increase."""
         if self._last_pts is not None and pts <= self._last_pts:
-            raise ValueError(f"times must rise, got pts {pts} after {self._last_pts}")
+            raise ValueError(f"times must increase, got pts {pts} after {self._last_pts}")
         self._last_pts = pts
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts = pts
@@ -34,14 +34,14 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
-        """Write out what the encoder still holds; for `open_video`."""
+        """Write the frames that the encoder still holds; called by `open_video`."""
         self._container.mux(self._stream.encode(None))
 
 
 def longest_pause_s(time_base: Fraction) -> float:
-    """Seconds between two frames that an mp4 holds; the muxer squeezes a longer pause to nothing, without a word.
+    """Return the longest time between two frames that an mp4 can hold; the muxer silently drops a longer pause.
 
-    It counts in units of at most 1/10,000 s, halved until they are that short, and keeps a distance as a positive 32-bit number.
+    The muxer halves the unit until it is at most 1/10,000 s, and stores a duration as a positive 32-bit number.
     """
     units_per_s = time_base.denominator
     while units_per_s < 10_000:
@@ -61,7 +61,7 @@ def open_video(
     rotation_deg: int = 0,
     pixel_aspect: Fraction = Fraction(1),
 ) -> Iterator[VideoWriter]:
-    """An mp4 that appears under `path` when the block ends well, and not at all when it does not.
+    """Open an mp4 for writing; it appears at `path` only when the block ends without an error.
 
     Args:
         path: Ends in .mp4.
@@ -70,8 +70,8 @@ def open_video(
         time_base: Seconds per unit of pts.
         fps: Nominal rate, for players; the times of frames are their pts.
         crf: x264's quality, lower is better.
-        rotation_deg: By how much players turn the pictures, counter-clockwise.
-        pixel_aspect: How much wider than high a pixel is shown.
+        rotation_deg: Rotation that players apply, counter-clockwise.
+        pixel_aspect: Width of a displayed pixel divided by its height.
 
     Raises:
         EvaluationError: The folder cannot be written, or the encoder is missing.
@@ -81,7 +81,7 @@ def open_video(
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # FFmpeg takes what stands before a colon for a protocol, but not behind a slash.
+        # FFmpeg reads text before a colon as a protocol, but not after a slash.
         with av.open(
             str(temporary.absolute()), mode="w", format="mp4", options={"movflags": "+faststart"}
         ) as container:

@@ -1,4 +1,4 @@
-"""The losses of training, one file an equation: pure functions to one float32 scalar, and the list of a step's objectives."""
+"""The losses of training, one file per equation: pure functions that return one float32 scalar, and the list of objectives."""
 
 from roma.losses import adversarial, colourise, details, edges, objective, similarity, temporal
 
@@ -15,4 +15,4 @@ OBJECTIVES: tuple[objective.Objective, ...] = (
     details.DETAIL_GAN,
     similarity.LOCAL_STRUCTURE,
 )
-"""All that a step can have; a run has those whose weight is not 0. Another order is another rounding of the same sum."""
+"""All objectives; a run uses those whose weight is not 0. The order changes the rounding of the sum."""

@@ -1,4 +1,4 @@
-"""The colourising loss: a day frame that was made to look like infrared gets its colour back. Not in the paper."""
+"""The colourising loss: restore the colours of a day frame that was made to look like infrared. Not in the paper."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,9 +9,9 @@ from roma.losses.objective import FrameObjective
 def colourise_loss(
     recoloured: Float[Tensor, "N 3 H W"], truth: Float[Tensor, "N 3 H W"], *, edges: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Mean |recoloured - truth|, plus `edges` times the same between neighbouring pixels' differences; 0 when they agree.
+    """Compute mean |recoloured - truth|, plus `edges` times the same for differences of neighbouring pixels; 0 when they agree.
 
-    An L1 by itself settles for soft edges, since being a pixel off costs it twice; the second term asks for edges as strong as
+    L1 alone prefers soft edges, since a sharp edge that is one pixel off costs twice. The second term rewards edges as strong as
     the true ones. Source: the gradient difference loss of Mathieu et al. 2016, arXiv 1511.05440, with signed differences.
 
     Args:

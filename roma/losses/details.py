@@ -1,4 +1,4 @@
-"""A frame in two parts: luma details, which a discriminator sharpens, and the rest, which the anchor holds. Not in the paper."""
+"""Split a frame into luma details, which a discriminator sharpens, and the rest, which the anchor keeps. Not in the paper."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -7,15 +7,15 @@ from roma.losses.objective import AdversarialObjective, FrameObjective
 from roma.pixels import gaussian_blur, luma
 
 SIGMA_PX = 4.0
-"""Standard deviation of the Gaussian that separates what is smooth from details."""
+"""Standard deviation of the Gaussian that separates details from the smooth rest."""
 _RADIUS_PX = 9
 
 
 def luma_details(frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
-    """Luma minus its own Gaussian blur, repeated to three channels: lines, edges and texture without colour or light.
+    """Subtract its Gaussian blur from the luma, repeated to three channels: lines, edges and texture without colour or light.
 
-    A discriminator of whole translations decides their colours too, and drives them from the true ones within hundreds of steps,
-    since no other loss holds them; one of details cannot. Frames are at least 10 pixels high and wide.
+    A discriminator of whole translations also decides their colours, and drives them away from the true ones within hundreds of
+    steps, since no other loss keeps them; a discriminator of details cannot. Frames are at least 10 pixels high and wide.
     """
     gray = luma(frames)
     smooth = gaussian_blur(gray, sigma_px=SIGMA_PX, radius_px=_RADIUS_PX, border="reflect")
@@ -23,13 +23,13 @@ def luma_details(frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
 
 
 def anchor_loss(fake: Float[Tensor, "N 3 H W"], before: Float[Tensor, "N 3 H W"]) -> Float[Tensor, ""]:
-    """Mean |d - luma_details(d)| of the difference d = fake - before: all but luma details stays as it was.
+    """Compute mean |d - luma_details(d)| for d = fake - before: everything but luma details stays unchanged.
 
-    Where the colours of details were free too, lines turned green and gaps purple: the cheapest way to luma.
+    When the colours of details were free too, lines turned green and gaps purple, since those colours have extreme luma.
 
     Args:
         fake: Translations.
-        before: What the generator made of the same frames at the end of its warm-up, without gradient.
+        before: Translations of the same frames by the generator at the end of its warm-up, without gradient.
     """
     difference = fake.float() - before.float()
     return (difference - luma_details(difference)).abs().mean()

@@ -1,4 +1,4 @@
-"""The edge loss: where the infrared has edges, its translation has them too. Not in the paper."""
+"""The edge loss: a translation has edges where its infrared frame has them. Not in the paper."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,10 +11,10 @@ _SIGMA_PX = 0.7
 
 
 def edge_loss(fake: Float[Tensor, "N 3 H W"], source: Float[Tensor, "N 3 H W"]) -> Float[Tensor, ""]:
-    """1 - Pearson correlation of the two frames' gradient magnitudes, the mean over frames; 0 when they agree, at most 2.
+    """Compute 1 - Pearson correlation of the two frames' gradient magnitudes, the mean over frames; 0 when they agree, at most 2.
 
-    Magnitudes, since what is warmer by night may be darker by day; a correlation, since contrast is free. Source of the idea:
-    the structured gradient alignment of Luo et al. 2022 (PearlGAN), arXiv 2104.14374; here over the whole frame. BT.601
+    It uses magnitudes, since what is warmer by night may be darker by day, and a correlation, since contrast is free. Source of
+    the idea: the structured gradient alignment of Luo et al. 2022 (PearlGAN), arXiv 2104.14374; here over the whole frame. BT.601
     luma, a Gaussian of 0.7 pixels against sensor noise, central differences.
 
     Args:
@@ -30,7 +30,7 @@ def _magnitudes(frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P"]:
     soft = gaussian_blur(luma(frames), sigma_px=_SIGMA_PX, radius_px=2, border="valid")
     across = soft[..., 1:-1, 2:] - soft[..., 1:-1, :-2]
     down = soft[..., 2:, 1:-1] - soft[..., :-2, 1:-1]
-    # The root's slope is infinite at 0; a thousandth of the range keeps it finite and changes nothing visible.
+    # The root's gradient is infinite at 0; adding a thousandth of the range keeps it finite, without a visible effect.
     return (across.square() + down.square() + 1e-6).sqrt().flatten(1)
 
 

@@ -1,11 +1,11 @@
-"""Structure losses: a translated frame keeps the layout of its source, measured by similarities between ViT tokens.
+"""The structure losses: a translated frame keeps the layout of its source, measured by similarities between ViT tokens.
 
 Source: arXiv 2204.12367. With S a frame's tokens and F those of its translation, both [P, D], the paper compares the
 cross-similarity S F^T with F S^T. Its distance between two maps, here d, is
 
     d(P, Q) = mean over rows i and the batch of |1 - cos(P_i, Q_i)|.
 
-Everything is computed in float32, also inside an autocast region: a cosine near 1 has no room in bfloat16.
+Everything is computed in float32, also inside an autocast region, since bfloat16 cannot resolve a cosine near 1.
 """
 
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ COSINE_EPS = 1e-8
 
 
 def row_distances(first_bpq: Float[Tensor, "B P Q"], second_bpq: Float[Tensor, "B P Q"]) -> Float[Tensor, " B"]:
-    """Mean of |1 - cosine| between equal rows of two maps, of each item of the batch; 0 when they agree, at most 2."""
+    """Compute the mean of |1 - cosine| between rows i of two maps, per item of the batch; 0 when they agree, at most 2."""
     with torch.autocast(first_bpq.device.type, enabled=False):
         cosine = F.cosine_similarity(first_bpq.float(), second_bpq.float(), dim=-1, eps=COSINE_EPS)
         return (1 - cosine).abs().mean(dim=-1)
 
 
 def token_products(first_bpd: Float[Tensor, "B P D"], second_bqd: Float[Tensor, "B Q D"]) -> Float[Tensor, "B P Q"]:
-    """Inner products of all tokens of one frame with all of another, in float32."""
+    """Compute the inner products of all tokens of one frame with all of another, in float32."""
     with torch.autocast(first_bpd.device.type, enabled=False):
         return first_bpd.float() @ second_bqd.float().mT
 
 
 def centred(tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
-    """Tokens without their mean over the frame, in float32.
+    """Subtract from tokens their mean over the frame, in float32.
 
     Not in the paper. Tokens of some backbones are mostly one common vector (81 to 84 % for a masked autoencoder on
     normalised pixels), which hides all layout from a cosine.
@@ -47,7 +47,7 @@ def centred(tokens_bpd: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
 def cross_similarity(
     source_bpd: Float[Tensor, "B P D"], fake_bpd: Float[Tensor, "B P D"], *, centre: bool = False
 ) -> Float[Tensor, " B"]:
-    """d(S F^T, F S^T) of each item: mean of 1 - cosine between the rows of S F^T and those of its transpose; 0 when S equals F.
+    """Compute d(S F^T, F S^T) per item: mean of 1 - cosine between rows of S F^T and of its transpose; 0 when S equals F.
 
     Source: arXiv 2204.12367, the summand of the global and local structure losses. F S^T is the transpose of S F^T, so
     one product serves both.
@@ -66,7 +66,7 @@ def cross_similarity(
 def self_similarity(
     source_bpd: Float[Tensor, "B P D"], fake_bpd: Float[Tensor, "B P D"], *, centre: bool = False
 ) -> Float[Tensor, " B"]:
-    """d(S S^T, F F^T) of each item: each frame's tokens are compared among themselves, so only layout counts, not appearance.
+    """Compute d(S S^T, F F^T) per item: each frame's tokens are compared with each other, so layout counts, not appearance.
 
     Not in the paper, whose loss has its optimum at the infrared frame itself. Source of the idea: Zheng et al. 2021
     (F/LSeSim), arXiv 2104.00854; here with d and the tokens above. Arguments are those of `cross_similarity`.
@@ -83,7 +83,7 @@ def structure_loss(
     kind: Literal["cross", "self"] = "cross",
     centre: bool = False,
 ) -> Float[Tensor, ""]:
-    """Mean over ViT layers of `cross_similarity` or `self_similarity`; the caller multiplies by lambda.
+    """Average `cross_similarity` or `self_similarity` over ViT layers; the caller multiplies by lambda.
 
     Source: arXiv 2204.12367: L_global on the tokens of whole frames, L_local on those of windows. Frames t = 0, 1 of a
     pair stacked on the batch axis give the paper's mean over t.
@@ -107,7 +107,7 @@ def structure_distances(
     kind: Literal["cross", "self"] = "cross",
     centre: bool = False,
 ) -> Float[Tensor, " B"]:
-    """`structure_loss` of each item of the batch: what windows that count more than once are weighted with.
+    """Compute `structure_loss` per item of the batch, for windows that count more than once.
 
     Args and errors are those of `structure_loss`.
     """

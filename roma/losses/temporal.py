@@ -1,4 +1,4 @@
-"""The temporal loss: what moved between two infrared frames moves alike between their translations."""
+"""The temporal loss: motion between two infrared frames equals the motion between their translations."""
 
 from collections.abc import Sequence
 
@@ -20,10 +20,10 @@ def temporal_loss(
     centre: bool = False,
     reference_temporal: bool = False,
 ) -> Float[Tensor, ""]:
-    """Mean over ViT layers of d(S_0 F_1^T, F_0 S_1^T); 0 when the translations equal their sources.
+    """Average d(S_0 F_1^T, F_0 S_1^T) over ViT layers; 0 when the translations equal their sources.
 
-    Source: arXiv 2204.12367, L_tem, with d of `roma.losses.similarity`. The frame at time 0 meets the translation at
-    time 1, and the translation at time 0 meets the frame at time 1.
+    Source: arXiv 2204.12367, L_tem, with d of `roma.losses.similarity`. The frame at time 0 is compared with the
+    translation at time 1, and the translation at time 0 with the frame at time 1.
 
     The caller multiplies by lambda_motion. The authors' code sums over layers and never applies lambda_motion: to
     repeat it, set `reference_temporal` here and leave the factor out there.

@@ -1,6 +1,6 @@
-"""Write a run as one page that opens offline: videos in step, stills, curves, numbers and the commands behind them.
+"""Write one page about a run that opens offline: synchronised videos, stills, curves, numbers, commands.
 
-`page.html.j2` holds the markup and its words, `page.css` the style, `page.js` the script that keeps the videos in step.
+`page.html.j2` holds the markup and its text, `page.css` the style, `page.js` the script that synchronises the videos.
 """
 
 import errno
@@ -27,8 +27,8 @@ _MAX_EMBEDDED_BYTES = 1 << 30
 
 _LABELS = {
     "translated": "translated",
-    "infrared": "infrared, as it is",
-    "reinhard": "reinhard, the infrared in day statistics",
+    "infrared": "infrared, untranslated",
+    "reinhard": "reinhard, infrared with day colour statistics",
     "mean_day": "mean_day, always the same picture",
     "truth": "truth",
 }
@@ -49,8 +49,8 @@ def write_page(
         page: The file to write.
         run: The run's folder.
         evaluation: Folder that `roma evaluate` wrote, for pictures beside the truth and their scores.
-        videos: Captions and mp4 files of the same moments, embedded as they are and played in step: input, translated, truth.
-        commands: What the reader can type to get the same.
+        videos: Captions and mp4 files of the same moments, embedded unchanged and played in step: input, translated, truth.
+        commands: Commands that give the same result.
         title: Heading of the page.
 
     Raises:
@@ -88,7 +88,7 @@ def score_rows(report: EvalReport) -> list[tuple[str, ...]]:
 
 
 def target_rows(targets: Sequence[Target]) -> list[tuple[str, ...]]:
-    """Tabulate the targets: the headings, then a row for each, whose last cell says whether it is met and by how much."""
+    """Tabulate the targets: the headings, then a row for each; its last cell says whether it is met and by how much."""
     rows: list[tuple[str, ...]] = [("target", "asked", "reached", "bound", "result")]
     for target in targets:
         by = _shown(target.measure, abs(target.value - target.bound))
@@ -98,7 +98,7 @@ def target_rows(targets: Sequence[Target]) -> list[tuple[str, ...]]:
 
 
 def left_out(report: EvalReport) -> list[str]:
-    """Say what the evaluation could not measure, and what it would need, one sentence each."""
+    """List what the evaluation could not measure and what it would need, one sentence each."""
     found = []
     if report.num_without_truth:
         found.append(f"{report.num_without_truth} frames without truth were left out.")
@@ -186,7 +186,7 @@ def _last_grid(run: Path) -> dict[str, str] | None:
 
 
 def _picture_uri(path: Path) -> str:
-    """Embed a picture that roma wrote; links are refused, since whoever made the folder could point them at any file."""
+    """Embed a picture that roma wrote; links are refused, since the maker of the folder could point them at any file."""
     return _embedded(path, "image/png", follow_links=False)
 
 

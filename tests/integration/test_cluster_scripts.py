@@ -145,7 +145,7 @@ def test_a_task_that_is_told_to_stop_ends_cleanly_and_goes_on_when_queued_again(
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 143, said
-    assert said.endswith("Stopped; the same command goes on from here.\n")
+    assert said.endswith("Stopped; the same command continues from here.\n")
     done = {path.name: path.stat().st_mtime_ns for path in (folder / "segments").iterdir()}
     assert 3 <= len(done) < 30
     assert slurm.bash("infraredcity status shards").stdout == "0\n"

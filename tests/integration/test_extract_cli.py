@@ -561,7 +561,9 @@ def test_all_takes_every_clip_and_names_those_without_a_file(shelf: Shelf, infra
         shutil.copy(shelf.one_frame, folder / f"{clip_id}.mp4")
     ran = infraredcity("extract", "--all", "--clips-dir", folder, "--out", tmp_path / "out")
     assert ran.code == 1
-    assert "Error: no file was named for monitor_day, night_visible; pass --clips-dir, --clips or --video" in ran.stderr
+    assert (
+        "Error: the files of monitor_day, night_visible are unknown; pass --clips-dir, --clips or --video" in ran.stderr
+    )
     assert not (tmp_path / "out").exists()
     for clip_id in ("monitor_day", "night_visible"):
         shutil.copy(shelf.one_frame, folder / f"{clip_id}.mp4")
@@ -623,7 +625,7 @@ def test_all_with_a_clips_file_takes_the_clips_of_that_file(shelf: Shelf, infrar
             1,
             "mask 90,0,9,9 reaches outside the 96x64 frame",
         ),
-        (("--clip", CLIP), 1, "Error: no file was named for city_clear; pass --clips-dir"),
+        (("--clip", CLIP), 1, "Error: the files of city_clear are unknown; pass --clips-dir"),
         (
             ("--clip", CLIP, "--video", "{h264}", "--start", "50"),
             1,

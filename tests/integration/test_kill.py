@@ -123,7 +123,7 @@ def test_a_run_that_is_asked_to_stop_tidies_up(
         process.send_signal(sent)
     _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, stderr
-    assert stderr.splitlines()[-1] == "Stopped; the same command goes on from here."
+    assert stderr.splitlines()[-1] == "Stopped; the same command continues from here."
     assert "Traceback" not in stderr
     assert temporaries(tmp_path) == []
     for name, data in finished_files(folder).items():

@@ -157,7 +157,7 @@ def test_a_part_that_is_asked_to_stop_tidies_up_and_goes_on_later(
     process = infraredcity_process(*part_words(tmp_path, 1, workers=0))
     wait_for_file(process, shard_of(tmp_path, plan, 1, 3))
     process.send_signal(signal.SIGTERM)
-    assert ended(process, 143).splitlines()[-1] == "Stopped; the same command goes on from here."
+    assert ended(process, 143).splitlines()[-1] == "Stopped; the same command continues from here."
     assert list(tmp_path.rglob(".tmp-*")) == []
     check_what_stands(tmp_path, one)
     assert status(plan, tmp_path).array == "0-1"

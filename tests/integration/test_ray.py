@@ -247,7 +247,7 @@ def test_a_command_that_is_stopped_ends_its_tasks_and_goes_on_later(
     process.send_signal(sent)
     ran = end_of(process)
     assert ran.code == code, ran.stderr
-    assert ran.stderr.splitlines()[-1] == "Stopped; the same command goes on from here."
+    assert ran.stderr.splitlines()[-1] == "Stopped; the same command continues from here."
     assert cluster.processes(WORKER) == []
     assert list(folder.rglob(".tmp-*")) == []
     ran = end_of(on_cluster(*words, "--executor", "ray"))

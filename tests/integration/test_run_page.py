@@ -124,9 +124,7 @@ def test_an_evaluation_names_pictures_of_its_own_folder_alone(run: Path, tmp_pat
     (tmp_path / "private.png").write_bytes(b"private")
     told = name.format(private=tmp_path) if isinstance(name, str) else name
     folder = evaluated(tmp_path / "evaluation", pictures=[[told, told, told]])
-    with pytest.raises(
-        EvaluationError, match=r"evaluation\.json: no evaluation that can be read \(.* is no plain name of a png\)"
-    ):
+    with pytest.raises(EvaluationError, match=r"evaluation\.json: not a readable evaluation \(.*name of a png\)"):
         write_page(tmp_path / "page.html", run, evaluation=folder)
 
 
@@ -165,5 +163,5 @@ def test_a_pipe_in_a_folder_of_pictures_is_not_waited_for(run: Path, tmp_path: P
 )
 def test_an_evaluation_of_other_types_is_one_line(run: Path, tmp_path: Path, changes: dict[str, Any]):
     folder = evaluated(tmp_path / "evaluation", **changes)
-    with pytest.raises(EvaluationError, match=r"evaluation\.json: no evaluation that can be read"):
+    with pytest.raises(EvaluationError, match=r"evaluation\.json: not a readable evaluation"):
         write_page(tmp_path / "page.html", run, evaluation=folder)

@@ -91,7 +91,7 @@ def test_resharding_keeps_samples_and_hash(extracted: Path, infraredcity: RunCom
         (
             ("shard", "{data}", "--out", "{tmp}/x", "--selection", "a.csv", "--window", "2"),
             2,
-            "--selection says what is",
+            "--selection already names",
         ),
         (("shard", "{data}", "--out", "{tmp}/x", "--selection", "{tmp}/a.csv"), 1, "Error: .*a.csv: no such file"),
         (("reshard", "{data}", "--out", "{tmp}/x"), 2, "Missing option '--samples-per-shard'"),

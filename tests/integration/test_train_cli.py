@@ -220,7 +220,7 @@ def test_sigterm_and_ctrl_c_save_the_running_step_and_the_rest_is_the_same(
         assert process.returncode == code, told
         done = newest_checkpoint(run)
         assert done == last_step(run) < TOTAL
-        assert f"stopped by {number.name}; the same command goes on from step {done}" in told
+        assert f"stopped by {number.name}; the same command continues from step {done}" in told
         assert snapshot.load_snapshot(run / "snapshot.pt").step == done
     finished(words(shards, run))
     assert_same_run(run, whole)
@@ -257,7 +257,7 @@ def test_a_time_limit_saves_and_ends_with_code_0(shards: Path, tmp_path: Path):
     assert ended.exit_code == 0, ended.output
     done = newest_checkpoint(run)
     assert 0 < done < 100000
-    assert f"stopped at the time limit; the same command goes on from step {done}" in ended.stderr
+    assert f"stopped at the time limit; the same command continues from step {done}" in ended.stderr
     assert f"{done} of 100000 steps done at the time limit" in (run / "logs" / "rank-000.log").read_text()
 
 
@@ -276,7 +276,7 @@ def test_under_torchrun_a_sigterm_ends_all_ranks_at_the_same_step_with_one_check
     _, told = process.communicate(timeout=PATIENCE_S)
     done = newest_checkpoint(run)
     assert done == last_step(run) < TOTAL
-    assert f"stopped by SIGTERM; the same command goes on from step {done}" in told
+    assert f"stopped by SIGTERM; the same command continues from step {done}" in told
     assert not list((run / "checkpoints").glob(".tmp-*"))
     again = subprocess.run(torchrun, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert again.returncode == 0, again.stderr
@@ -367,7 +367,7 @@ def test_dry_run_says_what_a_run_would_be_and_writes_nothing(shards: Path, tmp_p
     assert ended.exit_code == 0, ended.output
     assert json.loads(ended.stdout)["data"]["held_out"] == [f"{shards}/held-out/*.tar"]
     # 20 and 13 frames in a row are 19 and 12 pairs; 19 pairs in batches of 2 are 10 steps, so 26 steps are 2.6 epochs.
-    assert "windows: 19 infrared, 12 visible; 10 steps an epoch" in ended.stderr
+    assert "windows: 19 infrared, 12 visible; 10 steps per epoch" in ended.stderr
     assert f"steps: {TOTAL}, 2.6 epochs" in ended.stderr
     assert "learning rates: generator 0.002, discriminators 0.001, at batch 2" in ended.stderr
     assert re.search(r"trained parameters: [\d,]+ \(generator [\d,]+, ", ended.stderr)

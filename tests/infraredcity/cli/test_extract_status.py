@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from infraredcity.cli.extract import _status_behind, exit_code
+from infraredcity.cli.extract import _status_of_error, exit_code
 from infraredcity.errors import InfraredCityError, OutputError, RemoteError, RemoteMissingError, RemoteRefusedError
 
 
@@ -19,13 +19,13 @@ from infraredcity.errors import InfraredCityError, OutputError, RemoteError, Rem
     ],
 )
 def test_only_what_passes_by_itself_asks_for_the_same_command_again(error: InfraredCityError, status: str) -> None:
-    assert _status_behind(error) == status
+    assert _status_of_error(error) == status
 
 
 def test_a_refusal_after_finished_segments_can_be_gone_on_from() -> None:
     error = RemoteRefusedError("403 Forbidden")
     error.is_resumable = True
-    assert _status_behind(error) == "partial"
+    assert _status_of_error(error) == "partial"
 
 
 @pytest.mark.parametrize(

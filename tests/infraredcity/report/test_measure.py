@@ -454,7 +454,7 @@ def test_problems_are_counted_in_the_last_line_and_are_no_failure(infraredcity: 
     assert ran.json["problems"][0]["num_frames"] == 3
     ran = infraredcity("report", tmp_path)
     assert ran.code == 0
-    assert ran.stderr.endswith("report.html: 3 samples, 2 thumbnails, 1 problem, named in it\n")
+    assert ran.stderr.endswith("report.html: 3 samples, 2 thumbnails, 1 problem, listed in it\n")
 
 
 def test_what_is_no_data_set_is_one_line(infraredcity: RunCommand, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_16_bit_png_holds_what_stands_in_the_standard() -> None:
 
 @pytest.mark.parametrize("color", ["gray", "rgb"])
 def test_a_16_bit_png_is_not_cut_to_8_bits(color: str) -> None:
-    message = r"^city_00000003: a png of 16 bits, which 8 cannot hold; read it with .*decode_deep$"
+    message = r"^city_00000003: a png of 16 bits.*decode_deep$"
     with pytest.raises(ImageError, match=message):
         decode(encode(counts(1, 2), "png16"), color, name="city_00000003")  # type: ignore[arg-type]
 
@@ -425,7 +425,7 @@ def test_a_jpg_of_ever_more_scans_is_refused_before_it_is_decoded() -> None:
         lambda: decode_small(bomb, 8, name="a.jpg"),
         lambda: decode_into(bomb, out, name="a.jpg"),
     ):
-        with pytest.raises(ImageError, match=r"a\.jpg: a jpg of more than 32 scans, as no encoder writes; remove it"):
+        with pytest.raises(ImageError, match=r"a\.jpg: a jpg of more than 32 scans"):
             read()
     with pytest.raises(ImageError, match="damaged jpg"):  # as many scans as allowed, but not in a right order
         decode(with_scans(data, MAX_SCANS - 10), "gray")
@@ -437,7 +437,7 @@ def test_a_scan_for_each_colour_over_and_over_is_refused_too() -> None:
     assert data.count(b"\xff\xda") == 1
     start = data.index(b"\xff\xda")
     one_colour = b"\xff\xda\0\x08\1\1\0\0\x3f\0\0"
-    with pytest.raises(ImageError, match="a jpg of more than 32 scans, as no"):
+    with pytest.raises(ImageError, match="a jpg of more than 32 scans"):
         decode(data[:start] + one_colour * 40 + data[start:], "gray")
 
 
@@ -452,5 +452,5 @@ def test_bytes_like_a_scan_in_a_thumbnail_or_behind_the_end_are_none() -> None:
 
 def test_a_jpg_of_ever_more_marks_is_not_walked_through() -> None:
     data = progressive(64)
-    with pytest.raises(ImageError, match=r"^a\.jpg: a jpg of more than 4,096 markers, as no encoder writes; remove it"):
+    with pytest.raises(ImageError, match=r"^a\.jpg: a jpg of more than 4,096 markers"):
         decode(data[:2] + b"\xff\xfe\0\2" * 5000 + data[2:], "gray", name="a.jpg")

@@ -219,7 +219,7 @@ def test_shards_meet_their_truth_and_flow_by_frame_index(
 
 
 def test_an_evaluation_of_an_older_format_or_none_is_one_line(tmp_path: Path):
-    with pytest.raises(EvaluationError, match=r"evaluation\.json: no evaluation that can be read .* run roma evaluate"):
+    with pytest.raises(EvaluationError, match=r"evaluation\.json: not a readable evaluation .* run roma evaluate"):
         read_report(tmp_path)
     old = {"source": "a", "translated": {"psnr_db": 1, "ssim": 1, "mae": 1}}
     (tmp_path / REPORT_NAME).write_text(json.dumps(old))
@@ -228,7 +228,7 @@ def test_an_evaluation_of_an_older_format_or_none_is_one_line(tmp_path: Path):
     huge = f'{{"format": "roma-evaluation-2", "translated": {{"psnr_db": 1{400 * "0"}}}}}'
     for text in (huge, "[1]", '{"format": "roma-evaluation-2"}', "no json"):
         (tmp_path / REPORT_NAME).write_text(text)
-        with pytest.raises(EvaluationError, match="no evaluation that can be read"):
+        with pytest.raises(EvaluationError, match="not a readable evaluation"):
             read_report(tmp_path)
 
 

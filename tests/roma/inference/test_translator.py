@@ -317,6 +317,6 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, snapshot_file: Path):
 
 
 def test_writer_refuses_times_that_do_not_rise(tmp_path: Path):
-    with pytest.raises(ValueError, match="times must rise, got pts 5 after 5"):
+    with pytest.raises(ValueError, match="times must increase, got pts 5 after 5"):
         write_video(tmp_path / "x.mp4", [1, 5, 5])
     assert list(tmp_path.iterdir()) == []
