@@ -36,6 +36,8 @@ def test_opencv_counts_whatever_package_it_comes_in(
         (tmp_path / f"{name}.dist-info").mkdir()
         package, _, number = name.partition("-")
         (tmp_path / f"{name}.dist-info" / "METADATA").write_text(f"Name: {package}\nVersion: {number}\n")
+    for decoder in ("pyav", "decord"):
+        versions_here(decoder)  # imports its file, while it still can
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert versions_here("pyav")["opencv"] == version
     assert ("decord" in versions_here("pyav"), versions_here("decord")["decord"]) == (False, "0.6.0")
