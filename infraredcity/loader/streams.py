@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Required, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
@@ -20,6 +20,23 @@ STATE_FORMAT = "infraredcity-stream-1"
 _Batch = TypeVar("_Batch")
 
 
+class StreamOptions(TypedDict, total=False):
+    """What all endless streams take; what is left out has the default of `Batches`."""
+
+    batch_size: Required[int]
+    """Windows of a batch over all ranks."""
+    rank: int
+    """Which of the ranks, from 0."""
+    world_size: int
+    """How many ranks there are."""
+    start_step: int
+    """The batch to begin with; over all ranks, `start_step` * `batch_size` is its first position."""
+    prefetch_batches: int
+    """Batches read ahead."""
+    monitor: Monitor | None
+    """Where to write how fast it goes; None writes nothing."""
+
+
 class Batches(Iterator[_Batch], Generic[_Batch]):
     """One rank's share of every batch of one or several independent streams, without end, read ahead.
 
@@ -28,12 +45,8 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
     Args:
         readers: The domains; each is a stream of its own.
         combine: The step's number and each domain's windows -> what `next` gives.
-        batch_size: Windows of a batch over all ranks.
-        rank: Which of the ranks.
-        world_size: How many there are.
-        start_position: Where in the streams to begin.
-        prefetch_batches: Batches read ahead.
-        monitor: Where to write how fast it goes; None writes nothing.
+
+    The other arguments are `StreamOptions`.
 
     Raises:
         ValueError: The batch is smaller than the world, or another number is out of range.
@@ -47,16 +60,16 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
-        start_position: int = 0,
+        start_step: int = 0,
         prefetch_batches: int = PREFETCH_BATCHES,
         monitor: Monitor | None = None,
     ) -> None:
         check_share(batch_size, rank, world_size)
-        if start_position < 0 or prefetch_batches < 1:
+        if start_step < 0 or prefetch_batches < 1:
             raise ValueError(
-                f"start_position must be at least 0 and prefetch_batches at least 1, got {start_position} and {prefetch_batches}"
+                f"start_step must be at least 0 and prefetch_batches at least 1, got {start_step} and {prefetch_batches}"
             )
-        self.position = start_position
+        self.position = start_step * batch_size
         self._readers = tuple(readers)
         self._combine = combine
         self.batch_size = batch_size
@@ -65,7 +78,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         self._prefetch = prefetch_batches
         self._monitor = monitor
         self._planned: deque[list[tuple[np.ndarray, np.ndarray]]] = deque()
-        self._plan_position = start_position
+        self._plan_position = self.position
         self._under_way: deque[list[Reading]] = deque()
         self._started: float | None = None
         self._before = [reader.tally.sum() for reader in self._readers]
@@ -183,80 +196,35 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         self._planned.extend([list(step) for step in zip(*by_reader, strict=True)])
 
 
-def batches(
-    reader: WindowReader,
-    *,
-    batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
-    start_step: int = 0,
-    prefetch_batches: int = PREFETCH_BATCHES,
-    monitor: Monitor | None = None,
-) -> Batches[FrameWindows]:
-    """One rank's share of every batch from `start_step` on, without end, read ahead by the decoding threads.
+def batches(reader: WindowReader, **options: Unpack[StreamOptions]) -> Batches[FrameWindows]:
+    """Give one rank's share of every batch from `start_step` on, without end, read ahead by the decoding threads.
 
     Over all ranks each position of the stream appears exactly once, at any world size.
 
     Raises:
         ValueError: The batch is smaller than the world.
     """
-    return Batches(
-        [reader],
-        lambda _step, parts: parts[0],
-        batch_size=batch_size,
-        rank=rank,
-        world_size=world_size,
-        start_position=start_step * batch_size,
-        prefetch_batches=prefetch_batches,
-        monitor=monitor,
-    )
+    return Batches([reader], lambda _step, parts: parts[0], **options)
 
 
 def unpaired_batches(
-    infrared: WindowReader,
-    visible: WindowReader,
-    *,
-    batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
-    start_step: int = 0,
-    prefetch_batches: int = PREFETCH_BATCHES,
-    monitor: Monitor | None = None,
+    infrared: WindowReader, visible: WindowReader, **options: Unpack[StreamOptions]
 ) -> Batches[UnpairedBatch]:
-    """One rank's share of two independent streams, step by step and without end; see `batches`."""
-    return Batches(
-        [infrared, visible],
-        lambda step, parts: UnpairedBatch(step=step, infrared=parts[0], visible=parts[1]),
-        batch_size=batch_size,
-        rank=rank,
-        world_size=world_size,
-        start_position=start_step * batch_size,
-        prefetch_batches=prefetch_batches,
-        monitor=monitor,
-    )
+    """Give one rank's share of two independent streams, step by step and without end; see `batches`."""
+
+    def pair(step: int, parts: Sequence[FrameWindows]) -> UnpairedBatch:
+        return UnpairedBatch(step=step, infrared=parts[0], visible=parts[1])
+
+    return Batches([infrared, visible], pair, **options)
 
 
 def domain_batches(
-    readers: Mapping[str, WindowReader],
-    *,
-    batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
-    start_step: int = 0,
-    prefetch_batches: int = PREFETCH_BATCHES,
-    monitor: Monitor | None = None,
+    readers: Mapping[str, WindowReader], **options: Unpack[StreamOptions]
 ) -> Batches[dict[str, FrameWindows]]:
-    """One rank's share of any number of independent streams, each under its name; see `batches`."""
+    """Give one rank's share of any number of independent streams, each under its name; see `batches`."""
     names = tuple(readers)
     return Batches(
-        [readers[name] for name in names],
-        lambda _step, parts: dict(zip(names, parts, strict=True)),
-        batch_size=batch_size,
-        rank=rank,
-        world_size=world_size,
-        start_position=start_step * batch_size,
-        prefetch_batches=prefetch_batches,
-        monitor=monitor,
+        [readers[name] for name in names], lambda _step, parts: dict(zip(names, parts, strict=True)), **options
     )
 
 
