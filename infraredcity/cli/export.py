@@ -167,6 +167,8 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
               help="Difference between the frame numbers of consecutive pictures.")  # fmt: skip
 @click.option("--format", "frame_format", type=click.Choice(FRAME_FORMATS), default=FRAME_FORMATS[0], show_default=True,
               help="Format of the halves of Double; the pictures of Single are copied byte for byte.")  # fmt: skip
+@click.option("--renumber", is_flag=True,
+              help="Count the pictures of each clip anew, train before test, where all folders count from 0.")  # fmt: skip
 @click.option(
     "--samples-per-shard", type=click.IntRange(1), default=release_import.SAMPLES_PER_SHARD, show_default=True
 )
@@ -180,6 +182,7 @@ def import_command(
     fps: float | None,
     every: int,
     frame_format: FrameFormat,
+    renumber: bool,
     samples_per_shard: int,
     overwrite: bool,
     as_json: bool,
@@ -187,8 +190,8 @@ def import_command(
     """Write the pictures of a published Lite as shards with index, manifest and runs.
 
     RELEASE holds the folders Single or Double, or is one of them. The pictures of Single are copied byte for byte. Whatever does
-    not fit the layout is an error: other files, names without a number, a number that occurs twice in a clip, several picture
-    sizes or formats, the folder testB.
+    not fit the layout is an error: other files, names without a number, a number that occurs twice in a clip (unless --renumber
+    counts anew), several picture sizes or formats, the folder testB.
     """
     report = release_import.import_release(
         folder,
@@ -197,6 +200,7 @@ def import_command(
         fps=fps,
         frame_step=every,
         frame_format=frame_format,
+        renumber=renumber,
         samples_per_shard=samples_per_shard,
         overwrite=overwrite,
         on_progress=ProgressLine(),

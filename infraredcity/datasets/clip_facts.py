@@ -33,7 +33,7 @@ class ClipFacts:
         frame_step: Clip frames from one sample to the next.
         clip_frames: Frames of the whole clip.
         sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format, streams, rotation_deg,
-            pixel_aspect, hdr; see `extraction.spec.sources_of`.
+            pixel_aspect, hdr; see `extraction.spec.sources_of`. Of an import that counts anew: first_number, number_step, files.
         extraction: The ExtractConfig as plain values.
         versions: Version of each library that shaped the bytes.
         suspect: What makes the clip less than trustworthy.

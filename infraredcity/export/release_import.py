@@ -10,7 +10,8 @@ The layout carries less than a data set: no times, no clips, and numbers only in
 - A picture of Double is two frames: number k gives the indices 2k and 2k + 1, a run of two, so that no window crosses pairs.
 
 What does not fit is refused with one line: other files, pictures of several sizes in a clip or of
-several formats in a part, numbers that occur twice, links out of the release.
+several formats in a part, numbers that occur twice, links out of the release. Where numbers occur twice because each folder counts
+from 0, `renumber` counts the pictures of a clip anew, folder after folder; clips.json then lists their names.
 """
 
 import hashlib
@@ -64,6 +65,8 @@ FRAME_FORMATS: tuple[FrameFormat, ...] = ("png", "jpg")
 _NAME = re.compile(r"(.*?)([0-9]{1,12})\.(?:jpg|jpeg|png)", re.IGNORECASE | re.DOTALL)
 _MIN_FPS, _MAX_FPS = 0.01, 100_000
 _MIN_THREADS = 4
+RENUMBER_GAP = 1000
+"""Numbers left free between two folders of a clip that are counted anew: nothing takes their frames for neighbours in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +158,7 @@ def import_release(
     fps: float | None = None,
     frame_step: int = 1,
     frame_format: FrameFormat = "png",
+    renumber: bool = False,
     samples_per_shard: int = SAMPLES_PER_SHARD,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
@@ -170,6 +174,8 @@ def import_release(
         fps: Frames per second of the clips; pts is the frame index. By default as release.json says, else 25.
         frame_step: How far the numbers of neighbours in time are apart; release.json, where it is there, says it for its clips.
         frame_format: How Double's halves are written: "png" keeps what was decoded, "jpg" is of quality 95.
+        renumber: Count the pictures of each clip anew, train before test and `RENUMBER_GAP` apart, in the order of the text and the
+            number of their names. A run goes on where the number of a name does, and the text before it is the same.
         samples_per_shard: Samples in a full shard.
         overwrite: Replace another import in `out`.
         on_progress: Called with the pictures read and written.
@@ -187,7 +193,7 @@ def import_release(
     if out.resolve().is_relative_to(root.resolve()):
         raise OutputError(f"{out}: lies in the release itself; use another --out")
     found_kind, base = _kind_folder(root, kind)
-    blocks, num_shared = _read_blocks(root, base, _clip_notes(root, base), fps, frame_step, on_progress)
+    blocks, num_shared = _read_blocks(root, base, _clip_notes(root, base), fps, frame_step, renumber, on_progress)
     _check(blocks, found_kind, frame_format)
     folders = sorted({block.part for block in blocks})
     record = BuildRecord(
@@ -202,6 +208,7 @@ def import_release(
             "frame_step": frame_step,
             "frame_format": frame_format if found_kind == "double" else None,
             "samples_per_shard": samples_per_shard,
+            **({"renumber": True} if renumber else {}),
             "blocks": [_identity_of(block) for block in blocks],
         },
         folders=folders,
@@ -218,7 +225,7 @@ def import_release(
             raise OutputError(f"{out / others[0]}: is a part of another data set; use another --out")
         record.begin()
         total = sum(len(block.files) for block in blocks)
-        writer = _Writer(out, found_kind, frame_format, samples_per_shard, total, on_progress)
+        writer = _Writer(out, found_kind, frame_format, samples_per_shard, total, on_progress, names_files=renumber)
         parts = [writer.write(name, [block for block in blocks if block.part == name]) for name in folders]
         write_manifest(out, parts)
         report = ImportReport(
@@ -297,9 +304,11 @@ def _read_blocks(
     notes: Mapping[str, _ClipNote],
     fps: float | None,
     frame_step: int,
+    renumber: bool,
     on_progress: OnProgress | None,
 ) -> tuple[list[_Block], int]:
     """Read all folders that are there, in order; return how many pictures of a second weather's trainB are in the first one's."""
+    next_numbers: dict[str, int] | None = {} if renumber else None
     for cell in CELLS:
         if (base / cell.folder / "testB").is_dir():
             raise ManifestError(f"{base / cell.folder / 'testB'}: the layout has no visible test frames; remove it")
@@ -321,7 +330,7 @@ def _read_blocks(
                 before |= {file.sha256 for file in files}
                 files = fresh
             source = folder.relative_to(root).as_posix()
-            blocks += _blocks_of_folder(cell, place, source, files, notes, fps, frame_step)
+            blocks += _blocks_of_folder(cell, place, source, files, notes, fps, frame_step, next_numbers)
     if not blocks:
         raise ManifestError(
             f"{base}: holds no picture of the layout, expected Traffic/City/clearday/trainA, Monitor/trainB and so on"
@@ -385,7 +394,9 @@ def _blocks_of_folder(
     notes: Mapping[str, _ClipNote],
     fps: float | None,
     frame_step: int,
+    next_numbers: dict[str, int] | None,
 ) -> Iterator[_Block]:
+    """Yield what a folder gives to each clip; `next_numbers` are, by clip, where to count on from, None to keep the numbers."""
     clip_of_folder = Clip(
         clip_id=cell.infrared_clip if place.modality == "infrared" else cell.visible_clip,
         scene=cell.scene,
@@ -399,22 +410,32 @@ def _blocks_of_folder(
         is_known = note is not None and (note.clip.scene, note.clip.modality) == (cell.scene, place.modality)
         of_clip.setdefault(note.clip.clip_id if note is not None and is_known else "", []).append(file)
     for clip_id, of_this in of_clip.items():
-        members = sorted(of_this, key=lambda file: file.number)
         note = notes.get(clip_id)
+        clip = clip_of_folder if note is None else note.clip
         step = frame_step if note is None else note.frame_step
-        run_starts = {
-            file.number
-            for before, file in pairwise(members)
-            if file.number - before.number != step or file.text != before.text
-        }
+        noted_starts = set() if note is None else {*note.run_starts}
+        if next_numbers is None:
+            members = sorted(of_this, key=lambda file: file.number)
+        else:
+            members = sorted(of_this, key=lambda file: (file.text, file.number, file.path.name))
+        starts = [
+            position
+            for position, (before, file) in enumerate(pairwise(members), 1)
+            if file.number - before.number != step or file.text != before.text or file.number in noted_starts
+        ]
+        if next_numbers is not None:
+            first = next_numbers.get(clip.clip_id, 0)
+            members = [replace(file, number=first + position * step) for position, file in enumerate(members)]
+            next_numbers[clip.clip_id] = members[-1].number + step + RENUMBER_GAP
+            noted_starts = set()
         yield _Block(
             cell=cell,
             place=place,
             source=source,
-            clip=clip_of_folder if note is None else note.clip,
+            clip=clip,
             fps=fps or (DEFAULT_FPS if note is None else note.fps),
             frame_step=step,
-            run_starts=tuple(sorted(run_starts.union(() if note is None else note.run_starts))),
+            run_starts=tuple(sorted(noted_starts.union(members[position].number for position in starts))),
             files=tuple(members),
         )
 
@@ -461,7 +482,7 @@ def _check(blocks: Sequence[_Block], kind: Kind, frame_format: FrameFormat) -> N
             if other != file.path:
                 raise ManifestError(
                     f"{file.path}: has the number of {other}, and both are frames of {block.clip.clip_id}; number the frames of a "
-                    "clip once"
+                    "clip once, or count them anew with --renumber"
                 )
 
 
@@ -488,12 +509,15 @@ class _Writer:
         samples_per_shard: int,
         total: int,
         on_progress: OnProgress | None,
+        *,
+        names_files: bool,
     ) -> None:
         self.rows: list[ImportRow] = []
         self._out = out
         self._kind = kind
         self._frame_format = frame_format
         self._samples_per_shard = samples_per_shard
+        self._names_files = names_files
         self._ticker = Ticker("import: pictures written", total, on_progress)
 
     def write(self, name: str, blocks: Sequence[_Block]) -> ShardFolder:
@@ -529,6 +553,7 @@ class _Writer:
                     "num_frames": len(block.files) * per_picture,
                     "codec": block.files[0].image_format,
                     "pixel_format": "",
+                    **(_renumbered_from(block) if self._names_files else {}),
                 }
                 for block in blocks
             ],
@@ -647,3 +672,9 @@ def _run_ids(frames: Sequence[_Frame], frame_step: int, blocks: Sequence[_Block]
 def _hash_of(block: _Block) -> str:
     """Hash the pictures' hashes, in place of the packets of a clip's file."""
     return hashlib.sha256("".join(file.sha256 for file in block.files).encode()).hexdigest()
+
+
+def _renumbered_from(block: _Block) -> dict[str, Any]:
+    """Say which files the numbers of a block stand for: the first number, how far the next one is, and the names in order."""
+    names = [file.path.name.encode(errors="backslashreplace").decode() for file in block.files]
+    return {"first_number": block.files[0].number, "number_step": block.frame_step, "files": names}

@@ -86,6 +86,39 @@ def test_numbers_in_names_make_the_runs(tmp_path: Path) -> None:
     assert pairs == {(9, 10), (10, 11), (30, 31)}
 
 
+def test_folders_that_all_count_from_0_are_counted_anew_when_asked(tmp_path: Path) -> None:
+    root = tmp_path / "release"
+    put(root / CITY / "trainA", numbered([0, 1, 2, 5, 6]))
+    put(
+        root / CITY / "testA",
+        {**numbered([0, 1], before="b_"), "a_7.png": still_bytes(30), "a_07.png": still_bytes(31)},
+    )
+    with pytest.raises(ManifestError, match=r"has the number of .*--renumber"):
+        import_release(root, tmp_path / "out")
+    report = import_release(root, tmp_path / "out", renumber=True)
+    assert [(row.split, row.num_frames, row.num_runs) for row in report.rows] == [("test", 4, 3), ("train", 5, 2)]
+    assert frames_of(tmp_path / "out", "city/infrared-train", "city_clear") == [0, 1, 2, 3, 4]
+    assert frames_of(tmp_path / "out", "city/infrared-test", "city_clear") == [1005, 1006, 1007, 1008]
+    pairs = {(int(one[-8:]), int(other[-8:])) for _, one, other in windows_of(tmp_path / "out")}
+    assert pairs == {(0, 1), (1, 2), (3, 4), (1007, 1008)}  # 2 and 5, and the two files numbered 7, are no neighbours
+    test, train = open_dataset(tmp_path / "out")
+    (source,) = test.clips["city_clear"].sources
+    assert (source["first_number"], source["number_step"]) == (1005, 1)
+    assert source["files"] == ["a_07.png", "a_7.png", "b_0.png", "b_1.png"]
+    assert samples_of(tmp_path / "out")["city/infrared-test", "city_clear_00001005"] == still_bytes(31)
+    assert train.clips["city_clear"].clip_frames == 5
+    assert verify(tmp_path / "out", decode="all").findings == ()
+    assert not import_release(root, tmp_path / "out", renumber=True).is_new
+
+
+def test_neighbours_some_numbers_apart_stay_so_when_they_are_counted_anew(tmp_path: Path) -> None:
+    put(tmp_path / "release" / CITY / "trainA", numbered([3, 8, 13, 14]))
+    put(tmp_path / "release" / CITY / "testA", numbered([3, 8]))
+    import_release(tmp_path / "release", tmp_path / "out", frame_step=5, renumber=True)
+    pairs = {(int(one[-8:]), int(other[-8:])) for _, one, other in windows_of(tmp_path / "out")}
+    assert pairs == {(0, 5), (5, 10), (1020, 1025)}
+
+
 def test_neighbours_may_be_some_numbers_apart(tmp_path: Path) -> None:
     put(tmp_path / "release" / CITY / "trainA", numbered([0, 5, 10, 11, 20]))
     import_release(tmp_path / "release", tmp_path / "out", frame_step=5)
