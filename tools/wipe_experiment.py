@@ -100,7 +100,7 @@ def main(files: int, seed: str, json_path: Path | None) -> None:
                 clip, whole = _shown(path)
                 if any(marked for *_, marked in whole) or clip.suspect:
                     raise SystemExit(f"{path.name}: an undamaged file is marked: {clip.suspect}")
-                name = 1 if clip.parts[0].packet_pts.min() > video.NO_TIME else 0
+                name = 1 if clip.files[0].packet_pts.min() > video.NO_TIME else 0
                 truth = {frame[name]: frame[2] for frame in whole}
                 data = bytearray(path.read_bytes())
                 at = random.Random(f"{seed}{kind}{number}").randrange(len(data) // 10, len(data) * 9 // 10)

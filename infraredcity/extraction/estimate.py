@@ -18,13 +18,13 @@ coded bytes take most of it. What encoding takes is in `stills.formats`."""
 def estimate(job: ExtractJob) -> Estimate:
     """Estimate bytes from a few frames of the clip, and seconds from what is decoded and encoded."""
     sizes, pixels = sample_stills(job, num_places=_SAMPLE_PLACES, num_frames=_SAMPLE_FRAMES)
-    video = job.video.parts[0]
+    video = job.video.files[0]
     still_bytes = sum(sizes) / len(sizes) if sizes else 0.0
     overhead = _SAMPLE_OVERHEAD_BYTES if job.config.to == "shards" else 0
     core_s = frame_core_s(
         job.config.image_format,
         video_px=video.width_px * video.height_px,
-        coded_bytes=sum(part.size_bytes for part in job.video.parts) / job.video.num_frames,
+        coded_bytes=sum(file.size_bytes for file in job.video.files) / job.video.num_frames,
         every=job.config.every,
         still_px=pixels,
         channels=1 if job.make_spec().color == "gray" else 3,

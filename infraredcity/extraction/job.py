@@ -76,7 +76,7 @@ class ExtractJob:
     @property
     def is_deep(self) -> bool:
         """Return whether the clip holds counts of more than 8 bits."""
-        return self.video.parts[0].is_deep
+        return self.video.files[0].is_deep
 
     @property
     def needs_tone(self) -> bool:
@@ -93,7 +93,7 @@ class ExtractJob:
             sources=sources_of(self.video),
             versions=self.versions,
             time_base=str(self.video.time_base),
-            nominal_fps=self.video.parts[0].nominal_fps,
+            nominal_fps=self.video.files[0].nominal_fps,
             num_frames=self.video.num_frames,
             frames_sha256=frames_sha256(self.video),
             break_frames=self.video.break_frames,
@@ -101,7 +101,7 @@ class ExtractJob:
             suspect=self.video.suspect,
             notes=self.video.notes,
         )
-        if spec.color == "gray" and not self.is_deep and any(part.has_color for part in self.video.parts):
+        if spec.color == "gray" and not self.is_deep and any(file.has_color for file in self.video.files):
             return replace(spec, suspect=(*spec.suspect, _HAS_COLOR))
         return spec
 
@@ -115,7 +115,7 @@ class ExtractJob:
     @property
     def can_start_anywhere(self) -> bool:
         """Return whether a worker may begin in the middle of the clip without decoding what comes before."""
-        return find_decoder(self.decoder).can_start_anywhere and all(part.is_seekable for part in self.video.parts)
+        return find_decoder(self.decoder).can_start_anywhere and all(file.is_seekable for file in self.video.files)
 
 
 def open_job(clip: Clip, config: ExtractConfig, out: AnyPath, *, overwrite: bool = False) -> ExtractJob:
@@ -200,8 +200,8 @@ def _check_planned(clip: Clip, video: ClipVideo, planned: JobSpec) -> None:
         names = ", ".join(str(path) for path in clip.paths)
         raise OutputError(f"clip {clip.clip_id}: {names} here is not what was planned but {other}; copy the clip again")
     decoder = find_decoder(planned.decoder)
-    for part in video.parts:
-        reason = decoder.why_not(part, planned.config.device)
+    for file in video.files:
+        reason = decoder.why_not(file, planned.config.device)
         if reason is not None:
             raise OutputError(
                 f"clip {clip.clip_id}: was planned with {planned.decoder} on device {planned.config.device}, and here {reason}; "
@@ -353,8 +353,8 @@ def _clear(folder: AnyPath) -> None:
 
 def _check_depth(job: ExtractJob) -> None:
     """Check that format, tone and colour suit the clip's bits per pixel; VideoDecodeError if not."""
-    names = {part.pixel_format for part in job.video.parts}
-    if len({part.is_deep for part in job.video.parts}) > 1:
+    names = {file.pixel_format for file in job.video.files}
+    if len({file.is_deep for file in job.video.files}) > 1:
         raise VideoDecodeError(
             f"clip {job.clip.clip_id}: its chunks are {', '.join(sorted(names))}; chunks of one clip must have one depth"
         )

@@ -162,18 +162,18 @@ def sources_of(video: ClipVideo) -> tuple[dict[str, Any], ...]:
     """Describe a clip's files; pixel_aspect is like "16:11", hdr "PQ", "HLG" or "", and the last three are what players apply."""
     return tuple(
         {
-            "name": part.path.name,
-            "size_bytes": part.size_bytes,
-            "packets_sha256": part.packets_sha256,
-            "num_frames": part.num_frames,
-            "codec": part.codec,
-            "pixel_format": part.pixel_format,
-            "streams": list(part.streams),
-            "rotation_deg": part.rotation_deg,
-            "pixel_aspect": f"{part.pixel_aspect.numerator}:{part.pixel_aspect.denominator}",
-            "hdr": part.hdr,
+            "name": file.path.name,
+            "size_bytes": file.size_bytes,
+            "packets_sha256": file.packets_sha256,
+            "num_frames": file.num_frames,
+            "codec": file.codec,
+            "pixel_format": file.pixel_format,
+            "streams": list(file.streams),
+            "rotation_deg": file.rotation_deg,
+            "pixel_aspect": f"{file.pixel_aspect.numerator}:{file.pixel_aspect.denominator}",
+            "hdr": file.hdr,
         }
-        for part in video.parts
+        for file in video.files
     )
 
 
@@ -183,8 +183,8 @@ def frames_sha256(video: ClipVideo) -> str:
     The bytes are all times in units of the clip's time base, then each file's suspect ranges, as little-endian i64.
     """
     digest = hashlib.sha256(video.pts.astype("<i8").tobytes())
-    for part in video.parts:
-        digest.update(part.suspect_ranges.astype("<i8").tobytes())
+    for file in video.files:
+        digest.update(file.suspect_ranges.astype("<i8").tobytes())
     return digest.hexdigest()
 
 

@@ -23,46 +23,46 @@ from infraredcity.video.types import Decoded, FrameRange, OnFrame, VideoInfo
 class ClipVideo:
     """A clip's files as one sequence of frames."""
 
-    parts: tuple[VideoInfo, ...]
+    files: tuple[VideoInfo, ...]
     """Facts of each file, in order."""
     pts: np.ndarray
-    """i64 [num_frames], times in units of `time_base`, ascending over all parts."""
+    """i64 [num_frames], times in units of `time_base`, ascending over all files."""
     time_base: Fraction
-    """Seconds per unit of pts: that of the first part."""
-    part_starts: tuple[int, ...]
-    """Frame index of each part's first frame."""
+    """Seconds per unit of pts: that of the first file."""
+    file_starts: tuple[int, ...]
+    """Frame index of each file's first frame."""
 
     @property
     def num_frames(self) -> int:
-        """Frames of all parts together."""
+        """Frames of all files together."""
         return len(self.pts)
 
     @property
     def break_frames(self) -> tuple[int, ...]:
-        """Frames before which something is lost: each part's first one, and those where time jumps."""
+        """Frames before which something is lost: each file's first one, and those where time jumps."""
         jumps = (
             start + int(frame)
-            for part, start in zip(self.parts, self.part_starts, strict=True)
-            for frame in part.time_jumps
+            for file, start in zip(self.files, self.file_starts, strict=True)
+            for frame in file.time_jumps
         )
-        return tuple(sorted({*self.part_starts, *jumps}))
+        return tuple(sorted({*self.file_starts, *jumps}))
 
     def next_entry(self, frame_index: int) -> int:
-        """Find the next frame behind `frame_index` at which decoding can begin anew: a key frame, or a part's first frame."""
-        number = bisect_right(self.part_starts, frame_index) - 1
-        part, start = self.parts[number], self.part_starts[number]
-        inside = part.next_key(frame_index - start + 1) if part.is_seekable else part.num_frames
+        """Find the next frame behind `frame_index` at which decoding can begin anew: a key frame, or a file's first frame."""
+        number = bisect_right(self.file_starts, frame_index) - 1
+        file, start = self.files[number], self.file_starts[number]
+        inside = file.next_key(frame_index - start + 1) if file.is_seekable else file.num_frames
         return start + inside
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is good to know before frames are used, each phrase behind its file's name; see `VideoInfo.notes`."""
-        return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.notes)
+        return tuple(f"{file.path.name}: {phrase}" for file in self.files for phrase in file.notes)
 
     @property
     def suspect(self) -> tuple[str, ...]:
         """What is wrong with the clip, each phrase behind its file's name."""
-        return tuple(f"{part.path.name}: {phrase}" for part in self.parts for phrase in part.suspect)
+        return tuple(f"{file.path.name}: {phrase}" for file in self.files for phrase in file.suspect)
 
 
 def probe(path: AnyPath, *, kept_in: AnyPath | None = None, stream: int | None = None) -> VideoInfo:
@@ -101,27 +101,27 @@ def open_clip(paths: Sequence[AnyPath], *, kept_in: AnyPath | None = None, strea
         VideoDecodeError: A file is no video, holds no frame, or shows pictures of another size than the first one.
         RemoteError: A remote file cannot be read.
     """
-    parts = tuple(probe(path, kept_in=kept_in, stream=stream) for path in paths)
-    first = parts[0]
+    files = tuple(probe(path, kept_in=kept_in, stream=stream) for path in paths)
+    first = files[0]
     times: list[np.ndarray] = []
     starts: list[int] = []
     num_frames = 0
-    for part in parts:
-        if part.num_frames == 0:
-            raise VideoDecodeError(f"{part.path}: holds no frame; remove it from the clip, or record it again")
-        if (part.width_px, part.height_px) != (first.width_px, first.height_px):
+    for file in files:
+        if file.num_frames == 0:
+            raise VideoDecodeError(f"{file.path}: holds no frame; remove it from the clip, or record it again")
+        if (file.width_px, file.height_px) != (first.width_px, first.height_px):
             raise VideoDecodeError(
-                f"{part.path}: pictures are {part.width_px}x{part.height_px}, those of {first.path} "
+                f"{file.path}: pictures are {file.width_px}x{file.height_px}, those of {first.path} "
                 f"{first.width_px}x{first.height_px}; chunks of one clip must have one size"
             )
-        in_base = _rescale(part.pts, part.time_base, first.time_base)
+        in_base = _rescale(file.pts, file.time_base, first.time_base)
         if times:
             frame_units = max(1, round(1 / (first.nominal_fps * float(first.time_base)))) if first.nominal_fps else 1
             in_base = in_base - in_base[0] + times[-1][-1] + frame_units
         times.append(in_base)
         starts.append(num_frames)
-        num_frames += part.num_frames
-    return ClipVideo(parts=parts, pts=np.concatenate(times), time_base=first.time_base, part_starts=tuple(starts))
+        num_frames += file.num_frames
+    return ClipVideo(files=files, pts=np.concatenate(times), time_base=first.time_base, file_starts=tuple(starts))
 
 
 def choose_decoder(video: ClipVideo, decoder: DecoderName, device: str) -> tuple[DecoderName, str]:
@@ -159,10 +159,10 @@ def _candidates(name: DecoderName, device: str) -> tuple[Decoder, ...]:
 
 
 def _refusal(video: ClipVideo, decoder: Decoder, device: str) -> str | None:
-    for part in video.parts:
-        reason = decoder.why_not(part, device)
+    for file in video.files:
+        reason = decoder.why_not(file, device)
         if reason is not None:
-            return f"{part.path}: {decoder.name} cannot be trusted with it: {reason}; use {decoder.instead}"
+            return f"{file.path}: {decoder.name} cannot be trusted with it: {reason}; use {decoder.instead}"
     return None
 
 
@@ -193,31 +193,31 @@ def decode(
         RemoteError: A remote file cannot be read; no frame counts as lost for that.
     """
     decode_file = find_decoder(decoder).decode
-    for part, part_start in zip(video.parts, video.part_starts, strict=True):
-        part_range = _within(frames, part_start, part.num_frames)
-        if len(part_range) == 0:
+    for file, file_start in zip(video.files, video.file_starts, strict=True):
+        file_range = _within(frames, file_start, file.num_frames)
+        if len(file_range) == 0:
             continue
-        part_stop = part_start + part.num_frames
-        inside = [(first - part_start, stop - part_start) for first, stop in avoid if part_start <= first < part_stop]
-        report = partial(_report, on_frame, part_start)
-        for frame in decode_file(part, part_range, device=device, avoid=inside, on_frame=report):
-            index = frame.frame_index + part_start
+        file_stop = file_start + file.num_frames
+        inside = [(first - file_start, stop - file_start) for first, stop in avoid if file_start <= first < file_stop]
+        report = partial(_report, on_frame, file_start)
+        for frame in decode_file(file, file_range, device=device, avoid=inside, on_frame=report):
+            index = frame.frame_index + file_start
             yield frame.at(index, int(video.pts[index]))
 
 
-def _report(on_frame: OnFrame, part_start: int, frame_index: int) -> None:
-    on_frame(part_start + frame_index)
+def _report(on_frame: OnFrame, file_start: int, frame_index: int) -> None:
+    on_frame(file_start + frame_index)
 
 
-def _within(frames: FrameRange, part_start: int, num_frames: int) -> FrameRange:
-    """Cut the asked frames to one part, counted from the part's first frame."""
+def _within(frames: FrameRange, file_start: int, num_frames: int) -> FrameRange:
+    """Cut the asked frames to one file, counted from the file's first frame."""
     inside = range(frames.start_frame, frames.stop_frame, frames.step)
-    skipped = max(0, -(-(part_start - frames.start_frame) // frames.step))
+    skipped = max(0, -(-(file_start - frames.start_frame) // frames.step))
     inside = inside[skipped:]
-    inside = range(inside.start, min(inside.stop, part_start + num_frames), frames.step)
+    inside = range(inside.start, min(inside.stop, file_start + num_frames), frames.step)
     if len(inside) == 0:
         return FrameRange(start_frame=0, stop_frame=0, step=frames.step)
-    return FrameRange(start_frame=inside.start - part_start, stop_frame=inside[-1] + 1 - part_start, step=frames.step)
+    return FrameRange(start_frame=inside.start - file_start, stop_frame=inside[-1] + 1 - file_start, step=frames.step)
 
 
 def _rescale(pts: np.ndarray, from_base: Fraction, to_base: Fraction) -> np.ndarray:

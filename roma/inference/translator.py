@@ -150,7 +150,7 @@ def translate_video(
     if out.resolve() == source.resolve():
         raise EvaluationError(f"{out}: is the input itself; give -o another name")
     clip = open_levels(source)
-    info = clip.parts[0]
+    info = clip.files[0]
     video.choose_decoder(clip, "pyav", "cpu")
     width, height = max(2, info.width_px // 2 * 2), max(2, info.height_px // 2 * 2)
     side = translator.side_px
@@ -234,7 +234,7 @@ def _mp4_times(clip: video.ClipVideo) -> tuple[Int64[np.ndarray, " N"], Fraction
     times, unit = rising_times(in_ms, Fraction(1, 1000))
     if longest_s > longest_pause_s(unit):
         raise EvaluationError(
-            f"{clip.parts[0].path}: pauses for {float(longest_s) / 3600:.0f} h, more than the "
+            f"{clip.files[0].path}: pauses for {float(longest_s) / 3600:.0f} h, more than the "
             f"{longest_pause_s(unit) / 3600:.0f} h that an mp4 holds; cut it at the pause"
         )
     return times, unit
@@ -248,7 +248,7 @@ def open_levels(path: Path) -> video.ClipVideo:
         EvaluationError: It holds counts of more than 8 bits, and a snapshot does not store how to map them to levels.
     """
     clip = video.open_clip([path])
-    deep = next((part for part in clip.parts if part.is_deep), None)
+    deep = next((file for file in clip.files if file.is_deep), None)
     if deep is not None:
         raise _refusal_of_counts(path, deep.pixel_format)
     return clip
@@ -267,7 +267,7 @@ def _read_levels(
     """Read frames of a clip from `open_levels`; raise EvaluationError where a decoder gives more than 8 bits after all."""
     for batch in video.read_frames(clip, frames, color=color):
         if batch.data.dtype != np.uint8:
-            raise _refusal_of_counts(clip.parts[0].path, str(batch.data.dtype))
+            raise _refusal_of_counts(clip.files[0].path, str(batch.data.dtype))
         yield batch
 
 

@@ -112,9 +112,9 @@ def test_frames_that_are_left_out_have_no_say_in_the_tone(
 ) -> None:
     """Of 30 frames, each 10 counts warmer than the one before, the scan finds the last ten suspect."""
     job = open_job(clip_of(deep), ExtractConfig(tone="minmax", suspect=suspect), tmp_path)
-    (part,) = job.video.parts
+    (part,) = job.video.files
     damaged = replace(part, suspect_ranges=np.array([[NUM_FRAMES - 10, NUM_FRAMES]]))
-    tone = fit_clip_tone(replace(job, video=replace(job.video, parts=(damaged,))))
+    tone = fit_clip_tone(replace(job, video=replace(job.video, files=(damaged,))))
     assert tone == ToneMap(low=29_000, high=high)
 
 

@@ -273,12 +273,12 @@ def _check_reachable(address: str) -> None:
 
 def _with_absolute_paths(job: ExtractJob) -> ExtractJob:
     """Return the job with paths that mean the same in any process."""
-    parts = tuple(replace(part, path=_absolute(part.path)) for part in job.video.parts)
+    files = tuple(replace(file, path=_absolute(file.path)) for file in job.video.files)
     return replace(
         job,
         folder=_absolute(job.folder),
         clip=replace(job.clip, paths=tuple(_absolute(path) for path in job.clip.paths)),
-        video=replace(job.video, parts=parts),
+        video=replace(job.video, files=files),
     )
 
 

@@ -193,7 +193,7 @@ def test_stretches_that_hung_the_decoder_stay_missing_and_nothing_else_does(clip
         clip = video.open_clip([clips[name]])
         whole = {frame.frame_index: frame.picture("gray").tobytes() for frame in decoded(clips[name])[1]}
         stop = clip.next_entry(40)
-        assert stop in clip.parts[0].keyframes
+        assert stop in clip.files[0].keyframes
         for start in (0, 35, 42, stop, stop + 3, 90):
             shown = list(video.decode(clip, FrameRange(start_frame=start, stop_frame=NUM_FRAMES), avoid=[(40, stop)]))
             expected = [index for index in range(start, NUM_FRAMES) if not 40 <= index < stop]

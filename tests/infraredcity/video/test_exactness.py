@@ -125,8 +125,8 @@ def test_from_any_start_frame_times_and_planes_are_the_judges(folder: Path, name
 def test_the_pictures_hold_the_barcodes_that_were_drawn(folder: Path, name: str) -> None:
     clip = video.open_clip([BY_NAME[name].make(folder)])
     pictures = [frame.picture("gray") for frame in video.decode(clip, whole(clip), decoder="pyav")]
-    if clip.parts[0].is_deep:
-        spare_bits = DEEP_BITS[clip.parts[0].pixel_format] - 8
+    if clip.files[0].is_deep:
+        spare_bits = DEEP_BITS[clip.files[0].pixel_format] - 8
         pictures = [(picture >> spare_bits).astype(np.uint8) for picture in pictures]
     assert [barcode(picture) for picture in pictures] == list(BY_NAME[name].shown)
 
@@ -136,7 +136,7 @@ def test_colours_are_within_two_levels_of_the_judges(folder: Path, name: str) ->
     path = BY_NAME[name].make(folder)
     clip = video.open_clip([path])
     frames = list(video.decode(clip, whole(clip), decoder="pyav"))
-    if clip.parts[0].is_deep:  # counts, not colours
+    if clip.files[0].is_deep:  # counts, not colours
         assert all(frame.planes().startswith(frame.picture("rgb").astype("<u2").tobytes()) for frame in frames)
         return
     assert (

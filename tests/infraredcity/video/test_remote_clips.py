@@ -103,7 +103,7 @@ def moved(call: Callable[[], object]) -> int:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_far_clip_is_the_local_one_frame_for_frame(nginx: Nginx, clips: Path, name: str) -> None:
     near, far = open_clip([clips / name]), open_clip([RemotePath(f"{nginx.url}/{name}")])
-    assert same_facts(far.parts[0], near.parts[0])
+    assert same_facts(far.files[0], near.files[0])
     assert frames(far) == frames(near)
     assert frames(far, near.num_frames // 2, near.num_frames, 2) == frames(
         near, near.num_frames // 2, near.num_frames, 2
@@ -117,7 +117,7 @@ def test_a_scan_moves_a_clip_once_and_the_middle_of_it_little(nginx: Nginx, clip
     assert size <= moved(lambda: found.append(open_clip([path]))) < 1.1 * size
     near = open_clip([clips / name])
     (far,) = found
-    assert same_facts(far.parts[0], near.parts[0])
+    assert same_facts(far.files[0], near.files[0])
     got: list[tuple[int, int, bytes, bool]] = []
     # From key frame 36 on. FFmpeg looks at 5 MB of an avi or ts when it opens it; a ts is then read from its start.
     most = 0.35 * size + {"avi": 5_000_000, "ts": size}.get(name.partition(".")[2], 0)
@@ -135,11 +135,11 @@ def test_a_clip_in_s3_is_read_and_its_scan_kept_there(clips: Path, s3_bucket: st
     (RemotePath(s3_bucket) / "night" / "h264.mp4").write_whole((clips / "h264.mp4").read_bytes())
     clip = open_clip([RemotePath(s3_bucket) / "night" / "h264.mp4"], kept_in=RemotePath(s3_bucket) / "out")
     near = open_clip([clips / "h264.mp4"])
-    assert same_facts(clip.parts[0], near.parts[0])
+    assert same_facts(clip.files[0], near.files[0])
     assert frames(clip) == frames(near)
     (kept,) = (RemotePath(s3_bucket) / "out").iterdir()
     assert re.fullmatch(r"scan-[0-9a-f]{16}-h264\.mp4\.npz", kept.name)
-    assert same_facts(probe(clip.parts[0].path, kept_in=RemotePath(s3_bucket) / "out"), near.parts[0])
+    assert same_facts(probe(clip.files[0].path, kept_in=RemotePath(s3_bucket) / "out"), near.files[0])
 
 
 def test_chunks_may_lie_here_and_there(shelf: Shelf, memory: RemotePath) -> None:
@@ -163,7 +163,7 @@ def test_cuts_that_pass_are_not_seen(nginx: Nginx, cutter: Cutter, clips: Path) 
     cutter.cut_after, cutter.cuts_left = 300_000, 8
     clip = open_clip([RemotePath(f"http://127.0.0.1:{cutter.port}/noise.mkv", PATIENT)])
     assert cutter.cuts_left == 0
-    assert same_facts(clip.parts[0], probe(clips / "noise.mkv"))
+    assert same_facts(clip.files[0], probe(clips / "noise.mkv"))
     cutter.cuts_left = 8
     assert frames(clip) == frames(open_clip([clips / "noise.mkv"]))
     assert cutter.cuts_left == 0
@@ -174,8 +174,8 @@ def test_a_server_that_dies_while_frames_are_read_loses_none_and_spoils_none(
     nginx: Nginx, clips: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     near = open_clip([clips / name])
-    info = replace(near.parts[0], path=RemotePath(f"{nginx.url}/{name}", replace(QUICK, deadline_s=3.0)))
-    far = replace(near, parts=(info,))
+    info = replace(near.files[0], path=RemotePath(f"{nginx.url}/{name}", replace(QUICK, deadline_s=3.0)))
+    far = replace(near, files=(info,))
     got: list[tuple[int, int, bytes, bool]] = []
 
     def read() -> None:
@@ -257,7 +257,7 @@ def test_a_clip_that_is_damaged_there_is_as_damaged_as_here(shelf: Shelf, memory
     path: Path = getattr(shelf, name)
     (memory / path.name).write_whole(path.read_bytes())
     near, far = open_clip([path]), open_clip([memory / path.name])
-    assert same_facts(far.parts[0], near.parts[0])
+    assert same_facts(far.files[0], near.files[0])
     assert frames(far) == frames(near)
 
 

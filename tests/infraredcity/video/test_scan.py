@@ -70,7 +70,7 @@ def test_joined_recordings_are_shown_in_the_order_of_the_file_and_time_goes_on(
     assert not any(marks)
     assert clip.suspect == ()
     assert np.diff(seconds(clip)) == pytest.approx([1 / FPS] * 59, abs=0.002)
-    assert clip.parts[0].recordings == (30,)
+    assert clip.files[0].recordings == (30,)
     assert 30 in clip.break_frames
     assert any("another recording begins at frame 30" in note for note in clip.notes)
     assert shown(clip, 40)[0] == list(range(1010, 1030))
@@ -83,7 +83,7 @@ def test_a_recording_of_one_frame_may_stand_at_the_end(tmp_path: Path) -> None:
     path.write_bytes(first.read_bytes() + last.read_bytes())
     clip = video.open_clip([path])
     assert shown(clip) == ([*range(30), 1000], list(range(31)), [False] * 31)
-    assert clip.parts[0].recordings == (30,)
+    assert clip.files[0].recordings == (30,)
 
 
 def test_frames_that_share_whole_seconds_are_all_there(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_packet_without_a_time_throws_no_other_away_and_a_pause_stays(
     options = (*H264, "-bf", b_frames, *timing, "-enc_time_base", "1/90000", "-f", "vob")
     path = write_clip(tmp_path / "nvr.mpg", range(100), *options, make=noisy)
     clip = video.open_clip([path])
-    assert (clip.parts[0].packet_pts == video.NO_TIME).any()
+    assert (clip.files[0].packet_pts == video.NO_TIME).any()
     steps = np.diff(seconds(clip))
     (before,) = np.flatnonzero(
         steps > 1
@@ -137,7 +137,7 @@ def test_a_packet_without_a_time_throws_no_other_away_and_a_pause_stays(
     assert steps[before] == pytest.approx(10.04, abs=0.002)
     assert np.delete(steps, before) == pytest.approx([0.04] * 98, abs=0.002)
     assert shown(clip) == (list(range(100)), list(range(100)), [False] * 100)
-    assert clip.parts[0].pauses == (before + 1,)
+    assert clip.files[0].pauses == (before + 1,)
     assert before + 1 in clip.break_frames
     ran = infraredcity("extract", "--clip", "city_clear", "--video", path, "--out", tmp_path / "out", "--strict")
     assert ran.code == 0, ran.stderr
@@ -154,7 +154,7 @@ def test_pictures_that_were_left_out_before_coding_are_no_damage(tmp_path: Path)
     )
     clip = video.open_clip([write_clip(tmp_path / "skips.mp4", range(60), *H264, *timing)])
     assert clip.suspect == ()
-    assert clip.parts[0].pauses == (32,)
+    assert clip.files[0].pauses == (32,)
     assert 32 in clip.break_frames
     assert shown(clip) == (list(range(60)), list(range(60)), [False] * 60)
 
@@ -228,7 +228,7 @@ def with_cover_first(folder: Path) -> Path:
 def test_a_cover_picture_is_not_the_video(tmp_path: Path, infraredcity: RunCommand) -> None:
     path = with_cover_first(tmp_path)
     clip = video.open_clip([path])
-    assert (clip.num_frames, clip.parts[0].width_px) == (50, WIDTH)
+    assert (clip.num_frames, clip.files[0].width_px) == (50, WIDTH)
     assert shown(clip)[0] == list(range(50))
     probed = infraredcity("probe", path)
     assert "note: not read: stream 0: mjpeg 48x32, a cover picture or thumbnail\n" in probed.stdout
@@ -287,7 +287,7 @@ def test_a_video_that_goes_on_under_another_pid_is_read_to_its_end(tmp_path: Pat
     clip = video.open_clip([path])
     assert shown(clip) == (list(range(60)), list(range(60)), [False] * 60)
     assert clip.suspect == ()
-    assert clip.parts[0].recordings == (30,)
+    assert clip.files[0].recordings == (30,)
     assert shown(clip, 45)[0] == list(range(45, 60))
     assert any("its video goes on in another stream: 0, 1" in note for note in clip.notes)
 
@@ -366,7 +366,7 @@ def test_a_recovery_point_is_no_key_frame(tmp_path: Path) -> None:
     """With periodic intra refresh packets are called key frames that lean on others: damage lasts beyond them."""
     path = write_clip(tmp_path / "refresh.mp4", range(96), *H264, "-bf", "0", "-x264-params", "intra-refresh=1")
     clip = video.open_clip([path])
-    assert clip.parts[0].keyframes.tolist() == [0]
+    assert clip.files[0].keyframes.tolist() == [0]
     assert clip.suspect == ()
     truth = [frame.picture("rgb").tobytes() for frame in video.decode(clip, FrameRange(start_frame=0, stop_frame=96))]
     for start in (13, 30, 73):

@@ -158,7 +158,7 @@ def test_a_copy_elsewhere_is_scanned(raw: Path, tmp_path: Path) -> None:
     kept.mkdir()
     first = probe(raw, kept_in=kept)
     other = copy(raw, tmp_path / "other" / "night.mkv", flip=between_samples(raw))
-    scanned = open_clip([other], kept_in=kept).parts[0]
+    scanned = open_clip([other], kept_in=kept).files[0]
     assert scanned.packets_sha256 == probe(other).packets_sha256 != first.packets_sha256
     assert len(list(kept.iterdir())) == 2
 

@@ -92,7 +92,7 @@ def test_frames_that_an_edit_list_hides_are_not_shown(shelf: Shelf) -> None:
     clip = open_clip([shelf.cut])
     pictures, _, _ = read(clip)
     assert barcodes(pictures) == list(range(17, 50))
-    assert clip.parts[0].num_hidden == 5  # frames 12 to 16, from the key frame to the cut
+    assert clip.files[0].num_hidden == 5  # frames 12 to 16, from the key frame to the cut
 
 
 def test_the_same_packets_in_another_container_have_the_same_hash(shelf: Shelf, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_same_packets_in_another_container_have_the_same_hash(shelf: Shelf, 
 
 def test_a_rotation_is_told_and_not_applied(shelf: Shelf) -> None:
     clip = open_clip([shelf.rotated])
-    assert clip.parts[0].rotation_deg == 90
+    assert clip.files[0].rotation_deg == 90
     assert read(clip, 0, 1)[0].shape == (1, 64, 96, 1)
 
 
@@ -219,7 +219,7 @@ def test_chunks_are_numbered_through_and_their_times_go_on(shelf: Shelf) -> None
     clip = open_clip(shelf.chunks)
     pictures, indices, pts = read(clip)
     assert indices == barcodes(pictures) == list(range(50))
-    assert clip.part_starts == (0, 30)
+    assert clip.file_starts == (0, 30)
     assert np.unique(np.diff(pts)).tolist() == [512]  # one frame of 1/25 s in 1/12800 s, over the border as well
     for start in range(0, 50, 3):
         across, indices, _ = read(clip, start, 50, 3)
