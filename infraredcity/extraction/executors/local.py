@@ -32,12 +32,12 @@ _MAX_SUITABLE_WORKERS = 8
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs the segments of an extraction and reports progress."""
+    """A way to write segments of a job: in processes here, or on other machines."""
 
     def __call__(
         self, job: ExtractJob, todo: Sequence[Segment], *, deadline_s: float, on_frames: Callable[[int], None]
     ) -> ExtractJob:
-        """Write the given segments; return the job, with any frame ranges that were skipped because the decoder hung.
+        """Write some segments, and return the job with all ranges at which its decoder hung and which are skipped.
 
         Args:
             job: A job whose folder is bound to it.
@@ -94,7 +94,7 @@ class LocalExecutor:
         deadline_s: float = DEADLINE_S,
         on_frames: Callable[[int], None] = lambda _count: None,
     ) -> ExtractJob:
-        """Write the given segments, see `Executor`; others may write other segments meanwhile.
+        """Write some segments, see `Executor`; others may write other segments of the job meanwhile.
 
         Raises:
             InfraredCityError: As decoding, encoding and writing raise; OutputError when workers die again and again.

@@ -229,7 +229,7 @@ def _check_node(job: ExtractJob) -> None:
 
 
 def _import_ray() -> Any:
-    """Import ray, or raise MissingExtraError."""
+    """Load Ray, which comes as an extra; MissingExtraError where it is not installed."""
     try:
         import ray
     except ModuleNotFoundError as error:
