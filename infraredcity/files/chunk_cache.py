@@ -63,25 +63,22 @@ class RangeFile(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheFacts:
-    """What a cache did for this process.
-
-    Attributes:
-        hits: Chunks that were there.
-        misses: Chunks that were not.
-        fetched_bytes: Bytes read from remote files.
-        dropped: Chunks that were damaged on the disk, or whose content was found wrong.
-        evicted: Chunks that had to leave for others.
-        unwritten: Chunks that could not be kept.
-        disabled: Why nothing can be kept at present, or None.
-    """
+    """What a cache did for this process."""
 
     hits: int
+    """Chunks that were there."""
     misses: int
+    """Chunks that were not."""
     fetched_bytes: int
+    """Bytes read from remote files."""
     dropped: int
+    """Chunks that were damaged on the disk, or whose content was found wrong."""
     evicted: int
+    """Chunks that were deleted to make room for others."""
     unwritten: int
+    """Chunks that could not be kept."""
     disabled: str | None
+    """Why nothing can be kept at present, or None."""
 
 
 @dataclass(slots=True)

@@ -7,18 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What this process asked of other machines, and what it moved.
-
-    Attributes:
-        num_requests: Requests of http; of other schemes operations (a listing is one, and so is a file that is sent in parts).
-            Those that failed count too.
-        received_bytes: Bytes of files and of pages of links that came, those of answers that were cut included.
-        sent_bytes: Bytes of files that were sent and arrived.
-    """
+    """The requests of this process to other machines, and the bytes that it moved."""
 
     num_requests: int = 0
+    """Requests of http; of other schemes operations (a listing is one, and so is a file that is sent in parts), failed ones too."""
     received_bytes: int = 0
+    """Bytes of files and of pages of links that came, those of answers that were cut included."""
     sent_bytes: int = 0
+    """Bytes of files that were sent and arrived."""
 
     def __sub__(self, earlier: "Traffic") -> "Traffic":
         return Traffic(
