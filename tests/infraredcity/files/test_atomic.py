@@ -86,7 +86,7 @@ def test_leftovers_are_known_and_removed(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemotePath:
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemotePath:
     """A file behind a URL that is not there yet; what is written to it waits in `waiting`."""
     (tmp_path / "waiting").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "waiting"))
@@ -97,23 +97,25 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_far_file_appears_whole(far: RemotePath, tmp_path: Path) -> None:
-    with open_atomic(far) as file:
+def test_a_remote_file_appears_whole(remote: RemotePath, tmp_path: Path) -> None:
+    with open_atomic(remote) as file:
         file.write(b"half")
         file.flush()
         assert list(files_below(tmp_path).values()) == [b"half"]
-        assert not far.exists()
+        assert not remote.exists()
         file.write(b" and half")
     assert files_below(tmp_path) == {"there/deep/x.bin": b"half and half"}
-    write_atomic(far, b"new")
+    write_atomic(remote, b"new")
     assert files_below(tmp_path) == {"there/deep/x.bin": b"new"}
 
 
-def test_a_failed_write_to_a_far_file_leaves_the_old_one_and_nothing_else(far: RemotePath, tmp_path: Path) -> None:
-    write_atomic(far, b"old")
+def test_a_failed_write_to_a_remote_file_leaves_the_old_one_and_nothing_else(
+    remote: RemotePath, tmp_path: Path
+) -> None:
+    write_atomic(remote, b"old")
 
     def fail() -> None:
-        with open_atomic(far) as file:
+        with open_atomic(remote) as file:
             file.write(b"new")
             raise SystemExit(3)
 
@@ -122,7 +124,7 @@ def test_a_failed_write_to_a_far_file_leaves_the_old_one_and_nothing_else(far: R
     assert files_below(tmp_path) == {"there/deep/x.bin": b"old"}
 
 
-def test_a_far_place_for_reading_alone_is_refused_before_anything_is_written() -> None:
+def test_a_read_only_url_is_refused_before_anything_is_written() -> None:
     with (
         pytest.raises(RemoteError, match=r"^https://host/x\.bin: https is for reading; write to s3://, gs://"),
         open_atomic(RemotePath("https://me:secret@host/x.bin")),
@@ -132,21 +134,21 @@ def test_a_far_place_for_reading_alone_is_refused_before_anything_is_written() -
         write_atomic(RemotePath("https://me:secret@host/x.bin"), b"")
 
 
-def test_a_far_file_needs_room_to_wait_for_its_end(far: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_file_needs_room_to_wait_for_its_end(remote: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     with (
         pytest.raises(OutputError, match=r"^/nowhere: cannot be written: no such file or directory; set TMPDIR$"),
-        open_atomic(far),
+        open_atomic(remote),
     ):
         pytest.fail("the block ran")
     monkeypatch.undo()
     with (
         pytest.raises(OutputError, match=r"infraredcity-\w+: cannot be written: no space left on device; set TMPDIR"),
-        open_atomic(far),
+        open_atomic(remote),
         Path("/dev/full").open("wb", buffering=0) as full,
     ):
         full.write(b"x")
-    assert not far.exists()
+    assert not remote.exists()
 
 
 def test_what_is_missing_elsewhere_while_a_file_is_written_is_told_as_that(tmp_path: Path) -> None:

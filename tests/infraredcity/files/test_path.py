@@ -47,7 +47,7 @@ TREE = {"x.bin": 1, "sub-a/y.bin": 2, "sub/y.bin": 3, "sub/deep/z.bin": 4, "sub/
 
 
 @pytest.fixture(params=["memory", "file", "s3"])
-def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemotePath]:
+def remote_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemotePath]:
     """An empty folder that can be written to, behind a URL of each kind."""
     if request.param == "s3":
         yield RemotePath(request.getfixturevalue("s3_bucket")) / "folder"
@@ -101,7 +101,7 @@ def moved_by(call: Callable[[], object]) -> tuple[int, int, int]:
 # names
 
 
-def test_a_location_is_near_or_far_by_its_scheme() -> None:
+def test_a_location_is_local_or_remote_by_its_scheme() -> None:
     assert any_path("data/x") == Path("data/x")
     assert any_path(Path("s3:/x")) == Path("s3:/x")
     assert any_path("s3://bucket/x") == RemotePath("s3://bucket/x") == any_path(RemotePath("s3://bucket/x/"))
@@ -110,7 +110,7 @@ def test_a_location_is_near_or_far_by_its_scheme() -> None:
         RemotePath("data/x")
 
 
-def test_a_far_path_has_the_parts_of_a_near_one() -> None:
+def test_a_remote_path_has_the_parts_of_a_local_one() -> None:
     path = RemotePath("s3://bucket/sets/day.v2/train-000001.tar")
     assert (path.name, path.stem, path.suffix, path.scheme) == ("train-000001.tar", "train-000001", ".tar", "s3")
     assert path.parent == RemotePath("s3://bucket/sets/day.v2")
@@ -160,11 +160,13 @@ def test_a_name_that_a_url_cannot_hold_is_refused() -> None:
     assert (RemotePath("https://host/x") / "a?b").url == "https://host/x/a%3Fb"
 
 
-def test_remote_paths_are_sorted_as_near_ones() -> None:
+def test_remote_paths_are_sorted_as_local_ones() -> None:
     ways = ["a/b", "a-b", "a/c/d", "a", "b", "a/b.x", "Z"]
-    near = [path.as_posix() for path in sorted(map(PurePosixPath, ways))]
-    far = [path.url.removeprefix("s3://bucket/") for path in sorted(RemotePath(f"s3://bucket/{way}") for way in ways)]
-    assert far == near
+    local = [path.as_posix() for path in sorted(map(PurePosixPath, ways))]
+    remote_path = [
+        path.url.removeprefix("s3://bucket/") for path in sorted(RemotePath(f"s3://bucket/{way}") for way in ways)
+    ]
+    assert remote_path == local
 
 
 def test_remote_paths_are_equal_by_url_and_travel_between_processes() -> None:
@@ -182,10 +184,10 @@ def test_remote_paths_are_equal_by_url_and_travel_between_processes() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, len(DATA)])
-def test_what_is_sent_is_read_whole_and_by_ranges(far: RemotePath, size: int, tmp_path: Path) -> None:
+def test_what_is_sent_is_read_whole_and_by_ranges(remote_path: RemotePath, size: int, tmp_path: Path) -> None:
     data = DATA[:size]
     (tmp_path / "source").write_bytes(data)
-    written, uploaded = far / "deep" / "down" / "a.bin", far / "deep" / "b.bin"
+    written, uploaded = remote_path / "deep" / "down" / "a.bin", remote_path / "deep" / "b.bin"
     written.write_whole(data)
     uploaded.upload(tmp_path / "source")
     for path in (written, uploaded):
@@ -198,32 +200,32 @@ def test_what_is_sent_is_read_whole_and_by_ranges(far: RemotePath, size: int, tm
             file.read(size, 1)
 
 
-def test_text_is_utf_8(far: RemotePath) -> None:
-    (far / "x.json").write_whole('{"a": "ä"}'.encode())
-    assert (far / "x.json").read_text() == '{"a": "ä"}'
+def test_text_is_utf_8(remote_path: RemotePath) -> None:
+    (remote_path / "x.json").write_whole('{"a": "ä"}'.encode())
+    assert (remote_path / "x.json").read_text() == '{"a": "ä"}'
 
 
-def test_a_file_that_is_sent_again_takes_the_place_of_the_old_one(far: RemotePath, tmp_path: Path) -> None:
-    path = far / "x.bin"
+def test_a_file_that_is_sent_again_takes_the_place_of_the_old_one(remote_path: RemotePath, tmp_path: Path) -> None:
+    path = remote_path / "x.bin"
     path.write_whole(DATA)
     path.write_whole(b"short")
     assert path.read_bytes() == b"short"
     (tmp_path / "source").write_bytes(DATA)
     path.upload(tmp_path / "source")
     assert path.read_bytes() == DATA
-    assert sizes_in(far) == {"x.bin": len(DATA)}
+    assert sizes_in(remote_path) == {"x.bin": len(DATA)}
 
 
-def test_reading_what_is_not_there_fails_as_on_a_disk(far: RemotePath) -> None:
-    (far / "x.bin").write_whole(DATA)
-    gone, folder = far / "gone.bin", far / "gone"
+def test_reading_what_is_not_there_fails_as_on_a_disk(remote_path: RemotePath) -> None:
+    (remote_path / "x.bin").write_whole(DATA)
+    gone, folder = remote_path / "gone.bin", remote_path / "gone"
     for call in (
         gone.read_bytes,
         gone.stat,
         gone.open,
         partial(gone.file().read, 0, 1),
         folder.iterdir().__next__,
-        far.read_bytes,
+        remote_path.read_bytes,
     ):
         with pytest.raises(FileNotFoundError, match=r"no such f|is a folder, no file") as raised:
             call()
@@ -232,7 +234,7 @@ def test_reading_what_is_not_there_fails_as_on_a_disk(far: RemotePath) -> None:
     assert not any((gone.exists(), gone.is_file(), gone.is_dir(), folder.exists()))
     assert (list(folder.glob("*")), sizes_in(folder), list(walk(folder))) == ([], {}, [])
     gone.unlink(missing_ok=True)
-    if far.scheme != "s3":
+    if remote_path.scheme != "s3":
         with pytest.raises(FileNotFoundError, match="no such file"):
             gone.unlink()
 
@@ -242,21 +244,23 @@ def test_a_missing_file_stays_one_between_processes() -> None:
     assert (type(again), str(again), again.is_missing) == (RemoteMissingError, "s3://bucket/x: no such file", True)
 
 
-def test_folders_and_files_are_told_apart(far: RemotePath) -> None:
-    fill(far)
-    assert [path.name for path in far.iterdir()] == ["other", "sub", "sub-a", "x.bin"]
-    assert list((far / "sub").iterdir()) == [far / "sub" / "deep", far / "sub" / "y.bin"]
-    assert [(path.is_file(), path.is_dir(), path.exists()) for path in ((far / "sub"), (far / "x.bin"))] == [
+def test_folders_and_files_are_told_apart(remote_path: RemotePath) -> None:
+    fill(remote_path)
+    assert [path.name for path in remote_path.iterdir()] == ["other", "sub", "sub-a", "x.bin"]
+    assert list((remote_path / "sub").iterdir()) == [remote_path / "sub" / "deep", remote_path / "sub" / "y.bin"]
+    assert [
+        (path.is_file(), path.is_dir(), path.exists()) for path in ((remote_path / "sub"), (remote_path / "x.bin"))
+    ] == [
         (False, True, True),
         (True, False, True),
     ]
-    assert far.parent.is_dir()
-    assert sizes_in(far) == {"x.bin": 1}
-    assert remote.listing((far / "sub").url) == {"deep": None, "y.bin": 3}
-    assert [path.name for path in (far / "sub" / "deep").glob("*.bin")] == ["w.bin", "z.bin"]
-    assert list(far.glob("sub*")) == [far / "sub", far / "sub-a"]
+    assert remote_path.parent.is_dir()
+    assert sizes_in(remote_path) == {"x.bin": 1}
+    assert remote.listing((remote_path / "sub").url) == {"deep": None, "y.bin": 3}
+    assert [path.name for path in (remote_path / "sub" / "deep").glob("*.bin")] == ["w.bin", "z.bin"]
+    assert list(remote_path.glob("sub*")) == [remote_path / "sub", remote_path / "sub-a"]
     with pytest.raises(RemoteMissingError, match=r"x\.bin: no such folder"):
-        remote.listing((far / "x.bin").url)
+        remote.listing((remote_path / "x.bin").url)
 
 
 @pytest.mark.parametrize("pattern", ["*/x.bin", "**"])
@@ -265,22 +269,24 @@ def test_a_pattern_through_folders_is_refused(pattern: str) -> None:
         list(RemotePath("memory://bucket").glob(pattern))
 
 
-def test_odd_names_come_back_as_they_are(far: RemotePath) -> None:
+def test_odd_names_come_back_as_they_are(remote_path: RemotePath) -> None:
     for number, name in enumerate(ODD_NAMES):
-        (far / name).write_whole(bytes([number]))
-    assert sizes_in(far) == dict.fromkeys(ODD_NAMES, 1)
-    assert [path.name for path in far.iterdir()] == sorted(ODD_NAMES)
-    assert [(far / name).read_bytes() for name in ODD_NAMES] == [bytes([number]) for number in range(len(ODD_NAMES))]
-    assert all((far / name).is_file() for name in ODD_NAMES)
-    (far / ODD_NAMES[3]).unlink()
-    assert not (far / ODD_NAMES[3]).exists()
+        (remote_path / name).write_whole(bytes([number]))
+    assert sizes_in(remote_path) == dict.fromkeys(ODD_NAMES, 1)
+    assert [path.name for path in remote_path.iterdir()] == sorted(ODD_NAMES)
+    assert [(remote_path / name).read_bytes() for name in ODD_NAMES] == [
+        bytes([number]) for number in range(len(ODD_NAMES))
+    ]
+    assert all((remote_path / name).is_file() for name in ODD_NAMES)
+    (remote_path / ODD_NAMES[3]).unlink()
+    assert not (remote_path / ODD_NAMES[3]).exists()
 
 
 @pytest.mark.parametrize("skip", ["", "sub"])
-def test_a_walk_goes_where_one_on_a_disk_goes(far: RemotePath, tmp_path: Path, skip: str) -> None:
-    fill(far)
-    fill(tmp_path / "near")
-    assert walked(far, skip=skip) == walked(tmp_path / "near", skip=skip)
+def test_a_walk_goes_where_one_on_a_disk_goes(remote_path: RemotePath, tmp_path: Path, skip: str) -> None:
+    fill(remote_path)
+    fill(tmp_path / "local")
+    assert walked(remote_path, skip=skip) == walked(tmp_path / "local", skip=skip)
 
 
 RENAMING = """
@@ -307,8 +313,8 @@ def test_a_folder_is_listed_whole_while_somebody_writes_into_it(
     assert {tuple(sorted(name for name in listing if name in names)) for listing in listings} == {tuple(names)}
 
 
-def test_an_open_file_reads_as_one_of_a_disk(far: RemotePath) -> None:
-    path = far / "x.bin"
+def test_an_open_file_reads_as_one_of_a_disk(remote_path: RemotePath) -> None:
+    path = remote_path / "x.bin"
     path.write_whole(DATA)
     random_ = random.Random(1)
     with (
@@ -331,9 +337,9 @@ def test_an_open_file_reads_as_one_of_a_disk(far: RemotePath) -> None:
         path.open("w")
 
 
-def test_a_reader_keeps_few_chunks_and_asks_for_each_once(far: RemotePath) -> None:
-    (far / "x.bin").write_whole(DATA)
-    reader = RemoteReader((far / "x.bin").file(), chunk_bytes=1000, kept_chunks=2)
+def test_a_reader_keeps_few_chunks_and_asks_for_each_once(remote_path: RemotePath) -> None:
+    (remote_path / "x.bin").write_whole(DATA)
+    reader = RemoteReader((remote_path / "x.bin").file(), chunk_bytes=1000, kept_chunks=2)
 
     def read_back_and_forth() -> None:
         for offset in (0, 1000, 10, 1010, 20):
@@ -347,26 +353,30 @@ def test_an_object_of_another_machine_is_seen_at_once(s3_bucket: str, s3_server:
     from s3_server import S3Server
 
     assert isinstance(s3_server, S3Server)
-    far, bucket = RemotePath(s3_bucket), RemotePath(s3_bucket).name
-    (far / "x" / "a").write_whole(b"1")
-    assert sizes_in(far / "x") == {"a": 1}
-    assert not (far / "x" / "b").exists()
-    assert not (far / "y").is_dir()
+    remote_path, bucket = RemotePath(s3_bucket), RemotePath(s3_bucket).name
+    (remote_path / "x" / "a").write_whole(b"1")
+    assert sizes_in(remote_path / "x") == {"a": 1}
+    assert not (remote_path / "x" / "b").exists()
+    assert not (remote_path / "y").is_dir()
     s3_server.put(bucket, "x/b", b"22")
     s3_server.put(bucket, "x/a", b"333")
     s3_server.put(bucket, "y/c", b"4")
-    assert ((far / "x" / "b").exists(), (far / "x" / "a").stat().st_size, (far / "y").is_dir()) == (True, 3, True)
-    assert sizes_in(far / "x") == {"a": 3, "b": 2}
+    assert (
+        (remote_path / "x" / "b").exists(),
+        (remote_path / "x" / "a").stat().st_size,
+        (remote_path / "y").is_dir(),
+    ) == (True, 3, True)
+    assert sizes_in(remote_path / "x") == {"a": 3, "b": 2}
 
 
 def test_a_folder_cannot_be_written_as_a_file(tmp_path: Path) -> None:
-    far = RemotePath(f"file://{tmp_path}", PATIENT)
+    remote_path = RemotePath(f"file://{tmp_path}", PATIENT)
     (tmp_path / "sub").mkdir()
     with pytest.raises(RemoteError, match="sub: fsspec cannot do it \\(is a directory\\)"):
-        (far / "sub").write_whole(b"x")
-    (far / "x.bin").write_whole(b"x")
+        (remote_path / "sub").write_whole(b"x")
+    (remote_path / "x.bin").write_whole(b"x")
     with pytest.raises(RemoteError, match=r"x\.bin/y: (not a directory|file exists)|cannot do it"):
-        (far / "x.bin" / "y").write_whole(b"x")
+        (remote_path / "x.bin" / "y").write_whole(b"x")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["sub", "x.bin"]
 
 
@@ -390,8 +400,8 @@ def test_a_disk_that_is_full_keeps_the_old_file_and_nothing_else(tmp_path: Path)
 # counting
 
 
-def test_requests_and_bytes_are_counted(far: RemotePath, tmp_path: Path) -> None:
-    path = far / "x.bin"
+def test_requests_and_bytes_are_counted(remote_path: RemotePath, tmp_path: Path) -> None:
+    path = remote_path / "x.bin"
     (tmp_path / "source").write_bytes(DATA)
     assert moved_by(lambda: path.write_whole(DATA)) == (1, 0, 10_000)
     assert moved_by(lambda: path.upload(tmp_path / "source")) == (1, 0, 10_000)
@@ -402,12 +412,12 @@ def test_requests_and_bytes_are_counted(far: RemotePath, tmp_path: Path) -> None
     assert moved_by(lambda: file.read(5, 100)) == (2, 100, 0)
     assert moved_by(lambda: file.read(200, 100)) == (1, 100, 0)
     assert moved_by(path.exists) == moved_by(path.is_dir) == moved_by(path.stat) == (1, 0, 0)
-    assert moved_by(lambda: sizes_in(far)) == (1, 0, 0)
+    assert moved_by(lambda: sizes_in(remote_path)) == (1, 0, 0)
     assert moved_by(path.unlink) == (1, 0, 0)
 
 
-def test_the_start_of_a_file_is_all_of_it_or_an_error(far: RemotePath) -> None:
-    path = far / "x.bin"
+def test_the_start_of_a_file_is_all_of_it_or_an_error(remote_path: RemotePath) -> None:
+    path = remote_path / "x.bin"
     path.write_whole(DATA)
     assert path.read_start(7) == DATA[:7]
     assert path.read_start(10_000) == DATA
@@ -418,9 +428,9 @@ def test_the_start_of_a_file_is_all_of_it_or_an_error(far: RemotePath) -> None:
         path.read_start(7)
 
 
-def test_threads_count_together(far: RemotePath) -> None:
-    (far / "x.bin").write_whole(DATA)
-    file = (far / "x.bin").file()
+def test_threads_count_together(remote_path: RemotePath) -> None:
+    (remote_path / "x.bin").write_whole(DATA)
+    file = (remote_path / "x.bin").file()
     assert file.size_bytes == 10_000
 
     def read_all() -> None:
@@ -436,8 +446,8 @@ def read_in_child(path: RemotePath) -> tuple[Traffic, bytes, Traffic]:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_reads_on_and_counts_from_zero(far: RemotePath) -> None:
-    path = far / "x.bin"
+def test_a_forked_child_reads_on_and_counts_from_zero(remote_path: RemotePath) -> None:
+    path = remote_path / "x.bin"
     path.write_whole(DATA)
     assert path.read_bytes() == DATA  # connections and threads of the parent are there before the fork
     before = traffic()
@@ -455,23 +465,30 @@ def test_a_forked_child_reads_on_and_counts_from_zero(far: RemotePath) -> None:
 
 def test_a_web_servers_folder_is_read_like_one_of_a_disk(web: Nginx) -> None:
     fill(web.root)
-    far = RemotePath(web.url)
-    assert walked(far) == walked(web.root)
-    assert walked(far / "sub") == walked(web.root / "sub")
-    assert sizes_in(far / "sub" / "deep") == {"z.bin": 4, "w.bin": 0}
-    assert remote.listing((far / "sub").url) == {"deep": None, "y.bin": UNKNOWN_BYTES}
-    assert [path.name for path in (far / "sub").glob("y*")] == ["y.bin"]
-    kinds = [(path.is_file(), path.is_dir(), path.exists()) for path in (far, far / "sub", far / "x.bin", far / "gone")]
+    remote_path = RemotePath(web.url)
+    assert walked(remote_path) == walked(web.root)
+    assert walked(remote_path / "sub") == walked(web.root / "sub")
+    assert sizes_in(remote_path / "sub" / "deep") == {"z.bin": 4, "w.bin": 0}
+    assert remote.listing((remote_path / "sub").url) == {"deep": None, "y.bin": UNKNOWN_BYTES}
+    assert [path.name for path in (remote_path / "sub").glob("y*")] == ["y.bin"]
+    kinds = [
+        (path.is_file(), path.is_dir(), path.exists())
+        for path in (remote_path, remote_path / "sub", remote_path / "x.bin", remote_path / "gone")
+    ]
     assert kinds == [(False, True, True), (False, True, True), (True, False, True), (False, False, False)]
-    assert (sizes_in(far / "gone"), list((far / "gone").glob("*")), list(walk(far / "gone"))) == ({}, [], [])
+    assert (
+        sizes_in(remote_path / "gone"),
+        list((remote_path / "gone").glob("*")),
+        list(walk(remote_path / "gone")),
+    ) == ({}, [], [])
 
 
 def test_a_file_that_a_web_server_lists_and_no_longer_has_is_left_out(web: Nginx) -> None:
     fill(web.root)
     (web.root / "sub" / "deep" / "gone.bin").symlink_to(web.root / "nowhere")
-    far = RemotePath(web.url) / "sub" / "deep"
-    assert "gone.bin" in remote.listing(far.url)
-    assert sizes_in(far) == {"z.bin": 4, "w.bin": 0}
+    remote_path = RemotePath(web.url) / "sub" / "deep"
+    assert "gone.bin" in remote.listing(remote_path.url)
+    assert sizes_in(remote_path) == {"z.bin": 4, "w.bin": 0}
 
 
 def test_an_empty_file_of_a_web_server_is_one(web: Nginx) -> None:
@@ -487,10 +504,10 @@ def test_odd_names_of_a_web_server_come_back_as_they_are(web: Nginx) -> None:
     (web.root / "an odd #folder").mkdir()
     for name in names:
         (web.root / "an odd #folder" / name).write_text(name)
-    far = RemotePath(web.url) / "an odd #folder"
-    assert [path.name for path in far.iterdir()] == sorted(names)
-    assert [(far / name).read_text() for name in names] == names
-    assert sizes_in(far) == {name: len(name.encode()) for name in names}
+    remote_path = RemotePath(web.url) / "an odd #folder"
+    assert [path.name for path in remote_path.iterdir()] == sorted(names)
+    assert [(remote_path / name).read_text() for name in names] == names
+    assert sizes_in(remote_path) == {name: len(name.encode()) for name in names}
 
 
 def test_what_a_web_server_moves_is_counted(web: Nginx) -> None:

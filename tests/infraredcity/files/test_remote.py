@@ -207,8 +207,8 @@ def test_a_file_system_that_hangs_meets_the_deadline(memory: str) -> None:
     fsspec.register_implementation("stuck", Stuck, clobber=True)
     file = RemoteFile(memory.replace("memory", "stuck"), QUICK, len(DATA))
     try:
-        said = error_of(lambda: file.read(0, 10))
-        assert re.search(r"no whole answer came in time; gave up after 1 attempt in \d+\.\d s", said)
+        message = error_of(lambda: file.read(0, 10))
+        assert re.search(r"no whole answer came in time; gave up after 1 attempt in \d+\.\d s", message)
     finally:
         Stuck.goes_on.set()
 
@@ -228,24 +228,24 @@ def test_what_passes_is_tried_again(host: Host) -> None:
 
 def test_the_deadline_ends_in_one_line_with_what_happened_last(host: Host) -> None:
     host.answers = [answer("502 Bad Gateway")]
-    said = error_of(lambda: RemoteFile(f"{host.url}?token=secret", QUICK).read(0, 9))
+    message = error_of(lambda: RemoteFile(f"{host.url}?token=secret", QUICK).read(0, 9))
     assert re.fullmatch(
         r"http://127\.0\.0\.1:\d+/data\.tar: the server answered 502 Bad Gateway; gave up after \d+ attempts in \d+\.\d s; "
         "check the network and the server, then run it again",
-        said,
+        message,
     )
     assert len(host.requests) > 1
 
 
 def test_a_server_that_asks_for_more_time_than_there_is_gets_no_second_request(host: Host) -> None:
     host.answers = [answer("503 Busy", Retry_After=30)]
-    said = error_of(lambda: fetch(host.url, QUICK))
-    assert "503 Busy, come again in 30 s; gave up after 1 attempt" in said
+    message = error_of(lambda: fetch(host.url, QUICK))
+    assert "503 Busy, come again in 30 s; gave up after 1 attempt" in message
     assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    ("sent", "message"),
     [
         (answer("404 Not Found"), "the server answered 404 Not Found; check the URL"),
         (answer("403 Forbidden"), "403 Forbidden; check who may read or write there, and the credentials"),
@@ -265,11 +265,11 @@ def test_a_server_that_asks_for_more_time_than_there_is_gets_no_second_request(h
         (answer("302 Found", Location="file:///etc/passwd"), "file:///etc/passwd: is no address of http or https"),
     ],
 )
-def test_what_is_wrong_for_good_is_an_error_at_once(host: Host, sent: bytes, said: str) -> None:
+def test_what_is_wrong_for_good_is_an_error_at_once(host: Host, sent: bytes, message: str) -> None:
     host.answers = [sent]
     file = RemoteFile(host.url.replace("//", "//me:secret@"), PATIENT, len(DATA))
     found = error_of(lambda: file.read(5, 10))
-    assert re.search(said, found)
+    assert re.search(message, found)
     assert "secret" not in found
 
 
@@ -307,8 +307,8 @@ def test_a_whole_file_without_a_length_is_refused(host: Host) -> None:
 def test_nobody_listening_is_told_after_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    said = error_of(lambda: RemoteFile(f"http://127.0.0.1:{port}/x.tar", QUICK).read(0, 1))
-    assert "connection refused; gave up after" in said
+    message = error_of(lambda: RemoteFile(f"http://127.0.0.1:{port}/x.tar", QUICK).read(0, 1))
+    assert "connection refused; gave up after" in message
 
 
 def test_threads_share_one_file(memory: str) -> None:

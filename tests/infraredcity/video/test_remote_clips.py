@@ -85,9 +85,9 @@ def frames(
     return [(f.frame_index, f.pts, f.picture("gray").tobytes(), f.is_suspect) for f in video.decode(clip, asked)]
 
 
-def same_facts(far: VideoInfo, near: VideoInfo) -> bool:
+def same_facts(remote: VideoInfo, local: VideoInfo) -> bool:
     return all(
-        np.array_equal(getattr(far, name), getattr(near, name)) for name in VideoInfo.__slots__ if name != "path"
+        np.array_equal(getattr(remote, name), getattr(local, name)) for name in VideoInfo.__slots__ if name != "path"
     )
 
 
@@ -101,12 +101,12 @@ def moved(call: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_far_clip_is_the_local_one_frame_for_frame(nginx: Nginx, clips: Path, name: str) -> None:
-    near, far = open_clip([clips / name]), open_clip([RemotePath(f"{nginx.url}/{name}")])
-    assert same_facts(far.files[0], near.files[0])
-    assert frames(far) == frames(near)
-    assert frames(far, near.num_frames // 2, near.num_frames, 2) == frames(
-        near, near.num_frames // 2, near.num_frames, 2
+def test_a_remote_clip_is_the_local_one_frame_for_frame(nginx: Nginx, clips: Path, name: str) -> None:
+    local, remote = open_clip([clips / name]), open_clip([RemotePath(f"{nginx.url}/{name}")])
+    assert same_facts(remote.files[0], local.files[0])
+    assert frames(remote) == frames(local)
+    assert frames(remote, local.num_frames // 2, local.num_frames, 2) == frames(
+        local, local.num_frames // 2, local.num_frames, 2
     )
 
 
@@ -115,14 +115,14 @@ def test_a_scan_moves_a_clip_once_and_the_middle_of_it_little(nginx: Nginx, clip
     path, size = RemotePath(f"{nginx.url}/{name}"), (clips / name).stat().st_size
     found: list[ClipVideo] = []
     assert size <= moved(lambda: found.append(open_clip([path]))) < 1.1 * size
-    near = open_clip([clips / name])
-    (far,) = found
-    assert same_facts(far.files[0], near.files[0])
+    local = open_clip([clips / name])
+    (remote,) = found
+    assert same_facts(remote.files[0], local.files[0])
     got: list[tuple[int, int, bytes, bool]] = []
     # From key frame 36 on. FFmpeg looks at 5 MB of an avi or ts when it opens it; a ts is then read from its start.
     most = 0.35 * size + {"avi": 5_000_000, "ts": size}.get(name.partition(".")[2], 0)
-    assert moved(lambda: got.extend(frames(far, 50, 53))) < most
-    assert got == frames(near, 50, 53)
+    assert moved(lambda: got.extend(frames(remote, 50, 53))) < most
+    assert got == frames(local, 50, 53)
 
 
 def test_a_clip_in_an_object_store_is_read_through_fsspec(clips: Path, memory: RemotePath) -> None:
@@ -134,12 +134,12 @@ def test_a_clip_in_an_object_store_is_read_through_fsspec(clips: Path, memory: R
 def test_a_clip_in_s3_is_read_and_its_scan_kept_there(clips: Path, s3_bucket: str) -> None:
     (RemotePath(s3_bucket) / "night" / "h264.mp4").write_whole((clips / "h264.mp4").read_bytes())
     clip = open_clip([RemotePath(s3_bucket) / "night" / "h264.mp4"], kept_in=RemotePath(s3_bucket) / "out")
-    near = open_clip([clips / "h264.mp4"])
-    assert same_facts(clip.files[0], near.files[0])
-    assert frames(clip) == frames(near)
+    local = open_clip([clips / "h264.mp4"])
+    assert same_facts(clip.files[0], local.files[0])
+    assert frames(clip) == frames(local)
     (kept,) = (RemotePath(s3_bucket) / "out").iterdir()
     assert re.fullmatch(r"scan-[0-9a-f]{16}-h264\.mp4\.npz", kept.name)
-    assert same_facts(probe(clip.files[0].path, kept_in=RemotePath(s3_bucket) / "out"), near.files[0])
+    assert same_facts(probe(clip.files[0].path, kept_in=RemotePath(s3_bucket) / "out"), local.files[0])
 
 
 def test_chunks_may_lie_here_and_there(shelf: Shelf, memory: RemotePath) -> None:
@@ -173,13 +173,13 @@ def test_cuts_that_pass_are_not_seen(nginx: Nginx, cutter: Cutter, clips: Path) 
 def test_a_server_that_dies_while_frames_are_read_loses_none_and_spoils_none(
     nginx: Nginx, clips: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    near = open_clip([clips / name])
-    info = replace(near.files[0], path=RemotePath(f"{nginx.url}/{name}", replace(QUICK, deadline_s=3.0)))
-    far = replace(near, files=(info,))
+    local = open_clip([clips / name])
+    info = replace(local.files[0], path=RemotePath(f"{nginx.url}/{name}", replace(QUICK, deadline_s=3.0)))
+    remote = replace(local, files=(info,))
     got: list[tuple[int, int, bytes, bool]] = []
 
     def read() -> None:
-        for frame in video.decode(far, FrameRange(start_frame=0, stop_frame=far.num_frames)):
+        for frame in video.decode(remote, FrameRange(start_frame=0, stop_frame=remote.num_frames)):
             got.append((frame.frame_index, frame.pts, frame.picture("gray").tobytes(), frame.is_suspect))
             if len(got) == 20:
                 nginx.kill()
@@ -187,7 +187,7 @@ def test_a_server_that_dies_while_frames_are_read_loses_none_and_spoils_none(
     with pytest.raises(RemoteError, match=rf"/{name}: connection refused; gave up after \d+ attempts in"):
         read()
     assert 20 <= len(got) < 100
-    assert got == frames(near)[: len(got)]
+    assert got == frames(local)[: len(got)]
     assert capfd.readouterr() == ("", "")
 
 
@@ -201,15 +201,15 @@ def test_an_extraction_that_loses_its_server_goes_on_and_ends_as_if_it_had_not(
     path = RemotePath(f"http://127.0.0.1:{cutter.port}/noise.mp4", QUICK)
     cutter.cut_after, cutter.cuts_left = 600_000, 1_000_000
     with pytest.raises(RemoteError, match="gave up after"):
-        extract_clip(clip_of(path), config, tmp_path / "far", workers=0)
-    assert not (tmp_path / "far" / "city_clear" / "clips.json").exists()
+        extract_clip(clip_of(path), config, tmp_path / "remote", workers=0)
+    assert not (tmp_path / "remote" / "city_clear" / "clips.json").exists()
     cutter.cuts_left = 0
-    far = extract_clip(clip_of(path), config, tmp_path / "far", workers=0)
-    near = extract_clip(clip_of(clips / "noise.mp4"), config, tmp_path / "near", workers=0)
-    assert (far.num_frames, far.gaps, far.num_suspect) == (12, (), 0)
-    assert replace(far, folder="", new_frames=0) == replace(near, folder="", new_frames=0)
-    for shard in sorted((tmp_path / "near" / "city_clear").glob("*.tar")):
-        assert (tmp_path / "far" / "city_clear" / shard.name).read_bytes() == shard.read_bytes()
+    remote = extract_clip(clip_of(path), config, tmp_path / "remote", workers=0)
+    local = extract_clip(clip_of(clips / "noise.mp4"), config, tmp_path / "local", workers=0)
+    assert (remote.num_frames, remote.gaps, remote.num_suspect) == (12, (), 0)
+    assert replace(remote, folder="", new_frames=0) == replace(local, folder="", new_frames=0)
+    for shard in sorted((tmp_path / "local" / "city_clear").glob("*.tar")):
+        assert (tmp_path / "remote" / "city_clear" / shard.name).read_bytes() == shard.read_bytes()
 
 
 def test_a_clip_that_is_replaced_while_it_is_read_is_an_error(memory: RemotePath, clips: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_clip_that_is_taken_away_while_it_is_read_is_an_error(memory: RemotePa
         ("sound", "sound.mp4: holds no video stream"),
     ],
 )
-def test_a_far_file_that_is_no_video_says_so(shelf: Shelf, memory: RemotePath, name: str, message: str) -> None:
+def test_a_remote_file_that_is_no_video_says_so(shelf: Shelf, memory: RemotePath, name: str, message: str) -> None:
     path: Path = getattr(shelf, name)
     (memory / path.name).write_whole(path.read_bytes())
     with pytest.raises((VideoDecodeError, RemoteError), match=message):
@@ -256,9 +256,9 @@ def test_a_far_file_that_is_no_video_says_so(shelf: Shelf, memory: RemotePath, n
 def test_a_clip_that_is_damaged_there_is_as_damaged_as_here(shelf: Shelf, memory: RemotePath, name: str) -> None:
     path: Path = getattr(shelf, name)
     (memory / path.name).write_whole(path.read_bytes())
-    near, far = open_clip([path]), open_clip([memory / path.name])
-    assert same_facts(far.files[0], near.files[0])
-    assert frames(far) == frames(near)
+    local, remote = open_clip([path]), open_clip([memory / path.name])
+    assert same_facts(remote.files[0], local.files[0])
+    assert frames(remote) == frames(local)
 
 
 def test_a_server_without_ranges_is_one_line(nginx: Nginx) -> None:
@@ -285,15 +285,15 @@ def test_an_interrupt_while_a_read_waits_ends_it(nginx: Nginx) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_who_watches_a_decoder_can_tell_a_slow_network_from_a_stuck_decoder(nginx: Nginx) -> None:
+def test_a_slow_network_is_told_from_a_stuck_decoder(nginx: Nginx) -> None:
     assert not waits_for_network()
-    seen: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def scan() -> None:
         try:
             probe(RemotePath(f"{nginx.url}/slow/noise.mp4", replace(QUICK, deadline_s=3.0)))
         except RemoteError as error:
-            seen.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=scan)
     thread.start()
@@ -302,7 +302,7 @@ def test_who_watches_a_decoder_can_tell_a_slow_network_from_a_stuck_decoder(ngin
         time.sleep(0.01)
     assert waits_for_network()
     thread.join(PATIENCE_S)
-    assert [type(error) for error in seen] == [RemoteError]
+    assert [type(error) for error in errors] == [RemoteError]
     assert not waits_for_network()
 
 
@@ -344,7 +344,7 @@ def test_a_reader_asks_for_more_at_once_the_longer_it_reads_in_a_row(memory: Rem
     assert 4_000_000 <= moved(lambda: read(4_000_000)) < 5_500_000
 
 
-def test_decord_refuses_a_far_clip_and_auto_takes_pyav(clips: Path, memory: RemotePath) -> None:
+def test_decord_refuses_a_remote_clip_and_auto_takes_pyav(clips: Path, memory: RemotePath) -> None:
     (memory / "night.mp4").write_whole((clips / "h264.mp4").read_bytes())
     clip = open_clip([memory / "night.mp4"])
     assert video.choose_decoder(clip, "auto", "cpu") == ("pyav", "cpu")
@@ -365,8 +365,8 @@ def secret(nginx: Nginx, name: str, options: RemoteOptions = PATIENT) -> RemoteP
     return RemotePath(f"http://alice:geheim@127.0.0.1:{nginx.port}/{name}?token=SECRET", options)
 
 
-def tells_nothing(*said: object) -> bool:
-    return not any(word in text for text in map(str, said) for word in SECRETS)
+def holds_no_secret(*texts: object) -> bool:
+    return not any(word in text for text in map(str, texts) for word in SECRETS)
 
 
 def test_credentials_of_a_clip_stand_in_no_file_of_its_extraction(nginx: Nginx, tmp_path: Path) -> None:
@@ -376,12 +376,12 @@ def test_credentials_of_a_clip_stand_in_no_file_of_its_extraction(nginx: Nginx, 
     clip = clip_of(secret(nginx, "h264.mp4"))
     report = extract_clip(clip, ExtractConfig(frames_per_shard=16), tmp_path, workers=1)
     assert report.num_frames == 50
-    assert tells_nothing(repr(clip), repr(report), repr(open_clip(clip.paths)))
+    assert holds_no_secret(repr(clip), repr(report), repr(open_clip(clip.paths)))
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"clips.json", "index.npz"} <= {path.name for path in written}
     assert any(path.name.startswith("scan-") for path in written)
     for path in written:
-        assert tells_nothing(path), path
+        assert holds_no_secret(path), path
         data = path.read_bytes()
         if path.suffix == ".npz":
             with np.load(path) as arrays:
@@ -391,37 +391,37 @@ def test_credentials_of_a_clip_stand_in_no_file_of_its_extraction(nginx: Nginx, 
 
 @pytest.mark.parametrize("name", ["gone.mp4", "whole/h264.mp4", "busy/h264.mp4"])
 def test_credentials_of_a_clip_stand_in_no_error(nginx: Nginx, name: str) -> None:
-    with pytest.raises(RemoteError) as told:
+    with pytest.raises(RemoteError) as error:
         open_clip([secret(nginx, name, QUICK if name.startswith("busy/") else PATIENT)])
-    assert name in str(told.value)
-    assert tells_nothing(told.value, repr(told.value))
+    assert name in str(error.value)
+    assert holds_no_secret(error.value, repr(error.value))
 
 
 def test_credentials_of_a_clip_stand_in_no_refusal_and_no_doubt(nginx: Nginx, clips: Path, shelf: Shelf) -> None:
     shutil.copy(shelf.truncated, clips / "truncated.mp4")
     shutil.copy(shelf.text, clips / "letter.mp4")
-    with pytest.raises(VideoDecodeError, match=r"letter\.mp4: not a video") as told:
+    with pytest.raises(VideoDecodeError, match=r"letter\.mp4: not a video") as error:
         probe(secret(nginx, "letter.mp4"))
     clip = open_clip([secret(nginx, "truncated.mp4")])
     assert clip.suspect[0].startswith("truncated.mp4: ")
     with pytest.raises(VideoDecodeError, match="decord") as refused:
         video.choose_decoder(clip, "decord", "cpu")
-    assert tells_nothing(told.value, refused.value, clip.suspect)
+    assert holds_no_secret(error.value, refused.value, clip.suspect)
 
 
 def test_probe_of_a_url_says_what_it_says_of_the_file_and_what_it_moved(
     nginx: Nginx, clips: Path, infraredcity: RunCommand
 ) -> None:
     url = f"http://alice:geheim@127.0.0.1:{nginx.port}/noise.mp4?token=SECRET"
-    far, near = infraredcity("probe", url), infraredcity("probe", clips / "noise.mp4")
-    assert (far.code, near.code, near.stderr) == (0, 0, "")
+    remote, local = infraredcity("probe", url), infraredcity("probe", clips / "noise.mp4")
+    assert (remote.code, local.code, local.stderr) == (0, 0, "")
     shown = f"{nginx.url}/noise.mp4"
-    assert far.stdout.splitlines()[0] == near.stdout.splitlines()[0].replace(str(clips / "noise.mp4"), shown)
-    assert far.stdout.splitlines()[1:-1] == near.stdout.splitlines()[1:-1]
-    assert far.stdout.splitlines()[-1] == "decord: decord reads only local files"
-    assert re.fullmatch(r"moved \d+\.\d MB from other machines in \d+ requests\n", far.stderr)
+    assert remote.stdout.splitlines()[0] == local.stdout.splitlines()[0].replace(str(clips / "noise.mp4"), shown)
+    assert remote.stdout.splitlines()[1:-1] == local.stdout.splitlines()[1:-1]
+    assert remote.stdout.splitlines()[-1] == "decord: decord reads only local files"
+    assert re.fullmatch(r"moved \d+\.\d MB from other machines in \d+ requests\n", remote.stderr)
     assert infraredcity("probe", url, "--json").json["file"] == shown
-    assert tells_nothing(far)
+    assert holds_no_secret(remote)
 
 
 def test_probe_of_a_url_that_leads_nowhere_is_one_line(nginx: Nginx, infraredcity: RunCommand) -> None:
@@ -433,7 +433,7 @@ def test_probe_of_a_url_that_leads_nowhere_is_one_line(nginx: Nginx, infraredcit
 def test_a_command_counts_what_it_moved_itself(nginx: Nginx, infraredcity: RunCommand) -> None:
     size = (nginx.root / "h264.mp4").stat().st_size
     for _ in range(2):
-        said = infraredcity("probe", f"{nginx.url}/h264.mp4").stderr
+        message = infraredcity("probe", f"{nginx.url}/h264.mp4").stderr
         assert (
-            said == f"moved {format_bytes(size + 1)} from other machines in 2 requests\n"
+            message == f"moved {format_bytes(size + 1)} from other machines in 2 requests\n"
         )  # a byte tells how long it is

@@ -431,7 +431,7 @@ def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
         video.probe(path)
 
 
-def test_a_far_playlist_opens_nothing(tmp_path: Path) -> None:
+def test_a_remote_playlist_opens_nothing(tmp_path: Path) -> None:
     secret = write_clip(tmp_path / "secret.ts", range(10), *H264)
     folder = RemotePath("memory://lists")
     text = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{secret}\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"

@@ -74,12 +74,12 @@ def test_the_sampled_hash_of_a_large_file_is_that_of_sixteen_blocks_from_its_fir
     assert blocks.endswith(data[-BLOCK:])
     path = tmp_path / "large.mp4"
     path.write_bytes(data)
-    far = memory / "large.mp4"
-    far.write_whole(data)
-    assert identify(path).content_sha256 == identify(far).content_sha256 == hashlib.sha256(blocks).hexdigest()
+    remote = memory / "large.mp4"
+    remote.write_whole(data)
+    assert identify(path).content_sha256 == identify(remote).content_sha256 == hashlib.sha256(blocks).hexdigest()
 
 
-def test_a_far_sample_moves_sixteen_blocks(memory: RemotePath) -> None:
+def test_a_remote_sample_moves_sixteen_blocks(memory: RemotePath) -> None:
     (memory / "large.mp4").write_whole(bytes(9_000_000))
     before = traffic()
     identify(memory / "large.mp4")
@@ -163,7 +163,7 @@ def test_a_copy_elsewhere_is_scanned(raw: Path, tmp_path: Path) -> None:
     assert len(list(kept.iterdir())) == 2
 
 
-def test_scans_of_far_clips_are_kept_and_in_remote_folders(raw: Path, memory: RemotePath) -> None:
+def test_scans_of_remote_clips_are_kept_and_in_remote_folders(raw: Path, memory: RemotePath) -> None:
     clip = memory / "clips" / "night.mkv"
     clip.write_whole(raw.read_bytes())
     probe(clip, kept_in=memory / "out")

@@ -63,7 +63,7 @@ def test_pyav_shows_the_same_pictures_from_any_start_frame(shelf: Shelf, name: s
 def test_colours_come_as_red_green_blue(shelf: Shelf) -> None:
     pictures, _, _ = read(open_clip([shelf.h264]), 0, 3, color="rgb")
     assert pictures.shape == (3, 64, 96, 3)
-    # Coding softens colour edges; far from them the drawn colours come back.
+    # Coding softens colour edges; remote from them the drawn colours come back.
     assert np.abs(pictures[2, 40:60, 10:40].astype(int) - picture(2)[40:60, 10:40]).mean() < 8
     assert np.abs(pictures.astype(int) - judged(shelf.h264, "rgb24")[:3]).max() <= 2
 
