@@ -78,14 +78,14 @@ class Site:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stderr
 
-    def sent_markers(self) -> set[int]:
+    def sent_records(self) -> set[int]:
         """The segments that were said to be done so far."""
         found = [re.fullmatch(rf"PUT /out/set/{CLIP}/segments/(\d+)\.jsonl.*", line) for line in self.store.requests()]
         return {int(each[1]) for each in found if each}
 
     def wait_for(self, segments: set[int], *, at_least: int) -> None:
         """Wait until so many of these segments were said to be done."""
-        wait_until(lambda: len(self.sent_markers() & segments) >= at_least, what=self.cluster.said)
+        wait_until(lambda: len(self.sent_records() & segments) >= at_least, what=self.cluster.said)
 
     def outstanding(self, node: Node) -> list[int]:
         """What `status` prints there."""
@@ -151,7 +151,7 @@ def test_machines_that_lose_power_again_and_again_end_with_the_bytes_of_one_proc
     left = [*range(6)]
     for power_cut in range(4):
         gone, stays = site.cluster.nodes[power_cut % 2], site.cluster.nodes[1 - power_cut % 2]
-        done = site.sent_markers()
+        done = site.sent_records()
         site.part(gone, left[0], "--workers", 2)
         site.part(stays, left[-1], "--workers", 1)
         mine = {*range(20 * left[0], 20 * left[0] + 20)} - done
