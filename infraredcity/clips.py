@@ -14,7 +14,7 @@ Each of them may be a URL (https://, s3://, gs://, ...); such a clip is read by 
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,33 +43,45 @@ POLARITIES: tuple[Polarity, ...] = ("white-hot", "black-hot")
 _CLIP_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 _NAME_FILES = f"pass --clips-dir, --clips or --video, or set {CLIPS_VARIABLE}"
 _LIST_STILLS = "list the pictures of a recording in order: paths = [...] of its table in the file of --clips"
-_FACTS = ("scene", "weather", "modality", "time_of_day", "expected_frames", "polarity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """One clip of the catalogue.
-
-    Attributes:
-        clip_id: Name of the clip; lower-case letters, digits, `_` and `-`, so that it can be part of a WebDataset key.
-        paths: The clip's files in order, local or remote: one, or several for a recording in chunks; empty while they are
-            unknown.
-        scene: What is filmed, such as "city".
-        weather: "clear", "overcast", or "any" where the data set does not distinguish them.
-        modality: What the camera saw.
-        time_of_day: "night" or "day".
-        expected_frames: Frame count to check extraction against, or None when it is not known.
-        polarity: How the clip's file shows heat; only for infrared, a visible clip keeps the default.
-    """
+class ClipDescription:
+    """What a clip shows: the same words in the catalogue, in the facts of a data set's clips, and in a report."""
 
     clip_id: str
-    paths: tuple[AnyPath, ...] = ()
+    """Name of the clip; lower-case letters, digits, `_` and `-`, so that it can be part of a WebDataset key."""
     scene: str
+    """What is filmed, such as "city"."""
+    weather: str
+    """"clear", "overcast", or "any" where the data set does not distinguish them."""
+    modality: str
+    """What the camera saw: "infrared" or "visible"."""
+    time_of_day: str
+    """"night" or "day"."""
+
+    def description(self) -> dict[str, Any]:
+        """Return these words by name, for another description of the same clip."""
+        return {each.name: getattr(self, each.name) for each in fields(ClipDescription)}
+
+
+WORDS = tuple(each.name for each in fields(ClipDescription) if each.name != "clip_id")
+"""What a description says of a clip, besides its name."""
+_FACTS = (*WORDS, "expected_frames", "polarity")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip(ClipDescription):
+    """One clip of the catalogue."""
+
     weather: str = "any"
     modality: Modality
-    time_of_day: str
+    paths: tuple[AnyPath, ...] = ()
+    """The clip's files in order, local or remote: one, or several for a recording in chunks; empty while they are unknown."""
     expected_frames: int | None = None
+    """Frame count to check extraction against, or None when it is not known."""
     polarity: Polarity = "white-hot"
+    """How the clip's file shows heat; only for infrared, a visible clip keeps the default."""
 
     def __post_init__(self) -> None:
         check_clip_id(self.clip_id)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
+from infraredcity.clips import ClipDescription
 from infraredcity.errors import ManifestError
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath
@@ -13,57 +14,42 @@ from infraredcity.files.records import read_json
 from infraredcity.shards.sample_json import CLIP_FIELDS
 
 CLIPS_NAME = "clips.json"
-
-
 FORMAT = "infraredcity-clips-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFacts:
-    """What is known of a clip's samples as a whole.
+class ClipFacts(ClipDescription):
+    """What is known of a clip's samples as a whole."""
 
-    Attributes:
-        clip_id: The clip.
-        scene: What is filmed.
-        weather: "clear", "overcast" or "any".
-        modality: "infrared" or "visible".
-        time_of_day: "night" or "day".
-        time_base: Seconds per unit of pts, as "1/15360".
-        nominal_fps: Frames per second that the container states.
-        frame_step: Clip frames from one sample to the next.
-        clip_frames: Frames of the whole clip.
-        sources: For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format, streams, rotation_deg,
-            pixel_aspect, hdr; see `extraction.spec.sources_of`. Of an import that counts anew: first_number, number_step, files.
-        extraction: The ExtractConfig as plain values.
-        versions: Version of each library that shaped the bytes.
-        suspect: What makes the clip less than trustworthy.
-        notes: What else is good to know of its files: other streams, rotation, pixel aspect, joined recordings.
-        num_suspect: Samples that follow damage.
-        num_repeats: Samples that show the same picture as the one before.
-        num_frozen: Samples that hardly differ from the one before, as a thermal camera's shutter makes them.
-        tone: Counts that become black ("low") and white ("high"), for clips of more than 8 bits; None for others.
-        is_inverted: Whether levels were turned around, so that hot is where cold was.
-    """
-
-    clip_id: str
-    scene: str
-    weather: str
-    modality: str
-    time_of_day: str
     time_base: str
+    """Seconds per unit of pts, as "1/15360"."""
     nominal_fps: float
+    """Frames per second that the container states."""
     frame_step: int
+    """Clip frames from one sample to the next."""
     clip_frames: int
+    """Frames of the whole clip."""
     sources: list[dict[str, Any]] = field(default_factory=list)
+    """For each file: name, size_bytes, packets_sha256, num_frames, codec, pixel_format, streams, rotation_deg, pixel_aspect, hdr
+    (`extraction.spec.sources_of`); of an import that counts anew also first_number, number_step and files."""
     extraction: dict[str, Any] = field(default_factory=dict)
+    """The ExtractConfig as plain values."""
     versions: dict[str, str] = field(default_factory=dict)
+    """Version of each library that shaped the bytes."""
     suspect: list[str] = field(default_factory=list)
+    """What makes the clip less than trustworthy."""
     notes: list[str] = field(default_factory=list)
+    """What else is good to know of its files: other streams, rotation, pixel aspect, joined recordings."""
     num_suspect: int = 0
+    """Samples that follow damage."""
     num_repeats: int = 0
+    """Samples that show the same picture as the one before."""
     num_frozen: int = 0
+    """Samples that hardly differ from the one before, as a thermal camera's shutter makes them."""
     tone: dict[str, int] | None = None
+    """Counts that become black ("low") and white ("high"), for clips of more than 8 bits; None for others."""
     is_inverted: bool = False
+    """Whether levels were turned around, so that hot is where cold was."""
 
 
 def write_clips(folder: AnyPath, clips: Sequence[ClipFacts], *, split: str = "all") -> None:

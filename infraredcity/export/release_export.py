@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from infraredcity.clips import WORDS
 from infraredcity.datasets.build import hash_of, restored, stored
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import open_dataset
@@ -281,10 +282,7 @@ def _clip_notes(parts: Sequence[ShardFolder]) -> dict[str, dict[str, Any]]:
             entry = notes.setdefault(
                 clip_id,
                 {
-                    "scene": facts.scene,
-                    "weather": facts.weather,
-                    "modality": facts.modality,
-                    "time_of_day": facts.time_of_day,
+                    **{name: getattr(facts, name) for name in WORDS},
                     "nominal_fps": facts.nominal_fps,
                     "frame_step": index.frame_steps[number],
                     "run_starts": [],

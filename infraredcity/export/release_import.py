@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from infraredcity.clips import Clip
+from infraredcity.clips import WORDS, Clip
 from infraredcity.datasets.build import BuildRecord
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import dataset_hash, write_manifest
@@ -245,8 +245,14 @@ def _identity_of(block: _Block) -> list[Any]:
     digest = hashlib.sha256()
     for file in block.files:
         digest.update(f"{file.number},{file.sha256}\n".encode())
-    facts = [clip.clip_id, clip.scene, clip.weather, clip.modality, clip.time_of_day]
-    return [block.source, *facts, block.fps, block.frame_step, list(block.run_starts), digest.hexdigest()]
+    return [
+        block.source,
+        *clip.description().values(),
+        block.fps,
+        block.frame_step,
+        list(block.run_starts),
+        digest.hexdigest(),
+    ]
 
 
 def _kind_folder(root: Path, kind: Kind | None) -> tuple[Kind, Path]:
@@ -284,11 +290,7 @@ def _clip_notes(root: Path, base: Path) -> dict[str, _ClipNote]:
 def _clip_note(clip_id: str, facts: Mapping[str, Any]) -> _ClipNote:
     clip = Clip(
         clip_id=clip_id,
-        **{
-            name: facts[name]
-            for name in ("scene", "weather", "modality", "time_of_day")
-            if isinstance(facts[name], str)
-        },
+        **{name: facts[name] for name in WORDS if isinstance(facts[name], str)},
     )
     fps, frame_step, run_starts = float(facts["nominal_fps"]), int(facts["frame_step"]), facts["run_starts"]
     if not _MIN_FPS <= fps <= _MAX_FPS or frame_step < 1:
@@ -536,11 +538,7 @@ class _Writer:
         rate = Fraction(first.fps).limit_denominator(1001)
         per_picture = 2 if self._kind == "double" else 1
         return ClipFacts(
-            clip_id=first.clip.clip_id,
-            scene=first.clip.scene,
-            weather=first.clip.weather,
-            modality=first.clip.modality,
-            time_of_day=first.clip.time_of_day,
+            **first.clip.description(),
             time_base=f"{rate.denominator}/{rate.numerator}",
             nominal_fps=first.fps,
             frame_step=1 if self._kind == "double" else first.frame_step,

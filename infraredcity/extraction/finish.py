@@ -282,13 +282,8 @@ def gaps_of(
 
 
 def _facts(spec: JobSpec, index: SampleIndex) -> clip_facts.ClipFacts:
-    clip = spec.clip
     return clip_facts.ClipFacts(
-        clip_id=clip.clip_id,
-        scene=clip.scene,
-        weather=clip.weather,
-        modality=clip.modality,
-        time_of_day=clip.time_of_day,
+        **spec.clip.description(),
         time_base=spec.time_base,
         nominal_fps=spec.nominal_fps,
         frame_step=spec.config.every,

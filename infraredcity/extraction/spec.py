@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infraredcity.clips import Clip, ColorMode
+from infraredcity.clips import WORDS, Clip, ColorMode
 from infraredcity.datasets.walk import JOB_NAME
 from infraredcity.errors import CatalogError, OutputError
 from infraredcity.extraction.config import ExtractConfig, option_of
@@ -27,7 +27,7 @@ _VIDEO = (
     "time_base", "nominal_fps", "num_frames", "frames_sha256", "break_frames", "is_deep", "suspect", "notes"
 )  # fmt: skip
 """Fields of JobSpec that are facts of the video."""
-_FACTS = ("scene", "weather", "modality", "time_of_day", "polarity")
+_FACTS = (*WORDS, "polarity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

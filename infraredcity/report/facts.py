@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from infraredcity.clips import ClipDescription
 from infraredcity.datasets.gaps import Gap
 from infraredcity.datasets.similarity import Leakage
 from infraredcity.stills.tone import ToneMap
@@ -124,17 +125,11 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipReport:
+class ClipReport(ClipDescription):
     """One clip, over all parts that hold samples of it."""
 
-    clip_id: str
-    """The clip."""
-    scene: str
-    """See ClipFacts, also for the fields up to `tone`."""
-    weather: str
-    modality: str
-    time_of_day: str
     frame_step: int
+    """See ClipFacts, also for the fields up to `tone`."""
     clip_frames: int
     is_inverted: bool
     suspect: tuple[str, ...]

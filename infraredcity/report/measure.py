@@ -320,11 +320,7 @@ def _clip_report(
     chosen = clip.places(spread(len(clip.row), per_clip))
     stretch = _stretch(reader, chosen)
     return ClipReport(
-        clip_id=facts.clip_id,
-        scene=facts.scene,
-        weather=facts.weather,
-        modality=facts.modality,
-        time_of_day=facts.time_of_day,
+        **facts.description(),
         frame_step=facts.frame_step,
         clip_frames=facts.clip_frames,
         is_inverted=facts.is_inverted,

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import TypedDict
 
+from infraredcity.clips import WORDS, ClipDescription
 from infraredcity.files.records import parse_json
 
 
@@ -40,36 +41,11 @@ class SampleJson(TypedDict):
 
 
 FIELDS: dict[str, type] = dict(SampleJson.__annotations__)
-CLIP_FIELDS = ("scene", "weather", "modality", "time_of_day", "time_base")
+CLIP_FIELDS = (*WORDS, "time_base")
 """Facts that all samples of a clip share, as clips.json has them; without its id, which each of them holds too."""
 
 
-@runtime_checkable
-class Described(Protocol):
-    """What is known of a clip, in the catalog (Clip) or in a data set (ClipFacts)."""
-
-    @property
-    def clip_id(self) -> str:
-        """Name the clip."""
-
-    @property
-    def scene(self) -> str:
-        """What is filmed."""
-
-    @property
-    def weather(self) -> str:
-        """clear, overcast or any."""
-
-    @property
-    def modality(self) -> str:
-        """Infrared or visible."""
-
-    @property
-    def time_of_day(self) -> str:
-        """Night or day."""
-
-
-def facts_of(clip: Described, time_base: str, frame_index: int, pts: int, size_px: tuple[int, int]) -> SampleJson:
+def facts_of(clip: ClipDescription, time_base: str, frame_index: int, pts: int, size_px: tuple[int, int]) -> SampleJson:
     """Collect the facts of a sample.
 
     Args:
