@@ -175,7 +175,7 @@ def write_share(job: ExtractJob, todo: tuple[Segment, ...], deadline_s: float) -
     """Write what is outstanding of some segments, on a node.
 
     Args:
-        job: From `job.bind`.
+        job: From `job.bind_folder`.
         todo: Some of its segments.
         deadline_s: Seconds after which a decoder that gives no frame counts as stuck.
 
