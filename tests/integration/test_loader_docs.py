@@ -62,7 +62,7 @@ def test_a_block_of_the_page_runs_as_it_stands(project: Path, number: int) -> No
 
 
 def test_the_commands_of_the_page_run_behind_its_blocks(project: Path) -> None:
-    (block,) = (block for title, block in BLOCKS if title == "Watching it")
+    (block,) = (block for title, block in BLOCKS if title == "Monitoring")
     run([sys.executable, "-c", block], project)
     commands = re.findall(r"```sh\n(.*?)\n```", PAGE, flags=re.DOTALL)
     assert commands == ["infraredcity monitor loader"]

@@ -78,7 +78,7 @@ def test_the_figures_of_the_page_are_those_that_plan_prints() -> None:
 
 def test_the_times_that_the_page_names_are_those_of_the_estimate() -> None:
     named = re.search(
-        r"([\d.]+) ns a decoded pixel, ([\d.]+) ns a coded\s+byte, ([\d.]+) ns a value and ([\d.]+) ns a byte of the JPEG",
+        r"([\d.]+) ns per decoded pixel, ([\d.]+) ns per coded\s+byte, ([\d.]+) ns per value and ([\d.]+) ns per byte of the JPEG",
         PAGE,
     )
     assert named is not None
@@ -132,7 +132,7 @@ def test_every_file_and_section_that_the_page_names_exists() -> None:
 def test_what_the_page_says_that_logs_say_is_what_they_say() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "infraredcity").rglob("*.py")))
     source = re.sub(r'"\n\s*f?"', "", source)  # a message over two lines is one
-    rows = re.findall(r"^\| `([^`]*)` \|", SECTIONS["Outstanding again and again"], flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]*)` \|", SECTIONS["When parts stay outstanding"], flags=re.MULTILINE)
     assert len(rows) == 8
     for row in rows:
         # What changes from one time to another stands between the pieces.
