@@ -8,9 +8,10 @@ from typing import Any, Generic, Required, TypedDict, TypeVar, Unpack
 import numpy as np
 
 from infraredcity.errors import ManifestError
+from infraredcity.loader.decode_task import Reading
 from infraredcity.loader.monitor import LoaderFacts, Monitor
 from infraredcity.loader.order import part_of
-from infraredcity.loader.reader import Reading, WindowReader
+from infraredcity.loader.reader import WindowReader
 from infraredcity.loader.windows import FrameWindows, UnpairedBatch
 
 PREFETCH_BATCHES = 3
