@@ -168,7 +168,7 @@ def _print_release(report: ReleaseReport, as_json: bool) -> None:
 @click.option("--format", "frame_format", type=click.Choice(FRAME_FORMATS), default=FRAME_FORMATS[0], show_default=True,
               help="Format of the halves of Double; the pictures of Single are copied byte for byte.")  # fmt: skip
 @click.option("--renumber", is_flag=True,
-              help="Count the pictures of each clip anew, train before test, where all folders count from 0.")  # fmt: skip
+              help="Give the pictures of each clip new numbers, train before test, when all folders count from 0.")  # fmt: skip
 @click.option(
     "--samples-per-shard", type=click.IntRange(1), default=release_import.SAMPLES_PER_SHARD, show_default=True
 )
@@ -191,7 +191,7 @@ def import_command(
 
     RELEASE holds the folders Single or Double, or is one of them. The pictures of Single are copied byte for byte. Whatever does
     not fit the layout is an error: other files, names without a number, a number that occurs twice in a clip (unless --renumber
-    counts anew), several picture sizes or formats, the folder testB.
+    is given), several picture sizes or formats, the folder testB.
     """
     report = release_import.import_release(
         folder,

@@ -1,4 +1,4 @@
-"""Hold what `infraredcity report` finds out about a data set, for the page and for JSON."""
+"""Define what `infraredcity report` measures of a data set, for the page and for JSON."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +16,7 @@ MARKS = ("suspect", "repeat", "frozen", "duplicate")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """So many of one kind."""
+    """A number of samples of one kind."""
 
     name: str
     num: int
@@ -24,7 +24,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breakdown:
-    """All samples by one fact: "modality", "time of day", "split", "scene" or "weather"; names in order."""
+    """All samples counted by one fact: "modality", "time of day", "split", "scene" or "weather"; names in order."""
 
     by: str
     counts: tuple[Count, ...]
@@ -32,7 +32,7 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedCount:
-    """One number of the published table beside what is here."""
+    """One count of the published table, and the count in the data set."""
 
     name: str
     """What is counted: "infrared, night", "city: infrared, train, clear"."""
@@ -48,7 +48,7 @@ class PublishedCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartCount:
-    """What one part holds."""
+    """The counts of one part."""
 
     name: str
     split: str
@@ -59,10 +59,10 @@ class PartCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:
-    """How bright a clip is, from frames spread evenly over its samples."""
+    """The brightness of a clip, from frames spread evenly over its samples."""
 
     num_frames: int
-    """Frames that were looked at."""
+    """Frames that were measured."""
     num_unreadable: int
     """Frames that were chosen and could not be read."""
     bins: tuple[int, ...]
@@ -81,10 +81,10 @@ class Levels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Motion:
-    """How much a clip changes from one sample to the next, from pairs spread evenly."""
+    """The change from one sample of a clip to the next, from pairs spread evenly."""
 
     num_pairs: int
-    """Pairs of neighbours, one frame step apart, that were looked at."""
+    """Pairs of samples, one frame step apart, that were measured."""
     num_unreadable: int
     """Pairs that were chosen and could not be read."""
     times_s: tuple[float, ...]
@@ -99,7 +99,7 @@ class Motion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Break:
-    """Two samples of a clip that follow each other in a part and not in time, and why."""
+    """Two consecutive samples of a clip in a part that are not consecutive in time, and why."""
 
     after_key: str
     before_key: str
@@ -108,7 +108,7 @@ class Break:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """The unbroken stretches of a clip."""
+    """The runs of a clip."""
 
     num_runs: int
     """How many there are, over all parts."""
@@ -119,7 +119,7 @@ class Runs:
     longest: int
     """Samples of the longest."""
     causes: tuple[Count, ...]
-    """What ends them, counted by cause."""
+    """What ends runs, counted by cause."""
     breaks: tuple[Break, ...]
     """The first of them, at most MAX_LISTED over the data set."""
 
@@ -134,7 +134,7 @@ class ClipReport(ClipDescription):
     is_inverted: bool
     suspect: tuple[str, ...]
     tone: ToneMap | None
-    """Counts that became black and white at extraction, for clips of more than 8 bits."""
+    """Counts that extraction mapped to black and white, for clips of more than 8 bits."""
     parts: tuple[str, ...]
     """Names of the parts."""
     num_samples: int
@@ -148,7 +148,7 @@ class ClipReport(ClipDescription):
     last_s: float
     """Presentation time of the last sample."""
     num_suspect: int
-    """Samples that follow damage."""
+    """Samples after damage."""
     num_repeats: int
     """Samples that show the same picture as the one before."""
     num_frozen: int
@@ -156,17 +156,17 @@ class ClipReport(ClipDescription):
     num_duplicates: int
     """Samples that show nearly what a sample of another run shows, repeats not counted."""
     num_gaps: int
-    """Stretches of frames that gaps.json names."""
+    """Ranges of frames that gaps.json lists."""
     num_missing: int
     """Frames in them."""
     runs: Runs
-    """Its unbroken stretches."""
+    """Its runs."""
     stretch: ToneMap | None
     """For stills of 16 bits: the counts that are shown black and white here."""
     levels: Levels
-    """How bright it is."""
+    """Its brightness."""
     motion: Motion
-    """How much it moves."""
+    """Its motion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,14 +182,14 @@ class DuplicateStretch:
     num_samples: int
     """How many there are."""
     num_repeats: int
-    """Those that merely repeat the sample before."""
+    """Those that only repeat the sample before."""
     of_key: str
-    """What the first one names."""
+    """The `dup_of` of the first one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicates:
-    """Samples whose `dup_of` names another one: all of them, those that are repeats, their stretches, the first of these."""
+    """Samples whose `dup_of` names another one: all of them, those that are repeats, their ranges, the first of these."""
 
     num_samples: int
     num_repeats: int
@@ -199,7 +199,7 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakageCheck:
-    """Whether test samples were compared with train samples, what was found for each modality, and else why not."""
+    """Whether test samples were compared with train samples; the result for each modality, or why they were not."""
 
     is_measured: bool
     found: tuple[Leakage, ...]
@@ -231,7 +231,7 @@ class ShardSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong, on one line, and how many of the chosen frames or pairs it kept from being looked at."""
+    """A problem on one line, and how many of the chosen frames or pairs could not be measured because of it."""
 
     message: str
     num_frames: int
@@ -262,17 +262,17 @@ class DatasetReport:
     breakdowns: tuple[Breakdown, ...]
     """All samples by one fact each."""
     published: tuple[PublishedCount, ...]
-    """Beside the published counts, for extracted clips and Lite sets of which a clip is one of the nine; else empty."""
+    """Comparison with the published counts, for extracted clips and Lite sets with one of the nine clips; else empty."""
     gaps: tuple[Gap, ...]
-    """Frames that could not be had, at most MAX_LISTED; `ClipReport.num_gaps` counts them all."""
+    """Frames that are missing, at most MAX_LISTED; `ClipReport.num_gaps` counts them all."""
     duplicates: Duplicates
     """Samples that name another one in `dup_of`."""
     leakage: LeakageCheck
-    """How close test samples come to train samples."""
+    """How similar test samples are to train samples."""
     shards: ShardSizes
     """Sizes."""
     num_frames_read: int
-    """Pictures that were looked at for levels and motion."""
+    """Pictures that were measured for levels and motion."""
     num_problems: int
     """Different problems."""
     problems: tuple[Problem, ...]
@@ -322,8 +322,8 @@ class Sheets:
     thumbnails: tuple[Thumbnail, ...]
     """By clip and time."""
     closest: tuple[tuple[Thumbnail, Thumbnail], ...]
-    """For each finding of leakage, the test sample and the train sample that come closest; fewer where one is unreadable."""
+    """For each finding of leakage, the most similar test sample and train sample; fewer where one is unreadable."""
     num_unreadable: int
     """Samples that were chosen and could not be read."""
     problems: tuple[Problem, ...]
-    """What kept them."""
+    """The problems that prevented them."""

@@ -1,9 +1,8 @@
 """Measure a data set in numbers and thumbnails: what `infraredcity report` shows.
 
-Counts, marks, runs and sizes come from the indexes and cover every sample. What needs pixels looks at a bounded number of them,
-spread evenly, and says how many: 580,000 samples take little longer than 10,000. Only leakage reads every picture, and is left out
-for very large sets; of a set on another machine it is what make-lite found. A shard that is missing or a picture that is damaged
-becomes a named problem and is left out.
+Counts, marks, runs and sizes come from the indexes and cover every sample. Measures of pixels use a bounded number of pictures,
+spread evenly, and report how many: 580,000 samples take little longer than 10,000. Only leakage reads every picture, and is left
+out for very large sets; for a remote set it is what make-lite found. A missing shard or a damaged picture is listed as a problem.
 """
 
 import importlib.metadata
@@ -69,18 +68,18 @@ THUMBNAIL_SIDE_PX = 96
 """Longest side of a thumbnail."""
 THUMBNAIL_QUALITY = 60
 FRAMES_PER_CLIP = 200
-"""Frames of a clip that are looked at for its levels, and pairs of frames for its motion."""
+"""Frames of a clip that are measured for its levels, and pairs of frames for its motion."""
 FRAMES_IN_ALL = 10_000
 """The same over all clips: with more than 50 clips, each gets fewer."""
 LEAKAGE_SAMPLES = 100_000
-"""Sets with more samples are not compared, test with train: all are read, and time grows with the square of them."""
+"""In sets with more samples, test is not compared with train: it reads all pictures, and time grows with their square."""
 NUM_BINS = 64
 """Bins of the level histograms, of four levels each."""
 MAX_LISTED = 200
-"""Rows that a list of gaps, breaks, duplicates or problems shows; all are counted."""
+"""Largest number of rows in a list of gaps, breaks, duplicates or problems; all are counted."""
 _SIZE_BINS = 10
 _TONE_PERCENTILES = (0.5, 99.5)
-_WHOLE_PX = 1 << 16  # more than any still has: `decode_small` then gives every pixel
+_WHOLE_PX = 1 << 16  # more than any still has, so `decode_small` gives every pixel
 _Number = TypeVar("_Number", int, float)
 
 
@@ -91,8 +90,8 @@ def measure_dataset(
 
     Args:
         root: The data set's folder.
-        parts: Its parts, as `dataset.open_dataset` gives them.
-        on_progress: Called with frames looked at.
+        parts: Its parts, from `dataset.open_dataset`.
+        on_progress: Gets the number of frames measured.
     """
     clips = clips_of(parts)
     per_clip = min(FRAMES_PER_CLIP, max(2, FRAMES_IN_ALL // max(1, len(clips))))
@@ -153,16 +152,16 @@ def make_sheets(
     num_thumbnails: int = MAX_THUMBNAILS,
     on_progress: OnProgress | None = None,
 ) -> Sheets:
-    """Make a page's thumbnails, dealt to the clips as evenly as their samples allow and spread evenly over each.
+    """Make a page's thumbnails, divided among the clips as evenly as their samples allow and spread evenly over each.
 
     Up to a quarter of a clip's thumbnails go to its marked samples, so that few suspect frames among many show.
 
     Args:
         root: The data set's folder.
         parts: Its parts.
-        report: What was measured of it.
-        num_thumbnails: The most over all clips, 0 to 2,000.
-        on_progress: Called with thumbnails made.
+        report: Its numbers.
+        num_thumbnails: Largest number over all clips, 0 to 2,000.
+        on_progress: Gets the number of thumbnails made.
 
     Raises:
         ValueError: `num_thumbnails` is out of its range.
@@ -201,9 +200,9 @@ def make_sheets(
 
 
 def deal(num: int, sizes: Sequence[int]) -> list[int]:
-    """Deal `num` things evenly to takers that hold at most `sizes`; what one cannot take goes to the others, the first ones first.
+    """Divide `num` evenly among groups with room for at most `sizes`; what one has no room for goes to the others, in order.
 
-    10 to takers of 2, 100 and 100 are 2, 4 and 4.
+    10 among groups of 2, 100 and 100 are 2, 4 and 4.
     """
     dealt = [0] * len(sizes)
     left = min(num, sum(sizes))
@@ -391,7 +390,7 @@ def _cause(index: SampleIndex, row: int) -> str:
 
 
 def _gray(data: bytes, name: str, stretch: ToneMap | None) -> np.ndarray:
-    """u8 [H, W], all pixels; counts of 16 bits brought to levels."""
+    """Return u8 [H, W], all pixels; counts of 16 bits mapped to levels."""
     picture = decode_small(data, _WHOLE_PX, name=name)
     if picture.dtype == np.uint16:
         if stretch is None:
@@ -403,7 +402,7 @@ def _gray(data: bytes, name: str, stretch: ToneMap | None) -> np.ndarray:
 def _stretch(reader: FrameReader, chosen: Sequence[SampleAt]) -> ToneMap | None:
     """Choose which counts of a clip of 16 bits are shown black and white; None for clips of 8 bits.
 
-    What cannot be read becomes a problem when the levels are measured, not here.
+    Unreadable pictures become problems when the levels are measured, not here.
     """
     counts = LevelCounts()
     for place in chosen:
@@ -601,7 +600,7 @@ def _leakage(
 
 
 def _leakage_on_record(root: path.AnyPath, manifest_hash: str) -> tuple[similarity.Leakage, ...] | None:
-    """Read what make-lite found when it made the set; None where the set has other pictures by now."""
+    """Read the leakage that make-lite found; None where the set's pictures have changed since."""
     try:
         record = read_json(root / lite.REPORT_NAME)["report"]
         if record["manifest_hash"] != manifest_hash:

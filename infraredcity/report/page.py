@@ -1,7 +1,7 @@
 """Write the page about a data set: one HTML file that opens offline, from the numbers and thumbnails of `measure`.
 
-`page.html.j2` holds the markup and its words, `page.css` the style, `page.js` what a page alone cannot do: a filter, arrow keys
-between thumbnails, a larger view. Here is what the template cannot count itself. The same report gives the same bytes.
+`page.html.j2` holds the markup and its text, `page.css` the style, `page.js` a filter, arrow keys between thumbnails and a larger
+view. This module computes what the template cannot. The same report gives the same bytes.
 """
 
 from collections.abc import Sequence
@@ -41,13 +41,13 @@ class _Chart:
     name: str
     """What it shows, in a word or two."""
     caption: str
-    """What follows the name in the caption."""
+    """Text after the name in the caption."""
     svg: str | None = None
     """The drawing; None where nothing could be read."""
     title: str = ""
     """Caption of the table."""
     heading: Sequence[str] = ()
-    """Heads of the table's columns."""
+    """Headings of the table's columns."""
     rows: Sequence[tuple[str, ...]] = ()
     """Its cells."""
 
@@ -137,7 +137,7 @@ def leakage_words(leak: Leakage) -> list[str]:
 
 
 def all_problems(report: DatasetReport, sheets: Sheets) -> list[Problem]:
-    """List the problems of measuring, then those that only the thumbnails met."""
+    """List the problems of measuring, then those that only the thumbnails had."""
     known = {problem.message for problem in report.problems}
     return [*report.problems, *(problem for problem in sheets.problems if problem.message not in known)]
 
@@ -259,7 +259,7 @@ def _shard_chart(sizes: ShardSizes) -> _Chart:
 def _filters(
     report: DatasetReport, sheets: Sheets, splits: Sequence[str]
 ) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """List what the thumbnails can be filtered by: id, label and choices; one choice is no filter."""
+    """List the filters of the thumbnails: id, label and choices; a single choice makes no filter."""
     shown = {each.clip_id for each in sheets.thumbnails}
     clips = [(clip.clip_id, clip.clip_id) for clip in report.clips if clip.clip_id in shown]
     filters = [("filter-clip", "Clip", [("", "all"), *clips])]

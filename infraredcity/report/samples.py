@@ -36,7 +36,7 @@ class ClipSamples:
     """The samples of one clip over all parts, by time."""
 
     facts: ClipFacts
-    """Of the clip, as in the first of the parts."""
+    """Facts of the clip, from the first of its parts."""
     part: np.ndarray
     """i64 [N], numbers of their parts."""
     row: np.ndarray
@@ -59,8 +59,8 @@ class FrameReader:
     Args:
         root: The data set's folder.
         parts: Its parts.
-        what: What progress calls the pictures.
-        total: How many will be read in all, if that is known.
+        what: Name of the pictures in progress reports.
+        total: Total number of pictures to read, if known.
         on_progress: Called after every batch.
     """
 
@@ -75,9 +75,9 @@ class FrameReader:
     ) -> None:
         self.parts = parts
         self.num_read = 0
-        """Pictures that were read and understood."""
+        """Pictures that were read and decoded."""
         self.bad_shards = _bad_shards(parts)
-        """What is wrong with shards that are missing or of another size than in the index, by numbers of part and shard."""
+        """Problems of shards that are missing or have another size than in the index, by numbers of part and shard."""
         self._root = root
         self._ticker = Ticker(what, total, on_progress)
         self._problems: dict[str, int] = {}
@@ -85,11 +85,11 @@ class FrameReader:
     def each(
         self, groups: Sequence[Sequence[SampleAt]], look: Callable[[Sequence[SampleAt], Sequence[bytes]], _Result]
     ) -> list[_Result | None]:
-        """Return what `look` makes of the pictures of each group, in order; None where one cannot be read.
+        """Return the result of `look` for the pictures of each group, in order; None where one cannot be read.
 
         Args:
-            groups: Samples that are looked at together.
-            look: Given the samples and their files' bytes, from several threads; ShardError and ImageError are counted as problems.
+            groups: Samples that are measured together.
+            look: Gets the samples and their files' bytes, in several threads; ShardError and ImageError are counted as problems.
         """
         results: list[_Result | None] = []
         with ThreadPoolExecutor(threads_for(self._root), thread_name_prefix="report") as pool:
@@ -131,7 +131,7 @@ class FrameReader:
         return self.bad_shards.get((place.part, int(self.parts[place.part].index.shard[place.row])))
 
     def add_problem(self, error: InfraredCityError | str, *, num_frames: int = 0) -> None:
-        """Count a problem; what has the same text is one problem. Paths begin at the data set's folder."""
+        """Count a problem; equal texts are one problem. Paths are relative to the data set's folder."""
         message = str(error).removeprefix(f"{self._root}{os.sep}")
         self._problems[message] = self._problems.get(message, 0) + num_frames
 

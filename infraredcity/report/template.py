@@ -1,8 +1,8 @@
-"""Fill a page's template: markup, style and script come from files of their own, all text of data is escaped.
+"""Fill a page's template: markup, style and script are separate files; all text from data is escaped.
 
 A page is three files in one folder: `page.html.j2`, `page.css` and, where it has one, `page.js`. It opens offline: everything is
-in the page itself, and a strict Content-Security-Policy allows only this style and this script, by their hashes, so nothing that a
-data set or a run says of itself can load or run anything. The same values give the same bytes.
+in the page itself, and a strict Content-Security-Policy allows only this style and this script, by their hashes, so text from
+a data set or a run can neither load nor run anything. The same values give the same bytes.
 """
 
 import base64
@@ -23,10 +23,10 @@ def fill_page(folder: Path, *, sources: str, has_script: bool = True, **values: 
     """Fill `page.html.j2` of a folder; it finds the style, the script and the policy under these names.
 
     Args:
-        folder: Where the page's files are.
-        sources: What else the policy allows, such as "img-src data:".
+        folder: Folder of the page's files.
+        sources: Further rules of the policy, such as "img-src data:".
         has_script: Whether the page has a script.
-        values: What the template shows.
+        values: Values for the template.
     """
     style = (folder / "page.css").read_text(encoding="utf-8")
     script = (folder / "page.js").read_text(encoding="utf-8") if has_script else ""
@@ -43,19 +43,19 @@ def fill(folder: Path, name: str, **values: Any) -> str:
 
 
 def own_markup(text: str) -> str:
-    """Mark text that we wrote ourselves as markup; text of data never comes here."""
+    """Mark our own text as markup; text from data must not come here."""
     from markupsafe import Markup
 
     return Markup(text)
 
 
 def in_page(value: object) -> str:
-    """Make a value harmless in markup and in attributes; what is markup already stays as it is."""
+    """Escape a value for markup and attributes; markup stays unchanged."""
     return str(value) if hasattr(value, "__html__") else html.escape(visible(str(value)))
 
 
 def data_uri(data: bytes, media_type: str) -> str:
-    """Write bytes as the URL that holds them."""
+    """Encode bytes as a data URL."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 

@@ -1,6 +1,6 @@
-"""Houses: walls with windows and doors, shops, roofs.
+"""Build houses: walls with windows and doors, shops, roofs.
 
-Local axes: the front stands on x = 0 and looks towards -x; the house reaches from z = 0 to its width and back to x = depth.
+Local axes: the front is at x = 0 and faces -x; the house extends from z = 0 to its width and back to x = depth.
 """
 
 from itertools import pairwise
@@ -36,17 +36,17 @@ def house(
     open_sides: bool = False,
     share_lit: Number = 0.38,
 ) -> Mesh:
-    """A house in a row.
+    """Build a house in a row.
 
     Args:
-        rng: Where its looks are drawn from.
+        rng: Draws its appearance.
         width: Length of its front, metres.
         depth: From front to back, metres.
-        floors: How many; 2 to 4 by default.
+        floors: Number of floors; 2 to 4 by default.
         shop: With a shop window and an awning on the ground floor; drawn by default.
         wall: Its walls; drawn by default.
-        open_sides: With windows in its sides too.
-        share_lit: Share of its windows with somebody at home by night.
+        open_sides: Whether its sides have windows too.
+        share_lit: Share of its windows that are lit by night.
     """
     wall = WALLS[int(rng.integers(len(WALLS)))] if wall is None else wall
     wall = wall.lighter(float(rng.uniform(0.94, 1.05))).warmer(float(rng.uniform(-0.02, 0.02)))

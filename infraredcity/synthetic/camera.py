@@ -1,4 +1,4 @@
-"""The pinhole camera and the little shake of its mount."""
+"""The pinhole camera and the slight shake of its mount."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FOCAL_WIDTHS = 0.86
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
-    """Where the camera stands and looks at one moment.
+    """Position and direction of the camera at one moment.
 
     Attributes:
         place: x, y, z in metres, after the street's bend [3].
@@ -36,11 +36,11 @@ class Camera:
 
     @property
     def focal_px(self) -> float:
-        """Focal length in pixels."""
+        """Return the focal length in pixels."""
         return FOCAL_WIDTHS * self.width_px
 
     def rotation(self) -> Floats:
-        """Rows: the camera's right, up and forward in the world [3, 3]."""
+        """Return the camera's right, up and forward directions in the world, as rows [3, 3]."""
         cy, sy = math.cos(self.yaw), math.sin(self.yaw)
         cp, sp = math.cos(self.pitch), math.sin(self.pitch)
         cr, sr = math.cos(self.roll), math.sin(self.roll)
@@ -50,18 +50,18 @@ class Camera:
         return np.stack([cr * right - sr * up, sr * right + cr * up, forward])
 
     def to_camera(self, points: Floats) -> Floats:
-        """World points [V, 3] as right, up, forward distances from the camera, metres [V, 3]."""
+        """Convert world points [V, 3] to right, up, forward distances from the camera, metres [V, 3]."""
         return np.asarray((points - self.place) @ self.rotation().T)
 
     def to_pixels(self, seen: Floats) -> Floats:
-        """Camera points [V, 3] with forward > 0 as x, y in the picture, pixels [V, 2]; (0, 0) is its top left corner."""
+        """Project camera points [V, 3] with forward > 0 to x, y in the picture, pixels [V, 2]; (0, 0) is its top left corner."""
         scale = self.focal_px / seen[:, 2]
         x = self.width_px / 2 + seen[:, 0] * scale
         y = self.height_px / 2 - seen[:, 1] * scale
         return np.stack([x, y], axis=1)
 
     def ground(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Where each pixel's ray meets the ground: x, z and distance in metres [H, W].
+        """Compute where each pixel's ray meets the ground: x, z and distance in metres [H, W].
 
         The distance is inf above the horizon; x and z stop at 250 m.
         """
@@ -79,11 +79,11 @@ class Camera:
 
 
 def shake(time_s: float, phases: Floats) -> Floats:
-    """Yaw, pitch, roll in radians and height in metres of a mount that rides on wheels [4].
+    """Compute yaw, pitch, roll in radians and height in metres of a mount on a moving vehicle [4].
 
     Args:
         time_s: The moment.
-        phases: Random phases in radians that make each ride its own [4, 3].
+        phases: Random phases in radians that make each drive different [4, 3].
     """
     rates = np.array([[2.1, 5.3, 11.0], [2.9, 7.1, 13.0], [1.7, 4.3, 9.0], [3.1, 6.7, 12.0]])
     sizes = np.array([[0.9, 0.5, 0.2], [1.2, 0.8, 0.4], [0.8, 0.4, 0.2], [6.0, 4.0, 2.0]]) * 1.4e-3

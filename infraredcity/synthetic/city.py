@@ -28,7 +28,7 @@ class City(Street):
     far_ground = PAVING
 
     def bend_sizes(self) -> tuple[tuple[float, float], ...]:
-        """A street in town winds a little."""
+        """Return slight bends."""
         return ((2.2, 230.0), (1.0, 140.0))
 
     def _build_skyline(self, rng: np.random.Generator) -> Mesh:
@@ -67,7 +67,7 @@ class City(Street):
         return tuple(streams)
 
     def build_piece(self, index: int) -> Mesh:
-        """24 m of the street."""
+        """Build 24 m of the street."""
         rng = self.random(2, abs(index), int(index < 0))
         z0 = index * self.piece_m
         zebra = index % 4 == int(self.random(4).integers(4))

@@ -1,4 +1,4 @@
-"""Boxes of things in COCO's format, for tools that measure detectors and trackers."""
+"""Write boxes of objects in COCO's format, for tools that evaluate detectors and trackers."""
 
 import json
 from collections.abc import Sequence
@@ -7,23 +7,23 @@ from infraredcity.shards.names import key_of
 from infraredcity.synthetic.world import OBJECT_KINDS, SceneObject
 
 _LEFT_OUT = ("building",)
-"""Houses stand in closed rows that fill the picture; detectors of the street (COCO's, FLIR's) know no such class."""
+"""Buildings form closed rows that fill the picture; street detectors (COCO's, FLIR's) have no such class."""
 
 
 def encode_boxes(clip_id: str, things: Sequence[Sequence[SceneObject]], *, width_px: int, height_px: int) -> bytes:
-    """What `World.objects` gives for the frames of one clip, as JSON in COCO's format for object detection.
+    """Encode the objects of `World.objects` for the frames of one clip as JSON in COCO's format for object detection.
 
     - `images`: id (1 for the first frame), file_name (the sample's key, without a suffix), width, height, frame_index;
-    - `annotations`: id (from 1), image_id, category_id, bbox [left, top, width, height] in pixels, area (the pixels of the
-      thing that nothing hides), iscrowd 0, and track_id: the same for the same thing in all frames, from 1;
-    - `categories`: id and name of OBJECT_KINDS, numbered from 1. Buildings are left out: they stand in closed rows that fill
-      the picture, and detectors of the street know no such class.
+    - `annotations`: id (from 1), image_id, category_id, bbox [left, top, width, height] in pixels, area (its
+      visible pixels), iscrowd 0, and track_id: the same for the same object in all frames, from 1;
+    - `categories`: id and name of OBJECT_KINDS, numbered from 1. Buildings are left out: they form closed rows that fill the
+      picture, and street detectors have no such class.
 
     Source: "Data format" and "Object Detection" at cocodataset.org; track_id as in TAO (Dave et al., arXiv 2005.10356).
 
     Args:
         clip_id: The clip.
-        things: The things in frames 0, 1, 2 and so on.
+        things: The objects in frames 0, 1, 2 and so on.
         width_px: Picture width.
         height_px: Picture height.
     """

@@ -1,4 +1,4 @@
-"""Writes video, H.264 and 16-bit FFV1; the one place of this room that knows PyAV."""
+"""Write video, H.264 and 16-bit FFV1; the only module of this room that uses PyAV."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -37,7 +37,7 @@ _LUMA = np.rint(16.0 + np.arange(256) * (219.0 / 255.0)).astype(np.uint8)
 
 
 class _Writer:
-    """A video that appears under its name when the block ends well, and not at all when it does not."""
+    """A video for writing; it appears at its path only when the block ends without an error."""
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class _Writer:
 
 
 class VideoWriter(_Writer):
-    """An mp4 of pictures as people see them, H.264.
+    """An mp4 of pictures for viewing, H.264.
 
     Args:
-        path: Where the video will be; its suffix is .mp4.
+        path: The video; its suffix is .mp4.
         width_px: Even width.
         height_px: Even height.
         fps: Frames per second.
@@ -133,7 +133,7 @@ class CountsWriter(_Writer):
     """A Matroska file of a sensor's counts, 16 bits and lossless (FFV1, gray16le).
 
     Args:
-        path: Where the video will be; its suffix is .mkv.
+        path: The video; its suffix is .mkv.
         width_px: Width.
         height_px: Height.
         fps: Frames per second; Matroska rounds times to milliseconds.

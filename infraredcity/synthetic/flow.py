@@ -1,4 +1,4 @@
-"""Optical flow: where each pixel's thing is in the next frame, and the PNG that holds it."""
+"""Optical flow: where the point at each pixel is in the next frame, and its encoding as PNG."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ _ZERO = 1 << 15
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Flow:
-    """How the picture moves from one frame to the next.
+    """Optical flow from one frame to the next.
 
     Attributes:
-        forward: From the middle of each pixel to the place of the same point in the next frame: x to the right, y down, in
-            pixels, f32 [H, W, 2].
-        visible: Whether that point is seen in the next frame: not hidden, not outside the picture, bool [H, W].
+        forward: From the middle of each pixel to the same point in the next frame: x to the right, y down, in pixels,
+            f32 [H, W, 2].
+        visible: Whether that point is visible in the next frame: not hidden, not outside the picture, bool [H, W].
     """
 
     forward: NDArray[np.float32]
@@ -26,10 +26,10 @@ class Flow:
 
 
 def encode_flow(flow: Flow) -> bytes:
-    """The flow as a PNG of the KITTI 2015 benchmark: 16 bits, R = 64 x + 2^15, G = 64 y + 2^15, B = 1 where visible.
+    """Encode the flow as a PNG of the KITTI 2015 benchmark: 16 bits, R = 64 x + 2^15, G = 64 y + 2^15, B = 1 where visible.
 
-    The values are rounded, so they come back within 1/128 px; those beyond 511.98 px are cut there. Unlike KITTI's own files,
-    which hold zeros where nothing was measured, the flow of what is not visible stays in R and G.
+    Values are rounded to within 1/128 px, and clipped at 511.98 px. KITTI's own files hold zeros where nothing was measured; here
+    R and G also hold the flow of points that are not visible.
 
     Source: Menze and Geiger, "Object Scene Flow for Autonomous Vehicles", CVPR 2015; the format is that of the development
     kit's readme and io_flow.h.
@@ -43,10 +43,10 @@ def encode_flow(flow: Flow) -> bytes:
 
 
 def decode_flow(data: bytes) -> Flow:
-    """The flow in a PNG of the KITTI 2015 benchmark, as `encode_flow` writes it.
+    """Decode a flow from a PNG of the KITTI 2015 benchmark, as `encode_flow` writes it.
 
     Raises:
-        ValueError: The bytes are no PNG of 16 bits and three channels.
+        ValueError: The bytes are not a PNG of 16 bits and three channels.
     """
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] != 3:

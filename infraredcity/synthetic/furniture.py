@@ -1,4 +1,4 @@
-"""What stands at the side of a street: trees, hedges, lamps, signs, shelters, fences."""
+"""Build the objects at the side of a street: trees, hedges, lamps, signs, shelters, fences."""
 
 import math
 

@@ -34,7 +34,7 @@ class Highway(Street):
     pitch = -0.045
 
     def bend_sizes(self) -> tuple[tuple[float, float], ...]:
-        """A motorway winds in wide curves."""
+        """Return wide curves."""
         return ((13.0, 900.0), (3.0, 520.0))
 
     def _build_skyline(self, rng: np.random.Generator) -> Mesh:
@@ -63,7 +63,7 @@ class Highway(Street):
         )
 
     def build_piece(self, index: int) -> Mesh:
-        """48 m of the motorway."""
+        """Build 48 m of the motorway."""
         rng = self.random(2, abs(index), int(index < 0))
         z0 = index * self.piece_m
         ground = MeshBuilder()
@@ -107,7 +107,7 @@ class Highway(Street):
     ) -> None:
         wooded = self.random(8, (abs(index) + 2) // 4, int(side > 0)).random()
         num_trees = 12 if wooded < 0.6 else 4
-        props.usual_layer = Layer.BUILDINGS  # all of it lies behind the crash barrier
+        props.usual_layer = Layer.BUILDINGS  # everything is behind the crash barrier
         for _ in range(num_trees):
             x = side * (_OUTER_M + float(rng.uniform(5.0, 20.0)))
             furniture.tree(

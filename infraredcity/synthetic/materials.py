@@ -1,12 +1,12 @@
-"""What things are made of: the one table from which all three renderings take their looks."""
+"""Define materials: the one table of their appearance in all three renderings."""
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
 Number = int | float
-"""Either kind: type checks at run time take an int for a float only where they are told so."""
+"""Float or int, since run-time type checks do not accept an int as a float."""
 Rgb = tuple[Number, Number, Number]
-"""A colour as the painter would name it in daylight: red, green, blue in 0..255."""
+"""A colour in daylight: red, green, blue in 0..255."""
 
 NO_LIGHT: Rgb = (0.0, 0.0, 0.0)
 
@@ -37,7 +37,7 @@ class Material(IntEnum):
 
 
 GROUND = (Material.ROAD, Material.MARKING, Material.PAVEMENT, Material.KERB, Material.GRASS)
-"""The materials that lie flat and take shadows."""
+"""The materials of the ground, which receive shadows."""
 
 # Night heat on the display's scale: 0 is the coldest sky, 1 the hottest engine. Thick stone and asphalt keep the day's
 # warmth, leaves follow the air, bare metal and glass mirror the cold sky.
@@ -67,7 +67,7 @@ HEAT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
-    """How one face looks in every rendering.
+    """The appearance of one face in every rendering.
 
     Attributes:
         material: What it is made of.
@@ -82,17 +82,17 @@ class Surface:
     light: Rgb = NO_LIGHT
 
     def warmer(self, difference: Number) -> "Surface":
-        """The same surface, `difference` warmer (colder where negative)."""
+        """Return the same surface, `difference` warmer (colder if negative)."""
         return replace(self, heat=self.heat + difference)
 
     def lighter(self, factor: Number) -> "Surface":
-        """The same surface, its paint `factor` times as light."""
+        """Return the same surface with paint `factor` times as bright."""
         r, g, b = self.colour
         return replace(self, colour=(min(r * factor, 255.0), min(g * factor, 255.0), min(b * factor, 255.0)))
 
 
 def surface(material: Material, colour: Rgb, *, heat: Number | None = None, light: Rgb = NO_LIGHT) -> Surface:
-    """A surface with the usual heat of its material unless `heat` says otherwise."""
+    """Return a surface with the usual heat of its material, or `heat`."""
     return Surface(material=material, colour=colour, heat=HEAT[material] if heat is None else heat, light=light)
 
 

@@ -1,4 +1,4 @@
-"""Flat faces in three dimensions: how every thing of the street world is put together.
+"""Meshes of flat faces, of which every object of the street world is made.
 
 Axes: x to the right, y up, z forward along the street; metres. A heading turns about y: 0 faces +z, pi/2 faces +x.
 """
@@ -20,7 +20,7 @@ Point = tuple[Number, Number, Number]
 
 
 class Layer(IntEnum):
-    """What is painted before what; inside a layer far parts come before near ones."""
+    """The order of painting; inside a layer, distant parts are painted before close ones."""
 
     BACKDROP = 0
     TERRAIN = 1
@@ -29,9 +29,9 @@ class Layer(IntEnum):
     BUILDINGS = 4
     STREET = 5
     SHADOW = 8
-    """Not seen itself: marks the ground that the sun does not reach."""
+    """Invisible: marks ground in shadow."""
     CONTACT = 9
-    """Not seen itself: marks the ground right under a thing."""
+    """Invisible: marks the ground directly under an object."""
 
 
 # Columns of `Mesh.looks`.
@@ -52,15 +52,15 @@ LAMP_IS_STREET = 11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """A group of things made of flat faces.
+    """A group of objects made of flat faces.
 
     Attributes:
         points: Corners of all faces, one face after the other, metres [V, 3].
         sizes: Number of corners of each face [F].
-        looks: Colour, heat, light and normal of each face [F, 10]; the normal is 0 where light falls from everywhere.
+        looks: Colour, heat, light and normal of each face [F, 10]; the normal is 0 for light from all directions.
         facts: Material, layer, part, one-sided, convex, ground of each face [F, 6].
         footprints: Ground rectangle of each part: x0, z0, x1, z1 [P, 4].
-        kinds: Class of each part, "" for what is no object (ground, background).
+        kinds: Class of each part, "" for ground and background.
         names: Name of each part, the same in all frames.
         lamps: Points that shine by night [L, 12].
     """
@@ -77,7 +77,7 @@ class Mesh:
     def placed(
         self, x: Number, z: Number, *, y: Number = 0.0, heading: Number = 0.0, name: str | None = None
     ) -> "Mesh":
-        """The same mesh turned by `heading` radians and moved to (x, y, z) metres."""
+        """Return the mesh, turned by `heading` radians and moved to (x, y, z) metres."""
         offset = np.array([x, y, z])
         names = self.names if name is None else (name,) * len(self.names)
         if heading == 0.0:
@@ -107,7 +107,7 @@ class Mesh:
         )
 
     def shaded(self, height: Number | None = None) -> "Mesh":
-        """The same mesh, its first part throwing the shadow of a block of `height` metres over its footprint.
+        """Return the mesh; its first part casts the shadow of a block of `height` metres over its footprint.
 
         Without `height` the block is nine tenths as high as the mesh, about right for a house with a roof.
         """
@@ -127,7 +127,7 @@ class Mesh:
 
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
-    """All `meshes` as one; parts are numbered through in the given order."""
+    """Join `meshes`; parts are numbered consecutively in the given order."""
     facts, lamps, first = [], [], 0
     for mesh in meshes:
         own_facts, own_lamps = mesh.facts, mesh.lamps
@@ -151,11 +151,11 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
 
 
 class MeshBuilder:
-    """Collects faces, part by part, and gives them as one `Mesh`."""
+    """Collect faces, part by part, into one `Mesh`."""
 
     def __init__(self) -> None:
         self.usual_layer = Layer.STREET
-        """The layer of parts that are begun without one."""
+        """The layer of parts that do not name one."""
         self._points: list[Point] = []
         self._sizes: list[int] = []
         self._looks: list[tuple[float, ...]] = []
@@ -171,7 +171,7 @@ class MeshBuilder:
         layer: Layer | None = None,
         footprint: tuple[float, float, float, float] | None = None,
     ) -> None:
-        """Begin a new thing; faces added from here on are its own. The footprint defaults to what its corners cover."""
+        """Begin a new part; faces added later belong to it. The footprint defaults to the area of its corners."""
         self._parts.append((kind, len(self._points), self.usual_layer if layer is None else layer))
         self._footprints.append(footprint)
 
@@ -184,7 +184,7 @@ class MeshBuilder:
         layer: Layer | None = None,
         convex: bool = True,
     ) -> None:
-        """Add a flat face. With `outward` it is seen from that side only and shaded by the sun; without, from both."""
+        """Add a flat face. With `outward` it is visible only from that side and shaded by the sun; else from both sides."""
         corners = list(points)
         normal = (0.0, 0.0, 0.0)
         if outward is not None:
@@ -213,11 +213,11 @@ class MeshBuilder:
         self.face(((x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)), look, outward=(0, 1, 0), layer=layer)
 
     def upright(self, x0: Number, y0: Number, x1: Number, y1: Number, z: Number, look: Surface) -> None:
-        """Add a rectangle across the street, seen from both sides."""
+        """Add a rectangle across the street, visible from both sides."""
         self.face(((x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)), look)
 
     def box(self, low: Point, high: Point, look: Surface, *, top: Surface | None = None) -> None:
-        """Add the five visible sides of a box that stands on the ground, and its underside where it floats."""
+        """Add the five visible sides of a box on the ground, and its underside if it floats."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         self.face(((x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)), look, outward=(0, 0, -1))
         self.face(((x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)), look, outward=(0, 0, 1))

@@ -1,4 +1,4 @@
-"""A crossing, watched by a fixed camera high on a mast: traffic both ways, a queue at the lights, people on zebras."""
+"""A crossing and a fixed camera high on a mast: traffic both ways, a queue at the lights, people on zebra crossings."""
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class Monitor(Street):
         return tuple(streams)
 
     def build_piece(self, index: int) -> Mesh:
-        """The whole place."""
+        """Build the whole place."""
         rng = self.random(2)
         meshes = [self._ground()]
         props = MeshBuilder()
@@ -136,7 +136,7 @@ class Monitor(Street):
         return mesh.build()
 
     def _far_side(self, rng: np.random.Generator, props: MeshBuilder, meshes: list[Mesh]) -> None:
-        """Houses that look at the camera across the side street, and rows along the main street behind."""
+        """Build houses that face the camera across the side street, and rows along the main street behind."""
         for side in (-1.0, 1.0):
             edge = 9.2
             for i in range(5):
@@ -172,7 +172,7 @@ class Monitor(Street):
         props.usual_layer = Layer.STREET
 
     def _near_corners(self, rng: np.random.Generator, props: MeshBuilder, meshes: list[Mesh]) -> None:
-        """Lawns with trees; on one side a car park."""
+        """Build lawns with trees, and a car park on one side."""
         park_side = -1.0 if rng.random() < 0.5 else 1.0
         props.part("")
         a, b = sorted((park_side * 10.5, park_side * 32.0))
@@ -212,7 +212,7 @@ class Monitor(Street):
         furniture.litter_bin(props, 6.7, 19.5)
 
     def _queue(self, rng: np.random.Generator, meshes: list[Mesh]) -> None:
-        """Cars that wait at the side street's red light with engines running."""
+        """Build cars that wait at the side street's red light with running engines."""
         for side in (-1.0, 1.0):
             z = _MIDDLE_M + side * 2.2
             for i in range(int(rng.integers(2, 5))):

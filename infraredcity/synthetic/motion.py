@@ -1,4 +1,4 @@
-"""Optical flow from the geometry: a point of a face, the same point a moment later, and whether it is seen there."""
+"""Compute optical flow from the geometry: a point of a face, the same point a moment later, and whether it is visible there."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from infraredcity.synthetic.shading import panorama_place
 from infraredcity.synthetic.street import Scene
 
 _SKY, _GONE = -1, -2
-"""Instead of a face's number: the sky; a face that the earlier moment does not have."""
+"""Instead of a face's number: the sky; a face that is missing at the earlier moment."""
 _NEAR_M, _NEAR_SHARE = 0.05, 0.02
 """Two faces at one pixel touch there if their distances differ by no more than this, in metres plus a share of the distance."""
 
@@ -23,12 +23,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """The picture of faces of one moment, its faces numbered as in the mesh of the earlier moment.
+    """The picture of faces of one moment, with the face numbers of the earlier moment's mesh.
 
     Attributes:
         picture: `View.faces`, row by row; its values are rows of the tables below [2H * 2W].
         numbers: Number of each face, or _SKY or _GONE [N].
-        movers: What each face moves with: 0 for what stands still, -1 for the skyline [N].
+        movers: The moving object of each face: 0 for static ones, -1 for the skyline [N].
         planes: The face's plane: the product with a ray (right, up, 1) is 1 / forward distance [3, N].
         low: Least 1 / forward distance on the face [N].
         high: Greatest 1 / forward distance on it [N].
@@ -42,7 +42,7 @@ class _Seen:
     high: Floats
 
     def inverse_depth(self, faces: Ints | NDArray[np.int32], rays: Floats) -> Floats:
-        """1 / forward distance of where rays [3, K] meet the planes of faces [K]."""
+        """Compute 1 / forward distance of the points where rays [3, K] meet the planes of faces [K]."""
         meet = self.planes[0].take(faces) * rays[0]
         meet += self.planes[1].take(faces) * rays[1]
         meet += self.planes[2].take(faces)
@@ -51,28 +51,28 @@ class _Seen:
 
 
 def find_flow(scene: Scene, view: View, later_scene: Scene, later_view: View, moved: Floats) -> Flow:
-    """The flow from one moment to a later one.
+    """Compute the optical flow from one moment to a later one.
 
-    A pixel's point is where the ray through its middle meets the plane of the face that `World.labels` names. It stays where
-    it is on its face, however the face moves: what stands still stays, vehicles travel along the bent street, the skyline goes
-    with the camera, the faces of people and cyclists turn and stretch with their pose. The sky moves as `crop_panorama` moves
-    it. Shadows, light and noise are no things: where only they change, the flow is that of the ground below them.
+    A pixel's point is where the ray through its middle meets the plane of the face that `World.labels` names. The point keeps its
+    place on its face: static faces do not move, vehicles drive along the bent street, the skyline moves with the camera, the
+    faces of people and cyclists turn and stretch with their pose. The sky moves as in `crop_panorama`. Shadows, light and noise
+    have no flow: where only they change, the flow is that of the ground below them.
 
-    Exact but for this: a face that changes its shape moves by the affine map that fits its corners best, with an error of
-    millimetres where the street's bend deforms a vehicle; the hills, a curved strip, count as flat; where the painting of a
-    face reaches a fraction of a pixel beyond it, or it is seen edge on, distances stop at those of its corners, but on the
-    ground.
+    The flow is exact, with these exceptions. A face that changes its shape moves by the affine map that fits its corners best,
+    with an error of millimetres where the street's bend deforms a vehicle. The hills, a curved strip, count as flat. Where a
+    painted face extends a fraction of a pixel beyond its shape, or is seen edge on, distances are limited to those of its
+    corners, except on the ground.
 
-    `visible` is careful: all four half pixels around the point must show, in both pictures, its face or one that touches it
-    there and moves with it; and of a thing that moves one of the four must show the very face, since an arm that swings before
-    its body touches it too. A point that ends behind the camera has no place in the picture: its flow is 0.
+    `visible` is strict: all four half pixels around the point must show, in both pictures, its face or one that touches it there
+    and moves with it. For a moving object, one of the four must show exactly this face, since an arm that swings in front of its
+    body touches it too. A point that ends behind the camera is not in the picture: its flow is 0.
 
     Args:
-        scene: What is near the camera at the earlier moment.
-        view: How it looks.
-        later_scene: What is near the camera at the later moment.
-        later_view: How that looks.
-        moved: The corners of the earlier scene's mesh at the later moment, as `Street.moved` gives them [V, 3].
+        scene: The scene at the earlier moment.
+        view: The view of it.
+        later_scene: The scene at the later moment.
+        later_view: The view of it.
+        moved: The corners of the earlier scene's mesh at the later moment, from `Street.moved` [V, 3].
     """
     camera, later_camera = view.camera, later_view.camera
     height, width = camera.height_px, camera.width_px
@@ -87,7 +87,7 @@ def find_flow(scene: Scene, view: View, later_scene: Scene, later_view: View, mo
     inverse = seen.inverse_depth(faces, rays)
     places = _carried(view, later_camera, moved, faces, rays, inverse)
     sky = np.flatnonzero(faces < SHADES)
-    places[:, sky] = 1.0  # anything before the camera
+    places[:, sky] = 1.0  # any point in front of the camera
     ahead = places[2] > NEAR_M * inverse
     scale = np.divide(1.0, places[2], out=np.zeros_like(inverse), where=ahead)
     x = width / 2 + later_camera.focal_px * places[0] * scale
@@ -106,7 +106,7 @@ def find_flow(scene: Scene, view: View, later_scene: Scene, later_view: View, mo
 
 
 def _movers(scene: Scene) -> Ints:
-    """What each face of a scene's mesh moves with [F]."""
+    """Return the moving object of each face of a scene's mesh [F]."""
     movers = scene.movers()
     skyline = slice(0, scene.num_faces[0])
     movers[skyline] = np.where(scene.mesh.facts[skyline, m.IS_GROUND] == 1, 0, -1)
@@ -114,9 +114,9 @@ def _movers(scene: Scene) -> Ints:
 
 
 def _as_earlier(later: Scene, earlier: Scene, movers: Ints) -> tuple[Ints, Ints]:
-    """For each face of the later mesh its number in the earlier one, and what it moves with."""
+    """Return for each face of the later mesh its number in the earlier one, and its moving object."""
     numbers = later.faces_in(earlier)
-    # A piece of the street that has just come into view stands still like the others; a new member is like nobody.
+    # A piece of the street that has just come into view is static like the others; a new member matches none.
     strangers = np.where(later.movers() == 0, 0, _GONE)
     return np.where(numbers < 0, _GONE, numbers), np.where(numbers < 0, strangers, movers[numbers])
 
@@ -135,7 +135,7 @@ def _seen(view: View, numbers: Ints, movers: Ints) -> _Seen:
 
 
 def _planes(mesh: Mesh, faces: Ints, camera: Camera) -> tuple[Floats, Floats, Floats]:
-    """The planes of faces as in `_Seen`, and the bounds of 1 / forward distance on them."""
+    """Return the planes of faces, see `_Seen`, and the bounds of 1 / forward distance on them."""
     rows, starts, sizes = rows_of_faces(_starts(mesh)[faces], mesh.sizes[faces])
     corners = camera.to_camera(mesh.points[rows])
     middles = np.add.reduceat(corners, starts) / sizes[:, None]
@@ -147,10 +147,10 @@ def _planes(mesh: Mesh, faces: Ints, camera: Camera) -> tuple[Floats, Floats, Fl
     offsets = np.einsum("nk,nk->n", normals, middles)
     depth = np.maximum(corners[:, 2], NEAR_M)
     low, high = 1.0 / np.maximum.reduceat(depth, starts), 1.0 / np.minimum.reduceat(depth, starts)
-    # The ground goes on beyond its faces; a kilometre is farther than all of it.
+    # The ground continues beyond its faces; a kilometre is farther than all of them.
     ground = mesh.facts[faces, m.IS_GROUND] == 1
     low[ground], high[ground] = 1e-3, 1.0 / NEAR_M
-    # A plane through the camera is seen as a line; the distance of its middle is as good as any other.
+    # A plane through the camera appears as a line; the distance of its middle is accurate enough.
     edge_on = np.abs(offsets) < 1e-9 * np.linalg.norm(normals, axis=1) * np.linalg.norm(middles, axis=1)
     planes = normals / np.where(edge_on, 1.0, offsets)[:, None]
     planes[edge_on] = np.stack([np.zeros_like(low), np.zeros_like(low), (low + high) / 2], axis=1)[edge_on]
@@ -158,7 +158,7 @@ def _planes(mesh: Mesh, faces: Ints, camera: Camera) -> tuple[Floats, Floats, Fl
 
 
 def _carried(view: View, later: Camera, moved: Floats, faces: Ints, rays: Floats, inverse: Floats) -> Floats:
-    """Where the points are for the later camera: right, up and forward, each times 1 / distance of the point before [3, K]."""
+    """Return the points for the later camera: right, up and forward, each times 1 / distance of the earlier point [3, K]."""
     camera, mesh = view.camera, view.mesh
     turn = later.rotation() @ camera.rotation().T
     shift = later.rotation() @ (camera.place - later.place)
@@ -183,7 +183,7 @@ def _carried(view: View, later: Camera, moved: Floats, faces: Ints, rays: Floats
 
 
 def _affine(before: Floats, after: Floats, sizes: Ints) -> tuple[Floats, Floats]:
-    """For each face A [N, 3, 3] and b [N, 3], least squares, such that its corners move by A p + b; A is 0 across its plane."""
+    """Fit A [N, 3, 3] and b [N, 3] for each face by least squares: its corners move by A p + b; A is 0 across its plane."""
     starts = np.cumsum(sizes) - sizes
     middles = np.add.reduceat(before, starts) / sizes[:, None]
     steps = np.add.reduceat(after - before, starts) / sizes[:, None]
@@ -194,13 +194,13 @@ def _affine(before: Floats, after: Floats, sizes: Ints) -> tuple[Floats, Floats]
     if bends.any():
         square = np.add.reduceat(arms[:, :, None] * arms[:, None, :], starts)[bends]
         product = np.add.reduceat(arms[:, :, None] * rest[:, None, :], starts)[bends]
-        # Corners that lie a millimetre off the plane must not decide what happens across it.
+        # Corners that are a millimetre off the plane must not decide the motion across it.
         matrices[bends] = np.swapaxes(np.linalg.pinv(square, rcond=1e-6, hermitian=True) @ product, 1, 2)
     return matrices, steps - np.einsum("nij,nj->ni", matrices, middles)
 
 
 def _around(seen: _Seen, x: Floats, y: Floats, camera: Camera) -> tuple[Bools, NDArray[np.int32]]:
-    """Whether the four half pixels around places of the picture are in it [K], and the faces there [4, K]."""
+    """Return whether the four half pixels around places are inside the picture [K], and the faces there [4, K]."""
     columns, rows = np.floor(x * SUPERSAMPLE - 0.5), np.floor(y * SUPERSAMPLE - 0.5)
     width, height = camera.width_px * SUPERSAMPLE, camera.height_px * SUPERSAMPLE
     inside = (columns >= 0) & (columns < width - 1) & (rows >= 0) & (rows < height - 1)
@@ -209,14 +209,14 @@ def _around(seen: _Seen, x: Floats, y: Floats, camera: Camera) -> tuple[Bools, N
 
 
 def _show(seen: _Seen, around: NDArray[np.int32], rays: Floats, numbers: Ints, movers: Ints, inverse: Floats) -> Bools:
-    """Whether half pixels show faces, as `find_flow` says [K].
+    """Return whether half pixels show faces, by the rules of `find_flow` [K].
 
     Args:
         seen: The picture.
         around: Faces at the four half pixels around each point [4, K].
         rays: From the camera to the points [3, K].
         numbers: The points' own faces [K].
-        movers: What those move with [K].
+        movers: The moving objects of those [K].
         inverse: 1 / forward distance of the points [K].
     """
     same = np.stack([seen.numbers.take(faces) == numbers for faces in around])
@@ -234,16 +234,16 @@ def _show(seen: _Seen, around: NDArray[np.int32], rays: Floats, numbers: Ints, m
 
 
 def _sky_target(x: Floats, y: Floats, camera: Camera, later: Camera) -> Floats:
-    """Where places of the sky are for a later camera [2, K]."""
+    """Return the places of points of the sky for a later camera [2, K]."""
     before, after = panorama_place(camera, 0, 0), panorama_place(later, 0, 0)
     turn = np.linalg.inv(after[:, :2])
-    # The panorama is cut by the pixels' numbers, which are half a pixel less than the places of their middles.
+    # The panorama is cropped by pixel numbers, which are half a pixel less than the positions of the pixels' middles.
     step = turn @ (before[:, 2] - after[:, 2]) + 0.5
     return np.asarray(turn @ before[:, :2] @ np.stack([x - 0.5, y - 0.5]) + step[:, None])
 
 
 def _rays(x: Floats, y: Floats, camera: Camera) -> Floats:
-    """Rays through places of the picture: right, up and forward, the last 1 [3, K]."""
+    """Return rays through places of the picture: right, up and forward, with forward 1 [3, K]."""
     right, up = (x - camera.width_px / 2) / camera.focal_px, (camera.height_px / 2 - y) / camera.focal_px
     return np.stack([right, up, np.ones_like(x)])
 

@@ -1,4 +1,4 @@
-"""The door to OpenCV, which is an extra: without it the sample says what to install."""
+"""Import OpenCV, which is an extra; without it the error says what to install."""
 
 from typing import Any
 
@@ -10,4 +10,4 @@ except ImportError as error:
     raise MissingExtraError("opencv-python-headless", extra="extract", needed_for="infraredcity sample") from error
 
 cv2: Any = _cv2
-"""OpenCV; untyped on purpose, its stubs know only half of the shapes that its functions take."""
+"""OpenCV; untyped on purpose, since its stubs lack half of the shapes that its functions accept."""

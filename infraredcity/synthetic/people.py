@@ -1,4 +1,4 @@
-"""People on foot and on bicycles, as flat figures across the street (their plane faces the camera).
+"""Build people on foot and on bicycles, as flat figures across the street (their plane faces the camera).
 
 Local axes: feet at the origin, metres. A figure that walks along the street shows its front or back, one that crosses
 it shows its side.
@@ -13,13 +13,13 @@ from infraredcity.synthetic.materials import CLOTHES, HAIRS, SKINS, TROUSERS, Ma
 from infraredcity.synthetic.mesh import Layer, Mesh, MeshBuilder
 
 NUM_PEOPLE = 40
-"""How many different people there are; a variant is a number below it."""
+"""Number of different people; a variant is a number below it."""
 NUM_STRIDES = 12
-"""Into how many poses one double step is cut."""
+"""Number of poses in a double step."""
 
 
 class _Figure:
-    """The looks of one person."""
+    """The appearance of one person."""
 
     def __init__(self, variant: int) -> None:
         rng = np.random.default_rng([variant, 2])
@@ -38,11 +38,11 @@ class _Figure:
 
 @lru_cache(maxsize=4 * NUM_PEOPLE * NUM_STRIDES)
 def walker(variant: int, *, stride: int, along: int) -> Mesh:
-    """A person on foot.
+    """Build a person on foot.
 
     Args:
-        variant: Which person, 0 to NUM_PEOPLE - 1.
-        stride: Pose within a double step, 0 to NUM_STRIDES - 1; -1 stands still.
+        variant: Number of the person, 0 to NUM_PEOPLE - 1.
+        stride: Pose within a double step, 0 to NUM_STRIDES - 1; -1 is standing.
         along: Walks away from the camera (0), towards it (1), to the right (2) or to the left (3).
     """
     who = _Figure(variant)
@@ -95,7 +95,7 @@ def walker(variant: int, *, stride: int, along: int) -> Mesh:
 
 @lru_cache(maxsize=4 * NUM_PEOPLE * NUM_STRIDES)
 def cyclist(variant: int, *, stride: int, along: int) -> Mesh:
-    """A person on a bicycle; arguments as for `walker`."""
+    """Build a person on a bicycle; arguments as for `walker`."""
     who = _Figure(variant)
     turn = 2 * math.pi * max(stride, 0) / NUM_STRIDES
     frame = surface(Material.METAL, ((190, 40, 40), (40, 90, 170), (40, 44, 48))[variant % 3], heat=0.36)

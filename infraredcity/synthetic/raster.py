@@ -1,6 +1,6 @@
-"""From a mesh and a camera to the picture of which face is seen at which pixel.
+"""Rasterise a mesh: find the visible face at each pixel of a camera's picture.
 
-All renderings of a moment colour the same picture of faces, so a thing is at the same place in each of them.
+All renderings of a moment colour the same picture of faces, so an object is at the same place in each of them.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from infraredcity.synthetic.opencv import cv2
 SUPERSAMPLE = 2
 """Pixels of the picture of faces per output pixel and axis."""
 SHADES = 3
-"""What can lie over the ground: nothing, a shadow, a thing right above it."""
+"""Shades of the ground: none, a shadow, an object directly above it."""
 NEAR_M = 0.4
-"""What is nearer to the camera than this is cut off."""
+"""Near plane; what is closer to the camera is clipped."""
 _SUBPIXEL_BITS = 3
 _TINY_PX, _SLIVER_PX = 0.9, 0.35
 """Faces below this width and height, or of less area, are not drawn; output pixels."""
@@ -31,16 +31,16 @@ class View:
     """What the camera sees at one moment. Face 0 is the sky.
 
     Attributes:
-        faces: Face seen at each pixel, times SHADES, plus the shade that lies there: i32 [2H, 2W].
-        mesh_faces: The number that each face has in the mesh, -1 for the sky [N].
-        looks: `Mesh.looks` of the faces that may be seen [N, 10].
+        faces: Visible face at each pixel, times SHADES, plus the shade there: i32 [2H, 2W].
+        mesh_faces: Number of each face in the mesh, -1 for the sky [N].
+        looks: `Mesh.looks` of the faces that may be visible [N, 10].
         facts: `Mesh.facts` of them [N, 6].
         centres: Their middles in the world, metres [N, 3].
         distance_m: Distance of their middles from the camera [N].
         face_boxes: Box around each of them: left, top, right, bottom in output pixels, not clipped [N, 4].
-        mesh: All things, seen or not.
+        mesh: All objects, visible or not.
         part_distance_m: Distance from the camera to the footprint of each of the mesh's parts [P].
-        camera: Who looks.
+        camera: The camera.
     """
 
     faces: NDArray[np.int32]
@@ -55,7 +55,7 @@ class View:
     camera: Camera
 
     def part_boxes(self) -> Floats:
-        """Box around each of the mesh's parts, as in `face_boxes`; NaN where nothing of it may be seen [P, 4]."""
+        """Return the box around each of the mesh's parts, see `face_boxes`; NaN where it cannot be visible [P, 4]."""
         boxes = np.full((len(self.mesh.kinds), 4), np.nan)
         solid = np.flatnonzero(self.facts[:, m.LAYER] < _FIRST_SHADE)[1:]
         np.fmin.at(boxes[:, :2], self.facts[solid, m.PART], self.face_boxes[solid, :2])
@@ -64,7 +64,7 @@ class View:
 
 
 def look(mesh: Mesh, camera: Camera) -> View:
-    """Find what is seen of `mesh`."""
+    """Find the visible faces of `mesh`."""
     seen = camera.to_camera(mesh.points)
     starts = np.concatenate([[0], np.cumsum(mesh.sizes)[:-1]])
     kept = _maybe_visible(seen, starts, mesh, camera)
@@ -80,7 +80,7 @@ def look(mesh: Mesh, camera: Camera) -> View:
     u, v = pixels.T
     area = np.add.reduceat(u * v[following] - u[following] * v, starts)
     low, high = np.minimum.reduceat(pixels, starts), np.maximum.reduceat(pixels, starts)
-    # Fills are at least a pixel wide, so a sliver would grow; a face that looks away has a negative area.
+    # Fills are at least a pixel wide, so a sliver would grow; a face that faces away has a negative area.
     hidden = (facts[:, m.ONE_SIDED] == 1) & (area < 2 * _SLIVER_PX)
     hidden |= (high - low).max(axis=1) < _TINY_PX
     part_distance = _part_distances(mesh, camera)
@@ -136,7 +136,7 @@ def look(mesh: Mesh, camera: Camera) -> View:
 
 
 def _painting_order(facts: Ints, part_distance: Floats, drawn: Ints) -> Ints:
-    """The faces of `drawn`, layer by layer; among buildings and in the street what is far comes first."""
+    """Sort the faces of `drawn` by layer; among buildings and in the street, distant ones come first."""
     layer = facts[drawn, m.LAYER]
     sorted_by_depth = (layer == Layer.BUILDINGS) | (layer == Layer.STREET)
     depth = np.where(sorted_by_depth, part_distance[facts[drawn, m.PART]], 0.0)
@@ -151,7 +151,7 @@ def _part_distances(mesh: Mesh, camera: Camera) -> Floats:
 
 
 def _maybe_visible(seen: Floats, starts: Ints, mesh: Mesh, camera: Camera) -> NDArray[np.bool_]:
-    """Faces that are not wholly on the outer side of one of the planes that bound the view."""
+    """Return the faces that are not completely outside one of the planes that bound the view."""
     x, y, z = seen.T
     reach_x = camera.width_px / 2 / camera.focal_px * 1.02
     reach_y = camera.height_px / 2 / camera.focal_px * 1.02
@@ -162,7 +162,7 @@ def _maybe_visible(seen: Floats, starts: Ints, mesh: Mesh, camera: Camera) -> ND
 
 
 def rows_of_faces(starts: Ints, sizes: Ints) -> tuple[Ints, Ints, Ints]:
-    """The point numbers of the chosen faces, and where each face starts among them."""
+    """Return the point numbers of the chosen faces, and the start of each face among them."""
     new_starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rows = np.arange(int(sizes.sum())) + np.repeat(starts - new_starts, sizes)
     return rows, new_starts, sizes
@@ -175,7 +175,7 @@ def _fixed_point(pixels: Floats) -> NDArray[np.int32]:
 
 
 def _clip(seen: Floats) -> Floats:
-    """The part of a polygon that lies before the camera (Sutherland and Hodgman's algorithm, one plane)."""
+    """Clip a polygon to the part in front of the camera (Sutherland and Hodgman's algorithm, one plane)."""
     out = []
     corners = seen.tolist()
     for (ax, ay, az), (bx, by, bz) in zip(corners, corners[1:] + corners[:1], strict=True):

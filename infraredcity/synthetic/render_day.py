@@ -1,4 +1,4 @@
-"""The visible picture by day."""
+"""Render the visible picture by day."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +14,18 @@ _SUNLIGHT = np.array([0.66, 0.62, 0.53])
 _SKYLIGHT = np.array([0.50, 0.54, 0.61])
 _CLOUDLIGHT = np.array([0.80, 0.82, 0.85])
 _GRAIN = 0.055
-"""Deviation of the ground's lightness."""
+"""Standard deviation of the ground's lightness."""
 
 
 class DayRenderer:
-    """Colours what is seen as the sun, or a covered sky, shows it."""
+    """Colour the visible faces in the light of the sun or of a covered sky."""
 
     def __init__(self, rng: np.random.Generator, *, overcast: bool, width_px: int, height_px: int) -> None:
         self._overcast = overcast
         self._sky = sky_panorama(rng, overcast=overcast, width_px=width_px, height_px=height_px)
 
     def render(self, view: View, *, grain: Picture) -> NDArray[np.uint8]:
-        """The picture, RGB [H, W, 3]; `grain` is the ground's, as `GroundGrain` gives it."""
+        """Render the picture, RGB [H, W, 3]; `grain` is the ground's texture, from `GroundGrain`."""
         lit = self._palette(view)
         mixed = shade_and_shrink(view, lit)
         camera = view.camera
@@ -39,7 +39,7 @@ class DayRenderer:
         return np.asarray(np.clip(picture, 0, 255), dtype=np.uint8)
 
     def _palette(self, view: View) -> NDArray[np.uint8]:
-        """The colour of each face under each shade, and 255 where it is ground [N, SHADES, 4]."""
+        """Return the colour of each face under each shade, and 255 where it is ground [N, SHADES, 4]."""
         looks = view.looks
         normal = looks[:, m.NORMAL]
         flat = (normal == 0).all(axis=1)
@@ -65,7 +65,7 @@ class DayRenderer:
 
 
 def sky_panorama(rng: np.random.Generator, *, overcast: bool, width_px: int, height_px: int) -> Picture:
-    """The sky by day around the camera's mean direction; its middle row is the horizon."""
+    """Draw the sky by day around the camera's mean direction; its middle row is the horizon."""
     camera_focal = FOCAL_WIDTHS * width_px
     rows, columns = panorama_size(width_px, height_px)
     up = np.clip((rows / 2 - np.arange(rows, dtype=np.float32)) / camera_focal / 0.55, 0, 1)[:, None, None]

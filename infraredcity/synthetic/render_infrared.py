@@ -1,4 +1,4 @@
-"""The picture of a thermal camera by night."""
+"""Render the picture of a thermal camera by night."""
 
 import math
 from typing import Literal
@@ -18,16 +18,16 @@ _AIR = 0.36
 _REACH_M = 700.0
 _GROUND_GRAIN = 0.009
 _BLUR_WIDTHS = 0.0023
-"""Optical blur (Gaussian deviation) in picture widths."""
+"""Optical blur (standard deviation of a Gaussian) in picture widths."""
 # Temperatures of a cold night: the clear sky above is at 250 K, a road at 279 K, skin at 305 K.
 _KELVIN_AT_0, _KELVIN_PER_HEAT = 246.0, 62.0
 COUNTS_PER_KELVIN = 100.0
 _COUNTS_PER_GRAY = COUNTS_PER_KELVIN * _KELVIN_PER_HEAT / (212.0 * 1.14)
-"""How much of the sensor's signal is one level of the clear night's picture, below the knee of its display."""
+"""Sensor signal of one level of the clear night's picture, below the knee of its display."""
 
 
 class InfraredRenderer:
-    """Shows heat: hot engines and people before warm roads, cool trees and a cold sky."""
+    """Render heat: hot engines and people, warm roads, cool trees and a cold sky."""
 
     def __init__(
         self, rng: np.random.Generator, *, overcast: bool, width_px: int, height_px: int, polarity: Polarity
@@ -40,7 +40,7 @@ class InfraredRenderer:
         self._falloff = np.asarray(1.0 - 0.045 * (rows**2 + columns**2), dtype=np.float32)
 
     def heat(self, view: View, *, grain: Picture) -> Picture:
-        """The heat that reaches the sensor, on the scale of `materials.HEAT`, without noise [H, W]."""
+        """Compute the heat that reaches the sensor, on the scale of `materials.HEAT`, without noise [H, W]."""
         palette = self._palette(view).ravel()
         size = (view.camera.width_px, view.camera.height_px)
         picture = cv2.resize(np.take(palette, view.faces), size, interpolation=cv2.INTER_AREA)
@@ -53,14 +53,14 @@ class InfraredRenderer:
     def render(
         self, view: View, *, grain: Picture, time_s: float, noise: np.random.Generator, pattern: Picture
     ) -> NDArray[np.uint8]:
-        """The picture as the camera shows it, gray [H, W].
+        """Render the camera's picture, gray [H, W].
 
         Args:
-            view: What is seen.
-            grain: The ground's, as `GroundGrain` gives it.
+            view: The visible faces.
+            grain: Texture of the ground, from `GroundGrain`.
             time_s: The moment; gain and level drift with it.
             noise: Draws this frame's noise.
-            pattern: The sensor's fixed pattern, as `fixed_pattern` gives it; the same until the next shutter.
+            pattern: The sensor's fixed pattern, from `fixed_pattern`; the same until the next shutter.
         """
         heat = self.heat(view, grain=grain)
         drift = np.sin(np.array([0.31, 0.83, 0.23, 0.67]) * time_s + self._drift_phases)
@@ -75,17 +75,17 @@ class InfraredRenderer:
         return np.asarray(np.clip(gray + 0.5, 0, 255), dtype=np.uint8)
 
     def counts(self, view: View, *, grain: Picture, noise: np.random.Generator, pattern: Picture) -> NDArray[np.uint16]:
-        """What the sensor measures, COUNTS_PER_KELVIN times the temperature in kelvin [H, W].
+        """Render the sensor's counts, COUNTS_PER_KELVIN times the temperature in kelvin [H, W].
 
-        Noise and pattern are those of the picture, in counts; gain, knee, fall-off and polarity belong to the display. Arguments
-        as for `render`.
+        They have the noise and pattern of the picture, in counts, but not the gain, knee, fall-off and polarity of the display.
+        Arguments as for `render`.
         """
         counts = COUNTS_PER_KELVIN * (_KELVIN_AT_0 + _KELVIN_PER_HEAT * self.heat(view, grain=grain))
         _disturb(counts, noise, pattern, _COUNTS_PER_GRAY)
         return np.asarray(np.clip(counts + 0.5, 0, 65535), dtype=np.uint16)
 
     def _palette(self, view: View) -> Picture:
-        """The heat of each face under each shade [N, SHADES]."""
+        """Return the heat of each face under each shade [N, SHADES]."""
         heat = view.looks[:, m.HEAT].copy()
         ground = view.facts[:, m.IS_GROUND] == 1
         if self._overcast:
@@ -95,26 +95,26 @@ class InfraredRenderer:
         far = 1.0 - np.exp(-view.distance_m / _REACH_M)
         heat += (_AIR - heat) * far
         palette = np.repeat(heat[:, None], SHADES, axis=1)
-        # The ground under a parked car saw no sun by day; under people and wheels the blur hides it.
+        # The sun does not reach the ground under a parked car; under people and wheels the blur hides this.
         palette[ground, SHADES - 1] -= 0.045
         return palette.astype(np.float32)
 
 
 def fixed_pattern(rng: np.random.Generator, height_px: int, width_px: int) -> Picture:
-    """What each column and pixel of the sensor adds to every picture, in gray levels [H, W]."""
+    """Draw the offset of each column and pixel of the sensor, in gray levels [H, W]."""
     columns = 1.5 * rng.standard_normal((1, width_px), dtype=np.float32)
     return np.asarray(columns + 0.8 * rng.standard_normal((height_px, width_px), dtype=np.float32), dtype=np.float32)
 
 
 def _disturb(picture: Picture, noise: np.random.Generator, pattern: Picture, level: float) -> None:
-    """Add the fixed pattern and this frame's noise, of rows and of pixels; `level` is what one gray level is in the picture."""
+    """Add the fixed pattern and this frame's noise, of rows and of pixels; `level` is one gray level in units of the picture."""
     picture += level * pattern
     picture += 0.4 * level * noise.standard_normal((len(picture), 1), dtype=np.float32)
     picture += 1.9 * level * noise.standard_normal(picture.shape, dtype=np.float32)
 
 
 def _knee(heat: Picture) -> Picture:
-    """Spread the middle of the scale and press its hot end together, as the gain control of such cameras does."""
+    """Stretch the middle of the scale and compress its hot end, like the gain control of such cameras."""
     return np.asarray(np.where(heat < 0.62, heat * 1.14, 0.7068 + (heat - 0.62) * 0.77), dtype=np.float32)
 
 

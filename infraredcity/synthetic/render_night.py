@@ -1,4 +1,4 @@
-"""The visible picture by night."""
+"""Render the visible picture by night."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ _LAMP_HEIGHT_M = 6.3
 
 
 class NightRenderer:
-    """Shows what lamps, windows and headlights make visible, with glare and noise."""
+    """Render what lamps, windows and headlights light, with glare and noise."""
 
     def __init__(self, rng: np.random.Generator, *, overcast: bool, width_px: int, height_px: int) -> None:
         rows, columns = panorama_size(width_px, height_px)
@@ -32,7 +32,7 @@ class NightRenderer:
         )
 
     def render(self, view: View, *, grain: Picture, noise: np.random.Generator) -> NDArray[np.uint8]:
-        """The picture, RGB [H, W, 3]; `grain` is the ground's, `noise` draws this frame's noise."""
+        """Render the picture, RGB [H, W, 3]; `grain` is the ground's texture, `noise` draws this frame's noise."""
         camera = view.camera
         lamps = _lamps(view)
         mixed = shade_and_shrink(view, self._palette(view, lamps))
@@ -62,7 +62,7 @@ class NightRenderer:
         return palette
 
     def _light_on_ground(self, view: View, lamps: Floats) -> Picture:
-        """Light that falls on the ground seen at each pixel, RGB [H, W, 3]; computed at half size, it is smooth."""
+        """Compute the light on the ground at each pixel, RGB [H, W, 3]; at half size, since it is smooth."""
         camera = view.camera
         x, z, reach = (axis[::2, ::2] for axis in camera.ground())
         places = np.stack([x.ravel(), np.zeros(x.size), z.ravel()], axis=1)
@@ -75,7 +75,7 @@ class NightRenderer:
 
 
 def _lamps(view: View) -> Floats:
-    """Places of the street lamps near the camera [L, 3]."""
+    """Return the positions of the street lamps near the camera [L, 3]."""
     lamps = view.mesh.lamps
     street = lamps[lamps[:, m.LAMP_IS_STREET] == 1][:, m.LAMP_PLACE]
     near = np.abs(street[:, 2] - view.camera.place[2]) < 110
@@ -92,7 +92,7 @@ def _from_lamps(places: Floats, lamps: Floats) -> Floats:
 
 
 def _from_headlights(view: View, places: Floats) -> Floats:
-    """Light of the camera car's own headlights; none where the camera stands still."""
+    """Compute the light of the camera car's headlights; none if the camera does not move."""
     if view.camera.place[1] > 4.0:
         return np.zeros(len(places))
     seen = view.camera.to_camera(places)
@@ -102,7 +102,7 @@ def _from_headlights(view: View, places: Floats) -> Floats:
 
 
 def _glare(picture: Picture, view: View) -> None:
-    """Add the halo of each lamp that is seen."""
+    """Add the halo of each visible lamp."""
     lamps = view.mesh.lamps
     if not len(lamps):
         return

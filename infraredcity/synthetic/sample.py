@@ -1,4 +1,4 @@
-"""The built-in sample: nine clips, what they show by day, a sheet to look at, and on request more of the truth."""
+"""Write the built-in sample: nine clips, their true day frames, a contact sheet, and optional further truth."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ from infraredcity.synthetic.render_infrared import Polarity
 from infraredcity.synthetic.world import Kind, SceneObject, World
 
 MARKER = ".infraredcity-sample"
-"""A file that says: the clips in this folder are a sample's and may be written again."""
+"""A file that marks the folder's clips as a sample, which may be overwritten."""
 _SHEET_FRAMES = 4
 _CELL_PX = (128, 160)
 _LABEL_PX = 18
@@ -39,7 +39,7 @@ class SampleInfo:
     """What was written.
 
     Attributes:
-        folder: Holds `<clip_id>.mp4`, truth/, and flow/, boxes/ and raw16/ where they were asked for.
+        folder: Holds `<clip_id>.mp4`, truth/, and on request flow/, boxes/ and raw16/.
         clips_file: The catalogue to pass as `--clips`.
         clip_ids: The clips, in the order of the catalogue.
         contact_sheet: A few frames of each clip, with their truth below.
@@ -105,27 +105,27 @@ def write_sample(
     - `<clip_id>.mp4`: the clips;
     - `truth/<clip_id>.mp4`: each infrared clip by day, frame for frame;
     - `clips.toml`, the catalogue, and `contact.png`, a few frames of each;
-    - `.infraredcity-sample`, a note that the clips are a sample's;
+    - `.infraredcity-sample`, which marks the clips as a sample;
     - with `flow`, `flow/<clip_id>/<frame index, 6 digits>.png`: the optical flow from each frame but the last to the next, in the
       encoding of KITTI 2015 (see `encode_flow`; `decode_flow` reads it);
-    - with `boxes`, `boxes/<clip_id>.json`: boxes of the things in each frame, in COCO's format (see `encode_boxes`);
+    - with `boxes`, `boxes/<clip_id>.json`: boxes of the objects in each frame, in COCO's format (see `encode_boxes`);
     - with `raw16`, `raw16/<clip_id>.mkv`: each infrared clip as the sensor's counts, 100 per kelvin, 16 bits, lossless FFV1 (see
       `World.render16`).
 
-    A sample that is already there is written again; what this run does not write of a clip's flow, boxes and counts is deleted,
-    since it would belong to other frames.
+    An existing sample is overwritten. Its flow, boxes and counts that this run does not write are deleted, since they would belong
+    to other frames.
 
     Args:
-        folder: Where to; made where it is missing.
+        folder: Folder to write; created if it is missing.
         width_px: Width of the clips, even, at least 64.
         height_px: Height of the clips, even, at least 64.
         num_frames: Frames in each clip, at least 2.
-        seed: Another seed gives other streets, not negative.
-        clip_ids: Which of the nine clips; all by default.
+        seed: Each seed gives other streets; not negative.
+        clip_ids: Some of the nine clips; all by default.
         fps: Frames per second.
         polarity: Whether the infrared clips show heat bright or dark.
         flow: Write optical flow, about 60 kB for each frame at the usual size.
-        boxes: Write boxes of the things that are seen.
+        boxes: Write boxes of the visible objects.
         raw16: Write the infrared clips as counts too, about 25 MB for each at the usual size and length.
         workers: Processes that render, one clip each at a time; by default 2, or 1 on a machine with one core. With more
             than 1 the calling script needs the usual `if __name__ == "__main__"`.
@@ -133,7 +133,7 @@ def write_sample(
 
     Raises:
         ValueError: An argument is out of its range.
-        OutputError: The folder cannot be written, or holds clips of these names that no sample wrote.
+        OutputError: The folder cannot be written, or holds clips of these names that are not a sample.
     """
     check_choice("polarity", polarity, POLARITIES)
     chosen = _chosen_clips(clip_ids)
@@ -207,19 +207,19 @@ def _check(*, width_px: int, height_px: int, num_frames: int, seed: int, fps: in
 
 
 def _claim(folder: Path, tasks: list[_Task]) -> None:
-    """Mark the folder as a sample's, unless it holds somebody's own clips."""
+    """Mark the folder as a sample, unless it holds other clips."""
     if not (folder / MARKER).exists():
         for task in tasks:
             for path in (folder / f"{task.clip.clip_id}.mp4", task.flow_folder, task.boxes_file, task.raw16_file):
                 if path.exists():
                     raise OutputError(
-                        f"{path}: is there and is not of a sample; choose another folder, or move it away"
+                        f"{path}: exists and is not part of a sample; choose another folder, or move it away"
                     )
     write_atomic(folder / MARKER, b"Written by infraredcity sample; its clips may be overwritten.\n")
 
 
 def _delete_stale(task: _Task) -> None:
-    """Delete what an earlier sample left of a clip's flow, boxes and counts and this one will not write."""
+    """Delete a clip's flow, boxes and counts of an earlier sample that this one will not write."""
     num_flows = task.num_frames - 1 if task.flow else 0
     for path in task.flow_folder.glob("[0-9]" * _FLOW_DIGITS + ".png"):
         if int(path.stem) >= num_flows:
@@ -246,7 +246,7 @@ def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[str, list[_Pictures
 
 
 def _write_clip(task: _Task) -> list[_Pictures]:
-    """Write one clip, with its truth if it is infrared; returns the sheet's pictures, a list for each video."""
+    """Write one clip, with its truth if it is infrared; return the sheet's pictures, a list for each video."""
     threads_before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -315,7 +315,7 @@ def _catalogue(clips: list[SyntheticClip], num_frames: int, polarity: Polarity) 
 
 
 def _contact_sheet(clips: list[SyntheticClip], stills: dict[str, list[_Pictures]]) -> bytes:
-    """Two columns of labelled rows, each row a few frames of one video, as PNG."""
+    """Return a PNG of two columns of labelled rows, each row a few frames of one video."""
     blocks = []
     for clip in clips:
         rows = []

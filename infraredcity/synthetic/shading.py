@@ -1,4 +1,4 @@
-"""What the three renderings share: colouring the picture of faces, the sky's panorama, the grain of the ground."""
+"""Share code of the three renderings: colouring the picture of faces, the panorama of the sky, the texture of the ground."""
 
 import math
 
@@ -26,19 +26,19 @@ def shade_and_shrink(view: View, palette: NDArray[np.uint8]) -> NDArray[np.uint8
 
 
 def cover_of_sky(view: View) -> Picture:
-    """Share of each output pixel that is sky, 0..1 [H, W]."""
+    """Return the share of each output pixel that is sky, 0..1 [H, W]."""
     open_sky = (view.faces < SHADES).astype(np.float32)
     return np.asarray(cv2.resize(open_sky, (view.camera.width_px, view.camera.height_px), interpolation=cv2.INTER_AREA))
 
 
 def panorama_size(width_px: int, height_px: int) -> tuple[int, int]:
-    """Rows and columns of a panorama that holds every view of a camera that turns a little."""
+    """Return rows and columns of a panorama with every view of a camera that turns slightly."""
     margin = round(2 * _MARGIN_RAD * FOCAL_WIDTHS * width_px)
     return 2 * (height_px + margin), width_px + 2 * margin
 
 
 def panorama_place(camera: Camera, rows: int, columns: int) -> Floats:
-    """Where the camera's pixels lie in a panorama of that size: an affine map of x, y (of pixels' numbers) [2, 3]."""
+    """Return the affine map from the camera's pixels to a panorama of that size, in pixel numbers x, y [2, 3]."""
     cos, sin = math.cos(camera.roll), math.sin(camera.roll)
     middle_x, middle_y = camera.width_px / 2, camera.height_px / 2
     shift_x, shift_y = columns / 2 + camera.yaw * camera.focal_px, rows / 2 - camera.pitch * camera.focal_px
@@ -51,7 +51,7 @@ def panorama_place(camera: Camera, rows: int, columns: int) -> Floats:
 
 
 def crop_panorama(panorama: Picture, camera: Camera) -> Picture:
-    """The part of a panorama that the camera sees [H, W, ...]."""
+    """Return the part of a panorama that the camera sees [H, W, ...]."""
     affine = panorama_place(camera, *panorama.shape[:2])
     return np.asarray(
         cv2.warpAffine(
@@ -65,15 +65,15 @@ def crop_panorama(panorama: Picture, camera: Camera) -> Picture:
 
 
 class GroundGrain:
-    """Unevenness that lies on the ground, the same in every rendering."""
+    """The texture of the ground, the same in every rendering."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._tile = tile(rng)
 
     def seen(self, camera: Camera) -> Picture:
-        """The grain at each pixel, fading with distance; deviation about 1 near the camera, 0 above the horizon [H, W]."""
+        """Return the texture at each pixel [H, W]; its standard deviation is about 1 near the camera and 0 above the horizon."""
         x, z, reach = camera.ground()
-        # Half a metre from the pattern's seam or a kilometre makes no difference to it, but OpenCV counts pixels in 16 bits.
+        # The pattern repeats, so its offset does not matter; it is kept small, since OpenCV stores pixel positions in 16 bits.
         period = self._tile.shape[0] * _TEXTURE_M * 9
         z = z - math.floor(float(camera.place[2]) / period) * period
         fine = self._sample(x, z, _TEXTURE_M) * np.minimum(9.0 / reach, 1.0)

@@ -1,4 +1,4 @@
-"""What every street has in common: pieces that are built when the camera comes near, traffic, a bend, a camera path."""
+"""Define what all streets share: pieces that are built near the camera, traffic, bends, a camera path."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from infraredcity.synthetic.vehicles import NUM_CARS, car
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What is near the camera at one moment.
+    """The scene near the camera at one moment.
 
     Attributes:
         mesh: All of it.
@@ -32,7 +32,7 @@ class Scene:
     num_faces: tuple[int, ...]
 
     def faces_in(self, other: "Scene") -> Ints:
-        """The number that each face of this mesh has in the mesh of another moment, -1 where it is not there [F]."""
+        """Return the number of each face of this mesh in the mesh of another moment, -1 where it is missing [F]."""
         starts = np.cumsum(self.num_faces) - self.num_faces
         start_of = dict(zip(other.things, np.cumsum(other.num_faces) - other.num_faces, strict=True))
         other_starts = np.array([start_of.get(thing, -1) for thing in self.things])
@@ -41,18 +41,18 @@ class Scene:
         return numbers
 
     def movers(self) -> Ints:
-        """Which moving thing each face belongs to, 0 for what stands still and for the skyline [F]."""
+        """Return the number of the moving object of each face, 0 for static objects and the skyline [F]."""
         still = 1 + len(self.pieces)
         return np.repeat(np.maximum(np.arange(len(self.things)) - still + 1, 0), self.num_faces)
 
 
 class Street(ABC):
-    """A street that goes on for ever; everything about it follows from the seed words of `key`."""
+    """An endless street; everything in it is a function of the seed words of `key`."""
 
     piece_m: float
     """Length of one piece."""
     view_m: float
-    """How far the camera looks."""
+    """Visible distance of the camera."""
     speed_mps: float
     """Speed of the camera along the street."""
     lane_m: float
@@ -62,7 +62,7 @@ class Street(ABC):
     yaw: float = 0.0
     pitch: float = 0.0
     shake_share: float = 1.0
-    """How much of the usual shake the mount has."""
+    """Shake of the mount, relative to the usual one."""
     far_ground: Surface = MEADOW
 
     def __init__(self, key: tuple[int, ...]) -> None:
@@ -76,34 +76,34 @@ class Street(ABC):
         self.streams = self._build_streams()
 
     def random(self, *purpose: int) -> np.random.Generator:
-        """The generator for one purpose."""
+        """Return the random generator for one purpose."""
         return np.random.default_rng([*self.key, *purpose])
 
     @abstractmethod
     def build_piece(self, index: int) -> Mesh:
-        """What stands between `index` and `index + 1` times `piece_m`."""
+        """Build the piece between `index` and `index + 1` times `piece_m`."""
 
     @abstractmethod
     def _build_streams(self) -> tuple[Stream, ...]:
-        """The traffic."""
+        """Return the traffic."""
 
     @abstractmethod
     def _build_skyline(self, rng: np.random.Generator) -> Mesh:
-        """What is seen at the horizon, around the camera."""
+        """Build the skyline around the camera."""
 
     def bend_sizes(self) -> tuple[tuple[float, float], ...]:
-        """Amplitude and wavelength, both in metres, of the street's bends."""
+        """Return amplitude and wavelength of the street's bends, both in metres."""
         return ()
 
     def bend(self, z: Floats) -> Floats:
-        """How far the street lies to the right of a straight one at each z, metres."""
+        """Return how far the street is to the right of a straight one at each z, metres."""
         total = np.zeros_like(z)
         for (size, length), phase in zip(self.bend_sizes(), self._bend_phases, strict=False):
             total += size * np.sin(2 * math.pi * z / length + phase)
         return total
 
     def camera(self, time_s: float, width_px: int, height_px: int) -> Camera:
-        """The camera at a moment."""
+        """Return the camera at a moment."""
         z = self.speed_mps * time_s
         yaw, pitch, roll, lift = self.shake_share * shake(time_s, self._shake_phases)
         ahead = self.bend(np.array([z, z + 12.0]))
@@ -120,7 +120,7 @@ class Street(ABC):
         )
 
     def scene(self, time_s: float) -> Scene:
-        """Everything near the camera at a moment."""
+        """Return everything near the camera at a moment."""
         z = self.speed_mps * time_s
         pieces = self.pieces_in_view(z)
         if self._joined is None or self._joined[0] != pieces:
@@ -143,9 +143,9 @@ class Street(ABC):
         )
 
     def moved(self, scene: Scene, time_s: float) -> Floats:
-        """Where the corners of a scene's mesh are at another moment, metres [V, 3].
+        """Return the positions of the corners of a scene's mesh at another moment, metres [V, 3].
 
-        The ground stands still, also the far one, which is only drawn anew around the camera.
+        The ground does not move, also the distant ground, which is only redrawn around the camera.
         """
         skyline = self._skyline_at(time_s)
         still = (skyline.facts[:, IS_GROUND] == 1).repeat(skyline.sizes)
@@ -161,14 +161,14 @@ class Street(ABC):
         return self._skyline.placed(self.lane_m + float(self.bend(np.array([z]))[0]), z)
 
     def _bent(self, mesh: Mesh) -> Mesh:
-        """The mesh of a straight street where the bend puts it; footprints stay, they only order what hides what."""
+        """Bend the mesh of a straight street; footprints stay, since they only decide the order of painting."""
         points, lamps = mesh.points.copy(), mesh.lamps.copy()
         points[:, 0] += self.bend(points[:, 2])
         lamps[:, 0] += self.bend(lamps[:, 2])
         return replace(mesh, points=points, lamps=lamps)
 
     def pieces_in_view(self, z: float) -> range:
-        """Numbers of the pieces that the camera at `z` can see."""
+        """Return the numbers of the pieces that the camera at `z` can see."""
         first = math.floor((z - 8.0) / self.piece_m)
         return range(first, first + math.ceil(self.view_m / self.piece_m) + 1)
 
@@ -180,7 +180,7 @@ class Street(ABC):
 
 
 def skyline(rng: np.random.Generator, *, blocks: bool, far_ground: Surface) -> Mesh:
-    """Ground to the horizon, and on it a row of far blocks of flats or wooded hills."""
+    """Build the ground up to the horizon, with a row of distant blocks of flats or wooded hills."""
     mesh = MeshBuilder()
     mesh.part("", layer=Layer.BACKDROP)
     angles = np.linspace(-1.1, 1.1, 56)
@@ -216,7 +216,7 @@ def _named(piece: Mesh, index: int) -> Mesh:
 
 
 def parked(rng: np.random.Generator, x: float, z: float, *, quarter_turns: int) -> Mesh:
-    """A parked car, cold unless it came a moment ago."""
+    """Build a parked car, cold unless it arrived recently."""
     just_came = bool(rng.random() < 0.12)
     variant = int(rng.integers(NUM_CARS))
     return car(variant, running=just_came, quarter_turns=quarter_turns).placed(x, z)

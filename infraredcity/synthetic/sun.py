@@ -1,4 +1,4 @@
-"""Where the sun stands: the same in every world, behind the camera and to its left."""
+"""The position of the sun: the same in every world, behind the camera and to its left."""
 
 import math
 
@@ -9,4 +9,4 @@ SUN = (-_LEFT / _LENGTH, _UP / _LENGTH, -_BEHIND / _LENGTH)
 """Direction from the ground to the sun, of length 1."""
 
 SHADOW_SLOPE = (_LEFT / _UP, _BEHIND / _UP)
-"""How far the shadow of a thing reaches in x and z, per metre of its height."""
+"""Length of an object's shadow in x and z, per metre of its height."""

@@ -1,4 +1,4 @@
-"""Smooth random pictures: grain of the ground, clouds, uneven warmth."""
+"""Draw smooth random pictures: texture of the ground, clouds, uneven warmth."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ Picture = NDArray[np.float32]
 def fractal_noise(
     rng: np.random.Generator, height_px: int, width_px: int, *, cell_px: tuple[float, float], octaves: int
 ) -> Picture:
-    """Noise of mean 0 and deviation 1 that is smooth on the scale of `cell_px` (height, width) and rough below [H, W]."""
+    """Draw noise of mean 0 and standard deviation 1 that is smooth at the scale of `cell_px` (height, width) [H, W]."""
     total = np.zeros((height_px, width_px), np.float32)
     for octave in range(octaves):
         rows = max(2, round(height_px * 2**octave / cell_px[0]) + 1)
@@ -23,7 +23,7 @@ def fractal_noise(
 
 
 def tile(rng: np.random.Generator, size_px: int = 512) -> Picture:
-    """Noise of mean 0 and deviation 1 that can be laid side by side without a seam [size, size]."""
+    """Draw noise of mean 0 and standard deviation 1 that tiles without a seam [size, size]."""
     frequency = np.fft.fftfreq(size_px)
     radius = np.hypot(frequency[:, None], frequency[None, :])
     radius[0, 0] = 1.0

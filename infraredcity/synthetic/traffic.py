@@ -1,4 +1,4 @@
-"""Things that move: endless streams of vehicles and people, a pure function of time."""
+"""Moving objects: endless streams of vehicles and people, a pure function of time."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ _STRIDE_M = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """Vehicles or people that follow each other on one line at one speed.
+    """Vehicles or people that move along one line at one speed.
 
     Attributes:
         name: Prefix of the names of its members.
-        key: Seed words of everything drawn for it.
-        kinds: What travels here, with the share of each; the shares may sum to less than 1, the rest are gaps.
+        key: Seed words of its random draws.
+        kinds: Kinds of its members, with the share of each; the shares may sum to less than 1, the rest are gaps.
         lane_m: Its x where it runs along the street, its z where it runs across.
         speed_mps: Speed towards +z (or +x).
         spacing_m: Mean distance between two places in the stream.
         across: Runs along x rather than z.
-        spread_m: How far members keep from the line.
-        keep_clear: A place in the stream (at time 0) that stays free, such as the camera's own, with its half width.
+        spread_m: Largest distance of members from the line.
+        keep_clear: A place in the stream (at time 0) that stays free, such as that of the camera, with its half width.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Stream:
     _members: "dict[int, _Member | None]" = field(default_factory=dict, compare=False, repr=False)
 
     def between(self, time_s: float, start_m: float, stop_m: float) -> list[int]:
-        """The numbers of the members between two places of the line at a moment."""
+        """Return the numbers of the members between two places of the line at a moment."""
         shift = self.speed_mps * time_s
         first = math.floor((start_m - shift) / self.spacing_m) - 1
         last = math.ceil((stop_m - shift) / self.spacing_m) + 1
@@ -55,7 +55,7 @@ class Stream:
         return found
 
     def at(self, time_s: float, index: int) -> Mesh:
-        """One member, in its place at a moment; its faces have the same numbers at every moment."""
+        """Build one member, in its place at a moment; its faces have the same numbers at every moment."""
         member = self._member(index)
         assert member is not None, f"{self.name}:{index} is a gap"
         return self._mesh(index, member, self._along(member, time_s), time_s)

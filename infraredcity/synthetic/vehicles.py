@@ -1,4 +1,4 @@
-"""Cars, buses, lorries and their heat. Local axes: front towards +z, middle of the footprint at the origin, metres."""
+"""Build cars, buses and lorries with their heat. Local axes: front towards +z, middle of the footprint at the origin, metres."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,7 +18,7 @@ from infraredcity.synthetic.materials import (
 from infraredcity.synthetic.mesh import Layer, Mesh, MeshBuilder
 
 NUM_CARS = 60
-"""How many different cars there are; a variant is a number below it."""
+"""Number of different cars; a variant is a number below it."""
 
 _GLASS = surface(Material.WINDOW, (46, 58, 72), heat=0.33)
 _GLASS_WARM = surface(Material.WINDOW, (46, 58, 72), heat=0.44)
@@ -32,11 +32,11 @@ _TAILLIGHT_RGB: Rgb = (255, 36, 20)
 
 @lru_cache(maxsize=4 * NUM_CARS)
 def car(variant: int, *, running: bool, quarter_turns: int = 0) -> Mesh:
-    """A hatchback, saloon, estate or van.
+    """Build a hatchback, saloon, estate or van.
 
     Args:
-        variant: Which one, 0 to NUM_CARS - 1: body, size and paint.
-        running: With a warm engine, warm tyres, hot exhaust and lights on; otherwise cold as a parked car.
+        variant: Number of body, size and paint, 0 to NUM_CARS - 1.
+        running: With a warm engine, warm tyres, hot exhaust and lights on; else cold like a parked car.
         quarter_turns: Heading in quarter turns from +z towards +x.
     """
     rng = np.random.default_rng([variant, 1])
@@ -146,7 +146,7 @@ def car(variant: int, *, running: bool, quarter_turns: int = 0) -> Mesh:
 
 @lru_cache(maxsize=32)
 def bus(variant: int, *, quarter_turns: int = 0) -> Mesh:
-    """A city bus with its lights on; `variant` picks the paint."""
+    """Build a city bus with its lights on; `variant` selects the paint."""
     colour: Rgb = ((204, 40, 40), (236, 190, 40), (40, 110, 176))[variant % 3]
     paint = surface(Material.PAINT, colour, heat=0.46)
     inside = surface(Material.WINDOW, (52, 64, 78), heat=0.58, light=(190, 196, 200))
@@ -184,7 +184,7 @@ def bus(variant: int, *, quarter_turns: int = 0) -> Mesh:
 
 @lru_cache(maxsize=32)
 def lorry(variant: int, *, quarter_turns: int = 0) -> Mesh:
-    """A lorry with a box trailer; `variant` picks the paint."""
+    """Build a lorry with a box trailer; `variant` selects the paint."""
     cab_colour: Rgb = ((40, 92, 170), (196, 44, 40), (236, 236, 232), (48, 122, 84))[variant % 4]
     box_colour: Rgb = ((236, 236, 232), (226, 196, 70), (70, 118, 186), (206, 208, 212))[(variant // 4) % 4]
     cab = surface(Material.PAINT, cab_colour, heat=0.50)
@@ -244,7 +244,7 @@ def _turned(mesh: MeshBuilder, quarter_turns: int, height: Number) -> Mesh:
 
 
 def _under(mesh: MeshBuilder, half: Number, front: Number, rear: Number) -> None:
-    """What lies in the vehicle's shade: dark by day; by night the ground under a parked car never warmed up."""
+    """Add the ground in the vehicle's shade: dark by day; cold by night under a parked car."""
     corners = ((-half, 0.0, rear), (half, 0.0, rear), (half, 0.0, front), (-half, 0.0, front))
     look = surface(Material.ROAD, (0, 0, 0), heat=0.0)
     mesh.face(corners, look, layer=Layer.CONTACT)
@@ -253,7 +253,7 @@ def _under(mesh: MeshBuilder, half: Number, front: Number, rear: Number) -> None
 def _wheel_ends(
     mesh: MeshBuilder, half: Number, front: Number, rear: Number, *, running: bool, height: Number = 0.42
 ) -> None:
-    """The wheels and the dark underside as seen from ahead and from behind."""
+    """Add the wheels and the dark underside, as seen from the front and from behind."""
     tyre = TYRE_WARM if running else TYRE_COLD
     for z, out in ((rear + 0.05, -1.0), (front - 0.05, 1.0)):
         for x in (-half + 0.14, half - 0.14):
@@ -270,7 +270,7 @@ def _wheel_ends(
 
 
 def _wheels(mesh: MeshBuilder, half: Number, axles: Sequence[float], *, running: bool, radius: Number = 0.33) -> None:
-    """The wheels as seen from the side."""
+    """Add the wheels, as seen from the side."""
     tyre, hub = (TYRE_WARM, _HUB_WARM) if running else (TYRE_COLD, _HUB)
     for side in (-half, half):
         for z in axles:
@@ -281,7 +281,7 @@ def _wheels(mesh: MeshBuilder, half: Number, axles: Sequence[float], *, running:
 def _ends(
     mesh: MeshBuilder, half: Number, front: Number, rear: Number, nose: Number, belt: Number, *, running: bool
 ) -> None:
-    """Lights, plates, grille, bumpers and exhaust."""
+    """Add lights, plates, grille, bumpers and exhaust."""
 
     def panel(x0: Number, y0: Number, x1: Number, y1: Number, z: Number, look: Surface) -> None:
         mesh.face(((x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)), look, outward=(0, 0, z))

@@ -1,4 +1,4 @@
-"""One street at every moment: the same geometry rendered as infrared, by day and by night."""
+"""Render one street at any moment: the same geometry as infrared, by day and by night."""
 
 import zlib
 from dataclasses import dataclass
@@ -32,19 +32,19 @@ _STREETS: dict[str, type[Street]] = {"city": City, "highway": Highway, "monitor"
 # Purposes of random draws; each has its own generator, so that adding one changes no other.
 _LAYOUT, _DAY, _NIGHT, _INFRARED, _NOISE, _PATTERN, _SHUTTER, _GRAIN = range(8)
 _SHUTTER_FRAMES = 150
-"""About how many frames lie between two closings of the thermal camera's shutter."""
+"""Approximate number of frames between two closings of the thermal camera's shutter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneObject:
-    """One thing in one frame.
+    """One object in one frame.
 
     Attributes:
         object_id: Its name, the same in all frames.
         kind: Its class, one of OBJECT_KINDS.
         box: Left, top, right, bottom in pixels, half-open, clipped to the picture.
         distance_m: From the camera to its footprint.
-        visible_px: Area of it that nothing hides, in pixels.
+        visible_px: Its visible area, in pixels.
     """
 
     object_id: str
@@ -56,7 +56,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Moment:
-    """What is near the camera, what it sees of that, and the ground's grain [H, W]."""
+    """The scene near the camera, its visible faces, and the ground's texture [H, W]."""
 
     scene: Scene
     view: View
@@ -68,7 +68,7 @@ class World:
 
     Args:
         clip: What the clip shows.
-        seed: Of the whole sample.
+        seed: Seed of the whole sample.
         width_px: Picture width, even, at least 64.
         height_px: Picture height, even, at least 64.
         fps: Frames per second.
@@ -98,14 +98,14 @@ class World:
         self._last_pattern: tuple[int, Picture] | None = None
 
     def moment(self, frame_index: int) -> int:
-        """The frame whose moment this frame shows: its own, or an earlier one while the shutter of an infrared camera is closed."""
+        """Return the frame that this frame shows: itself, or an earlier one while the shutter of an infrared camera is closed."""
         if self.clip.modality != "infrared":
             return frame_index
         start, length = self._shutter(frame_index // _SHUTTER_FRAMES)
         return start if start < frame_index <= start + length else frame_index
 
     def render(self, frame_index: int, kind: Kind) -> NDArray[np.uint8]:
-        """One frame: gray [H, W] for "infrared", RGB [H, W, 3] for "day" and "night"; all of the same moment.
+        """Render one frame: gray [H, W] for "infrared", RGB [H, W, 3] for "day" and "night"; all of the same moment.
 
         Raises:
             ValueError: The kind is none of these, or the frame index is negative.
@@ -128,10 +128,10 @@ class World:
         raise ValueError(f'kind must be "infrared", "day" or "night", got {kind!r}')
 
     def render16(self, frame_index: int) -> NDArray[np.uint16]:
-        """What the thermal sensor measures in one frame, before the display's tone: 100 counts per kelvin [H, W].
+        """Render the thermal sensor's counts in one frame, before the display's tone map: 100 counts per kelvin [H, W].
 
         That is the 0.01 K output ("TLinear") of FLIR's radiometric cores. The map from the heat of `materials.HEAT` to kelvin,
-        246 + 62 heat, is chosen for a cold night; noise and fixed pattern are the very ones of the "infrared" picture.
+        246 + 62 heat, is chosen for a cold night; noise and fixed pattern are those of the "infrared" picture.
         """
         moment = self._checked(frame_index)
         seen = self._at(moment)
@@ -139,9 +139,9 @@ class World:
         return self._infrared.counts(seen.view, grain=seen.grain, noise=noise, pattern=self._pattern(moment))
 
     def flow(self, frame_index: int) -> Flow:
-        """How the picture moves from one frame to the next, exact from the geometry; what that means, `find_flow` says.
+        """Return the exact optical flow from one frame to the next, see `find_flow`.
 
-        Where the shutter of an infrared camera stays closed, nothing moves.
+        While the shutter of an infrared camera is closed, nothing moves.
         """
         moment, later_moment = self._checked(frame_index), self.moment(frame_index + 1)
         if moment == later_moment:
@@ -152,13 +152,13 @@ class World:
         return find_flow(now.scene, now.view, later.scene, later.view, moved)
 
     def labels(self, frame_index: int) -> NDArray[np.uint8]:
-        """The `Material` at the middle of each pixel [H, W]."""
+        """Return the `Material` at the middle of each pixel [H, W]."""
         view = self._at(self._checked(frame_index)).view
         materials = view.facts[:, m.MATERIAL].astype(np.uint8)
         return np.asarray(materials[view.faces[1::SUPERSAMPLE, 1::SUPERSAMPLE] // SHADES])
 
     def objects(self, frame_index: int, *, min_visible_px: float = 4.0) -> tuple[SceneObject, ...]:
-        """The things in one frame that are seen with at least `min_visible_px` pixels, nearest first."""
+        """Return the objects in one frame with at least `min_visible_px` visible pixels, nearest first."""
         view = self._at(self._checked(frame_index)).view
         per_face = np.bincount(view.faces.ravel() // SHADES, minlength=len(view.facts))
         per_part = np.bincount(view.facts[1:, m.PART], weights=per_face[1:], minlength=len(view.mesh.kinds))
@@ -190,7 +190,7 @@ class World:
         return self.moment(frame_index)
 
     def _shutter(self, block: int) -> tuple[int, int]:
-        """Last frame before the shutter closes in a block of frames, and how many frames it repeats."""
+        """Return the last frame before the shutter closes in a block of frames, and how many frames it repeats."""
         rng = self._random(_SHUTTER, block)
         return block * _SHUTTER_FRAMES + int(rng.integers(30, _SHUTTER_FRAMES - 10)), int(rng.integers(2, 5))
 
@@ -206,7 +206,7 @@ class World:
         return found
 
     def _pattern(self, moment: int) -> Picture:
-        """What the sensor adds to every picture since the last shutter [H, W]."""
+        """Return the sensor's fixed pattern since the last shutter [H, W]."""
         block = moment // _SHUTTER_FRAMES
         shutters = block + int(moment > self._shutter(block)[0])
         if self._last_pattern is None or self._last_pattern[0] != shutters:

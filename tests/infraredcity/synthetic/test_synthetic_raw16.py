@@ -143,6 +143,6 @@ def test_the_command_passes_its_options_on_and_what_is_not_asked_for_goes(tmp_pa
 def test_somebodys_own_counts_are_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "raw16").mkdir()
     (tmp_path / "raw16" / "city_clear.mkv").write_bytes(b"precious")
-    with pytest.raises(OutputError, match=r"city_clear\.mkv: is there and is not of a sample; choose another folder"):
+    with pytest.raises(OutputError, match=r"city_clear\.mkv: .*not part of a sample; choose another folder"):
         write_sample(tmp_path, num_frames=2, clip_ids=["city_clear"], workers=1, **SIZE)
     assert (tmp_path / "raw16" / "city_clear.mkv").read_bytes() == b"precious"
