@@ -31,7 +31,7 @@ from roma.training import checkpoint, profile
 from roma.training.checkpoint import Best, Checkpoint, CheckpointWriter
 from roma.training.metrics import MetricsLog, save_picture
 from roma.training.progress import Clock, StepReport
-from roma.training.run_folder import CONFIG_NAME, SAMPLES, DomainFacts, check_same_pictures
+from roma.training.run_folder import CONFIG_NAME, SAMPLES, DataFacts, check_same_pictures
 from roma.training.step import StepResult
 from roma.training.stopping import Stop
 from roma.training.update import load_optimiser
@@ -76,7 +76,7 @@ class Task(ABC):
 
     def __init__(self, config: RunConfig, run: Path, world: World, domains: Domains) -> None:
         self.config, self.run, self.world, self.domains = config, run, world, domains
-        self.data: DomainFacts = {
+        self.data: DataFacts = {
             name: {"data_hash": reader.data_hash, "num_frames": len(reader.index)}
             for name, reader in (("infrared", domains.infrared), ("visible", domains.visible))
         }

@@ -24,7 +24,7 @@ UNREADABLE_NAME = "unreadable.json"
 _LOCK_WAIT_S = 100.0
 """How long a run of several ranks waits for the folder that a lost machine held; NFS 4 frees it after 90 s."""
 
-DomainFacts = dict[str, dict[str, Any]]
+DataFacts = dict[str, dict[str, Any]]
 """What a run is trained on: for "infrared" and "visible" {"data_hash": ..., "num_frames": ...}."""
 
 
@@ -74,7 +74,7 @@ def check_same_run(config: object, run: Path, *, result_name: str) -> None:
         raise ConfigError(f"{run}: was begun with other settings: {'; '.join(changed)}; use the same, or another --out")
 
 
-def check_same_pictures(run: Path, before: DomainFacts, now: DomainFacts) -> None:
+def check_same_pictures(run: Path, before: DataFacts, now: DataFacts) -> None:
     """Refuse to go on over other pictures.
 
     Raises:

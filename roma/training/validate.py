@@ -1,8 +1,8 @@
-"""How good the translator is in the middle of a run, on fixed infrared frames: three numbers and a grid of pictures.
+"""Validation: how good the translator is in the middle of a run, on fixed infrared frames: three numbers and a grid of pictures.
 
 The frames are those of `data.held_out`, evenly spaced, at most 16, whole and at `data.crop_size_px`: the scale at which pictures
-are translated. Without it they are evenly spaced frames of the training infrared, and then the numbers tell how far training came,
-not how it fares with what it never saw. Nothing here draws random numbers from torch or numpy's shared state, so that looking at a
+are translated. Without it they are evenly spaced frames of the training infrared, and then the numbers say how far training came,
+not how good it is on other frames. Nothing here draws random numbers from torch or numpy's shared state, so that looking at a
 run does not change it.
 """
 
@@ -68,7 +68,7 @@ class HeldOut:
     ) -> None:
         self.config = config
         self.is_held_out = bool(config.data.held_out)
-        """Whether the frames are ones that training does not see."""
+        """Whether training never reads the frames."""
         self._vit = vit
         self._device = device
         side = config.data.crop_size_px

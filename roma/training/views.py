@@ -1,6 +1,6 @@
 """What the objectives of a step look at, and the way of their gradient back to the generator.
 
-The gradient is taken in three stretches, with a detached copy (a leaf) at each border that gathers it: from the losses on windows,
+The gradient is taken in three stretches, with a detached copy (a leaf) at each cut that gathers it: from the losses on windows,
 a chunk after the other, to the embedding of the ViT; from all other losses to that embedding and to the translations; and from
 there through the generator. So the activations of one chunk are held at a time, and those of the ViT are gone before the
 generator's are used. Only this file knows of the leaves.

@@ -121,7 +121,7 @@ def test_image_mode_of_roma_flips_and_takes_single_frames():
 
 
 @pytest.mark.parametrize("name", ["roma", "roma-multi", "tiny"])
-def test_the_mode_shapes_the_preset_wherever_it_is_said(name: str, tmp_path: Path):
+def test_the_mode_shapes_the_preset_wherever_it_is_given(name: str, tmp_path: Path):
     for mode in ("image", "video"):
         chosen = resolve(name, mode=mode, config_file=None, settings=())
         assert chosen == preset(name, mode=mode)
@@ -178,7 +178,7 @@ def test_later_sources_win(tmp_path: Path):
     assert (config.optim.generator_lr, config.optim.beta1) == (0.125, 0.25)
 
 
-def test_a_run_s_config_file_alone_gives_the_run_again(tmp_path: Path):
+def test_the_config_file_of_a_run_is_enough_to_give_it_again(tmp_path: Path):
     config = resolved("seed=5", "data.infrared=a/*.tar", "loss.region_sizes=[2, 4]")
     file = tmp_path / "config.json"
     file.write_text(json.dumps(to_json(config)))

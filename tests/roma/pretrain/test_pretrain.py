@@ -382,7 +382,7 @@ def test_dry_run_prints_a_config_that_resolves_to_itself(domains: tuple[str, str
 
 
 @pytest.mark.parametrize("setting", ['data.held_out=["x.tar"]', "output.best_by=held_out_edges"])
-def test_settings_of_training_alone_are_refused(setting: str):
+def test_settings_that_only_training_has_are_refused(setting: str):
     with pytest.raises(ConfigError, match=r"data\.held_out and output\.best_by are for roma train"):
         resolve("tiny", config_file=None, settings=[setting])
 

@@ -127,7 +127,7 @@ def test_a_flipped_bit_of_a_weight_in_a_snapshot_is_one_line(tmp_path: Path):
     data = bytearray(path.read_bytes())
     data[bytes(data).index(torch.ones(2).numpy().tobytes())] ^= 1
     path.write_bytes(data)
-    assert torch.load(path, weights_only=True)["step"] == 7  # torch alone does not notice
+    assert torch.load(path, weights_only=True)["step"] == 7  # torch by itself does not notice
     with pytest.raises(CheckpointError, match=r"s\.pt: damaged: sha256 is \w{8}\.\.\., the file says \w{8}\.\.\."):
         load_snapshot(path)
 
@@ -145,7 +145,7 @@ def test_everything_of_a_checkpoint_comes_back(tmp_path: Path):
     path = save(tmp_path, checkpoint(4, best=best), keep=2)
     found = load(path)
     assert (found.best, found.data, found.config) == (best, checkpoint(4).data, {"seed": 1})
-    assert torch.load(path, weights_only=True)["step"] == 4  # with torch alone, too
+    assert torch.load(path, weights_only=True)["step"] == 4  # also with only torch
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path):

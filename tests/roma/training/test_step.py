@@ -106,7 +106,7 @@ def test_reference_temporal_ignores_its_weight_and_sums_over_layers(config: Trai
     assert totals[True] == pytest.approx(totals[False] * 2 * len(config.vit.layers), rel=1e-5)
 
 
-def test_warm_up_trains_the_generator_on_the_visible_domain_alone(config: TrainConfig):
+def test_warm_up_trains_the_generator_only_on_the_visible_domain(config: TrainConfig):
     networks = build_networks(config, CPU)
     before = {
         name: value.clone() for name, value in networks.discriminators["patch_discriminator"].state_dict().items()
@@ -275,7 +275,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_step_term_a
     assert all(torch.equal(a, b) for a, b in zip(judged, now, strict=True))
 
 
-def test_a_discriminator_that_runs_away_is_told_from_a_step_that_changed_nothing(config: TrainConfig):
+def test_a_discriminator_that_runs_away_differs_from_a_step_that_changed_nothing(config: TrainConfig):
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, discriminator_lr=1e30))
     networks = build_networks(config, CPU)
     weights = [value.clone() for value in networks.generator.parameters()]
@@ -363,7 +363,7 @@ def test_windows_that_come_out_equal_at_the_border_are_computed_once(config: Tra
     assert min(numbers) < 4
 
 
-def test_a_rank_that_asks_to_stop_is_told_with_the_result(config: TrainConfig):
+def test_the_result_says_that_a_rank_asked_to_stop(config: TrainConfig):
     trainer = Trainer(config, build_networks(config, CPU), ALONE)
     assert not trainer.step(batch_of(config, step=0), lr_factor=1.0).stop
     assert trainer.step(batch_of(config, step=1), lr_factor=1.0, stop_requested=True).stop

@@ -69,7 +69,7 @@ def test_four_steps_equal_two_and_a_resume_and_two(config: TrainConfig, tmp_path
             assert torch.equal(value, parts.networks[name][key]), (name, key)
 
 
-def test_the_decay_alone_is_trained_on_whole_frames(config: TrainConfig, tmp_path: Path):
+def test_only_the_decay_is_trained_on_whole_frames(config: TrainConfig, tmp_path: Path):
     wide = dataclasses.replace(config, data=dataclasses.replace(config.data, load_size_px=48))
     assert wide.schedule.decay_crop == "none"
     lines = {}

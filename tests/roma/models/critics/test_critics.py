@@ -14,7 +14,7 @@ def test_the_region_discriminator_has_the_parameters_of_the_paper() -> None:
     assert sum(p.numel() for p in RegionDiscriminator().parameters()) == 1_181_184
 
 
-def test_the_region_discriminator_answers_a_vector_per_region_from_that_region_alone() -> None:
+def test_the_region_discriminator_answers_a_vector_per_region_from_only_that_region() -> None:
     torch.manual_seed(0)
     discriminator = RegionDiscriminator(width=6)
     regions = torch.randn(2, 5, 6)

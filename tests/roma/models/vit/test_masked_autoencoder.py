@@ -89,7 +89,7 @@ def test_masks_have_exactly_the_asked_count(mask_share: float, num_masked: int):
         assert sorted(a + b) == list(range(NUM_PATCHES))
 
 
-def test_masks_follow_from_seed_and_position_alone():
+def test_masks_follow_only_from_seed_and_position():
     kept, _ = masks(positions=(4, 5, 6))
     again, _ = masks(positions=(6, 4))
     assert torch.equal(kept[[2, 0]], again)

@@ -127,7 +127,7 @@ def test_tokens_equal_a_slow_transformer() -> None:
             torch.testing.assert_close(found[index], reference[1:], atol=2e-5, rtol=1e-4)
 
 
-def test_a_vit_without_a_class_token_runs_on_patches_alone() -> None:
+def test_a_vit_without_a_class_token_runs_on_only_patches() -> None:
     vit = small(num_prefix_tokens=0)
     assert "cls_token" not in vit.state_dict()
     assert vit.pos_embed.shape == (1, 16, 8)

@@ -445,7 +445,7 @@ def test_a_normalisation_that_is_neither_is_refused(tmp_path: Path) -> None:
         load_weights(small(), path)
 
 
-def test_a_deviation_alone_is_compared_too(tmp_path: Path) -> None:
+def test_a_standard_deviation_without_a_mean_is_compared_too(tmp_path: Path) -> None:
     path = save(whole_file(), tmp_path / "vit.pt")
     write_config(tmp_path, std=IMAGENET_STD)
     with pytest.raises(WeightsError, match=r"says std \[0.229, 0.224, 0.225\]; vit.normalisation is half"):
@@ -618,7 +618,7 @@ def test_siglip_loads_without_a_class_token_and_its_pool_is_left_out(tmp_path: P
     assert vit.tokens(torch.zeros(1, 3, 16, 16))[0].shape == (1, 16, WIDTH)
 
 
-def test_a_class_token_too_many_or_too_few_is_told_by_the_setting(tmp_path: Path) -> None:
+def test_a_class_token_too_many_or_too_few_names_the_setting(tmp_path: Path) -> None:
     siglip, augreg = save(siglip_file(), tmp_path / "siglip.pt"), save(whole_file(), tmp_path / "augreg.pt")
     with pytest.raises(
         WeightsError, match=r"'cls_token' of shape \[1, 1, 8\] is missing; .* --set vit.num_prefix_tokens=0"
