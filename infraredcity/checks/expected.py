@@ -1,4 +1,4 @@
-"""Work out what every sidecar of a shard folder should contain: `verify` names what differs, `repair` writes it anew.
+"""Work out what every sidecar of a shard folder should contain: `verify` reports differences, `repair` rewrites the files.
 
 Each check returns what is wrong with the file, in words that follow its path, or None where it is as expected.
 """

@@ -43,7 +43,7 @@ class VerifyReport:
     """Whether no shard was read."""
     manifest_hash: str | None
     """sha256 over what the samples are, see `manifest.dataset_hash`; None where a part cannot be opened, and where several
-    data sets lie in one folder."""
+    data sets are in one folder."""
     findings: tuple[Finding, ...]
     """All that is wrong; empty for a data set that is whole."""
     notes: tuple[str, ...] = ()

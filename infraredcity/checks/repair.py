@@ -1,7 +1,7 @@
 """Rewrite the files that describe the shards of a data set, and set damaged shards aside so that they can be made again.
 
 Nothing is guessed. A sidecar is rewritten from the index; index, clips.json and gaps.json of an extracted clip are rewritten from
-its segment records, which hold all of them exactly. A damaged shard is set aside as `<name>.damaged`, the index goes on without it,
+its segment records, which hold all of them exactly. A damaged shard is set aside as `<name>.damaged`, the index no longer lists it,
 and the record of its segment is deleted, so that the same `extract` makes that segment again. Other sets are made again by the
 command that made them.
 
@@ -55,7 +55,7 @@ from infraredcity.shards.names import is_shard_name
 _LOST = "lost with a damaged shard; extract the clip again"
 DAMAGED_SUFFIX = ".damaged"
 _ASIDE_NAME = f"{TEMPORARY_PREFIX}repair-{clip_facts.CLIPS_NAME}"
-"""clips.json while a folder is changed; an extraction that makes the folder anew removes it as the leftover that it is then."""
+"""clips.json while a folder is changed; an extraction that makes the folder again removes it."""
 _MAKERS = {"shards.json": "shard", "lite.json": "make-lite", "import.json": "import"}
 """The command that makes a set with such a record."""
 
@@ -175,7 +175,9 @@ def _repair_part(root: Path, name: str, state: _State) -> None:
     folder = root / name
     with suppress(ManifestError):
         if any(facts.extraction.get("to") == "frames" for facts in _read_clips(folder)[0].values()):
-            state.notes.append(f"{folder}: holds plain image files, which repair leaves alone; extract the clip again")
+            state.notes.append(
+                f"{folder}: holds plain image files, which repair does not change; extract the clip again"
+            )
             return
     if _is_unfinished(folder):
         state.unsolved.append(f"{folder}: extraction is not finished; run the same extract command again")
@@ -373,7 +375,7 @@ def _gaps_fit(part: _Part) -> bool:
 
 
 def _aside(path: Path) -> Path:
-    """Name a damaged shard: a name beside `path` that is no shard's and that no file has."""
+    """Return a new name for a damaged shard in the same folder: not that of a shard or of another file."""
     for number in itertools.count(1):
         target = path.with_name(path.name + DAMAGED_SUFFIX + ("" if number == 1 else f"-{number}"))
         if not target.exists():

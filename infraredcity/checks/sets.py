@@ -196,6 +196,6 @@ def _check_lite(
             found(
                 clip_id,
                 "guard",
-                f"{path}: only {max(0, nearest)} frames of {clip_id} lie between a train and a test frame, the guard is "
+                f"{path}: only {max(0, nearest)} frames of {clip_id} are between a train and a test frame, the guard is "
                 f"{report['guard_frames']}",
             )

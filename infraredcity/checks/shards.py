@@ -63,7 +63,7 @@ class ShardResult:
         """Take the finding that the shard is missing."""
         self.is_missing = True
         self.found(
-            info.name, "missing-shard", f"{path}: the index names it, it is not there; copy it again, or extract anew"
+            info.name, "missing-shard", f"{path}: the index names it, it is not there; copy it again, or extract again"
         )
 
     def check_size(self, path: AnyPath, info: ShardInfo, size_bytes: int) -> bool:
@@ -225,7 +225,8 @@ def _check_samples(
         result.found(
             missing[0],
             "missing-sample",
-            f"{path}: {len(missing)} samples of the index are not in it, the first is {missing[0]}; copy it again, or extract anew",
+            f"{path}: {len(missing)} samples of the index are not in it, the first is {missing[0]}; copy it again, or extract "
+            "again",
         )
     by_tar = [key for key in dict.fromkeys(keys) if key in row_of]
     if by_tar != [key for key in row_of if key in there]:

@@ -55,7 +55,7 @@ def verify(
     quick: bool = False,
     on_progress: OnProgress | None = None,
 ) -> VerifyReport:
-    """Check all parts of a data set, or of several that lie in one folder.
+    """Check all parts of a data set, or of several in one folder.
 
     Args:
         root: A part, a data set, or a folder of data sets.

@@ -64,7 +64,7 @@ _PART_VARIABLES = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "RANK")
     default=None,
     help="Number of tasks at a time.  [default: the cores of the cluster]",
 )
-@click.option("--overwrite", is_flag=True, help="Delete an earlier extraction of these clips and start anew.")
+@click.option("--overwrite", is_flag=True, help="Delete an earlier extraction of these clips and start again.")
 @json_option
 def extract_command(
     clip_ids: tuple[str, ...],

@@ -587,7 +587,7 @@ def _leakage(
             return LeakageCheck(
                 is_measured=False,
                 found=(),
-                why_not="all pictures would have to come from another machine; report where they lie, or on a copy",
+                why_not="all pictures would have to be downloaded; run report on the machine that has them, or on a copy",
             )
         return LeakageCheck(is_measured=True, found=on_record, why_not="")
     ticker = Ticker("report: compared", total, on_progress)

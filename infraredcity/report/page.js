@@ -47,7 +47,7 @@ const neighbour = (thumb, key) => {
   if (key === "End") return shown[shown.length - 1];
   if (key === "ArrowLeft") return shown[place - 1];
   if (key === "ArrowRight") return shown[place + 1];
-  // Up and down: the next row of thumbnails, and in it the one that stands closest to the same column.
+  // Up and down: the next row of thumbnails, and in it the one closest to the same column.
   const at = thumb.getBoundingClientRect();
   const ahead = shown.map((other) => ({other, box: other.getBoundingClientRect()}))
     .filter(({box}) => key === "ArrowDown" ? box.top > at.top + 4 : box.top < at.top - 4);
@@ -86,7 +86,7 @@ const move = (by) => {
   if (document.activeElement === document.body || document.activeElement.disabled) viewer.querySelector("[data-do=close]").focus();
 };
 
-// The browser gives the focus back to the thumbnail that was opened; whoever has moved on goes on from the one last seen.
+// The browser returns the focus to the thumbnail that was opened; after moving on, focus the last one shown.
 const close = () => {
   viewer.close();
   focusOn(open);

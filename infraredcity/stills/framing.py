@@ -137,8 +137,8 @@ def fill_masks(picture: np.ndarray, masks: Sequence[Box]) -> np.ndarray:
             f"the masks leave nothing of the {picture.shape[1]}x{picture.shape[0]} frame to fill from; make them smaller"
         )
     cv2 = load_cv2("filling masks")
-    seen = np.ascontiguousarray(picture if picture.shape[2] == 3 else picture[:, :, 0])
-    filled: np.ndarray = cv2.inpaint(seen, hidden, _FILL_RADIUS_PX, cv2.INPAINT_NS)
+    source = np.ascontiguousarray(picture if picture.shape[2] == 3 else picture[:, :, 0])
+    filled: np.ndarray = cv2.inpaint(source, hidden, _FILL_RADIUS_PX, cv2.INPAINT_NS)
     return filled.reshape(picture.shape)
 
 

@@ -53,11 +53,11 @@ class Camera:
         """Convert world points [V, 3] to right, up, forward distances from the camera, metres [V, 3]."""
         return np.asarray((points - self.place) @ self.rotation().T)
 
-    def to_pixels(self, seen: Floats) -> Floats:
+    def to_pixels(self, in_camera: Floats) -> Floats:
         """Project camera points [V, 3] with forward > 0 to x, y in the picture, pixels [V, 2]; (0, 0) is its top left corner."""
-        scale = self.focal_px / seen[:, 2]
-        x = self.width_px / 2 + seen[:, 0] * scale
-        y = self.height_px / 2 - seen[:, 1] * scale
+        scale = self.focal_px / in_camera[:, 2]
+        x = self.width_px / 2 + in_camera[:, 0] * scale
+        y = self.height_px / 2 - in_camera[:, 1] * scale
         return np.stack([x, y], axis=1)
 
     def ground(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:

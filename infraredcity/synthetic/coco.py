@@ -31,7 +31,7 @@ def encode_boxes(clip_id: str, things: Sequence[Sequence[SceneObject]], *, width
     tracks: dict[str, int] = {}
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
-    for frame_index, seen in enumerate(things):
+    for frame_index, objects in enumerate(things):
         images.append(
             {
                 "id": frame_index + 1,
@@ -41,7 +41,7 @@ def encode_boxes(clip_id: str, things: Sequence[Sequence[SceneObject]], *, width
                 "frame_index": frame_index,
             }
         )
-        for thing in seen:
+        for thing in objects:
             if thing.kind not in categories:
                 continue
             left, top, right, bottom = thing.box

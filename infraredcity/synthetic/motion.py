@@ -22,7 +22,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _FacePicture:
     """The picture of faces of one moment, with the face numbers of the earlier moment's mesh.
 
     Attributes:
@@ -77,14 +77,14 @@ def find_flow(scene: Scene, view: View, later_scene: Scene, later_view: View, mo
     camera, later_camera = view.camera, later_view.camera
     height, width = camera.height_px, camera.width_px
     movers = _movers(scene)
-    seen = _seen(view, np.arange(len(movers)), movers)
-    later = _seen(later_view, *_as_earlier(later_scene, scene, movers))
+    picture = _face_picture(view, np.arange(len(movers)), movers)
+    later = _face_picture(later_view, *_as_earlier(later_scene, scene, movers))
 
     columns = np.tile(np.arange(width) + 0.5, height)
     rows = np.repeat(np.arange(height) + 0.5, width)
     faces = view.faces[1::SUPERSAMPLE, 1::SUPERSAMPLE].ravel().astype(np.int64)
     rays = _rays(columns, rows, camera)
-    inverse = seen.inverse_depth(faces, rays)
+    inverse = picture.inverse_depth(faces, rays)
     places = _carried(view, later_camera, moved, faces, rays, inverse)
     sky = np.flatnonzero(faces < SHADES)
     places[:, sky] = 1.0  # any point in front of the camera
@@ -97,8 +97,8 @@ def find_flow(scene: Scene, view: View, later_scene: Scene, later_view: View, mo
     around = np.stack(
         [view.faces[i::SUPERSAMPLE, j::SUPERSAMPLE].ravel() for i in range(SUPERSAMPLE) for j in range(SUPERSAMPLE)]
     )
-    own = (seen.numbers.take(faces), seen.movers.take(faces))
-    visible = ahead & _show(seen, around, rays, *own, inverse)
+    own = (picture.numbers.take(faces), picture.movers.take(faces))
+    visible = ahead & _show(picture, around, rays, *own, inverse)
     inside, later_around = _around(later, x, y, later_camera)
     visible &= inside & _show(later, later_around, _rays(x, y, later_camera), *own, inverse * scale)
     forward = np.stack([np.where(ahead, x - columns, 0.0), np.where(ahead, y - rows, 0.0)], axis=1)
@@ -121,10 +121,10 @@ def _as_earlier(later: Scene, earlier: Scene, movers: Ints) -> tuple[Ints, Ints]
     return np.where(numbers < 0, _GONE, numbers), np.where(numbers < 0, strangers, movers[numbers])
 
 
-def _seen(view: View, numbers: Ints, movers: Ints) -> _Seen:
+def _face_picture(view: View, numbers: Ints, movers: Ints) -> _FacePicture:
     solid = view.mesh_faces[1:]
     planes, low, high = _planes(view.mesh, solid, view.camera)
-    return _Seen(
+    return _FacePicture(
         picture=view.faces.ravel(),
         numbers=np.concatenate([[_SKY], numbers[solid]]).repeat(SHADES),
         movers=np.concatenate([[_SKY], movers[solid]]).repeat(SHADES),
@@ -135,7 +135,7 @@ def _seen(view: View, numbers: Ints, movers: Ints) -> _Seen:
 
 
 def _planes(mesh: Mesh, faces: Ints, camera: Camera) -> tuple[Floats, Floats, Floats]:
-    """Return the planes of faces, see `_Seen`, and the bounds of 1 / forward distance on them."""
+    """Return the planes of faces, see `_FacePicture`, and the bounds of 1 / forward distance on them."""
     rows, starts, sizes = rows_of_faces(_starts(mesh)[faces], mesh.sizes[faces])
     corners = camera.to_camera(mesh.points[rows])
     middles = np.add.reduceat(corners, starts) / sizes[:, None]
@@ -199,36 +199,38 @@ def _affine(before: Floats, after: Floats, sizes: Ints) -> tuple[Floats, Floats]
     return matrices, steps - np.einsum("nij,nj->ni", matrices, middles)
 
 
-def _around(seen: _Seen, x: Floats, y: Floats, camera: Camera) -> tuple[Bools, NDArray[np.int32]]:
+def _around(picture: _FacePicture, x: Floats, y: Floats, camera: Camera) -> tuple[Bools, NDArray[np.int32]]:
     """Return whether the four half pixels around places are inside the picture [K], and the faces there [4, K]."""
     columns, rows = np.floor(x * SUPERSAMPLE - 0.5), np.floor(y * SUPERSAMPLE - 0.5)
     width, height = camera.width_px * SUPERSAMPLE, camera.height_px * SUPERSAMPLE
     inside = (columns >= 0) & (columns < width - 1) & (rows >= 0) & (rows < height - 1)
     corner = np.where(inside, rows * width + columns, 0.0).astype(np.int64)
-    return inside, np.stack([seen.picture.take(corner + step) for step in (0, 1, width, width + 1)])
+    return inside, np.stack([picture.picture.take(corner + step) for step in (0, 1, width, width + 1)])
 
 
-def _show(seen: _Seen, around: NDArray[np.int32], rays: Floats, numbers: Ints, movers: Ints, inverse: Floats) -> Bools:
+def _show(
+    picture: _FacePicture, around: NDArray[np.int32], rays: Floats, numbers: Ints, movers: Ints, inverse: Floats
+) -> Bools:
     """Return whether half pixels show faces, by the rules of `find_flow` [K].
 
     Args:
-        seen: The picture.
+        picture: The picture.
         around: Faces at the four half pixels around each point [4, K].
         rays: From the camera to the points [3, K].
         numbers: The points' own faces [K].
         movers: The moving objects of those [K].
         inverse: 1 / forward distance of the points [K].
     """
-    same = np.stack([seen.numbers.take(faces) == numbers for faces in around])
+    same = np.stack([picture.numbers.take(faces) == numbers for faces in around])
     shown = np.asarray(same.all(axis=0))
     unsure = np.flatnonzero(~shown & (same.any(axis=0) | (movers <= 0)))
     rays, mine, movers = rays[:, unsure], inverse[unsure], movers[unsure]
     good = np.ones(len(unsure), np.bool_)
     for faces, own in zip(around[:, unsure], same[:, unsure], strict=True):
-        other = seen.inverse_depth(faces, rays)
+        other = picture.inverse_depth(faces, rays)
         # |1 / other - 1 / mine| <= near + share / mine, without the division by what may be 0
         touches = np.abs(mine - other) <= other * (_NEAR_M * mine + _NEAR_SHARE)
-        good &= own | (touches & (seen.movers.take(faces) == movers))
+        good &= own | (touches & (picture.movers.take(faces) == movers))
     shown[unsure] = good
     return shown
 

@@ -65,17 +65,17 @@ class View:
 
 def look(mesh: Mesh, camera: Camera) -> View:
     """Find the visible faces of `mesh`."""
-    seen = camera.to_camera(mesh.points)
+    in_camera = camera.to_camera(mesh.points)
     starts = np.concatenate([[0], np.cumsum(mesh.sizes)[:-1]])
-    kept = _maybe_visible(seen, starts, mesh, camera)
+    kept = _maybe_visible(in_camera, starts, mesh, camera)
     rows, starts, sizes = rows_of_faces(starts[kept], mesh.sizes[kept])
-    seen, points = seen[rows], mesh.points[rows]
+    in_camera, points = in_camera[rows], mesh.points[rows]
     facts, looks = mesh.facts[kept], mesh.looks[kept]
     ends = starts + sizes
 
-    whole = np.minimum.reduceat(seen[:, 2], starts) >= NEAR_M
-    pixels = camera.to_pixels(np.where(seen[:, 2:] < NEAR_M, [0.0, 0.0, 1.0], seen))
-    following = np.arange(len(seen)) + 1
+    whole = np.minimum.reduceat(in_camera[:, 2], starts) >= NEAR_M
+    pixels = camera.to_pixels(np.where(in_camera[:, 2:] < NEAR_M, [0.0, 0.0, 1.0], in_camera))
+    following = np.arange(len(in_camera)) + 1
     following[ends - 1] = starts
     u, v = pixels.T
     area = np.add.reduceat(u * v[following] - u[following] * v, starts)
@@ -107,7 +107,7 @@ def look(mesh: Mesh, camera: Camera) -> View:
             continue
         layer = int(facts[face, m.LAYER])
         if way == _CUT:
-            corners = camera.to_pixels(_clip(seen[start:stop]))
+            corners = camera.to_pixels(_clip(in_camera[start:stop]))
             if len(corners) < 3 or (facts[face, m.ONE_SIDED] and _area(corners) <= 0):
                 face_boxes[index] = np.nan
                 continue
@@ -150,9 +150,9 @@ def _part_distances(mesh: Mesh, camera: Camera) -> Floats:
     return np.asarray(np.hypot(dx, dz))
 
 
-def _maybe_visible(seen: Floats, starts: Ints, mesh: Mesh, camera: Camera) -> NDArray[np.bool_]:
+def _maybe_visible(in_camera: Floats, starts: Ints, mesh: Mesh, camera: Camera) -> NDArray[np.bool_]:
     """Return the faces that are not completely outside one of the planes that bound the view."""
-    x, y, z = seen.T
+    x, y, z = in_camera.T
     reach_x = camera.width_px / 2 / camera.focal_px * 1.02
     reach_y = camera.height_px / 2 / camera.focal_px * 1.02
     kept = np.maximum.reduceat(z, starts) > NEAR_M
@@ -174,10 +174,10 @@ def _fixed_point(pixels: Floats) -> NDArray[np.int32]:
     return np.rint(scaled).astype(np.int32)
 
 
-def _clip(seen: Floats) -> Floats:
+def _clip(in_camera: Floats) -> Floats:
     """Clip a polygon to the part in front of the camera (Sutherland and Hodgman's algorithm, one plane)."""
     out = []
-    corners = seen.tolist()
+    corners = in_camera.tolist()
     for (ax, ay, az), (bx, by, bz) in zip(corners, corners[1:] + corners[:1], strict=True):
         if az >= NEAR_M:
             out.append((ax, ay, az))

@@ -95,10 +95,10 @@ def _from_headlights(view: View, places: Floats) -> Floats:
     """Compute the light of the camera car's headlights; none if the camera does not move."""
     if view.camera.place[1] > 4.0:
         return np.zeros(len(places))
-    seen = view.camera.to_camera(places)
-    ahead = np.maximum(seen[:, 2], 1.0)
-    beam = np.exp(-((seen[:, 0] / (1.2 + 0.28 * ahead)) ** 2)) * np.exp(-np.maximum(places[:, 1] - 1.0, 0.0) / 1.2)
-    return np.asarray(np.where(seen[:, 2] > 1.0, 0.75 * beam * np.exp(-ahead / 22.0), 0.0))
+    in_camera = view.camera.to_camera(places)
+    ahead = np.maximum(in_camera[:, 2], 1.0)
+    beam = np.exp(-((in_camera[:, 0] / (1.2 + 0.28 * ahead)) ** 2)) * np.exp(-np.maximum(places[:, 1] - 1.0, 0.0) / 1.2)
+    return np.asarray(np.where(in_camera[:, 2] > 1.0, 0.75 * beam * np.exp(-ahead / 22.0), 0.0))
 
 
 def _glare(picture: Picture, view: View) -> None:
@@ -108,23 +108,23 @@ def _glare(picture: Picture, view: View) -> None:
         return
     camera = view.camera
     places = lamps[:, m.LAMP_PLACE]
-    seen = camera.to_camera(places)
+    in_camera = camera.to_camera(places)
     toward = camera.place - places
     distance = np.linalg.norm(toward, axis=1)
     facing = (lamps[:, m.LAMP_NORMAL] * toward).sum(axis=1) / np.maximum(distance, 1e-6)
     around = (lamps[:, m.LAMP_NORMAL] == 0).all(axis=1)
-    shows = (seen[:, 2] > 1.5) & (around | (facing > 0.2)) & (distance < 160)
+    shows = (in_camera[:, 2] > 1.5) & (around | (facing > 0.2)) & (distance < 160)
     part_of = view.facts[:, m.PART]
     height, width = picture.shape[:2]
     for i in np.flatnonzero(shows):
-        u, v = camera.to_pixels(seen[i : i + 1])[0]
+        u, v = camera.to_pixels(in_camera[i : i + 1])[0]
         column, row = round(u * SUPERSAMPLE), round(v * SUPERSAMPLE)
         if not (0 <= row < view.faces.shape[0] and 0 <= column < view.faces.shape[1]):
             continue
         face = int(view.faces[row, column]) // SHADES
         if face and part_of[face] != int(lamps[i, m.LAMP_PART]):
             continue
-        radius = float(np.clip(lamps[i, m.LAMP_SIZE_M] * camera.focal_px / seen[i, 2], 2.2, width * 0.10))
+        radius = float(np.clip(lamps[i, m.LAMP_SIZE_M] * camera.focal_px / in_camera[i, 2], 2.2, width * 0.10))
         reach = int(radius * 2.5) + 1
         x0, x1 = max(0, int(u) - reach), min(width, int(u) + reach + 1)
         y0, y1 = max(0, int(v) - reach), min(height, int(v) + reach + 1)

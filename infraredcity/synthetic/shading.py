@@ -70,7 +70,7 @@ class GroundGrain:
     def __init__(self, rng: np.random.Generator) -> None:
         self._tile = tile(rng)
 
-    def seen(self, camera: Camera) -> Picture:
+    def at(self, camera: Camera) -> Picture:
         """Return the texture at each pixel [H, W]; its standard deviation is about 1 near the camera and 0 above the horizon."""
         x, z, reach = camera.ground()
         # The pattern repeats, so its offset does not matter; it is kept small, since OpenCV stores pixel positions in 16 bits.

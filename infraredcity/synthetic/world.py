@@ -111,8 +111,8 @@ class World:
             ValueError: The kind is none of these, or the frame index is negative.
         """
         moment = self._checked(frame_index)
-        seen = self._at(moment)
-        view, grain = seen.view, seen.grain
+        found = self._at(moment)
+        view, grain = found.view, found.grain
         if kind == "day":
             return self._day.render(view, grain=grain)
         if kind == "night":
@@ -134,9 +134,9 @@ class World:
         246 + 62 heat, is chosen for a cold night; noise and fixed pattern are those of the "infrared" picture.
         """
         moment = self._checked(frame_index)
-        seen = self._at(moment)
+        found = self._at(moment)
         noise = self._random(_NOISE, moment, 0)
-        return self._infrared.counts(seen.view, grain=seen.grain, noise=noise, pattern=self._pattern(moment))
+        return self._infrared.counts(found.view, grain=found.grain, noise=noise, pattern=self._pattern(moment))
 
     def flow(self, frame_index: int) -> Flow:
         """Return the exact optical flow from one frame to the next, see `find_flow`.
@@ -200,7 +200,7 @@ class World:
             time_s = moment / self.fps
             camera = self._street.camera(time_s, self.width_px, self.height_px)
             scene = self._street.scene(time_s)
-            found = _Moment(scene=scene, view=look(scene.mesh, camera), grain=self._grain.seen(camera))
+            found = _Moment(scene=scene, view=look(scene.mesh, camera), grain=self._grain.at(camera))
         # Two are kept, since flow looks one frame ahead.
         self._moments = {**dict(list(self._moments.items())[-1:]), moment: found}
         return found

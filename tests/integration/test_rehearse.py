@@ -109,7 +109,7 @@ def test_what_verify_finds_is_a_difference(rehearse: Any, extracted: Path, tmp_p
     shutil.copytree(extracted, tmp_path / "shards")
     shard = tmp_path / "shards/city_day/infraredcity-city_day-000002.tar"
     shard.unlink()
-    line = f"verify: {shard}: the index names it, it is not there; copy it again, or extract anew"
+    line = f"verify: {shard}: the index names it, it is not there; copy it again, or extract again"
     assert rehearse.findings_of(json.loads(rehearse.run_verify(tmp_path, divide=2).stdout)) == [line]
     undivided = rehearse.findings_of(json.loads(rehearse.run_verify(tmp_path, divide=1).stdout))
     assert undivided[0] == line

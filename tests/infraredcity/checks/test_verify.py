@@ -506,7 +506,7 @@ def test_a_broken_guard_in_a_lite_set_is_found(lite_set: Path) -> None:
     changed_json(lite_set / "lite.json", lambda record: record["report"].update(guard_frames=40))
     report = verify(lite_set)
     assert problems(report) == {("guard", "city_clear")}
-    assert "frames of city_clear lie between a train and a test frame, the guard is 40" in report.findings[0].message
+    assert "frames of city_clear are between a train and a test frame, the guard is 40" in report.findings[0].message
 
 
 def test_a_lite_record_of_another_build_is_found(lite_set: Path) -> None:
@@ -543,7 +543,7 @@ def test_one_sample_in_two_splits_is_found(lite_set: Path) -> None:
     report = verify(lite_set)
     assert ("doubled-key", key) in problems(report)
     assert ("guard", "city_clear") in problems(report)
-    assert any("only 0 frames of city_clear lie between" in finding.message for finding in report.findings)
+    assert any("only 0 frames of city_clear are between" in finding.message for finding in report.findings)
 
 
 def test_what_was_begun_and_holds_no_shards_is_found(extracted: Path, lite_set: Path, tmp_path: Path) -> None:
