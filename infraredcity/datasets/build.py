@@ -109,12 +109,12 @@ class BuildRecord(Generic[Report]):
 
 
 def hash_of(inputs: Mapping[str, Any]) -> str:
-    """The sha256 over all that a set is made from."""
+    """Hash all that a set is made from, by sha256."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def stored(report: Any, without: Sequence[str] = ("folder", "is_new")) -> dict[str, Any]:
-    """What a record keeps of a report: all but where it lies now and what is found anew."""
+    """Return what a record keeps of a report: all but where it lies now and what is found anew."""
     return {name: value for name, value in asdict(report).items() if name not in without}
 
 
@@ -146,7 +146,7 @@ def restored(report_type: type[Report], report: Mapping[str, Any], path: AnyPath
 
 
 def check_apart(out: AnyPath, source: AnyPath) -> None:
-    """OutputError where a set would be written into what it is made from, or around it: its samples would then count twice."""
+    """Raise OutputError where a set would be written into what it is made from, or around it: samples would then count twice."""
     if is_below(out, source):
         is_same = is_below(source, out)
         raise OutputError(

@@ -59,7 +59,7 @@ def write_clips(folder: AnyPath, clips: Sequence[ClipFacts], *, split: str = "al
 
 
 def read_clips(folder: AnyPath) -> dict[str, ClipFacts]:
-    """The clips of `folder`/clips.json by id.
+    """Read the clips of `folder`/clips.json by id.
 
     Raises:
         ManifestError: The file is missing, damaged or of another format.
@@ -68,7 +68,7 @@ def read_clips(folder: AnyPath) -> dict[str, ClipFacts]:
 
 
 def read_folder(folder: AnyPath) -> tuple[dict[str, ClipFacts], str]:
-    """The clips of `folder`/clips.json by id, and the split that its samples belong to: "all", "train" or "test".
+    """Read the clips of `folder`/clips.json by id, and the split that its samples belong to: "all", "train" or "test".
 
     Raises:
         ManifestError: The file is missing, damaged or of another format, or a fact is nothing it can be.
@@ -84,7 +84,7 @@ def read_folder(folder: AnyPath) -> tuple[dict[str, ClipFacts], str]:
 
 
 def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
-    """The name of a fact that cannot be what clips.json says of this clip; None where all can be worked with."""
+    """Name a fact that cannot be what clips.json says of this clip; None where all can be worked with."""
     kinds = {
         str: CLIP_FIELDS,
         int: ("frame_step", "clip_frames", "num_suspect", "num_repeats", "num_frozen"),
@@ -109,7 +109,7 @@ def flaw_of(clip_id: str, facts: ClipFacts) -> str | None:
 
 
 def read_unchecked(folder: AnyPath) -> tuple[dict[str, ClipFacts], str]:
-    """As `read_folder`, but facts are taken as they are, for who wants to put them right; see `flaw_of`.
+    """Read as `read_folder`, but take facts as they are, to put them right; see `flaw_of`.
 
     Raises:
         ManifestError: The file is missing, damaged or of another format.

@@ -19,7 +19,7 @@ from infraredcity.shards.index import BLOCK_ROWS
 
 
 def sets_of(root: AnyPath, names: Sequence[str]) -> dict[str | None, list[str]]:
-    """Parts by the data set they belong to: the nearest folder with a record, or with a manifest of several parts; None for no set.
+    """Group parts by their data set: the nearest folder with a record, or with a manifest of several parts; None for no set.
 
     Args:
         root: Folder of data sets.
@@ -42,7 +42,7 @@ def sets_of(root: AnyPath, names: Sequence[str]) -> dict[str | None, list[str]]:
 
 
 def open_dataset(root: AnyPath) -> list[ShardFolder]:
-    """All parts of a data set, in order of their names.
+    """Open all parts of a data set, in order of their names.
 
     Raises:
         ManifestError: There is none, or one of them is unfinished or damaged.
@@ -55,17 +55,17 @@ def open_dataset(root: AnyPath) -> list[ShardFolder]:
 
 
 def rows_of(parts: Sequence[ShardFolder]) -> Columns:
-    """The manifest of a data set: all rows of all parts, in order."""
+    """Return the manifest of a data set: all rows of all parts, in order."""
     return manifest.concatenate([part.rows() for part in parts])
 
 
 def dataset_hash(parts: Sequence[ShardFolder]) -> str:
-    """The `manifest.dataset_hash` of all rows of all parts, in little memory."""
+    """Compute the `manifest.dataset_hash` of all rows of all parts, in little memory."""
     return manifest.hash_of_sorted(_sorted_blocks(parts))
 
 
 def _sorted_blocks(parts: Sequence[ShardFolder]) -> Iterator[Columns]:
-    """All rows of all parts, sorted by split and key."""
+    """Yield all rows of all parts, sorted by split and key."""
     sizes = [len(part.index) for part in parts]
     keys = [np.array(block.keys(), "S") for part in parts for block in part.index.blocks()]
     splits = np.repeat(np.array([part.split for part in parts], "S"), sizes)

@@ -47,11 +47,11 @@ class ShardFolder:
         return replace(self, index=self.index.take(np.flatnonzero(wanted)), stored_hash=None)
 
     def rows(self) -> Columns:
-        """Its manifest, with shards named from the data set's folder."""
+        """Return its manifest, with shards named from the data set's folder."""
         return manifest.in_folder(manifest.columns(self.index, self.clips, split=self.split), self.name)
 
     def blocks(self) -> Iterator[Columns]:
-        """The same, a few rows after the other."""
+        """Yield its manifest, a few rows after the other."""
         return manifest.blocks(self.index, self.clips, split=self.split, folder=self.name)
 
 
@@ -85,7 +85,7 @@ def open_indexed(folder: AnyPath) -> ShardFolder | None:
 
 
 def shard_sizes(part: ShardFolder) -> dict[str, int]:
-    """The shards of a part that are there, with their bytes: from one listing, or asked one by one over http."""
+    """Return the shards of a part that are there, with their bytes: from one listing, or asked one by one over http."""
     if not isinstance(part.path, RemotePath) or part.path.scheme not in READ_ONLY_SCHEMES:
         there = sizes_in(part.path)
         return {info.name: there[info.name] for info in part.index.shards if info.name in there}
@@ -131,12 +131,12 @@ def write_folder(
 
 
 def reader_name(root: AnyPath, name: str) -> str:
-    """What a part calls itself in index.json."""
+    """Return what a part calls itself in index.json."""
     return root.resolve().name if name == "." else name.replace("/", "-")
 
 
 def counted(index: SampleIndex, clips: Mapping[str, ClipFacts]) -> dict[str, ClipFacts]:
-    """The facts of the index's clips, with what counts samples counted anew."""
+    """Return the facts of the index's clips, with what counts samples counted anew."""
     facts = {}
     for number, clip_id in enumerate(index.clips):
         marks = index.mark[index.clip == number]

@@ -66,7 +66,7 @@ class LiteReport:
         rows: One per clip and split.
         leakage: For each modality with train and test samples, how close these come to each other.
         duplicate_runs: Runs that are nearly the same as another one; their samples name theirs in `dup_of`. None is dropped.
-        is_new: False when the set stood there already.
+        is_new: False when the set was there already.
     """
 
     folder: str
@@ -82,7 +82,7 @@ class LiteReport:
 
 
 def select(index: SampleIndex, cell: Cell, recipe: Recipe) -> dict[Split, list[range]]:
-    """The runs of rows that a cell takes from its clip's index, in ascending order; a pure function.
+    """Choose the runs of rows that a cell takes from its clip's index, in ascending order; a pure function.
 
     Raises:
         RecipeError: The clip is too short, or too broken by gaps; `shortfalls` says what is missing.
@@ -127,7 +127,7 @@ def _selected(
 
 
 def find_scale(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> float:
-    """The largest factor, to four digits, at which every clip is long enough; 1.0 when the whole recipe fits.
+    """Find the largest factor, to four digits, at which every clip is long enough; 1.0 when the whole recipe fits.
 
     Raises:
         RecipeError: Not even the smallest factor fits.
@@ -176,8 +176,8 @@ def build(
         out: Folder to write; on another machine there is no lock, see `derived`.
         recipe: What to take.
         scale: Factor on the recipe's counts, in (0, 1]; "auto" takes the largest that fits the clips.
-        overwrite: Replace a Lite set of another recipe, scale or source that stands in `out`.
-        on_progress: Told of frames copied.
+        overwrite: Replace a Lite set of another recipe, scale or source in `out`.
+        on_progress: Called with the frames copied.
 
     Raises:
         RecipeError: Clips are missing or too short; the message lists every shortfall.
@@ -347,7 +347,7 @@ def _select_all(indexes: Mapping[str, SampleIndex], recipe: Recipe) -> dict[str,
 
 
 def _run_lengths(count: int, recipe: Recipe) -> list[int]:
-    """`count` frames as runs of run_frames, the last one cut to fit but never under one window."""
+    """Cut `count` frames into runs of run_frames, the last one cut to fit but never under one window."""
     if count == 0:
         return []
     full, rest = divmod(count, recipe.run_frames)
@@ -360,7 +360,7 @@ def _run_lengths(count: int, recipe: Recipe) -> list[int]:
 
 
 def _closing_runs(stretches: Sequence[range], num_rows: int, lengths: Sequence[int], clip: str) -> list[range]:
-    """One run per equal time block, as late in its block as unbroken frames allow."""
+    """Place one run per equal time block, as late in its block as unbroken frames allow."""
     runs: list[range] = []
     for number, length in enumerate(lengths):
         block = range(num_rows * number // len(lengths), num_rows * (number + 1) // len(lengths))
@@ -379,7 +379,7 @@ def _closing_runs(stretches: Sequence[range], num_rows: int, lengths: Sequence[i
 
 
 def _spread_runs(free: Sequence[range], lengths: Sequence[int], clip: str) -> list[range]:
-    """Runs of the given lengths spread evenly over the free pieces, each inside one piece."""
+    """Spread runs of the given lengths evenly over the free pieces, each inside one piece."""
     if not lengths:
         return []
     usual = lengths[0]
@@ -407,7 +407,7 @@ def _spread_runs(free: Sequence[range], lengths: Sequence[int], clip: str) -> li
 
 
 def _share(total: int, weights: Sequence[int], capacity: Sequence[int]) -> list[int]:
-    """`total` things dealt in proportion to the weights, none over its capacity; the sum of capacities suffices."""
+    """Share `total` things in proportion to the weights, none over its capacity; the sum of capacities suffices."""
     whole = sum(weights)
     ideal = [total * weight / whole for weight in weights]
     dealt = [min(math.floor(wish), room) for wish, room in zip(ideal, capacity, strict=True)]
@@ -421,7 +421,7 @@ def _share(total: int, weights: Sequence[int], capacity: Sequence[int]) -> list[
 
 
 def _evenly(piece: range, lengths: Sequence[int]) -> list[range]:
-    """Runs of the given lengths inside one piece, the slack shared evenly before, between and behind them."""
+    """Place runs of the given lengths inside one piece, the slack shared evenly before, between and behind them."""
     slack = len(piece) - sum(lengths)
     runs, used = [], 0
     for number, length in enumerate(lengths):
@@ -432,7 +432,7 @@ def _evenly(piece: range, lengths: Sequence[int]) -> list[range]:
 
 
 def _without(stretch: range, taken: Sequence[range]) -> list[range]:
-    """What is left of a stretch when ranges are cut out of it."""
+    """Return what is left of a stretch when ranges are cut out of it."""
     pieces = [stretch]
     for cut in taken:
         pieces = [

@@ -45,7 +45,7 @@ _PLACES = ("shard", "offset", "size")
 
 
 def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all") -> Columns:
-    """One row per sample, in the order of the index.
+    """Make one row per sample, in the order of the index.
 
     Columns: key, clip, modality, time_of_day, scene, weather, split, frame_index, pts, time_s, run_id, shard, offset (bytes), size
     (bytes), sha256 (of the image's bytes), width, height (pixels), dup_of (key of an earlier sample that shows the same or nearly
@@ -84,29 +84,29 @@ def columns(index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = 
 def blocks(
     index: SampleIndex, clips: Mapping[str, ClipFacts], *, split: str = "all", folder: str = "."
 ) -> Iterator[Columns]:
-    """The columns of a few rows after the other, so that millions of them need little memory; `folder` as for `in_folder`."""
+    """Yield the columns of a few rows after the other, so that millions of them need little memory; `folder` as for `in_folder`."""
     for block in index.blocks():
         yield in_folder(columns(block, clips, split=split), folder)
 
 
 def in_folder(rows: Columns, folder: str) -> Columns:
-    """The columns with `folder`/ before each shard's name, for a manifest further up; "." changes nothing."""
+    """Put `folder`/ before each shard's name, for a manifest further up; "." changes nothing."""
     return rows if folder == "." else {**rows, "shard": [f"{folder}/{name}" for name in rows["shard"]]}
 
 
 def concatenate(parts: Sequence[Columns]) -> Columns:
-    """All rows of several manifests, in the given order."""
+    """Join all rows of several manifests, in the given order."""
     return {name: [value for part in parts for value in part[name]] for name in COLUMNS}
 
 
 def take(rows: Columns, chosen: Sequence[int] | np.ndarray) -> Columns:
-    """Some rows, in the given order."""
+    """Return some rows, in the given order."""
     numbers = np.asarray(chosen, np.int64).tolist()
     return {name: [values[number] for number in numbers] for name, values in rows.items()}
 
 
 def dataset_hash(rows: Columns) -> str:
-    """sha256 over the canonical rows: what the samples are, sorted by split and key, whatever shards they lie in.
+    """Hash the canonical rows by sha256: what the samples are, sorted by split and key, whatever shards they lie in.
 
     A canonical row is the line that manifest.csv has for a sample, less shard, offset and size.
     """
@@ -115,7 +115,7 @@ def dataset_hash(rows: Columns) -> str:
 
 
 def hash_of_sorted(sorted_blocks: Iterable[Columns]) -> str:
-    """The `dataset_hash` of rows that come sorted by split and key."""
+    """Return the `dataset_hash` of rows that come sorted by split and key."""
     names = [name for name in COLUMNS if name not in _PLACES]
     digest = hashlib.sha256((",".join(names) + "\n").encode())
     for block in sorted_blocks:
@@ -124,7 +124,7 @@ def hash_of_sorted(sorted_blocks: Iterable[Columns]) -> str:
 
 
 def read(path: AnyPath) -> Columns:
-    """The rows of a manifest, as `write_rows` wrote them or as `select` did: parquet by its suffix, else csv.
+    """Read the rows of a manifest, as `write_rows` wrote them or as `select` did: parquet by its suffix, else csv.
 
     Raises:
         ManifestError: It is missing or damaged, lacks a column, or names a shard outside its folder.
@@ -134,7 +134,7 @@ def read(path: AnyPath) -> Columns:
 
 
 def read_blocks(path: AnyPath) -> Iterator[Columns]:
-    """As `read`, a few rows after the other."""
+    """Read as `read`, a few rows after the other."""
     try:
         for rows in _parquet_blocks(path) if path.suffix == ".parquet" else _csv_blocks(path):
             outside = next((name for name in dict.fromkeys(rows["shard"]) if name != "." and not is_inside(name)), None)
@@ -220,7 +220,7 @@ def write_blocks(folder: AnyPath, row_blocks: Iterable[Columns]) -> None:
 
 
 def csv_bytes(rows: Columns) -> bytes:
-    """The columns as csv: a header, a line for each sample."""
+    """Write the columns as csv: a header, a line for each sample."""
     return _CSV_HEADER + _csv_lines(rows.values())
 
 
@@ -236,7 +236,7 @@ def _as_csv_shows(values: list[Any]) -> list[Any]:
 
 
 def parquet_bytes(rows: Columns) -> bytes:
-    """The columns as parquet."""
+    """Write the columns as parquet."""
     _, parquet = _pyarrow()
     buffer = io.BytesIO()
     parquet.write_table(arrow_table(rows), buffer)
@@ -294,7 +294,7 @@ def _arrow_array(pyarrow: Any, kind: Any, values: list[Any]) -> Any:
 
 
 def check_packages() -> None:
-    """MissingExtraError now rather than at the end of a long extraction."""
+    """Raise MissingExtraError now rather than at the end of a long extraction."""
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("pyarrow", extra="extract", needed_for="writing manifest.parquet")
 

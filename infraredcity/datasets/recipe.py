@@ -49,7 +49,7 @@ class Recipe:
         clips = [cell.clip for cell in self.cells]
         doubled = sorted({clip for clip in clips if clips.count(clip) > 1})
         if doubled:
-            raise RecipeError(f"recipe {self.name}: clip {doubled[0]} stands in two cells; put its counts into one")
+            raise RecipeError(f"recipe {self.name}: clip {doubled[0]} is in two cells; put its counts into one")
         for cell in self.cells:
             check_clip_id(cell.clip)
             check_clip_id(cell.scene)
@@ -57,7 +57,7 @@ class Recipe:
                 raise RecipeError(f"recipe {self.name}: clip {cell.clip} needs a positive train or test count")
 
     def scaled(self, scale: float) -> "Recipe":
-        """The recipe for shorter clips: counts rounded down, the guard scaled but never under one window.
+        """Scale the recipe for shorter clips: counts rounded down, the guard scaled but never under one window.
 
         Raises:
             RecipeError: A count would fall under one window; `shortfalls` lists every such count.
@@ -83,7 +83,7 @@ class Recipe:
 
 
 def read_recipe(path: Path | None = None) -> Recipe:
-    """A recipe file, or the published `manifests/lite.toml`.
+    """Read a recipe file, or the published `manifests/lite.toml`.
 
     Raises:
         RecipeError: It lacks a key, has an unknown one, or asks for something impossible.
@@ -116,12 +116,12 @@ def _check_keys(table: Mapping[str, Any], required: Mapping[str, type], optional
 
 
 def of_scenes(recipe: Recipe, scenes: Sequence[str]) -> Recipe:
-    """The recipe's cells of some scenes; RecipeError names the known ones when one is unknown."""
+    """Keep the recipe's cells of some scenes; RecipeError names the known ones when one is unknown."""
     known = {cell.scene for cell in recipe.cells}
     for scene in scenes:
         if scene not in known:
             raise RecipeError(
-                f"recipe {recipe.name} has no scene {scene!r}; it has {', '.join(sorted(known))}; scenes of your own stand in a "
+                f"recipe {recipe.name} has no scene {scene!r}; it has {', '.join(sorted(known))}; scenes of your own belong in a "
                 "recipe of your own, --recipe"
             )
     return replace(recipe, cells=tuple(cell for cell in recipe.cells if cell.scene in scenes))

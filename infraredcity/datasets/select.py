@@ -47,7 +47,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """A condition as people write it: `clip=city_clear,city_day`, `frame_index>=100`, `suspect=false`, `key=city_*`, `dup_of=`.
+        """Parse a condition as people write it: `clip=city_clear,city_day`, `frame_index>=100`, `key=city_*`, `dup_of=`.
 
         Raises:
             ValueError: It names no column, or does not fit the column's kind.
@@ -65,7 +65,7 @@ class Condition:
         return cls(column=column, relation=relation, values=tuple(_value(column, kind, word) for word in words))
 
     def holds(self, rows: Columns) -> np.ndarray:
-        """Bool [N]: for which rows it holds."""
+        """Say for which rows it holds, bool [N]."""
         values = rows[self.column]
         if self.relation in _ORDERINGS:
             compared: np.ndarray = _ORDERINGS[self.relation](np.array(values), self.values[0])
@@ -111,7 +111,7 @@ class ShardsReport:
         num_samples: Samples over all parts.
         manifest_hash: sha256 over what the samples are, see `manifest.dataset_hash`.
         parts: One for each part.
-        is_new: False when the set stood there already.
+        is_new: False when the set was there already.
     """
 
     folder: str
@@ -124,7 +124,7 @@ class ShardsReport:
 def choose(
     parts: Sequence[ShardFolder], conditions: Sequence[Condition] = (), *, window_frames: int = 1, stride: int = 1
 ) -> list[Chosen]:
-    """The samples for which all conditions hold and which stand in a window of such samples.
+    """Choose the samples for which all conditions hold and which are in a window of such samples.
 
     Args:
         parts: The data set.
@@ -158,12 +158,12 @@ def choose(
 
 
 def rows_of_chosen(chosen: Sequence[Chosen]) -> Columns:
-    """The manifest of a choice; shards are named from the data set's folder."""
+    """Return the manifest of a choice; shards are named from the data set's folder."""
     return manifest.concatenate([manifest.take(each.part.rows(), each.rows) for each in chosen])
 
 
 def find_rows(parts: Sequence[ShardFolder], rows: Columns) -> list[Chosen]:
-    """The samples that a manifest names: each by its key, in the part where its shard lies.
+    """Find the samples that a manifest names: each by its key, in the part where its shard lies.
 
     Args:
         parts: The data set.
@@ -213,7 +213,7 @@ def write(
         chosen: What to write.
         out: Folder of the new data set.
         samples_per_shard: Samples in a full shard.
-        overwrite: Replace another set that stands in `out`.
+        overwrite: Replace another set in `out`.
         on_progress: Told of samples copied.
 
     Raises:

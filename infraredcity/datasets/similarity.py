@@ -91,7 +91,7 @@ class _Run:
 def perceptual_hashes(
     parts: Sequence[ShardFolder], on_samples: Callable[[int], None] | None = None
 ) -> list[np.ndarray]:
-    """u64 [N] for each part: a hash of what each picture looks like.
+    """Hash what each picture looks like: u64 [N] for each part.
 
     Gray, brought to 32x32 by means over areas; of its discrete cosine transform the 8x8 lowest frequencies without the constant row
     and column; each of the 64 bits says whether one of them is above their median. Two pictures are as alike as few bits differ.
@@ -121,7 +121,7 @@ def find(
     hashed: Sequence[np.ndarray] | None = None,
     on_samples: Callable[[int], None] | None = None,
 ) -> Similarity:
-    """Near-duplicate runs and leakage of a data set; time grows with the square of its samples, 41,000 take seconds.
+    """Find near-duplicate runs and leakage of a data set; time grows with the square of its samples, 41,000 take seconds.
 
     A run is a near-duplicate if at least half of its samples are within NEAR_BITS of samples of one run that is looked at before
     it, train before test. Runs of more than 64 samples are looked at in pieces of 64. Infrared and visible are never compared.
@@ -157,7 +157,7 @@ def find(
 
 
 def _pieces(stretches: np.ndarray) -> list[tuple[int, int]]:
-    """First row and number of rows of each stretch, long ones cut: a piece is compared with everything at once."""
+    """Return first row and number of rows of each stretch, long ones cut: a piece is compared with everything at once."""
     return [
         (piece, min(_MAX_RUN, start + length - piece))
         for start, length in stretches.tolist()
@@ -172,7 +172,7 @@ def _modality(part: ShardFolder, row: int) -> str:
 def _duplicates(
     parts: Sequence[ShardFolder], runs: Sequence[_Run], near: dict[tuple[int, int], str]
 ) -> list[DuplicateRun]:
-    """The near-duplicates among runs of one modality; `near` gets the key that each of their samples is close to."""
+    """Find the near-duplicates among runs of one modality; `near` gets the key that each of their samples is close to."""
     found = []
     looked_at = np.zeros(0, np.uint64)
     first_of_run = np.zeros(0, np.int64)
@@ -208,7 +208,7 @@ def _duplicates(
 
 
 def _leakage(parts: Sequence[ShardFolder], runs: Sequence[_Run], modality: str) -> list[Leakage]:
-    """The leakage of one modality, or nothing where it lacks train or test samples."""
+    """Measure the leakage of one modality; nothing where it lacks train or test samples."""
     train = [run for run in runs if parts[run.part].split == "train"]
     test = [run for run in runs if parts[run.part].split == "test"]
     if not train or not test:
@@ -241,6 +241,6 @@ def _leakage(parts: Sequence[ShardFolder], runs: Sequence[_Run], modality: str) 
 
 
 def _named(part: ShardFolder, number: int, near: dict[tuple[int, int], str]) -> np.ndarray:
-    """The `dup_of` of one part."""
+    """Return the `dup_of` of one part."""
     keys = [near.get((number, row), "").encode() or stored for row, stored in enumerate(part.index.dup_of.tolist())]
     return np.array(keys, "S") if any(keys) else np.zeros(len(keys), "S1")

@@ -65,7 +65,7 @@ class Opened:
 def open_sources(
     groups: Sequence[Sequence[str | Path]], *, remote: RemoteOptions | None = None, cache: ChunkCache | None = None
 ) -> Opened:
-    """The samples of some shards, and what reads them.
+    """Open the samples of some shards, and what reads them.
 
     A source is a tar, a picture, a pattern of such, or a folder (all shards of its index); `{000000..000012}` in a name stands for
     each of these numbers. A source with a scheme (`https://`, `s3://`, ...) is on another machine. Its folder's index.npz says
@@ -117,7 +117,7 @@ def _joined(hashes: Sequence[str]) -> str:
 
 
 def _folders(group: Sequence[str | Path], options: RemoteOptions) -> Iterator[tuple[AnyPath, bool, list[str]]]:
-    """The folders of a group's sources in the order given, whether pictures are meant, and names of files; _ALL is all of them.
+    """Yield the folders of a group's sources in order, whether pictures are meant, and names of files; _ALL is all of them.
 
     Of a URL they are patterns. A folder of which both tars and pictures are named comes twice.
     """
@@ -144,7 +144,7 @@ def _folders(group: Sequence[str | Path], options: RemoteOptions) -> Iterator[tu
 
 
 def _holds_only_pictures(folder: Path) -> bool:
-    """Whether the folder holds pictures, and no shards."""
+    """Say whether the folder holds pictures, and no shards."""
     names = _listed(folder)
     return any(map(is_picture, names)) and not _tars(names) and index_file.INDEX_NAME not in names
 
@@ -161,7 +161,7 @@ def _tars(names: Iterable[str]) -> list[str]:
 
 
 def _expanded(source: str) -> Iterator[str]:
-    """`a-{000..002}.tar` as a-000.tar, a-001.tar, a-002.tar, the way WebDataset's users write many shards."""
+    """Expand `a-{000..002}.tar` to a-000.tar, a-001.tar, a-002.tar, the way WebDataset's users write many shards."""
     numbers = _RANGE.search(source)
     if numbers is None:
         yield source
@@ -188,7 +188,7 @@ def _local(source: str) -> list[Path]:
 
 
 def _what_is_in(folder: Path) -> str:
-    """What a folder holds that may have been meant, and what to do, for an error."""
+    """Say what a folder holds that may have been meant, and what to do, for an error."""
     inside = _folders_of_data(folder)
     if inside:
         listed = ", ".join(inside[:_MOST_LISTED]) + (", ..." if len(inside) > _MOST_LISTED else "")
@@ -205,7 +205,7 @@ def _what_is_in(folder: Path) -> str:
 
 
 def _folders_of_data(root: Path) -> list[str]:
-    """Folders below one that hold shards or pictures, a few of them, looking into a few hundred."""
+    """Find folders below one that hold shards or pictures, a few of them, looking into a few hundred."""
     found = (
         str(root / name)
         for name, files in islice(folders_below(root), _MOST_LOOKED_INTO)
@@ -215,7 +215,7 @@ def _folders_of_data(root: Path) -> list[str]:
 
 
 def _split_url(url: str, options: RemoteOptions) -> tuple[RemotePath, str]:
-    """The folder that a URL names, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
+    """Split a URL into the folder, and the name (not quoted) or pattern in it; _ALL where it names no tar."""
     bare, query = split_query(url)  # a pattern may hold a `?`, which is no query
     folder, _, name = bare.rpartition("/")
     if ending_of(name) not in ("tar", *_COMPRESSED):
@@ -261,7 +261,7 @@ def _open_shards(folder: AnyPath, names: list[str]) -> ShardFolder:
 
 
 def _tars_without_index(folder: AnyPath, names: list[str]) -> list[Path | TarSource]:
-    """The tars to index by their headers; an error where they have to have an index, or cannot be found without one."""
+    """Return the tars to index by their headers; an error where they have to have an index, or cannot be found without one."""
     if isinstance(folder, Path):
         if any((folder / name).exists() for name in _OUR_RECORDS):
             index_file.load(folder)  # says what to do
@@ -275,7 +275,7 @@ def _tars_without_index(folder: AnyPath, names: list[str]) -> list[Path | TarSou
 
 
 def _matching(folder: RemotePath, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The shards of an index that match some patterns."""
+    """Return the shards of an index that match some patterns."""
     names: dict[str, None] = {}
     for pattern in patterns:
         matches = fnmatch.filter(known, pattern)

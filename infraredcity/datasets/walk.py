@@ -19,7 +19,7 @@ _MAX_DEPTH = 4
 
 
 def part_names(root: AnyPath) -> list[str]:
-    """The folders at and below `root` that hold shards or what describes them, in order of their names; see `ShardFolder.name`.
+    """Find the folders at and below `root` that hold shards or what describes them, ordered by `ShardFolder.name`.
 
     Unfinished and damaged ones are among them. Links to folders are not followed.
     """
@@ -27,7 +27,7 @@ def part_names(root: AnyPath) -> list[str]:
 
 
 def names_of_parts(folders: Mapping[str, set[str]]) -> list[str]:
-    """The parts among folders that `folders_of` gave."""
+    """Return the parts among folders that `folders_of` gave."""
     marks = {clip_facts.CLIPS_NAME, index_file.INDEX_NAME}
     return sorted(
         name for name, files in folders.items() if marks & files or any(file.endswith(".tar") for file in files)
@@ -35,7 +35,7 @@ def names_of_parts(folders: Mapping[str, set[str]]) -> list[str]:
 
 
 def folders_of(root: AnyPath) -> dict[str, set[str]]:
-    """What `folders_below` gives; of a part behind a server that lists nothing, only the index."""
+    """Return what `folders_below` gives; of a part behind a server that lists nothing, only the index."""
     try:
         return dict(folders_below(root))
     except RemoteError:
@@ -45,7 +45,7 @@ def folders_of(root: AnyPath) -> dict[str, set[str]]:
 
 
 def folders_below(root: AnyPath) -> Iterator[tuple[str, set[str]]]:
-    """The folders at and below `root`, named as parts are, each with the files in it.
+    """Yield the folders at and below `root`, named as parts are, each with the files in it.
 
     Hidden ones and links are left out, and the segment records of an extraction, of which there may be a million.
     """

@@ -70,7 +70,7 @@ _COLUMN_TEXTS = {
     "scene": "What is filmed.",
     "weather": "clear, overcast, or any where the data set does not tell them apart.",
     "split": "all, train or test.",
-    "frame_index": "AnyPath of the frame in its clip, from 0.",
+    "frame_index": "Index of the frame in its clip, from 0.",
     "pts": "Presentation time in units of the clip's time base.",
     "time_s": "Presentation time in seconds.",
     "run_id": "Unbroken stretch of its clip that the frame belongs to: neighbours in one run are neighbours in time.",
@@ -101,7 +101,7 @@ class CroissantReport:
     missing: tuple[str, ...]
     """What the specification asks for and was not stated, by the options that state it."""
     is_new: bool
-    """False when the file stood there already, the same."""
+    """False when the same file was there already."""
 
 
 def write(root: Path, about: About, *, output: Path | None = None, overwrite: bool = False) -> CroissantReport:
@@ -113,7 +113,7 @@ def write(root: Path, about: About, *, output: Path | None = None, overwrite: bo
     Args:
         root: A data set.
         about: What people say of it.
-        output: Another file; paths in it start from `root`, so it works from there alone.
+        output: Another file; paths in it start from `root`, so it works only from there.
         overwrite: Replace a file that is no Croissant description.
 
     Raises:

@@ -78,7 +78,7 @@ class CardReport:
     configs: tuple[str, ...]
     """Names of the configurations."""
     is_new: bool
-    """False when the file stood there already, the same."""
+    """False when the same file was there already."""
 
 
 def write(root: Path, about: About, *, output: Path | None = None, overwrite: bool = False) -> CardReport:
@@ -89,7 +89,7 @@ def write(root: Path, about: About, *, output: Path | None = None, overwrite: bo
     Args:
         root: A data set.
         about: What people say of it.
-        output: Another file; paths in it start from `root`, so it works from there alone.
+        output: Another file; paths in it start from `root`, so it works only from there.
         overwrite: Replace whatever is there.
 
     Raises:
@@ -265,14 +265,14 @@ def _body(root: Path, rows: Columns, configs: Sequence[CardConfig], about: About
     license_text = (
         f"Licence: {about.license}."
         if about.license
-        else "No licence was stated when this card was written. Ask whoever gave you the data before you share or use it."
+        else "No licence was stated when this card was written. Ask the owner of the data before you share or use it."
     )
     sentences = [f"Made by {', '.join(about.creators)}."] if about.creators else []
     sentences += [f"More: <{about.url}>."] if about.url else []
     sentences += [license_text]
     cite = f"\n```bibtex\n{about.cite_as.strip()}\n```\n" if about.cite_as else ""
     undivided = (
-        "\nSplit `train` is everything there is: these clips were not divided into train and test.\n"
+        "\nSplit `train` holds all frames: these clips were not divided into train and test.\n"
         if any(part.split == "all" for config in configs for split in config.splits for part in split.parts)
         else ""
     )
@@ -290,7 +290,7 @@ def _body(root: Path, rows: Columns, configs: Sequence[CardConfig], about: About
 {table}
 {undivided}
 Each sample is a picture (`{first.image_format}`) and its facts (`json`): clip, scene, weather, modality, time of day,
-frame index and presentation time. Frames stand in the order of their clips. `manifest.parquet` has a row for each sample, with
+frame index and presentation time. Frames are in the order of their clips. `manifest.parquet` has a row for each sample, with
 the hash of its picture and the run of consecutive frames that it belongs to.
 
 Hash of the manifest's rows: `{manifest.dataset_hash(rows)}`.
@@ -316,7 +316,7 @@ for sample in webdataset.WebDataset("{shard}", shardshuffle=False):
     sample["__key__"], sample["{first.image_format}"], json.loads(sample["json"])
 ```
 
-With wids, by number; `localname` lets it read in place, without it every shard is first copied into a cache:
+With wids, by index; with `localname` it reads the shards in place, without it copies each of them into a cache first:
 
 ```python
 import wids

@@ -91,7 +91,7 @@ class ReleaseReport:
     num_foreign_files: int = 0
     """Files in these folders that this command did not write; a training run would read them too."""
     is_new: bool = True
-    """False when all of it stood there already."""
+    """False when all of it was there already."""
 
     @property
     def num_pictures(self) -> int:
@@ -255,7 +255,7 @@ def _homes(facts: ClipFacts, split: str, weathers: Mapping[str, set[str]]) -> tu
     if not cells:
         return f"scene {facts.scene}, the layout has {', '.join(dict.fromkeys(cell.scene for cell in CELLS))}"
     if facts.modality == "visible" and facts.time_of_day != "day":
-        return f"visible by {facts.time_of_day}, the layout has visible frames by day alone"
+        return f"visible by {facts.time_of_day}, the layout has visible frames only by day"
     place = next((place for place in CELL_FOLDERS if (place.modality, place.split) == (facts.modality, split)), None)
     if place is None:
         if split == "all":

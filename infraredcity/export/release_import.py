@@ -283,7 +283,7 @@ def _clip_notes(root: Path, base: Path) -> dict[str, _ClipNote]:
         return {clip_id: _clip_note(clip_id, facts) for clip_id, facts in record["clips"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, CatalogError) as error:
         raise ManifestError(
-            f"{path}: damaged ({error}); export again, or remove it to import by the names of folders and files alone"
+            f"{path}: damaged ({error}); export again, or remove it to import only by the names of folders and files"
         ) from error
 
 

@@ -8,7 +8,7 @@ for windows in batches(reader, batch_size=8, rank=0, world_size=1, start_step=0)
     windows.frames  # u8 [8, 2, C, H, W]
 ```
 
-The names below are loaded when they are used, and need torch; `order` (which window stands where) and `monitor` do not.
+The names below are loaded when they are used, and need torch; `order` (which window is where) and `monitor` do not.
 `docs/loader.md` shows it in another project: own transforms, DataLoader, accelerate, Lightning, remote shards, resuming.
 """
 

@@ -13,8 +13,8 @@ Pillow 13 filters the columns first where the height shrinks most, which earlier
 
 Both passes are torch's vertical one, with OpenCV's transpose between them. It filters rows of bytes whatever they mean, while the
 horizontal one costs twice as much for colour and five times as much for gray. Half of a small pass is a fixed cost, the taps, which
-the frames of a window share. On one Zen 4 core, caches warm, a frame of 256x256 takes 160 us in colour alone, 120 in a pair and 100
-among four (gray: 100, 65, 45), beside 230 us of decoding (gray: 190); one that has the size already is cut and copied in 7 to 15.
+the frames of a window share. On one Zen 4 core, caches warm, a frame of 256x256 takes 160 us in colour by itself, 120 in a pair and
+100 among four (gray: 100, 65, 45), beside 230 us of decoding (gray: 190); one of that size is cut and copied in 7 to 15.
 """
 
 from collections.abc import Sequence
@@ -113,12 +113,12 @@ class ResizeCrop:
             )
 
     def out_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) that pictures of a size come out with."""
+        """Return (height, width) that pictures of a size come out with."""
         _check_size(height, width)
         return self.crop_px, self.crop_px
 
     def draw(self, numbers: np.ndarray, height: int, width: int) -> Boxes:
-        """f64 [B, 3] uniform in [0, 1) -> boxes in pixels of the resized picture; every place is as likely as any other."""
+        """Draw boxes in pixels of the resized picture from f64 [B, 3] uniform in [0, 1); every place is as likely as any other."""
         _check_numbers(numbers, self.num_numbers)
         _check_size(height, width)
         side = np.full(len(numbers), self.crop_px, np.int64)
@@ -131,11 +131,11 @@ class ResizeCrop:
         )
 
     def apply(self, frames: np.ndarray, box: CropBox, out: np.ndarray) -> None:
-        """The box of the resized frames; see `ResizedCrop.apply`, whose arguments and errors it has."""
+        """Cut the box out of the resized frames; see `ResizedCrop.apply`, whose arguments and errors it has."""
         self.apply_all([frames], [box], [out])
 
     def apply_all(self, windows: Sequence[np.ndarray], boxes: Sequence[CropBox], outs: Sequence[np.ndarray]) -> None:
-        """As `apply` for several windows of one shape, which costs less than one at a time: the filter's taps are found once."""
+        """Crop several windows of one shape as `apply` does, at less cost: the filter's taps are found once."""
         checked = []
         for frames, box, out in zip(windows, boxes, outs, strict=True):
             checked.append(_checked(frames, out, (box.height, box.width)))
@@ -174,14 +174,14 @@ class ResizedCrop:
             raise ValueError(f"ratio must be two numbers with 0 < smallest <= largest, got {self.ratio}")
 
     def out_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) that pictures of a size come out with."""
+        """Return (height, width) that pictures of a size come out with."""
         _check_size(height, width)
         return self.size
 
     def draw(self, numbers: np.ndarray, height: int, width: int) -> Boxes:
-        """f64 [B, 23] uniform in [0, 1) -> boxes in pixels of the picture.
+        """Draw boxes in pixels of the picture from f64 [B, 23] uniform in [0, 1).
 
-        AnyPath and coin take 3 numbers and each of the ten tries 2 of its own, so the boxes are spread exactly as torchvision's.
+        Place and coin take 3 numbers and each of the ten tries 2 of its own, so the boxes are spread exactly as torchvision's.
         """
         _check_numbers(numbers, self.num_numbers)
         _check_size(height, width)
@@ -201,7 +201,7 @@ class ResizedCrop:
         )
 
     def apply(self, frames: np.ndarray, box: CropBox, out: np.ndarray) -> None:
-        """The box of the frames, resized; may run in several threads at once, and holds the GIL for a fraction of its time.
+        """Cut the box out of the frames and resize it; may run in several threads at once, and seldom holds the GIL.
 
         Args:
             frames: u8 [H, W, C], or the frames of a window [T, H, W, C], which costs less than one at a time; C is 1 or 3.
@@ -220,12 +220,12 @@ class ResizedCrop:
         _resample([inside], self.size, [whole], [cut])
 
     def apply_all(self, windows: Sequence[np.ndarray], boxes: Sequence[CropBox], outs: Sequence[np.ndarray]) -> None:
-        """As `apply` for several windows, each of which has taps of its own."""
+        """Crop several windows as `apply` does; each of them has taps of its own."""
         for frames, box, out in zip(windows, boxes, outs, strict=True):
             self.apply(frames, box, out)
 
     def _centre(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the largest box of an allowed ratio."""
+        """Return (height, width) of the largest box of an allowed ratio."""
         if width / height < self.ratio[0]:
             return max(1, round(width / self.ratio[0])), width
         if width / height > self.ratio[1]:
@@ -238,7 +238,7 @@ Crop = ResizeCrop | ResizedCrop
 
 
 def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """u8 [H, W, C] -> u8 [h, w, C] of `size` (h, w): the whole picture, by torch's bicubic filter (a = -0.5) with antialiasing."""
+    """Resize a whole picture u8 [H, W, C] to `size` (h, w), u8 [h, w, C], by torch's bicubic filter (a = -0.5), antialiased."""
     # As a view in this order colour takes torch's fast way, which a tensor of three dimensions turned around does not.
     pixels = torch.from_numpy(picture)[None].permute(0, 3, 1, 2)
     scaled: np.ndarray = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
@@ -272,7 +272,7 @@ def _columns(frame: np.ndarray, box: CropBox) -> np.ndarray:
 
 
 def _scaled(pictures: Sequence[np.ndarray], num_rows: int, *, transpose: bool) -> np.ndarray:
-    """N pictures u8 [R, K, C], or [K, R, C] to transpose, with another number of rows R: [N, num_rows, K, C]."""
+    """Resize N pictures u8 [R, K, C], or [K, R, C] to transpose, to another number of rows R: [N, num_rows, K, C]."""
     count, (height, width, channels) = len(pictures), pictures[0].shape
     if transpose:
         height, width = width, height
@@ -295,7 +295,7 @@ def _scaled(pictures: Sequence[np.ndarray], num_rows: int, *, transpose: bool) -
 
 
 def _place(numbers: np.ndarray, box_px: np.ndarray, picture_px: int) -> np.ndarray:
-    """f64 [B] in [0, 1) -> i64 [B], where a box begins so that it ends inside."""
+    """Choose where a box begins so that it ends inside: f64 [B] in [0, 1) -> i64 [B]."""
     place: np.ndarray = np.floor(numbers * (picture_px - box_px + 1)).astype(np.int64)
     return place
 
@@ -306,7 +306,7 @@ def _between(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _checked(frames: np.ndarray, out: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Both with their axis T."""
+    """Return both with their axis T."""
     for name, array in (("frames", frames), ("out", out)):
         if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] not in (1, 3) or array.size == 0:
             raise ValueError(

@@ -29,7 +29,7 @@ Transform = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
 """A window u8 [T, C, H, W] and random numbers that belong to its position -> what shall be stacked."""
 _NOTHING = np.empty(0, np.uint8)
 _TASK_FRAMES = 8
-"""Frames that a thread decodes before it takes the next task: fewer wait longer for each other, more leave one alone at the end."""
+"""Frames that a thread decodes before its next task: fewer wait longer for each other, more leave one thread busy at the end."""
 _CROP, _TRANSFORM = 1, 2  # purposes of random draws
 _MOST_ATTEMPTS = 20
 
@@ -155,7 +155,7 @@ class Reading:
                 task()
 
     def _by_row(self, in_threads: bool) -> list[Task]:
-        """Tasks that decode a few different rows each, straight into the slots of the batch that show them."""
+        """Make tasks that decode a few different rows each, straight into the slots of the batch that show them."""
         unique, inverse = np.unique(self._rows, return_inverse=True)
         by_row = np.argsort(inverse, axis=None, kind="stable")
         if len(unique) == self._rows.size:
@@ -168,7 +168,7 @@ class Reading:
         return [partial(self._run, self._fill_rows, pairs[at : at + chunk]) for at in range(0, len(pairs), chunk)]
 
     def _by_window(self) -> list[Task]:
-        """Tasks that decode and crop a few windows each, neighbours together, so that what they share is decoded once."""
+        """Make tasks that decode and crop a few windows each, neighbours together, so that what they share is decoded once."""
         windows = np.argsort(self._rows[:, 0], kind="stable").tolist() if self._rows.size else []
         chunk = max(1, _TASK_FRAMES // self._rows.shape[1])
         return [
@@ -215,7 +215,7 @@ class Reading:
         for window in bad_windows.tolist():
             self._rows[window] = self._substitute(window)
         shared.num_replaced += len(bad_windows)
-        # Done once: who asks for the result again, since another domain's failed, finds the same.
+        # Done once: a second call, since another domain's failed, finds the same.
         self._replaced, self._errors = tuple(self._places[bad_windows].tolist()), {}
 
     def _substitute(self, window: int) -> np.ndarray:
@@ -244,7 +244,7 @@ class Reading:
         )
 
     def _run(self, fill: Callable[[list[Any], Work], None], part: list[Any]) -> None:
-        """One task, by whichever thread; errors are kept for `result`."""
+        """Run one task in any thread; keep errors for `result`."""
         work = Work()
         try:
             self._take_memory()
@@ -265,7 +265,7 @@ class Reading:
                 self._flat = self._frames.reshape(-1, *self._shape[2:])
 
     def _finish(self) -> None:
-        """After the last frame: transforms, in the thread that came last."""
+        """Do transforms after the last frame, in the thread that came last."""
         try:
             if self._transform is not None:
                 bad = np.isin(self._rows, list(self._errors)).any(axis=1)
@@ -281,7 +281,7 @@ class Reading:
             self._done.set()
 
     def _goes_on(self) -> bool:
-        """Whether what is left is worth doing: not when the batch has failed, or the reader is closed or the program ends."""
+        """Say whether what is left is worth doing: not when the batch has failed, or the reader is closed or the program ends."""
         if self._fatal is None and self._over.is_set():
             self._fatal = ValueError(
                 "the reader was closed while it read a batch; take all batches before you close it"
@@ -358,7 +358,7 @@ class Reading:
         return True
 
     def _wanted_members(self, row: int, sample: bytes) -> Mapping[str, bytes]:
-        """Those of a sample's members that were asked for."""
+        """Return those of a sample's members that were asked for."""
         shared = self._shared
         is_foreign = isinstance(shared.index, TarIndex)
         if isinstance(shared.index, TarIndex) and shared.index.is_file(row):
@@ -392,7 +392,7 @@ _local = threading.local()
 
 
 def _scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """u8 of a shape, for this thread until it asks again."""
+    """Return u8 memory of a shape, for this thread until it asks again."""
     size = math.prod(shape)
     held: np.ndarray | None = getattr(_local, "scratch", None)
     if held is None or held.size < size:

@@ -85,7 +85,7 @@ class Tally:
             self._sum.decode_s += work.decode_s
 
     def sum(self) -> Work:
-        """What was added so far."""
+        """Return what was added so far."""
         with self._lock:
             return Work(self._sum.frames, self._sum.bytes_read, self._sum.read_s, self._sum.decode_s)
 
@@ -110,7 +110,7 @@ class Monitor:
         self._written = -interval_s
 
     def is_due(self) -> bool:
-        """Whether the last writing is long enough ago."""
+        """Say whether the last writing is long enough ago."""
         return time.monotonic() - self._written >= self.interval_s
 
     def write(self, facts: LoaderFacts) -> None:
@@ -120,11 +120,11 @@ class Monitor:
         try:
             write_atomic(self.folder / f"rank-{facts.rank:03d}.json", text.encode())
         except OutputError as error:
-            logger.warning("%s; what the loader does is not to be seen for now", error)
+            logger.warning("%s; what the loader does cannot be watched for now", error)
 
 
 def read(folder: Path) -> list[tuple[float, LoaderFacts]]:
-    """What each rank wrote last, and when (seconds since 1970), by rank.
+    """Read what each rank wrote last, and when (seconds since 1970), by rank.
 
     Raises:
         ManifestError: There is nothing, or a file is not one of a loader.

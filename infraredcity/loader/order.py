@@ -5,7 +5,7 @@ p % 4096 finds its lane by a scrambled van der Corput sequence; a lane's next wi
 64 windows in its stretch, and of the windows in the block. So
 
 - every window comes exactly once per epoch, and rank, worker and batch size only choose WHICH positions are read;
-- neighbours in a batch come from far apart: 4,096 positions in a row stand in 4,096 stretches, and any few in a row lie evenly over
+- neighbours in a batch come from far apart: 4,096 positions in a row are in 4,096 stretches, and any few in a row lie evenly over
   all the data;
 - a rank that takes its share of each batch by lane (`WindowOrder.share`) keeps to its own part of the shards, in every epoch to the
   same;
@@ -29,7 +29,7 @@ from infraredcity.shards.index import SampleIndex
 NUM_LANES = 4096
 BLOCK_WINDOWS = 64
 MIX_POSITIONS = 1 << 16
-"""Positions after which the pattern of weighted sources repeats; weights are met to one in so many."""
+"""Positions after which the pattern of weighted sources repeats; weights are met to one part in that number."""
 _LANE_BITS = NUM_LANES.bit_length() - 1
 _MOST_EPOCHS = 16
 """Epochs whose lanes are held at once; positions further apart are looked up one group after the other."""
@@ -59,7 +59,7 @@ class WindowTable:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def rows(self, windows: np.ndarray) -> np.ndarray:
-        """i64 [B] window numbers -> i64 [B, T] rows of the index."""
+        """Look up rows of the index, i64 [B, T], of window numbers, i64 [B]."""
         stretch = np.searchsorted(self.ends, windows, side="right")
         before = np.where(stretch > 0, self.ends[np.maximum(stretch - 1, 0)], 0)
         first = self.first_rows[stretch] + (windows - before)
@@ -67,12 +67,12 @@ class WindowTable:
         return rows
 
     def shifted(self, num_rows: int) -> "WindowTable":
-        """The table of the same windows where `num_rows` rows of other samples stand before theirs."""
+        """Return the table of the same windows where `num_rows` rows of other samples come before theirs."""
         return replace(self, first_rows=self.first_rows + num_rows)
 
     @staticmethod
     def joined(tables: Sequence["WindowTable"]) -> "WindowTable":
-        """The windows of several tables of one shape, numbered on from one to the next."""
+        """Return the windows of several tables of one shape, numbered on from one to the next."""
         counts = np.concatenate([np.diff(table.ends, prepend=0) for table in tables])
         return replace(
             tables[0], first_rows=np.concatenate([table.first_rows for table in tables]), ends=np.cumsum(counts)
@@ -80,7 +80,7 @@ class WindowTable:
 
 
 def window_table(index: SampleIndex, *, window_frames: int, stride: int = 1) -> WindowTable:
-    """The windows of an index: T frames of one run at a constant step, every possible start."""
+    """List the windows of an index: T frames of one run at a constant step, every possible start."""
     if window_frames < 1 or stride < 1:
         raise ValueError(f"window_frames and stride must be at least 1, got {window_frames} and {stride}")
     stretches = index.stretches()
@@ -103,10 +103,10 @@ class Order(Protocol):
         """N, windows per epoch."""
 
     def window_at(self, positions: np.ndarray) -> np.ndarray:
-        """i64 [B] positions, each at least 0 -> i64 [B] window numbers."""
+        """Look up the windows at some positions, each at least 0: i64 [B] -> i64 [B] window numbers."""
 
     def share(self, first_position: int, *, batch_size: int, rank: int, world_size: int) -> np.ndarray:
-        """The positions that one rank reads of the batch that begins at a position."""
+        """Return the positions that one rank reads of the batch that begins at a position."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +129,15 @@ class WindowOrder:
             raise ValueError(f"num_windows must be at least 1, got {self.num_windows}")
 
     def window_at(self, positions: np.ndarray) -> np.ndarray:
-        """i64 [B] positions, each at least 0 -> i64 [B] window numbers."""
+        """Look up the windows at some positions, each at least 0: i64 [B] -> i64 [B] window numbers."""
         return self._grouped(positions, self._windows)
 
     def lane_at(self, positions: np.ndarray) -> np.ndarray:
-        """i64 [B] positions -> i64 [B] lanes in [0, 4096); lane l is the l-th of 4,096 nearly equal stretches of windows."""
+        """Look up the lanes of positions, i64 [B] -> i64 [B] in [0, 4096): which of 4,096 nearly equal stretches of windows."""
         return self._grouped(positions, self._lanes_at)
 
     def share(self, first_position: int, *, batch_size: int, rank: int, world_size: int) -> np.ndarray:
-        """The positions that one rank reads of the batch [first_position, first_position + batch_size).
+        """Return the positions that one rank reads of the batch [first_position, first_position + batch_size).
 
         The batch is put in the order of its lanes and cut into `world_size` even pieces, so that a rank keeps to its part of the
         data. Over all ranks each position appears once, and the pieces one after the other are the same batch at any world size.
@@ -156,7 +156,7 @@ class WindowOrder:
         return ordered[_piece(batch_size, rank, world_size)]
 
     def _grouped(self, positions: np.ndarray, look_up: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """`look_up` of positions, of a few epochs at a time."""
+        """Call `look_up` on positions, of a few epochs at a time."""
         epoch = positions // self.num_windows
         if len(epoch) == 0 or epoch.max() - epoch.min() < _MOST_EPOCHS:
             return look_up(positions)
@@ -195,7 +195,7 @@ class WindowOrder:
         return found
 
     def _placed(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, "_Lanes", np.ndarray]:
-        """Epoch and place of each position, the lanes of those epochs, and which of them each position needs."""
+        """Return epoch and place of each position, the lanes of those epochs, and which of them each position needs."""
         epoch, place = np.divmod(positions.astype(np.int64), self.num_windows)
         first = int(epoch[0]) if len(epoch) else 0
         if (epoch == first).all():
@@ -210,7 +210,7 @@ class WindowOrder:
         return epoch, place, self._lanes(epochs), which
 
     def _lanes(self, epochs: np.ndarray) -> "_Lanes":
-        """The lanes of some epochs, by slot."""
+        """Return the lanes of some epochs, by slot."""
         n = self.num_windows
         lane = _scrambled(_mixed(_key(self.seed, self.data_hash, epochs), 1))
         base, longer = divmod(n, NUM_LANES)
@@ -225,7 +225,7 @@ class WindowOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Lanes:
-    """What stands at each of the 4,096 slots of E epochs: lane, its stretch's first window and number of windows; i64 [E, 4096]."""
+    """What is at each of the 4,096 slots of E epochs: lane, its stretch's first window and number of windows; i64 [E, 4096]."""
 
     lane: np.ndarray
     start: np.ndarray
@@ -233,7 +233,7 @@ class _Lanes:
 
 
 def shares_of(weights: Sequence[float | int]) -> np.ndarray:
-    """How many of MIX_POSITIONS positions each source gets, i64 [N]; none without weights.
+    """Return how many of MIX_POSITIONS positions each source gets, i64 [N]; none without weights.
 
     Raises:
         ValueError: A weight is not positive, or so small beside the others that its source gets none.
@@ -283,13 +283,13 @@ class MixedOrder:
         return int(self._first_window[-1])
 
     def source_at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """i64 [B] positions -> i64 [B] which source, and i64 [B] the position in that source's own stream."""
+        """Look up the source of each position, i64 [B] -> i64 [B], and i64 [B], the position in that source's own stream."""
         block, inside = np.divmod(positions.astype(np.int64), MIX_POSITIONS)
         source = self._source[inside]
         return source, block * self._counts[source] + self._before[inside]
 
     def window_at(self, positions: np.ndarray) -> np.ndarray:
-        """i64 [B] positions, each at least 0 -> i64 [B] window numbers, counted through all sources."""
+        """Look up the windows at some positions, each at least 0: i64 [B] -> i64 [B], counted through all sources."""
         source, own = self.source_at(positions)
         found = np.zeros(len(positions), np.int64)
         for number, order in enumerate(self._orders):
@@ -299,7 +299,7 @@ class MixedOrder:
         return found
 
     def share(self, first_position: int, *, batch_size: int, rank: int, world_size: int) -> np.ndarray:
-        """As `WindowOrder.share`, in the order of sources and then of lanes."""
+        """Return what `WindowOrder.share` does, in the order of sources and then of lanes."""
         positions = np.arange(first_position, first_position + batch_size, dtype=np.int64)
         source, own = self.source_at(positions)
         lane = np.zeros(batch_size, np.int64)
@@ -310,13 +310,13 @@ class MixedOrder:
 
 
 def part_of(count: int, *, rank: int, world_size: int) -> range:
-    """One rank's part of `count` things that are to be gone through once; parts differ by one at most, and none is lost."""
+    """Return one rank's part of `count` things to go through once; parts differ by one at most, and none is lost."""
     piece = _piece(count, rank, world_size)
     return range(piece.start, piece.stop)
 
 
 def uniforms(seed: int, purpose: int, positions: np.ndarray, count: int) -> np.ndarray:
-    """f64 [B, count] in [0, 1): random numbers that belong to a position, whoever reads it.
+    """Draw random numbers that belong to a position in [0, 1), whichever rank reads it: f64 [B, count].
 
     Args:
         seed: Another seed gives other numbers.
@@ -331,7 +331,7 @@ def uniforms(seed: int, purpose: int, positions: np.ndarray, count: int) -> np.n
 
 
 def substitute(seed: int, positions: np.ndarray, attempt: int, num_windows: int) -> np.ndarray:
-    """i64 [B] in [0, num_windows): the window that stands in for the one of a position when that cannot be read."""
+    """Choose the window that is read for the one of a position when that cannot be read: i64 [B] in [0, num_windows)."""
     key = _mixed(_mixed(_mixed(np.array([seed], np.int64).astype(_U64), 8), positions), attempt)
     return (key % _U64(num_windows)).astype(np.int64)
 
@@ -341,7 +341,7 @@ def _piece(count: int, rank: int, world_size: int) -> slice:
 
 
 def _scrambled(keys: np.ndarray, bits: int = _LANE_BITS) -> np.ndarray:
-    """For each of E keys an Owen-scrambled van der Corput sequence of the numbers below 2 ** bits, i64 [E, 2 ** bits].
+    """Make for each of E keys an Owen-scrambled van der Corput sequence of the numbers below 2 ** bits, i64 [E, 2 ** bits].
 
     Any 2 ** k numbers in a row that begin at a multiple of 2 ** k fall one into each of 2 ** k equal parts of the range.
     """
@@ -356,7 +356,7 @@ def _scrambled(keys: np.ndarray, bits: int = _LANE_BITS) -> np.ndarray:
 
 
 def _mixed(key: np.ndarray, value: np.ndarray | int) -> np.ndarray:
-    """A new key from a key and a number: the finalizer of splitmix64 (Steele, Lea, Flood, OOPSLA 2014) over their sum."""
+    """Mix a key and a number to a new key: the finalizer of splitmix64 (Steele, Lea, Flood, OOPSLA 2014) over their sum."""
     golden = _U64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
         mixed = key + golden * (np.asarray(value).astype(_U64) + _U64(1))
@@ -372,7 +372,7 @@ def _key(seed: int, data_hash: str, epoch: np.ndarray) -> np.ndarray:
 
 
 def _permuted(values: np.ndarray, sizes: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """A keyed bijection of [0, size) for each element: a Feistel network on the next even number of bits, walked until inside.
+    """Permute [0, size) by a key for each element: a Feistel network on the next even number of bits, walked until inside.
 
     Where a value lies outside [0, size) (the caller discards those elements) the result is 0.
     """

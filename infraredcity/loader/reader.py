@@ -48,8 +48,8 @@ class WindowReader:
         crop: What every window is cropped and mirrored by, one set of numbers for all its frames; instead of `size`.
         transform: Done to each window after all else, in the decoding threads: must be safe to call from several at once.
         members: Suffixes of further tar members that batches shall bring along as bytes, such as "json".
-        on_bad: "raise" stops at a sample that cannot be read; "replace" takes another window in its place, the same one whoever
-            reads it, and counts (`bad`, `FrameWindows.replaced`).
+        on_bad: "raise" stops at a sample that cannot be read; "replace" takes another window in its place, the same one on
+            every rank, and counts (`bad`, `FrameWindows.replaced`).
         max_bad: With "replace", how many different samples may be unreadable before that is an error after all.
         remote: Time limits and retries for sources that are not files.
         cache: Disk cache for them; None keeps them in `chunk_cache.default_cache`, at most 10 GiB.
@@ -179,7 +179,7 @@ class WindowReader:
         return self._decoding.files
 
     def read(self, positions: Sequence[int] | np.ndarray) -> FrameWindows:
-        """The windows at some stream positions, in that order; a frame that two of them share is decoded once.
+        """Read the windows at some stream positions, in that order; a frame that two of them share is decoded once.
 
         Raises:
             ShardError: A shard is missing or shorter than its index says, or too many samples are bad.
@@ -194,21 +194,21 @@ class WindowReader:
         return self._begin(places, self.order.window_at(places))
 
     def begin_at(self, positions: np.ndarray, windows: np.ndarray) -> "Reading":
-        """As `begin`, where the windows of the positions are known already."""
+        """Begin as `begin`, where the windows of the positions are known already."""
         return self._begin(positions, windows)
 
     def begin_windows(self, windows: Sequence[int] | np.ndarray) -> "Reading":
-        """As `begin`, for window numbers in [0, num_windows) in their natural order; `positions` are these numbers."""
+        """Begin as `begin`, for window numbers in [0, num_windows) in their natural order; `positions` are these numbers."""
         numbers = np.asarray(windows, np.int64)
         return self._begin(numbers, numbers)
 
     def read_here(self, positions: Sequence[int] | np.ndarray) -> FrameWindows:
-        """As `read`, by the calling thread alone: for processes of which there are as many as cores, such as DataLoader's."""
+        """Read as `read`, in the calling thread only: for processes of which there are as many as cores, such as DataLoader's."""
         places = np.asarray(positions, np.int64)
         return self._begin(places, self.order.window_at(places), in_threads=False).result()
 
     def read_rows(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """u8 [N, C, H, W], contiguous: the frames of some rows of the index as they are (or at `size`), without crop or transform.
+        """Read the frames of some rows of the index, u8 [N, C, H, W], as they are (or at `size`), without crop or transform.
 
         Raises:
             ShardError: As `read`, and for frames of two sizes.
@@ -221,7 +221,7 @@ class WindowReader:
         return reading.result().frames[:, 0].contiguous()
 
     def at_size(self, size: tuple[int, int]) -> "WindowReader":
-        """The same windows at the same positions, whole and resized to (height, width), by the same threads and files.
+        """Return the same windows at the same positions, whole and resized to (height, width), by the same threads and files.
 
         To close one of the two closes both. Pictures that cannot be read are in the `bad` of both; `num_replaced` is each one's.
         """
@@ -241,7 +241,7 @@ class WindowReader:
         self.files.close()
 
     def _refuse_counts(self) -> None:
-        """ImageError where pictures hold counts of 16 bits, of which a batch of bytes would lose half.
+        """Raise ImageError where pictures hold counts of 16 bits, of which a batch of bytes would lose half.
 
         Of shards of ours the first picture of each clip tells, since a clip has one format; of others the first of all.
         """
@@ -257,7 +257,7 @@ class WindowReader:
             try:
                 is_deep = is_deep_png(self.files.image(row))
             except ShardError:
-                continue  # whoever reads it is told
+                continue  # reading it raises the same error
             if is_deep:
                 remedy = "make pictures of 8 bits" if is_foreign else "extract again without --format png16"
                 raise ImageError(
@@ -273,7 +273,7 @@ class WindowReader:
         return reading
 
     def _first_size(self) -> tuple[int, int]:
-        """Height and width of the first picture that can be read."""
+        """Find height and width of the first picture that can be read."""
         for row in range(len(self.index)):
             try:
                 return self._size_of(row)
@@ -284,11 +284,11 @@ class WindowReader:
         raise ShardError('not one sample can be read; find out with "infraredcity verify --decode all"')
 
     def _size_of(self, row: int) -> tuple[int, int]:
-        """Height and width of one row's picture."""
+        """Read height and width of one row's picture."""
         width, height = size_of(self.files.image(row), name=self.index.key(row))
         return height, width
 
 
 def _named(sources: Sequence[str | Path]) -> str:
-    """Sources for messages, URLs without credentials; the `?` of a pattern on this disk stays."""
+    """Name sources for messages, URLs without credentials; the `?` of a pattern on this disk stays."""
     return ", ".join(shown(text) if is_url(text) else text for text in map(str, sources))

@@ -109,7 +109,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: a number, and what it belongs to. Any world size may go on from it."""
+        """Return the place in the stream: a number, and what it belongs to. Any world size may go on from it."""
         return {
             "format": STATE_FORMAT,
             "position": self.position,
@@ -117,7 +117,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where another stream over the same data stood.
+        """Go on from where another stream over the same data was.
 
         Raises:
             ManifestError: The state is of other data, of another seed, or of other windows.
@@ -128,7 +128,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         self._under_way.clear()
 
     def facts(self) -> LoaderFacts:
-        """How fast it was so far and what it waited for."""
+        """Return how fast it was so far and what it waited for."""
         seconds = max(time.perf_counter() - self._started, 1e-9) if self._started is not None else 1e-9
         work = [reader.tally.sum() for reader in self._readers]
         frames, bytes_read, read_s, decode_s = (
@@ -160,7 +160,7 @@ class Batches(Iterator[_Batch], Generic[_Batch]):
         )
 
     def _cache_counts(self) -> tuple[int, int, int]:
-        """Hits, misses and fetched bytes of the readers' caches so far; readers may share one."""
+        """Return hits, misses and fetched bytes of the readers' caches so far; readers may share one."""
         caches = {id(cache): cache.facts() for reader in self._readers if (cache := reader.files.cache) is not None}
         counts = [(facts.hits, facts.misses, facts.fetched_bytes) for facts in caches.values()]
         hits, misses, fetched_bytes = map(sum, zip((0, 0, 0), *counts, strict=True))
@@ -237,7 +237,7 @@ def one_pass(
     world_size: int = 1,
     prefetch_batches: int = PREFETCH_BATCHES,
 ) -> Iterator[FrameWindows]:
-    """Every window once over all ranks, in natural order, the ragged end included: for an evaluation.
+    """Yield every window once over all ranks, in natural order, the ragged end included: for an evaluation.
 
     Each rank goes through its own part, so that neighbours share frames, which are decoded once per batch; parts differ by one
     window at most, and so may the number of batches: a collective call per batch would wait for ever, one at the end does not.
@@ -270,7 +270,7 @@ def one_pass(
 
 
 def check_share(batch_size: int, rank: int, world_size: int) -> None:
-    """ValueError for a share that cannot be cut."""
+    """Raise ValueError for a share that cannot be cut."""
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be in [0, {world_size}), got {rank}")
     if batch_size < world_size:
@@ -281,7 +281,7 @@ def check_share(batch_size: int, rank: int, world_size: int) -> None:
 
 
 def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """ManifestError for a state that is not of this stream.
+    """Raise ManifestError for a state that is not of this stream.
 
     Args:
         state: What was saved.

@@ -58,11 +58,11 @@ class WindowDataset(Dataset[WindowItem]):
         self.reader = reader
 
     def __len__(self) -> int:
-        """Windows per epoch; positions go on beyond it."""
+        """Return the number of windows per epoch; positions go on beyond it."""
         return self.reader.num_windows
 
     def __iter__(self) -> Iterator[WindowItem]:
-        """The windows of the first epoch; without this, Python would count positions up for ever."""
+        """Return the windows of the first epoch; without this, Python would count positions up for ever."""
         return (self[position] for position in range(len(self)))
 
     def __getitem__(self, position: int | np.integer | Sequence[int] | np.ndarray) -> WindowItem:
@@ -80,7 +80,7 @@ class WindowDataset(Dataset[WindowItem]):
         return item
 
     def __getitems__(self, positions: Sequence[int]) -> list[WindowItem]:
-        """The windows of a batch one by one, read together; DataLoader with a `batch_size` calls this."""
+        """Read the windows of a batch together, one by one; DataLoader with a `batch_size` calls this."""
         windows = self._read(positions)
         items = [
             WindowItem(frames=frames, position=position, replaced=position in windows.replaced, keys=list(keys))
@@ -145,7 +145,7 @@ class PositionSampler(DistributedSampler[list[int]], BatchSampler):
 
     @property
     def sampler(self) -> NoReturn:  # type: ignore[override]
-        """There is none inside. Who asks for it is about to deal our batches out to the ranks once more, which loses most of them.
+        """Refuse: there is none inside. A program that asks for it would deal our batches out to the ranks once more and lose most.
 
         Raises:
             ValueError: Always.
@@ -156,7 +156,7 @@ class PositionSampler(DistributedSampler[list[int]], BatchSampler):
         )
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Return the number of batches of a whole epoch."""
         return self.num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -168,35 +168,35 @@ class PositionSampler(DistributedSampler[list[int]], BatchSampler):
         behind = first + _batches_left(first, self.batch_size, self.num_batches) * self.batch_size
         for position in range(first, behind, self.batch_size):
             share = self._reader.order.share(position, batch_size=self.batch_size, rank=rank, world_size=world_size)
-            # Not behind the loop: who knows the length asks for nothing after the last batch.
+            # Not behind the loop: a consumer that knows the length asks for nothing after the last batch.
             if position + self.batch_size == behind:
                 self._given_out = behind
             yield share.tolist()
 
     def counted(self, batches: Iterable[_Batch]) -> "CountedBatches[_Batch]":
-        """A loader over this sampler, its batches counted when they are handed over; what a trainer should be given.
+        """Wrap a loader over this sampler so that its batches are counted when they are handed over; give a trainer this.
 
-        A DataLoader asks a sampler for more than it has delivered, so only who takes the batches knows where the stream stands.
+        A DataLoader asks a sampler for more than it has delivered, so only the consumer of the batches knows where the stream is.
         """
         return CountedBatches(self, batches)
 
     def count(self) -> None:
-        """One more batch was taken; for programs that must have the DataLoader itself, and so cannot use `counted`."""
+        """Count one more batch as taken; for programs that must have the DataLoader itself, and so cannot use `counted`."""
         self._is_counted = True
         self.position += self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing: the position tells the epoch. Trainers call it on every DistributedSampler."""
+        """Do nothing: the position tells the epoch. Trainers call it on every DistributedSampler."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands, as `Batches.state_dict`; the two understand each other.
+        """Return the place in the stream, as `Batches.state_dict`; the two understand each other.
 
         Raises:
             ValueError: Batches were given out that nobody counted.
         """
         if self._has_begun and not self._is_counted:
             raise ValueError(
-                "nobody counted what was taken from this sampler, so where it stands is not known; "
+                "nobody counted what was taken from this sampler, so its place in the stream is not known; "
                 "iterate over sampler.counted(loader)"
             )
         return self._state()
@@ -211,7 +211,7 @@ class PositionSampler(DistributedSampler[list[int]], BatchSampler):
         self.position = self._given_out = int(state["position"])
 
     def _place(self) -> tuple[int, int]:
-        """Rank and world size, asked for as late as can be: trainers build their loaders before their processes know each other."""
+        """Ask for rank and world size, as late as possible: trainers build their loaders before their processes know each other."""
         if self._asks_for_rank and distributed.is_available() and distributed.is_initialized():
             self.rank, self.num_replicas = distributed.get_rank(), distributed.get_world_size()
             check_share(self.batch_size, self.rank, self.num_replicas)
@@ -234,7 +234,7 @@ class CountedBatches(Generic[_Batch]):
         self._batches = batches
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Return the number of batches of a whole epoch."""
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[_Batch]:
@@ -243,11 +243,11 @@ class CountedBatches(Generic[_Batch]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """As `PositionSampler.state_dict`."""
+        """Return what `PositionSampler.state_dict` does."""
         return self._sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As `PositionSampler.load_state_dict`."""
+        """Go on as `PositionSampler.load_state_dict` does."""
         self._sampler.load_state_dict(state)
 
 
@@ -270,22 +270,22 @@ class Epochs(Generic[_Batch]):
         self.num_batches = num_batches
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Return the number of batches of a whole epoch."""
         return self.num_batches
 
     def __iter__(self) -> Iterator[_Batch]:
         return islice(self.stream, _batches_left(self.stream.position, self.stream.batch_size, self.num_batches))
 
     def state_dict(self) -> dict[str, Any]:
-        """As `Batches.state_dict`."""
+        """Return what `Batches.state_dict` does."""
         return self.stream.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As `Batches.load_state_dict`."""
+        """Go on as `Batches.load_state_dict` does."""
         self.stream.load_state_dict(state)
 
 
 def _batches_left(position: int, batch_size: int, num_batches: int) -> int:
-    """Batches from a position to the end of its epoch, where epochs are of `num_batches`."""
+    """Count the batches from a position to the end of its epoch, where epochs are of `num_batches`."""
     epoch_positions = num_batches * batch_size
     return -(-(epoch_positions - position % epoch_positions) // batch_size)

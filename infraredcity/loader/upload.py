@@ -15,7 +15,7 @@ def uploaded(
     scale: float = 127.5,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[tuple[torch.Tensor, FrameWindows]]:
-    """Each batch's frames as (x - mean) / scale on a device, and the batch itself.
+    """Yield each batch's frames as (x - mean) / scale on a device, and the batch itself.
 
     Bytes travel, a quarter of what float32 would be, and become numbers on the device. On CUDA both happen on a stream of their
     own, from page-locked memory: a copy runs beside the computation on the batch before, as long as nobody waits for that.

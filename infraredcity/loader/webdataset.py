@@ -59,7 +59,7 @@ def pipeline(
     rank: int = 0,
     world_size: int = 1,
 ) -> "WindowStream":
-    """One rank's batches of an epoch, for a DataLoader with `batch_size=None`, or to be iterated as they are.
+    """Return one rank's batches of an epoch, for a DataLoader with `batch_size=None`, or to be iterated as they are.
 
     A window is T samples of one shard whose clip and frame index follow one another; the json member says these, or else the key
     (text, then number), or else a sample's place in its shard is its number. It spans no gap and no two shards.
@@ -123,7 +123,7 @@ def pipeline(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frame:
-    """A picture as encoded, and where it stands; `clip` is None where only its place in the shard is known."""
+    """A picture as encoded, and where it is; `clip` is None where only its place in the shard is known."""
 
     key: str
     clip: str | None
@@ -215,7 +215,7 @@ class WindowStream(IterableDataset[FrameWindows]):
                 )
 
     def _name(self, url: str) -> str:
-        """A shard's name for messages, without what may be secret: of a command its first word, and which of the shards it is."""
+        """Name a shard for messages, without what may be secret: of a command its first word, and which of the shards it is."""
         if not url.startswith("pipe:"):
             return shown_in(url)
         word, is_setting, _ = (
@@ -248,31 +248,31 @@ class WindowStream(IterableDataset[FrameWindows]):
         )
 
     def _picture(self, frame: _Frame) -> torch.Tensor:
-        """u8 [H, W, C]."""
+        """Decode the picture, u8 [H, W, C]."""
         picture = decode(frame.data, self._color, name=frame.key)
         fits = self._size is None or picture.shape[:2] == self._size
         return torch.from_numpy(picture if fits or self._size is None else resized(picture, self._size))
 
 
 def _frame_of(name: str, sample: Sample, place: int) -> _Frame | None:
-    """The picture of a sample, and which frame of which clip it is; None where it has none."""
+    """Return the picture of a sample, and which frame of which clip it is; None where it has none."""
     suffix = picture_suffix(list(sample.members), where=f"{name}: sample {sample.key[:80]!a}")
     if suffix is None:
         return None
-    clip, frame_index = _told(name, sample) or numbered(sample.key) or (None, place)
+    clip, frame_index = _frame_in_json(name, sample) or numbered(sample.key) or (None, place)
     return _Frame(key=sample.key, clip=clip, frame_index=frame_index, data=sample.members[suffix])
 
 
-def _told(name: str, sample: Sample) -> tuple[str, int] | None:
-    """Clip and frame index that a json member like ours says; None where there is none that does."""
+def _frame_in_json(name: str, sample: Sample) -> tuple[str, int] | None:
+    """Read clip and frame index from a json member like ours; None where there is none that has both."""
     if "json" not in sample.members:
         return None
     try:
-        told = parse_json(sample.members["json"])
+        facts = parse_json(sample.members["json"])
     except ValueError as error:
         raise ShardError(f"{name}: the json of sample {sample.key!a} is none ({error}); rebuild the shard") from error
-    if isinstance(told, dict) and isinstance(told.get("clip"), str) and type(told.get("frame_index")) is int:
-        return told["clip"], told["frame_index"]
+    if isinstance(facts, dict) and isinstance(facts.get("clip"), str) and type(facts.get("frame_index")) is int:
+        return facts["clip"], facts["frame_index"]
     return None
 
 
@@ -304,7 +304,7 @@ class _Stream:
             ) from None
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes from a place that was not passed yet, fewer where the stream ends."""
+        """Read bytes from a place that was not passed yet, fewer where the stream ends."""
         assert offset >= self._place
         while self._place < offset and self._next(min(offset - self._place, 1 << 20)):
             pass

@@ -28,11 +28,11 @@ class FrameWindows:
     replaced: tuple[int, ...] = field(default=())
 
     def pin_memory(self) -> "FrameWindows":
-        """The same in page-locked memory, from where an upload need not wait; DataLoader calls it."""
+        """Return the same in page-locked memory, from where an upload need not wait; DataLoader calls it."""
         return replace(self, frames=self.frames.pin_memory())
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "FrameWindows":
-        """The same with its frames on a device."""
+        """Return the same with its frames on a device."""
         return replace(self, frames=self.frames.to(device, non_blocking=non_blocking))
 
 

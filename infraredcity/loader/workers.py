@@ -13,7 +13,7 @@ import numpy as np
 Task = Callable[[], None]
 _MOST_BUFFERS = 8
 _LONGEST_END_S = 0.5
-"""How long to wait for threads that are to end: more than a frame takes, less than who pressed Ctrl-C wants to wait."""
+"""How long to wait for threads that are to end: more than a frame takes, less than the user who pressed Ctrl-C wants to wait."""
 
 
 class Workers:
@@ -103,7 +103,7 @@ class Buffers:
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """u8 of a shape, with whatever was in it before."""
+        """Return u8 memory of a shape, with whatever was in it before."""
         with self._lock:
             # The one used last first: more of it is still in the processor's cache.
             for number in reversed(range(len(self._kept))):

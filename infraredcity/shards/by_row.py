@@ -85,7 +85,7 @@ class ShardFiles:
         return any(map(is_remote, self._places.values()))
 
     def image(self, row: int) -> bytes:
-        """The image's bytes of one row.
+        """Read the image's bytes of one row.
 
         Raises:
             ShardError: The shard is missing, shorter than the index says, or holds another picture there.
@@ -95,7 +95,7 @@ class ShardFiles:
         return self._read(row, int(index.offset[row]), int(index.size[row]), 0)
 
     def sample(self, row: int) -> bytes:
-        """The whole sample of one row as it stands in the tar, headers and padding included.
+        """Read the whole sample of one row as it is in the tar, headers and padding included.
 
         Raises:
             ShardError: As for `image`.
@@ -105,7 +105,7 @@ class ShardFiles:
         return self._read(row, start, size, int(self._index.offset[row]) - start)
 
     def samples(self, rows: np.ndarray) -> Iterator[bytes]:
-        """The whole samples of some rows, in the given order, for who wants many; the cache is left out.
+        """Read the whole samples of some rows, in the given order, many at a time; the cache is left out.
 
         Samples that stand next to each other in a shard on another machine come in one request of some MiB, and the next requests
         are under way meanwhile.
@@ -121,7 +121,7 @@ class ShardFiles:
         yield from chain.from_iterable(stretches)
 
     def _stretches(self, rows: np.ndarray) -> Iterator[list[int]]:
-        """The rows in pieces of which each is one stretch of one shard."""
+        """Yield the rows in pieces of which each is one stretch of one shard."""
         stretch: list[int] = []
         place = (-1, 0, 0)  # its shard, and where it starts and stops there
         for row in rows.tolist():
@@ -137,7 +137,7 @@ class ShardFiles:
             yield stretch
 
     def _stretch(self, rows: list[int]) -> list[bytes]:
-        """The samples of rows that stand next to each other."""
+        """Read the samples of rows that lie next to each other."""
         places = [self._index.sample_place(row) for row in rows]
         first, stop = places[0][0], sum(places[-1])
         process = self._mine()
@@ -165,7 +165,7 @@ class ShardFiles:
                     process.prefetcher.want((number, chunk), shard.fetch_chunk)
 
     def facts(self) -> ReadFacts:
-        """What this process read so far."""
+        """Return what this process read so far."""
         process = self._mine()
         with process.lock:
             reads, read_bytes = process.reads, process.read_bytes
@@ -183,7 +183,7 @@ class ShardFiles:
         self.close()
 
     def _shard(self, number: int) -> "_LocalShard | _RemoteShard":
-        """A shard of the index; made when it is first read, for there may be a million."""
+        """Return a shard of the index; made when it is first read, for there may be a million."""
         found = self._shards.get(number)
         if found is not None:
             return found
@@ -201,7 +201,7 @@ class ShardFiles:
         return self._process
 
     def _read(self, row: int, offset: int, size: int, image_at: int) -> bytes:
-        """Bytes of a row's shard, in which the row's image begins at `image_at`."""
+        """Read bytes of a row's shard, in which the row's image begins at `image_at`."""
         index, process = self._index, self._mine()
         shard = self._shard(int(index.shard[row]))
         if isinstance(shard, _LocalShard):
@@ -286,13 +286,13 @@ class _TooManyOpenError(ShardError):
 
 
 def _most_open_shards() -> int:
-    """A quarter of what the system allows, for two domains, a cache, and the rest of the program."""
+    """Return a quarter of what the system allows, for two domains, a cache, and the rest of the program."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_OPEN_SHARDS if allowed == resource.RLIM_INFINITY else max(1, min(MAX_OPEN_SHARDS, allowed // 4))
 
 
 def check_size(path: AnyPath, info: ShardInfo, size_bytes: int | None) -> None:
-    """ShardError for a shard that is not as long as the index says; `size_bytes` is None where there is none."""
+    """Raise ShardError for a shard that is not as long as the index says; `size_bytes` is None where there is none."""
     if size_bytes is None:
         raise ShardError(
             f"{path}: the index names it, but it cannot be opened ({os.strerror(errno.ENOENT)}); copy it again"
@@ -343,7 +343,7 @@ class _RemoteShard:
     cache: ChunkCache | None
 
     def fetch(self, offset: int, size: int) -> bytes:
-        """Bytes from over there, whatever the cache has."""
+        """Read bytes from the server, whatever the cache has."""
         self._check_range(offset, size)
         return self.file.read(offset, size)
 
@@ -366,7 +366,7 @@ class _RemoteShard:
         return data
 
     def check(self, image: bytes, offset: int, sha256: bytes) -> None:
-        """ShardError for an image that is not the one that the index means."""
+        """Raise ShardError for an image that is not the one that the index means."""
         if not _is_picture(image, sha256):
             raise ShardError(
                 f"{shown(self.url)}: stale or damaged: the picture at {offset} has sha256 {hashlib.sha256(image).hexdigest()}, "
@@ -384,15 +384,15 @@ class _RemoteShard:
         try:
             self.cache.read(self.file, self._identity(), number * self.cache.chunk_bytes, 1)
         except InfraredCityError:
-            return  # whoever reads it meets the same error, and can raise it
+            return  # the read that needs it meets the same error, and can raise it
 
     def _identity(self) -> str:
-        """Names the content for the cache: wherever this shard lies, it is the same."""
+        """Name the content for the cache: wherever this shard lies, it is the same."""
         if self.info.sha256.strip("0"):
             return self.info.sha256
         return f"{self.url} {self.file.version} {self.info.size_bytes}"
 
 
 def _is_picture(image: bytes, sha256: bytes) -> bool:
-    """Whether an image is the one that the index means; an index without hashes says zeros."""
+    """Say whether an image is the one that the index means; an index without hashes says zeros."""
     return not any(sha256) or hashlib.sha256(image).digest() == sha256

@@ -98,7 +98,7 @@ def copy(
 
 
 def _checked_picture(folder: AnyPath, index: SampleIndex, row: int, sample: bytes) -> bytes:
-    """The picture in a sample's bytes, if its header names its key and the picture has its hash."""
+    """Return the picture in a sample's bytes, if its header names its key and the picture has its hash."""
     size = int(index.size[row])
     named = sample[:100].rstrip(b"\0").decode("ascii", "replace")
     picture = sample[names.BLOCK_BYTES : names.BLOCK_BYTES + size]

@@ -46,7 +46,7 @@ class TarIndex(SampleIndex):
 
     Attributes:
         own_keys: S [N], the tars' own keys, as utf-8.
-        start: i64 [N], byte where the sample's first header stands, be it of its picture or not.
+        start: i64 [N], byte where the sample's first header begins, of its picture or not.
         num_without_picture: Samples left out since they hold no picture.
         num_refused: Members left out since they are no plain files of a sample.
     """
@@ -57,28 +57,28 @@ class TarIndex(SampleIndex):
     num_refused: int
 
     def key(self, row: int) -> str:
-        """The tar's own key of a row."""
+        """Return the tar's own key of a row."""
         own_key: bytes = self.own_keys[row]
         return own_key.decode(errors="replace")
 
     def take(self, rows: np.ndarray) -> "TarIndex":
-        """The index of some rows; clips and shards keep their numbers."""
+        """Return the index of some rows; clips and shards keep their numbers."""
         # Without arguments super() does not find its class in a dataclass with slots.
         taken = SampleIndex.take(self, rows)
         assert isinstance(taken, TarIndex)
         return replace(taken, own_keys=self.own_keys[rows], start=self.start[rows])
 
     def is_file(self, row: int) -> bool:
-        """Whether the picture of a row is a file by itself; in a tar a header stands before it."""
+        """Say whether the picture of a row is a file by itself; in a tar a header precedes it."""
         return int(self.offset[row]) == 0
 
     def sample_place(self, row: int) -> tuple[int, int]:
-        """Byte where the whole sample of a row begins in its tar, and how many there are: for `shard_reader.read_members`."""
+        """Return the byte where the whole sample of a row begins in its tar, and how many there are: for `reader.read_members`."""
         start = int(self.start[row])
         return start, int(self.offset[row]) - BLOCK_BYTES + int(self.span[row]) - start
 
     def samples_hash(self) -> str:
-        """sha256 over keys, frame indices and sizes: other tars have another one, wherever they lie. It does not see the pixels."""
+        """Hash keys, frame indices and sizes: other tars have another hash, wherever they lie. It does not see the pixels."""
         digest = hashlib.sha256()
         for own_key, frame_index, size in zip(
             self.own_keys.tolist(), self.frame_index.tolist(), self.size.tolist(), strict=True
@@ -153,7 +153,7 @@ class _Frames:
 
 
 def index_tars(tars: Sequence[Path | TarSource], *, cache_folder: Path | None = None) -> TarIndex:
-    """The samples of plain WebDataset tars, under their own keys.
+    """Index the samples of plain WebDataset tars, under their own keys.
 
     Where the keys of a tar all end in a number and are the same before it, that text is the clip and the number the frame index;
     neighbours are frames whose numbers differ by the clip's most frequent difference, also from one tar to the next. Otherwise the
@@ -194,16 +194,16 @@ def index_tars(tars: Sequence[Path | TarSource], *, cache_folder: Path | None = 
 
 
 def numbered(key: str) -> tuple[str, int] | None:
-    """The text before the number that a key ends in, and that number; None where it does not end in one of up to 18 digits."""
+    """Split a key into a text and the number that it ends in; None where it does not end in one of up to 18 digits."""
     parts = _NUMBERED.fullmatch(key)
     return None if parts is None else (parts[1], int(parts[2]))
 
 
 def picture_suffix(suffixes: Sequence[str], *, where: str) -> str | None:
-    """Which member of a sample is its picture, by the suffixes of all: see READ_SUFFIXES; None where none is.
+    """Return which member of a sample is its picture, by the suffixes of all: see READ_SUFFIXES; None where none is.
 
     Args:
-        suffixes: What stands behind the key's dot, of each member.
+        suffixes: What follows the key's dot, of each member.
         where: The tar and the sample, for the error.
 
     Raises:
@@ -281,13 +281,13 @@ def _frames(place: int, stem: str, contents: _Contents) -> _Frames:
 
 
 def most_frequent(differences: np.ndarray) -> int:
-    """The most frequent of the differences above 0, the smallest of several; 1 where there is none."""
+    """Return the most frequent of the differences above 0, the smallest of several; 1 where there is none."""
     values, counts = np.unique(differences[differences > 0], return_counts=True)
     return int(values[counts.argmax()]) if len(values) else 1
 
 
 def clip_ids(called: Iterable[str]) -> tuple[str, ...]:
-    """Valid and different clip ids that look like the given texts."""
+    """Make valid and different clip ids that look like the given texts."""
     found: dict[str, None] = {}
     times: Counter[str] = Counter()
     for text in called:
@@ -349,13 +349,13 @@ def _by_sample(kept: Iterable[tuple[Member, bool]]) -> Iterator[list[Member]]:
 
 
 def _kind(suffix: str) -> int:
-    """Which of READ_SUFFIXES a suffix ends in; their number where in none."""
+    """Return which of READ_SUFFIXES a suffix ends in; their number where in none."""
     ending = suffix.rpartition(".")[2]
     return READ_SUFFIXES.index(ending) if ending in READ_SUFFIXES else len(READ_SUFFIXES)
 
 
 def _default_cache() -> Path | None:
-    """None where this user has no home to keep anything in."""
+    """Return the folder of kept tar indexes; None where this user has no home to keep anything in."""
     try:
         return chunk_cache.cache_folder() / "tar-index"
     except RuntimeError:
@@ -363,7 +363,7 @@ def _default_cache() -> Path | None:
 
 
 def _contents(tar: Path | TarSource, folder: Path | None) -> _Contents:
-    """What a tar holds: from the cache, or else from a walk that the cache then keeps."""
+    """Return what a tar holds: from the cache, or else from a walk that the cache then keeps."""
     try:
         size_bytes, identity = _size_bytes(tar), _identity(tar)
     except OSError:
@@ -382,7 +382,7 @@ def _contents(tar: Path | TarSource, folder: Path | None) -> _Contents:
 
 
 def _identity(tar: Path | TarSource) -> str | None:
-    """A name for a tar as it is now; None where nobody would notice that it changed."""
+    """Return a name for a tar as it is now; None where nobody would notice that it changed."""
     facts: list[object]
     if isinstance(tar, Path):
         status = tar.stat()

@@ -132,7 +132,7 @@ class SampleIndex:
         return replace(self, **{name: getattr(self, name)[rows] for name in FIELDS})
 
     def rows_by_shard(self) -> Iterator[np.ndarray]:
-        """i64 [n] for each shard in turn: its rows, ascending."""
+        """Yield i64 [n] for each shard in turn: its rows, ascending."""
         order = np.argsort(self.shard, kind="stable")
         bounds = np.searchsorted(self.shard[order], np.arange(len(self.shards) + 1)).tolist()
         for start, stop in pairwise(bounds):
@@ -170,7 +170,7 @@ class SampleIndex:
         return digest.hexdigest()
 
     def stretches(self, *, spans_stills: bool = False) -> np.ndarray:
-        """i64 [S, 2]: first row and number of rows of every maximal stretch of true neighbours.
+        """Return i64 [S, 2]: first row and number of rows of every maximal stretch of true neighbours.
 
         Neighbours are rows of one clip, run and picture size whose frame indices differ by exactly the clip's frame step.
 
@@ -192,14 +192,14 @@ class SampleIndex:
 
 
 def picture_sizes(width: np.ndarray, height: np.ndarray) -> dict[tuple[int, int], int]:
-    """How often each width and height occurs, i32 [N] both; the most frequent size first, of equals the smaller one."""
+    """Return how often each width and height occurs, i32 [N] both; the most frequent size first, of equals the smaller one."""
     sizes, counts = np.unique(np.stack([width, height], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable").tolist()
     return {(int(sizes[place, 0]), int(sizes[place, 1])): int(counts[place]) for place in order}
 
 
 def no_duplicates(num_samples: int) -> np.ndarray:
-    """The `dup_of` of samples of which none shows what another one showed."""
+    """Return the `dup_of` of samples of which none shows what another one showed."""
     return np.zeros(num_samples, "S1")
 
 
@@ -210,7 +210,7 @@ def unread(num_samples: int) -> dict[str, np.ndarray]:
 
 
 def repeated(clip_id: str, frame_indices: np.ndarray, marks: np.ndarray) -> np.ndarray:
-    """The `dup_of` of one clip's samples by their marks: a repeat shows what the sample before its row of repeats showed."""
+    """Return the `dup_of` of one clip's samples by their marks: a repeat shows what the sample before its row of repeats showed."""
     is_repeat = (marks & REPEAT) != 0
     if not is_repeat.any():
         return no_duplicates(len(marks))
@@ -231,7 +231,7 @@ def from_entries(
     run_ids: np.ndarray,
     dup_of: np.ndarray | None = None,
 ) -> SampleIndex:
-    """The index of one clip from what its shard writers returned, in order; `run_ids` is i32 [N] and `dup_of` S [N]."""
+    """Return the index of one clip from what its shard writers returned, in order; `run_ids` is i32 [N] and `dup_of` S [N]."""
     infos: list[ShardInfo] = []
     columns = {name: [np.zeros(0, FIELDS[name])] for name in _ENTRY_FIELDS}
     shard_of = [np.zeros(0, np.int32)]

@@ -51,7 +51,7 @@ def load(folder: AnyPath) -> SampleIndex:
 
 
 def load_with_hash(folder: AnyPath) -> tuple[SampleIndex, str]:
-    """As `load`, with the hash of its rows that it was written with, to compare with `SampleIndex.samples_hash`."""
+    """Load as `load`, with the hash of its rows that it was written with, to compare with `SampleIndex.samples_hash`."""
     found = load_if_there(folder)
     if found is None:
         raise ManifestError(
@@ -61,7 +61,7 @@ def load_with_hash(folder: AnyPath) -> tuple[SampleIndex, str]:
 
 
 def load_if_there(folder: AnyPath) -> tuple[SampleIndex, str] | None:
-    """As `load_with_hash`; None where the folder has no index.
+    """Load as `load_with_hash`; None where the folder has no index.
 
     Raises:
         ManifestError: It is damaged, or of another format.

@@ -19,7 +19,7 @@ def shard_name(dataset: str, clip_id: str, number: int) -> str:
 
 
 def dataset_of(shard: str, clip_id: str) -> str:
-    """The first part of a shard's name as `shard_name` makes it; of any other name, all before the clip or the suffix."""
+    """Return the first part of a shard's name as `shard_name` makes it; of any other name, all before the clip or the suffix."""
     stem = shard.removesuffix(".tar")
     return stem.partition(f"-{clip_id}-")[0] or stem
 
@@ -57,6 +57,6 @@ def is_shard_name(name: str) -> bool:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a path with forward slashes stays below the folder that it starts from."""
+    """Say whether a path with forward slashes stays below the folder that it starts from."""
     parts = name.split("/")
     return "\\" not in name and "\0" not in name and all(part not in ("", ".", "..") for part in parts)

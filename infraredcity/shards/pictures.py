@@ -28,17 +28,17 @@ OTHER_PICTURES = ("avif", "bmp", "gif", "heic", "jp2", "jxl", "pgm", "ppm", "tif
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name ends like a picture's that is read: jpg, jpeg, png, webp, in small letters or capitals."""
+    """Say whether a file's name ends like a picture's that is read: jpg, jpeg, png, webp, in small letters or capitals."""
     return ending_of(name) in READ_SUFFIXES and not name.startswith(".")
 
 
 def ending_of(name: str) -> str:
-    """What stands behind the last dot of a file's name, in small letters; empty where no dot is."""
+    """Return what is behind the last dot of a file's name, in small letters; empty where no dot is."""
     return Path(name).suffix[1:].lower()
 
 
 def index_pictures(folder: Path, names: Sequence[str] | None = None) -> TarIndex:
-    """The pictures of a folder in the natural order of their names (2 before 10), each under its file name as key.
+    """Index the pictures of a folder in the natural order of their names (2 before 10), each under its file name as key.
 
     The folder is a clip, and a picture's place in the order its frame index. Pictures whose names end in a number behind the same
     text follow one another where the numbers differ by that text's most frequent difference; all else begins a new run.
@@ -86,7 +86,7 @@ def index_pictures(folder: Path, names: Sequence[str] | None = None) -> TarIndex
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """The pictures of a folder with their bytes; other pictures are named in the log."""
+    """Return the pictures of a folder with their bytes; other pictures are named in the log."""
     sizes, others = {}, Counter[str]()
     try:
         with os.scandir(folder) as entries:
@@ -116,13 +116,13 @@ def _size_bytes(path: Path) -> int:
 
 
 def _natural(name: str) -> tuple[tuple[str | int, ...], str]:
-    """What names are sorted by: their texts as texts, their numbers as numbers."""
+    """Return what names are sorted by: their texts as texts, their numbers as numbers."""
     parts = re.split("([0-9]+)", name)
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 
 
 def _runs(ordered: Sequence[str]) -> np.ndarray:
-    """i32 [N], the number of the run that each file name is in."""
+    """Return i32 [N], the number of the run that each file name is in."""
     pairs = [numbered(Path(name).stem) for name in ordered]
     numbers_of: dict[str, list[int]] = defaultdict(list)
     for pair in pairs:

@@ -60,7 +60,7 @@ Naming = Literal["ours", "webdataset"]
 
 @runtime_checkable
 class TarSource(Protocol):
-    """A tar that is no file here, read by place; only ever forward, by whoever reads it in order."""
+    """A tar that is no file here, read by place; only ever forward, by readers that go in order."""
 
     @property
     def name(self) -> str:
@@ -75,7 +75,7 @@ class TarSource(Protocol):
         """Another text when its bytes are others, or it is another tar of the same name; empty where nobody can tell."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes from a place on, `size` of them unless it ends before."""
+        """Read bytes from a place on, `size` of them unless it ends before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +84,8 @@ class Member:
 
     Attributes:
         key: That of its sample.
-        suffix: What stands behind the key's dot: "jpg", "json".
-        start: Byte where its header stands, or the first of the extended headers before it.
+        suffix: What follows the key's dot: "jpg", "json".
+        start: Byte where its header begins, or the first of the extended headers before it.
         offset: Byte where its data begins.
         size: Bytes of its data.
     """
@@ -98,7 +98,7 @@ class Member:
 
     @property
     def stop(self) -> int:
-        """Byte where the next header stands."""
+        """Byte where the next header begins."""
         return self.offset + padded(self.size)
 
     @property
@@ -120,7 +120,7 @@ OnRefused = Callable[[Refused], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One sample of a tar: its key, its members' bytes by suffix ("jpg", "json"), and the byte where its first header stands."""
+    """One sample of a tar: its key, its members' bytes by suffix ("jpg", "json"), and the byte where its first header begins."""
 
     key: str
     members: dict[str, bytes]
@@ -128,7 +128,7 @@ class Sample:
 
 
 def members(tar: Path | TarSource, *, naming: Naming = "ours", on_refused: OnRefused | None = None) -> Iterator[Member]:
-    """The members of a shard in order, read from their headers only: names and places, nothing of what they hold.
+    """Yield the members of a shard in order, read from their headers only: names and places, nothing of what they hold.
 
     Only plain files named `<key>.<suffix>` are members, of at most MAX_MEMBER_BYTES, at most MAX_MEMBERS of them. All else (a path,
     a link, a device, a sparse file, a long or foreign name) is an error, or is skipped and given to `on_refused`. Damage is always
@@ -151,7 +151,7 @@ def members(tar: Path | TarSource, *, naming: Naming = "ours", on_refused: OnRef
 
 
 def iterate(tar: Path | TarSource, *, naming: Naming = "ours", on_refused: OnRefused | None = None) -> Iterator[Sample]:
-    """The samples of one tar in order, without an index; see `members` for what is refused.
+    """Yield the samples of one tar in order, without an index; see `members` for what is refused.
 
     Raises:
         ShardError: It is no tar, is cut short, or holds members that no shard of ours holds.
@@ -161,10 +161,10 @@ def iterate(tar: Path | TarSource, *, naming: Naming = "ours", on_refused: OnRef
 
 
 def read_members(sample: bytes, *, naming: Naming = "ours", name: str = "sample") -> dict[str, bytes]:
-    """What the members of one sample hold, by suffix.
+    """Read what the members of one sample hold, by suffix.
 
     Args:
-        sample: The sample as it stands in a tar, headers and padding included.
+        sample: The sample as it is in a tar, headers and padding included.
         naming: As for `members`.
         name: What to call the sample in an error.
 
@@ -182,7 +182,7 @@ def read_members(sample: bytes, *, naming: Naming = "ours", name: str = "sample"
 def kept_members(
     name: str, found: Iterable[Member], on_refused: OnRefused | None = None
 ) -> Iterator[tuple[Member, bool]]:
-    """Members less those that their sample may not have, each with whether it is the first of its sample.
+    """Yield members less those that their sample may not have, each with whether it is the first of its sample.
 
     A sample has each suffix once, at most MAX_SAMPLE_MEMBERS of them, and takes at most MAX_MEMBER_BYTES of the tar.
 
@@ -221,7 +221,7 @@ _Read = Callable[[int, int], bytes]
 
 @contextmanager
 def _opened(tar: Path | TarSource) -> Iterator[tuple[str, _Read, int]]:
-    """Name, reader and size in bytes of a tar."""
+    """Yield name, reader and size in bytes of a tar."""
     if not isinstance(tar, Path):
         yield tar.name, _ReadAhead(tar).read, tar.size_bytes
         return
@@ -336,7 +336,7 @@ def _members(
 
 
 def _behind_end(tar_name: str, read: _Read, place: int) -> int | None:
-    """Where the next member stands behind an end, as `cat a.tar b.tar` leaves one; None where nothing but zeros follows."""
+    """Find where the next member begins behind an end, as `cat a.tar b.tar` leaves one; None where nothing but zeros follows."""
     for first in range(place, place + _MAX_END_BYTES, _END_READ_BYTES):
         data = read(first, _END_READ_BYTES)
         zeros = len(data) - len(data.lstrip(b"\0"))
@@ -348,7 +348,7 @@ def _behind_end(tar_name: str, read: _Read, place: int) -> int | None:
 
 
 def _what_it_is(start: bytes) -> str:
-    """What a file that begins so is instead of a tar, and what to do."""
+    """Say what a file that begins so is instead of a tar, and what to do."""
     for magic, (what, program) in _MAGIC.items():
         if not start.startswith(magic):
             continue
@@ -359,7 +359,7 @@ def _what_it_is(start: bytes) -> str:
 
 
 def _refusal(header: bytes, kind: bytes, name: str, size: int, naming: Naming) -> str | None:
-    """Why a member is no part of a sample, or None."""
+    """Say why a member is no part of a sample, or None."""
     if kind not in (b"0", b"\0"):
         return _KINDS.get(kind, f"of type {kind!r}, not a plain file")
     if naming == "webdataset":
@@ -375,7 +375,7 @@ def _refusal(header: bytes, kind: bytes, name: str, size: int, naming: Naming) -
 
 
 def _odd_name(name: str) -> str | None:
-    """Why a name is none of a webdataset's member, or None."""
+    """Say why a name is none of a webdataset's member, or None."""
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"named by more than {MAX_NAME_BYTES} bytes"
     if not name.isprintable() or "\ufffd" in name:
@@ -392,7 +392,7 @@ def _odd_name(name: str) -> str | None:
 def _extension(
     tar_name: str, read: _Read, kind: bytes, offset: int, size: int, naming: Naming, extended: _Extended
 ) -> None:
-    """Add to `extended` what a header that stands before a member says of it."""
+    """Add to `extended` what a header before a member says of it."""
     if kind in (b"L", b"K") and naming == "ours":
         extended.refusal = extended.refusal or "named by a GNU extension, so not by a short plain name"
         return
@@ -413,7 +413,7 @@ def _extension(
 
 
 def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
-    """The records of a pax header by keyword; None where it holds anything else.
+    """Read the records of a pax header by keyword; None where it holds anything else.
 
     Source: POSIX.1-2001, pax: records "<length> <keyword>=<value>" and a line break, the length that of the whole record.
     """
@@ -436,17 +436,17 @@ def _refuse(tar_name: str, refused: Refused, on_refused: OnRefused | None) -> No
 
 
 def _has_checksum(header: bytes) -> bool:
-    """Whether a header's checksum is that of its bytes, its own field counted as spaces. Source: POSIX.1-1988 (USTAR)."""
+    """Say whether a header's checksum is that of its bytes, its own field counted as spaces. Source: POSIX.1-1988 (USTAR)."""
     stored = _octal(header[148:156])
     return stored is not None and stored == sum(header) - sum(header[148:156]) + 8 * ord(" ")
 
 
 def _octal(field: bytes) -> int | None:
-    """A number as tar writes it; None for anything else, such as the base-256 sizes of GNU tar, beyond 8 GiB."""
+    """Read a number as tar writes it; None for anything else, such as the base-256 sizes of GNU tar, beyond 8 GiB."""
     digits = _OCTAL.fullmatch(field)
     return None if digits is None else int(digits[1], 8)
 
 
 def _shown(name: str) -> str:
-    """A name for an error line: what may stand in it is up to a stranger."""
+    """Spell a name for an error line: what may be in it is up to a stranger."""
     return ascii(name if len(name) <= 80 else name[:77] + "...")

@@ -43,7 +43,7 @@ def write_reader_indexes(
 
 
 def wids_bytes(index: SampleIndex, *, name: str) -> bytes:
-    """index.json for wids, its version 1: name, samples and bytes of each shard."""
+    """Write index.json for wids, its version 1: name, samples and bytes of each shard."""
     shards = [{"url": info.name, "nsamples": info.num_samples, "filesize": info.size_bytes} for info in index.shards]
     wids = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": name, "shardlist": shards}
     buffer = io.BytesIO()
@@ -55,7 +55,7 @@ def wids_bytes(index: SampleIndex, *, name: str) -> bytes:
 
 
 def dali_bytes(folder: AnyPath, index: SampleIndex, number: int, rows: np.ndarray, json_sizes: np.ndarray) -> bytes:
-    """The `.idx` of one shard for DALI, its version 1.2: a line for each sample, four words for each of its two members.
+    """Write the `.idx` of one shard for DALI, its version 1.2: a line for each sample, four words for each of its two members.
 
     Args:
         folder: Where the shard is, for errors.
@@ -80,7 +80,7 @@ def dali_bytes(folder: AnyPath, index: SampleIndex, number: int, rows: np.ndarra
 
 
 def idx_bytes(image_format: str, samples: Sequence[tuple[str, int, int, int]]) -> bytes:
-    """As `dali_bytes`, from what is known while a shard is written.
+    """Write as `dali_bytes`, from what is known while a shard is written.
 
     Args:
         image_format: File suffix of the images.
@@ -94,7 +94,7 @@ def idx_bytes(image_format: str, samples: Sequence[tuple[str, int, int, int]]) -
 
 
 def json_sizes_of(folder: AnyPath, index: SampleIndex, number: int, rows: np.ndarray) -> np.ndarray:
-    """i64 [n], bytes of the json members of some rows of one shard, from their tar headers; -1 where no header stands."""
+    """Read the bytes of the json members of some rows of one shard from their tar headers, i64 [n]; -1 where there is no header."""
     with opened(folder / index.shards[number].name) as shard:
         sizes = []
         for offset, size in zip(index.offset[rows].tolist(), index.size[rows].tolist(), strict=True):
@@ -104,18 +104,18 @@ def json_sizes_of(folder: AnyPath, index: SampleIndex, number: int, rows: np.nda
 
 
 def _json_offset(offset: int, size: int) -> int:
-    """Where the data of a sample's json member begins, from place and size of its image."""
+    """Say where the data of a sample's json member begins, from place and size of its image."""
     return offset + padded(size) + BLOCK_BYTES
 
 
 def json_size_of(sample: bytes, image_size: int) -> int:
-    """Bytes of the json member of a sample as it stands in a shard; -1 where no header stands before it."""
+    """Read the bytes of the json member of a sample in a shard; -1 where no header is before it."""
     json_offset = _json_offset(BLOCK_BYTES, image_size)
     return _size_in_header(sample[json_offset - BLOCK_BYTES : json_offset])
 
 
 def _size_in_header(header: bytes) -> int:
-    """Bytes of the member that a tar header stands before; -1 where it is none."""
+    """Read the bytes of the member behind a tar header; -1 where it is none."""
     try:
         return int(header[124:135], 8)
     except ValueError:

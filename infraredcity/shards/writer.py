@@ -114,7 +114,7 @@ class ShardWriter:
 
 
 def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Header, data and padding of a tar member.
+    """Return header, data and padding of a tar member.
 
     The header is that of `tarfile` with another name and size, which takes a tenth of its time. Source: POSIX.1-1988 (USTAR).
     """
@@ -152,7 +152,7 @@ class ShardHandle:
 
 @contextmanager
 def open_shard(folder: AnyPath, name: str, *, image_format: str) -> Iterator[ShardHandle]:
-    """A shard that appears as `folder`/`name` when the block ends well; `info` is set then.
+    """Open a shard that appears as `folder`/`name` when the block ends well; `info` is set then.
 
     Raises:
         OutputError: The disk is full or the folder cannot be written.

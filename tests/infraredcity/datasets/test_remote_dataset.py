@@ -51,8 +51,8 @@ def store() -> Iterator[RemotePath]:
 
 
 @pytest.fixture
-def far(extracted: Path, store: RemotePath) -> RemotePath:
-    """The fixture `extracted`, far."""
+def remote(extracted: Path, store: RemotePath) -> RemotePath:
+    """The fixture `extracted`, remote."""
     return sent(extracted, store / "extracted")
 
 
@@ -60,15 +60,17 @@ def lite_at(source: AnyPath, out: AnyPath) -> LiteReport:
     return lite.build(source, out, RECIPE)
 
 
-def test_a_far_data_set_is_opened_as_a_near_one(extracted: Path, far: RemotePath) -> None:
-    assert part_names(far) == part_names(extracted) == ["city_clear", "city_day"]
-    assert rows_of(open_dataset(far)) == rows_of(open_dataset(extracted))
-    assert open_folder(far / "city_day").index.samples_hash() == open_folder(extracted, "city_day").index.samples_hash()
-    assert sets_of(far, part_names(far)) == {None: ["city_clear", "city_day"]}
-    assert [*walk.folders_of(far)] == [*walk.folders_of(extracted)] == [".", "city_clear", "city_day"]
+def test_a_remote_data_set_is_opened_as_a_local_one(extracted: Path, remote: RemotePath) -> None:
+    assert part_names(remote) == part_names(extracted) == ["city_clear", "city_day"]
+    assert rows_of(open_dataset(remote)) == rows_of(open_dataset(extracted))
+    assert (
+        open_folder(remote / "city_day").index.samples_hash() == open_folder(extracted, "city_day").index.samples_hash()
+    )
+    assert sets_of(remote, part_names(remote)) == {None: ["city_clear", "city_day"]}
+    assert [*walk.folders_of(remote)] == [*walk.folders_of(extracted)] == [".", "city_clear", "city_day"]
 
 
-def test_a_far_folder_without_a_data_set_says_so(store: RemotePath) -> None:
+def test_a_remote_folder_without_a_data_set_says_so(store: RemotePath) -> None:
     with pytest.raises(ManifestError, match=r"sets/nothing: no such folder; name a folder that extract"):
         open_dataset(store / "nothing")
     (store / "other" / "notes.txt").write_whole(b"nothing of ours")
@@ -79,33 +81,33 @@ def test_a_far_folder_without_a_data_set_says_so(store: RemotePath) -> None:
         open_dataset(store / "begun")
 
 
-def test_a_lite_set_from_afar_is_that_of_the_disk_byte_for_byte(
-    extracted: Path, far: RemotePath, tmp_path: Path
+def test_a_lite_set_from_a_store_is_that_of_the_disk_byte_for_byte(
+    extracted: Path, remote: RemotePath, tmp_path: Path
 ) -> None:
-    local_report = lite_at(extracted, tmp_path / "near")
-    remote_report = lite_at(far, tmp_path / "far")
+    local_report = lite_at(extracted, tmp_path / "local")
+    remote_report = lite_at(remote, tmp_path / "remote")
     assert replace(remote_report, folder="") == replace(local_report, folder="")
-    assert contents(tmp_path / "far") == contents(tmp_path / "near")
+    assert contents(tmp_path / "remote") == contents(tmp_path / "local")
 
 
-def test_a_lite_set_made_afar_is_that_of_the_disk_and_made_once(
-    extracted: Path, far: RemotePath, store: RemotePath, tmp_path: Path
+def test_a_lite_set_made_a_store_is_that_of_the_disk_and_made_once(
+    extracted: Path, remote: RemotePath, store: RemotePath, tmp_path: Path
 ) -> None:
-    lite_at(extracted, tmp_path / "near")
-    traffic = moved(lambda: lite_at(far, store / "lite"))
-    assert contents(store / "lite") == contents(tmp_path / "near")
+    lite_at(extracted, tmp_path / "local")
+    traffic = moved(lambda: lite_at(remote, store / "lite"))
+    assert contents(store / "lite") == contents(tmp_path / "local")
     # What was sent is not asked for again: neither for its pictures' hashes nor for index files of other readers.
     assert traffic.received_bytes < traffic.sent_bytes
-    again = moved(lambda: lite_at(far, store / "lite"))
+    again = moved(lambda: lite_at(remote, store / "lite"))
     assert again.sent_bytes == 0
-    assert not lite_at(far, store / "lite").is_new
+    assert not lite_at(remote, store / "lite").is_new
 
 
-def test_a_far_making_that_was_killed_is_made_again_and_leaves_nothing_behind(
+def test_a_remote_making_that_was_killed_is_made_again_and_leaves_nothing_behind(
     extracted: Path, store: RemotePath, tmp_path: Path
 ) -> None:
-    lite_at(extracted, tmp_path / "near")
-    whole = contents(tmp_path / "near")
+    lite_at(extracted, tmp_path / "local")
+    whole = contents(tmp_path / "local")
     record = json.loads(whole["lite.json"])
     # What a kill leaves: the record without a report, a shard, and one of a run with other settings.
     (store / "lite/lite.json").write_whole(json.dumps({**record, "report": None}).encode())
@@ -116,7 +118,7 @@ def test_a_far_making_that_was_killed_is_made_again_and_leaves_nothing_behind(
     assert contents(store / "lite") == whole
 
 
-def test_another_far_set_is_not_overwritten_unasked(extracted: Path, store: RemotePath) -> None:
+def test_another_remote_set_is_not_overwritten_unasked(extracted: Path, store: RemotePath) -> None:
     lite_at(extracted, store / "lite")
     other = replace(RECIPE, guard_frames=6)
     with pytest.raises(OutputError, match=r"sets/lite: holds a Lite set of other settings or another source"):
@@ -127,32 +129,32 @@ def test_another_far_set_is_not_overwritten_unasked(extracted: Path, store: Remo
         lite_at(extracted, store / "taken")
 
 
-def test_a_selection_from_and_to_afar_is_that_of_the_disk(
-    extracted: Path, far: RemotePath, store: RemotePath, tmp_path: Path
+def test_a_selection_from_and_to_a_store_is_that_of_the_disk(
+    extracted: Path, remote: RemotePath, store: RemotePath, tmp_path: Path
 ) -> None:
     def written(source: AnyPath, out: AnyPath) -> None:
         conditions = [select.Condition.parse("frame_index>=10"), select.Condition.parse("frame_index<30")]
         chosen = select.choose(open_dataset(source), conditions)
         select.write(chosen, out, samples_per_shard=7)
 
-    written(extracted, tmp_path / "near")
-    written(far, tmp_path / "from_afar")
-    written(far, store / "chosen")
-    expected = contents(tmp_path / "near")
-    assert contents(tmp_path / "from_afar") == expected
+    written(extracted, tmp_path / "local")
+    written(remote, tmp_path / "from_a_store")
+    written(remote, store / "chosen")
+    expected = contents(tmp_path / "local")
+    assert contents(tmp_path / "from_a_store") == expected
     assert contents(store / "chosen") == expected
     with pytest.raises(OutputError, match=r"is where the samples come from; use another --out"):
-        written(far, far)
+        written(remote, remote)
     with pytest.raises(OutputError, match=r"sub/set: lies in .*, where the samples come from; use another --out"):
-        written(far, far / "sub" / "set")
+        written(remote, remote / "sub" / "set")
 
 
-def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, far: RemotePath) -> None:
+def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, remote: RemotePath) -> None:
     index = open_folder(extracted, "city_clear").index
     rows = np.array([*range(3, 20), 45, 46, 30])  # in the first shard 3 to 15, in the second 16 to 19, 45 and 46, 30
     with ShardFiles(index, extracted / "city_clear") as files:
         expected = [*files.samples(rows)]
-    with ShardFiles(index, far / "city_clear") as files:
+    with ShardFiles(index, remote / "city_clear") as files:
         found: list[bytes] = []
         traffic = moved(lambda: found.extend(files.samples(rows)))
         assert (files.facts().reads, files.facts().read_bytes) == (len(rows), sum(map(len, expected)))
@@ -162,12 +164,12 @@ def test_neighbours_come_in_one_request_and_all_in_order(extracted: Path, far: R
     assert traffic.num_requests <= 4 + asked_for_sizes
 
 
-def test_a_flipped_byte_is_not_copied_from_afar(extracted: Path, far: RemotePath, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_not_copied_from_a_store(extracted: Path, remote: RemotePath, tmp_path: Path) -> None:
     index = open_folder(extracted, "city_clear").index
     row = lite.select(index, RECIPE.cells[0], RECIPE)["train"][0].start
-    flip(far / "city_clear" / FIRST, int(index.offset[row]) + 30)
+    flip(remote / "city_clear" / FIRST, int(index.offset[row]) + 30)
     with pytest.raises(ShardError, match=rf"{FIRST}: stale or damaged: the picture at .* copy the shard there again"):
-        lite_at(far, tmp_path / "lite")
+        lite_at(remote, tmp_path / "lite")
     assert json.loads((tmp_path / "lite/lite.json").read_bytes())["report"] is None
 
 
@@ -217,31 +219,31 @@ def told(findings: tuple[Finding, ...], root: AnyPath) -> list[tuple[str, str, s
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_verify_finds_afar_what_it_finds_on_the_disk(
-    extracted: Path, far: RemotePath, tmp_path: Path, damage: str
+def test_verify_finds_a_store_what_it_finds_on_the_disk(
+    extracted: Path, remote: RemotePath, tmp_path: Path, damage: str
 ) -> None:
-    near = Path(shutil.copytree(extracted, tmp_path / "near"))
-    for root in (near, far):
+    local = Path(shutil.copytree(extracted, tmp_path / "local"))
+    for root in (local, remote):
         DAMAGES[damage](root)
     for quick in (False, True):
-        expected, found = verify(near, quick=quick), verify(far, quick=quick)
-        assert told(found.findings, far) == told(expected.findings, near)
-        assert [note.replace(str(far), str(near)) for note in found.notes] == list(expected.notes)
+        expected, found = verify(local, quick=quick), verify(remote, quick=quick)
+        assert told(found.findings, remote) == told(expected.findings, local)
+        assert [note.replace(str(remote), str(local)) for note in found.notes] == list(expected.notes)
         assert replace(found, folder="", findings=(), notes=()) == replace(expected, folder="", findings=(), notes=())
         assert (found.findings != ()) == (damage in (SEEN_BY_QUICK if quick else {*DAMAGES} - HARMLESS))
         assert (found.notes != ()) == (damage == "a temporary file")
 
 
-def test_verify_moves_each_shard_once_and_a_quick_look_none(extracted: Path, far: RemotePath) -> None:
-    whole = moved(lambda: verify(far))
+def test_verify_moves_each_shard_once_and_a_quick_look_none(extracted: Path, remote: RemotePath) -> None:
+    whole = moved(lambda: verify(remote))
     all_bytes = sum(len(data) for data in contents(extracted).values())
     assert shard_bytes(extracted) <= whole.received_bytes <= all_bytes
-    quick = moved(lambda: verify(far, quick=True))
+    quick = moved(lambda: verify(remote, quick=True))
     assert quick.received_bytes < 0.1 * shard_bytes(extracted)
-    assert verify(far, quick=True).is_quick
+    assert verify(remote, quick=True).is_quick
 
 
-def test_a_store_that_fails_is_no_finding(far: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_is_no_finding(remote: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is told of damage extracts again; what the network does passes."""
     memory = type(fsspec.filesystem("memory"))
     real = memory.cat_file
@@ -253,35 +255,37 @@ def test_a_store_that_fails_is_no_finding(far: RemotePath, monkeypatch: pytest.M
 
     monkeypatch.setattr(memory, "cat_file", refused)
     with pytest.raises(RemoteError, match=rf"{SECOND}: access is refused"):
-        verify(far)
-    parts = open_dataset(far)
+        verify(remote)
+    parts = open_dataset(remote)
     with pytest.raises(RemoteError, match=rf"{SECOND}: access is refused"):
-        measure.measure_dataset(far, parts)
+        measure.measure_dataset(remote, parts)
 
 
 @pytest.mark.parametrize("damage", ["nothing", "a shard that is gone", "a shard that is cut"])
-def test_the_report_of_a_far_set_is_that_of_the_disk(
-    extracted: Path, far: RemotePath, tmp_path: Path, damage: str
+def test_the_report_of_a_remote_set_is_that_of_the_disk(
+    extracted: Path, remote: RemotePath, tmp_path: Path, damage: str
 ) -> None:
-    near = Path(shutil.copytree(extracted, tmp_path / "near"))
-    for root in (near, far):
+    local = Path(shutil.copytree(extracted, tmp_path / "local"))
+    for root in (local, remote):
         DAMAGES[damage](root)
-    assert page(far) == page(near)
-    assert ("cannot be opened" in page(far)) == (damage == "a shard that is gone")
+    assert page(remote) == page(local)
+    assert ("cannot be opened" in page(remote)) == (damage == "a shard that is gone")
 
 
-def test_a_report_moves_what_it_looks_at(extracted: Path, far: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_moves_what_it_looks_at(extracted: Path, remote: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "FRAMES_PER_CLIP", 5)  # as if the clips had thousands of frames
-    traffic = moved(lambda: page(far, num_thumbnails=6))
+    traffic = moved(lambda: page(remote, num_thumbnails=6))
     assert traffic.received_bytes < 0.5 * shard_bytes(extracted)
 
 
-def test_leakage_of_a_far_lite_set_is_what_make_lite_found(extracted: Path, store: RemotePath, tmp_path: Path) -> None:
+def test_leakage_of_a_remote_lite_set_is_what_make_lite_found(
+    extracted: Path, store: RemotePath, tmp_path: Path
+) -> None:
     lite_at(extracted, tmp_path / "lite")
-    far = sent(tmp_path / "lite", store / "lite")
-    assert page(far, num_thumbnails=0) == page(tmp_path / "lite", num_thumbnails=0)
+    remote = sent(tmp_path / "lite", store / "lite")
+    assert page(remote, num_thumbnails=0) == page(tmp_path / "lite", num_thumbnails=0)
     (store / "lite/lite.json").unlink()
-    alone = measure.measure_dataset(far, open_dataset(far)).leakage
+    alone = measure.measure_dataset(remote, open_dataset(remote)).leakage
     assert not alone.is_measured
     assert "downloaded" in alone.why_not
 
@@ -292,9 +296,9 @@ def page(root: AnyPath, num_thumbnails: int = 12) -> str:
     return page_html(numbers, measure.make_sheets(root, parts, numbers, num_thumbnails=num_thumbnails))
 
 
-def test_hashes_of_far_pictures_are_those_of_near_ones(extracted: Path, far: RemotePath) -> None:
+def test_hashes_of_remote_pictures_are_those_of_local_ones(extracted: Path, remote: RemotePath) -> None:
     local_hashes = similarity.perceptual_hashes(open_dataset(extracted))
-    remote_hashes = similarity.perceptual_hashes(open_dataset(far))
+    remote_hashes = similarity.perceptual_hashes(open_dataset(remote))
     assert [hashes.tolist() for hashes in remote_hashes] == [hashes.tolist() for hashes in local_hashes]
 
 
@@ -309,15 +313,15 @@ def test_what_describes_shards_is_written_without_opening_them(extracted: Path, 
     written = store / "described"
     traffic = moved(lambda: folder.write_folder(written, ".", part.index, part.clips, json_sizes=sizes))
     assert traffic.received_bytes == 0
-    near = contents(part.path)
-    names = [name for name in near if name.endswith(".idx")] + [
+    local = contents(part.path)
+    names = [name for name in local if name.endswith(".idx")] + [
         "index.npz",
         "manifest.csv",
         "manifest.parquet",
         "clips.json",
     ]
-    far = contents(written)
-    assert {name: far[name] for name in names} == {name: near[name] for name in names}
+    remote = contents(written)
+    assert {name: remote[name] for name in names} == {name: local[name] for name in names}
     folder.write_folder(store / "again", ".", part.index, part.clips, json_sizes=sizes, with_dali=False)
     assert not [name for name in contents(store / "again") if name.endswith(".idx")]
     wrong = sizes.copy()

@@ -110,7 +110,7 @@ def test_a_condition_that_says_nothing_is_refused(text: str, message: str) -> No
     stride=st.integers(1, 3),
     below=st.integers(0, 30),
 )
-def test_what_is_left_stands_in_a_window_and_nothing_else_is_left_out(
+def test_what_is_left_is_in_a_window_and_nothing_else_is_left_out(
     missing: set[int], window_frames: int, stride: int, below: int
 ) -> None:
     part = made_up(30, missing=tuple(missing))

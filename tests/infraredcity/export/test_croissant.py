@@ -35,7 +35,7 @@ def by_id(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {item["@id"]: item for item in items}
 
 
-def test_every_file_stands_there_with_its_size_and_hash(tmp_path: Path) -> None:
+def test_every_file_is_there_with_its_size_and_hash(tmp_path: Path) -> None:
     files = by_id(described(joint(tmp_path))["distribution"])
     shards = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.tar")}
     assert len(shards) == 3
@@ -86,7 +86,7 @@ def test_nothing_is_claimed_that_nobody_said(tmp_path: Path) -> None:
     assert found["description"].startswith("13 frames of 2 clips (city; infrared)")
 
 
-def test_what_people_say_is_told(tmp_path: Path) -> None:
+def test_what_people_state_is_written(tmp_path: Path) -> None:
     about: dict[str, Any] = {
         "name": "Night", "description": "Roofs.", "url": "https://example.org", "license": "CC0-1.0", "cite_as": "@misc{x}",
         "version": "1.2.3", "date_published": "2026-01-31",

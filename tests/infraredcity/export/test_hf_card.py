@@ -85,20 +85,20 @@ def test_no_licence_is_claimed_that_nobody_stated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("stated", "expected"),
     [
         ("CC-BY-4.0", {"license": "cc-by-4.0"}),
         ("https://example.org/terms", {"license": "other", "license_link": "https://example.org/terms"}),
         ("by application", {"license": "other", "license_name": "by application"}),
     ],
 )
-def test_a_licence_is_told_as_the_hub_knows_it(tmp_path: Path, said: str, told: dict[str, str]) -> None:
-    hf_card.write(lite(tmp_path), About(license=said))
+def test_a_licence_is_written_as_the_hub_knows_it(tmp_path: Path, stated: str, expected: dict[str, str]) -> None:
+    hf_card.write(lite(tmp_path), About(license=stated))
     matter = front_matter(tmp_path / "README.md")
-    assert {name: value for name, value in matter.items() if name.startswith("license")} == told
+    assert {name: value for name, value in matter.items() if name.startswith("license")} == expected
 
 
-def test_what_people_say_stands_in_the_card(tmp_path: Path) -> None:
+def test_what_people_state_is_in_the_card(tmp_path: Path) -> None:
     about = About(
         name='Night: "streets" #1', description="Filmed from a roof.", url="https://example.org", creators=("A. Bee", "C"),
         cite_as="@misc{x, title={Y}}",

@@ -131,7 +131,7 @@ def test_frames_without_a_place_are_counted_with_their_reason(tmp_path: Path) ->
     assert {left.num_frames: left.reason for left in report.left_out} == {
         4: "city in weather any, the layout has clear and overcast",
         5: "scene harbour, the layout has city, highway, monitor",
-        6: "visible by night, the layout has visible frames by day alone",
+        6: "visible by night, the layout has visible frames only by day",
         7: "visible test, the layout has no folder for it",
         8: "of no split; draw train and test frames with make-lite",
     }

@@ -411,9 +411,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, old: str, new: str) -> None:
     record = tmp_path / "release/release.json"
     assert old in record.read_text()
     record.write_text(record.read_text().replace(old, new))
-    with pytest.raises(
-        ManifestError, match=r"release\.json: damaged .*; export again, or remove it to import by the names"
-    ):
+    with pytest.raises(ManifestError, match=r"release\.json: damaged .*; export again, or remove it"):
         import_release(tmp_path / "release", tmp_path / "out")
     record.unlink()
     assert import_release(tmp_path / "release", tmp_path / "out").num_frames == 3

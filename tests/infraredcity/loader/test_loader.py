@@ -709,7 +709,7 @@ def test_a_monitor_that_cannot_write_says_so_and_costs_no_batch(
     stream = batches(reader, batch_size=7, monitor=Monitor(tmp_path / "file" / "loader", interval_s=0.0))
     seen = [keys for batch in itertools.islice(stream, 7) for keys in batch.keys]
     assert len(set(seen)) == 49
-    assert "what the loader does is not to be seen for now" in caplog.text
+    assert "what the loader does cannot be watched for now" in caplog.text
     reader.close()
 
 

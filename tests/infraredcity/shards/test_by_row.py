@@ -24,7 +24,7 @@ from infraredcity.shards.writer import open_shard
 
 IMAGES = [f"picture {number} ".encode() * 60 * (number + 1) for number in range(4)]
 PATIENT = RemoteOptions(deadline_s=600.0, backoff_s=0.02, backoff_cap_s=0.1)
-FAR = "memory://far/set"
+REMOTE = "memory://remote/set"
 
 
 def write(folder: Path) -> SampleIndex:
@@ -50,7 +50,7 @@ class RemoteSet:
     index: SampleIndex
 
     def put(self, name: str, data: bytes) -> None:
-        fsspec.filesystem("memory").pipe(f"/far/set/{name}", data)
+        fsspec.filesystem("memory").pipe(f"/remote/set/{name}", data)
 
     def damaged(self, row: int) -> bytes:
         """The shard of a row with one bit of its image turned."""
@@ -60,7 +60,7 @@ class RemoteSet:
 
 
 @pytest.fixture
-def far(tmp_path: Path) -> Iterator[RemoteSet]:
+def remote(tmp_path: Path) -> Iterator[RemoteSet]:
     made = RemoteSet(tmp_path / "here", write(tmp_path / "here"))
     for path in made.folder.glob("*.tar"):
         made.put(path.name, path.read_bytes())
@@ -113,23 +113,26 @@ def test_a_shard_that_is_gone_is_named(tmp_path: Path) -> None:
         files.image(3)
 
 
-def test_a_place_behind_the_shards_end_is_an_error(far: RemoteSet) -> None:
-    far.index.offset[3] += 100_000
+def test_a_place_behind_the_shards_end_is_an_error(remote: RemoteSet) -> None:
+    remote.index.offset[3] += 100_000
     with (
-        ShardFiles(far.index, far.folder) as files,
+        ShardFiles(remote.index, remote.folder) as files,
         pytest.raises(ShardError, match=r"bytes were expected at .*, found 0"),
     ):
         files.image(3)
-    with ShardFiles(far.index, FAR) as files, pytest.raises(ShardError, match=r"bytes were expected at .* end before"):
+    with (
+        ShardFiles(remote.index, REMOTE) as files,
+        pytest.raises(ShardError, match=r"bytes were expected at .* end before"),
+    ):
         files.image(3)
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_shards_on_another_machine_give_the_same_bytes(far: RemoteSet, cache: ChunkCache, cached: bool) -> None:
+def test_shards_on_another_machine_give_the_same_bytes(remote: RemoteSet, cache: ChunkCache, cached: bool) -> None:
     with (
-        ShardFiles(far.index, far.folder) as here,
-        ShardFiles(far.index, FAR, PATIENT, cache if cached else None) as there,
-        ShardFiles(far.index, [far.folder, FAR], PATIENT, cache if cached else None) as mixed,
+        ShardFiles(remote.index, remote.folder) as here,
+        ShardFiles(remote.index, REMOTE, PATIENT, cache if cached else None) as there,
+        ShardFiles(remote.index, [remote.folder, REMOTE], PATIENT, cache if cached else None) as mixed,
     ):
         assert (here.is_remote, there.is_remote, mixed.is_remote) == (False, True, True)
         for row in (0, 1, 2, 3) * 2:
@@ -137,58 +140,58 @@ def test_shards_on_another_machine_give_the_same_bytes(far: RemoteSet, cache: Ch
             assert there.sample(row) == here.sample(row)
 
 
-def test_what_was_read_is_kept_whatever_the_url(far: RemoteSet, cache: ChunkCache) -> None:
-    with ShardFiles(far.index, FAR, PATIENT, cache) as files:
+def test_what_was_read_is_kept_whatever_the_url(remote: RemoteSet, cache: ChunkCache) -> None:
+    with ShardFiles(remote.index, REMOTE, PATIENT, cache) as files:
         assert [files.image(row) for row in range(4)] == IMAGES
     fsspec.filesystem("memory").store.clear()
-    with ShardFiles(far.index, "memory://elsewhere?token=1", PATIENT, pickle.loads(pickle.dumps(cache))) as files:
+    with ShardFiles(remote.index, "memory://elsewhere?token=1", PATIENT, pickle.loads(pickle.dumps(cache))) as files:
         assert [files.image(row) for row in range(4)] == IMAGES
 
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_stale_picture_is_an_error_and_leaves_nothing_in_the_cache(
-    far: RemoteSet, cache: ChunkCache, cached: bool
+    remote: RemoteSet, cache: ChunkCache, cached: bool
 ) -> None:
-    far.put("s-1.tar", far.damaged(3))
+    remote.put("s-1.tar", remote.damaged(3))
     kept = cache if cached else None
-    with ShardFiles(far.index, FAR, PATIENT, kept) as files:
+    with ShardFiles(remote.index, REMOTE, PATIENT, kept) as files:
         expected = hashlib.sha256(IMAGES[3]).hexdigest()
         for read in (files.image, files.sample):
             with pytest.raises(
-                ShardError, match=rf"memory://far/set/s-1\.tar: stale or damaged: .* the index says {expected}"
+                ShardError, match=rf"memory://remote/set/s-1\.tar: stale or damaged: .* the index says {expected}"
             ):
                 read(3)
         assert files.image(2) == IMAGES[2]
-    far.put("s-1.tar", (far.folder / "s-1.tar").read_bytes())
-    with ShardFiles(far.index, FAR, PATIENT, kept) as files:
+    remote.put("s-1.tar", (remote.folder / "s-1.tar").read_bytes())
+    with ShardFiles(remote.index, REMOTE, PATIENT, kept) as files:
         assert files.image(3) == IMAGES[3]
 
 
-def test_a_wrong_chunk_in_the_cache_is_replaced(far: RemoteSet, cache: ChunkCache, tmp_path: Path) -> None:
+def test_a_wrong_chunk_in_the_cache_is_replaced(remote: RemoteSet, cache: ChunkCache, tmp_path: Path) -> None:
     lies = tmp_path / "lies"
     lies.mkdir()
-    (lies / "s-1.tar").write_bytes(far.damaged(3))
+    (lies / "s-1.tar").write_bytes(remote.damaged(3))
     # Without hashes of pictures the lie is believed, and kept under the name of the shard's true content.
-    blind = replace(far.index, sha256=np.zeros((4, 32), np.uint8))
+    blind = replace(remote.index, sha256=np.zeros((4, 32), np.uint8))
     with ShardFiles(blind, f"file://{lies}", PATIENT, cache) as files:
         assert files.image(3) != IMAGES[3]
-    with ShardFiles(far.index, FAR, PATIENT, cache) as files:
+    with ShardFiles(remote.index, REMOTE, PATIENT, cache) as files:
         assert [files.image(3), files.image(3)] == [IMAGES[3]] * 2
         assert cache.facts().dropped > 0
 
 
-def test_without_a_hash_of_the_shard_another_version_has_other_chunks(far: RemoteSet, cache: ChunkCache) -> None:
-    shards = tuple(replace(info, sha256="") for info in far.index.shards)
-    index = replace(far.index, shards=shards, sha256=np.zeros((4, 32), np.uint8))
-    with ShardFiles(index, FAR, PATIENT, cache) as files:
+def test_without_a_hash_of_the_shard_another_version_has_other_chunks(remote: RemoteSet, cache: ChunkCache) -> None:
+    shards = tuple(replace(info, sha256="") for info in remote.index.shards)
+    index = replace(remote.index, shards=shards, sha256=np.zeros((4, 32), np.uint8))
+    with ShardFiles(index, REMOTE, PATIENT, cache) as files:
         assert files.image(3) == IMAGES[3]
-    far.put("s-1.tar", far.damaged(3))
-    with ShardFiles(index, FAR, PATIENT, cache) as files:
+    remote.put("s-1.tar", remote.damaged(3))
+    with ShardFiles(index, REMOTE, PATIENT, cache) as files:
         assert files.image(3) not in (IMAGES[3], b"")
 
 
-def test_what_is_prefetched_is_there_when_it_is_read(far: RemoteSet, cache: ChunkCache) -> None:
-    with ShardFiles(far.index, FAR, PATIENT, cache) as files:
+def test_what_is_prefetched_is_there_when_it_is_read(remote: RemoteSet, cache: ChunkCache) -> None:
+    with ShardFiles(remote.index, REMOTE, PATIENT, cache) as files:
         files.prefetch(np.arange(4))
         files.prefetch([0, 1, 2, 3])
         deadline = time.monotonic() + PATIENCE_S
@@ -202,23 +205,23 @@ def test_what_is_prefetched_is_there_when_it_is_read(far: RemoteSet, cache: Chun
         assert facts.misses == misses
 
 
-def test_prefetching_what_is_gone_says_nothing_and_reading_it_does(far: RemoteSet, cache: ChunkCache) -> None:
+def test_prefetching_what_is_gone_says_nothing_and_reading_it_does(remote: RemoteSet, cache: ChunkCache) -> None:
     fsspec.filesystem("memory").store.clear()
-    with ShardFiles(far.index, FAR, PATIENT, cache) as files:
+    with ShardFiles(remote.index, REMOTE, PATIENT, cache) as files:
         files.prefetch([0])
         with pytest.raises(RemoteError, match=r"s-0\.tar: no such file"):
             files.image(0)
 
 
-def test_prefetching_local_shards_or_without_a_cache_does_nothing(far: RemoteSet, cache: ChunkCache) -> None:
-    for locations, kept in ((far.folder, cache), (FAR, None)):
-        with ShardFiles(far.index, locations, PATIENT, kept) as files:
+def test_prefetching_local_shards_or_without_a_cache_does_nothing(remote: RemoteSet, cache: ChunkCache) -> None:
+    for locations, kept in ((remote.folder, cache), (REMOTE, None)):
+        with ShardFiles(remote.index, locations, PATIENT, kept) as files:
             files.prefetch(range(4))
             assert files._mine().prefetcher._threads == 0
 
 
-def test_a_pickled_reader_goes_on(far: RemoteSet, cache: ChunkCache) -> None:
-    with ShardFiles(far.index, [far.folder, FAR], PATIENT, cache) as files:
+def test_a_pickled_reader_goes_on(remote: RemoteSet, cache: ChunkCache) -> None:
+    with ShardFiles(remote.index, [remote.folder, REMOTE], PATIENT, cache) as files:
         files.image(0)
         files.prefetch([3])
         with pickle.loads(pickle.dumps(files)) as other:
@@ -226,8 +229,8 @@ def test_a_pickled_reader_goes_on(far: RemoteSet, cache: ChunkCache) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_reads_and_prefetches_for_itself(far: RemoteSet, cache: ChunkCache) -> None:
-    files = ShardFiles(far.index, [far.folder, f"file://{far.folder}"], PATIENT, cache)
+def test_a_forked_child_reads_and_prefetches_for_itself(remote: RemoteSet, cache: ChunkCache) -> None:
+    files = ShardFiles(remote.index, [remote.folder, f"file://{remote.folder}"], PATIENT, cache)
     files.prefetch(range(4))
     assert files.image(0) == IMAGES[0]
     files._mine().lock.acquire()  # as another thread of the parent may do at that moment

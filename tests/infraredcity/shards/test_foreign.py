@@ -150,7 +150,7 @@ def test_what_is_compressed_or_a_picture_is_called_so_and_not_damaged(
         index_tars([tar])
 
 
-def test_samples_without_a_picture_are_left_out_counted_and_told(
+def test_samples_without_a_picture_are_left_out_counted_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = {"__key__": "a_0", "jpg": JPGS[0]}

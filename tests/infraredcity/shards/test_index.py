@@ -81,7 +81,7 @@ def test_an_index_of_another_format_is_refused(tmp_path: Path, monkeypatch: pyte
         load(tmp_path)
 
 
-def test_a_far_index_beyond_all_bounds_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_index_beyond_all_bounds_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RemotePath("memory://indexes/set")
     try:
         save(sample_index(3), folder)

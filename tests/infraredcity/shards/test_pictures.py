@@ -194,7 +194,7 @@ def test_folders_that_a_pattern_matches_are_folders(extracted: Path, tmp_path: P
     assert len(open_sources([[extracted / "city_*"]]).index) == 100
 
 
-def test_pictures_that_are_not_read_and_pictures_far_away_are_told(
+def test_pictures_that_are_not_read_and_remote_pictures_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = fill(tmp_path / "d", ["1.jpg"])

@@ -327,7 +327,7 @@ def strange(path: Path, *named: tuple[str, bytes], form: int = tarfile.PAX_FORMA
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("what", NAMES)
-def test_names_of_webdatasets_are_read_in_that_naming_alone(tmp_path: Path, what: str, form: int) -> None:
+def test_names_of_webdatasets_are_read_only_in_that_naming(tmp_path: Path, what: str, form: int) -> None:
     name, key, suffix = NAMES[what]
     if form == tarfile.USTAR_FORMAT and what == "a long name":
         return  # it has no place in this format
