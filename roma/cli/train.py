@@ -189,7 +189,7 @@ def _facts(config: TrainConfig) -> Iterator[str]:
     domains.close()
     epoch = schedule.steps_per_epoch(*windows, config.batch_size)
     total = schedule.plan(config.schedule, epoch_steps=epoch).total_steps
-    yield f"windows: {windows[0]:,} infrared, {windows[1]:,} visible; {epoch:,}steps per epoch"
+    yield f"windows: {windows[0]:,} infrared, {windows[1]:,} visible; {epoch:,} steps per epoch"
     yield f"steps: {total:,}, {total / epoch:.1f} epochs"
 
 

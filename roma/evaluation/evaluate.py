@@ -241,7 +241,7 @@ def read_report(out: Path) -> EvalReport:
 
 def _read_scores(values: Mapping[str, Any]) -> Scores:
     if unknown := values.keys() - {measure.name for measure in MEASURES}:
-        raise ValueError(f"{min(unknown)!r:.80}is not a measure")
+        raise ValueError(f"{min(unknown)!r:.80} is not a measure")
     found = {measure.name: values.get(measure.name) for measure in MEASURES}
     return {name: None if value is None else float(value) for name, value in found.items()}
 
@@ -250,7 +250,7 @@ def _pictures_of_moment(names: Any) -> tuple[str, str, str]:
     infrared, translated, truth = names
     for name in names:
         if not isinstance(name, str) or PurePath(name).name != name or not name.endswith(".png") or "\0" in name:
-            raise ValueError(f"{name!r:.80}is not the plain name of a png")
+            raise ValueError(f"{name!r:.80} is not the plain name of a png")
     return infrared, translated, truth
 
 
