@@ -100,6 +100,21 @@ def test_the_commands_tell_what_they_did(lite: Path, infraredcity: RunCommand, t
     assert infraredcity("verify", tmp_path / "double").code == 0
 
 
+def test_a_release_whose_folders_all_count_from_0_is_imported_when_asked(
+    lite: Path, infraredcity: RunCommand, tmp_path: Path
+) -> None:
+    infraredcity("export", "release", lite, "--to", tmp_path / "release", "--kind", "single")
+    (tmp_path / "release/release.json").unlink()
+    for folder in sorted((tmp_path / "release/Single").rglob("t*A")):
+        for number, path in enumerate(sorted(folder.iterdir())):
+            path.rename(folder / f"{number}.jpg")
+    command = ["import", tmp_path / "release", "--layout", "release", "--out", tmp_path / "back"]
+    refused = infraredcity(*command)
+    assert (refused.code, "--renumber" in refused.stderr) == (1, True)
+    assert infraredcity(*command, "--renumber").code == 0
+    assert infraredcity("verify", tmp_path / "back").code == 0
+
+
 def test_descriptions_are_written_beside_the_data(lite: Path, infraredcity: RunCommand) -> None:
     ran = infraredcity("export", "croissant", lite)
     assert ran.code == 0
