@@ -33,12 +33,12 @@ _MARK_WORDS = tuple(
 
 Columns = dict[str, list[Any]]
 """The manifest's columns by name, all of one length, in the order of COLUMNS."""
-COLUMNS = ("key", "clip", "modality", "time_of_day", "scene", "weather", "split", "frame_index", "pts", "time_s", "run_id", "shard",
-           "offset", "size", "sha256", "width", "height", "dup_of", "suspect", "mark")  # fmt: skip
-COLUMN_KINDS: dict[str, type] = {name: str for name in COLUMNS} | {
-    "frame_index": int, "pts": int, "time_s": float, "run_id": int, "offset": int, "size": int, "width": int, "height": int,
-    "suspect": bool,
+COLUMN_KINDS: dict[str, type] = {
+    "key": str, "clip": str, "modality": str, "time_of_day": str, "scene": str, "weather": str, "split": str, "frame_index": int,
+    "pts": int, "time_s": float, "run_id": int, "shard": str, "offset": int, "size": int, "sha256": str, "width": int,
+    "height": int, "dup_of": str, "suspect": bool, "mark": str,
 }  # fmt: skip
+COLUMNS = tuple(COLUMN_KINDS)
 _CSV_HEADER = (",".join(COLUMNS) + "\n").encode()
 _PLACES = ("shard", "offset", "size")
 """Where a sample lies; all other columns say what it is."""
