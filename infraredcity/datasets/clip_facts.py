@@ -50,6 +50,8 @@ class ClipFacts(ClipDescription):
     """Counts that become black ("low") and white ("high"), for clips of more than 8 bits; None for others."""
     is_inverted: bool = False
     """Whether levels were turned around, so that hot is where cold was."""
+    polarity: str = ""
+    """How the stills of an infrared clip show heat, "white-hot" or "black-hot"; "" where that is not known."""
 
 
 def write_clips(folder: AnyPath, clips: Sequence[ClipFacts], *, split: str = "all") -> None:

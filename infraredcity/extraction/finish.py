@@ -298,4 +298,5 @@ def _facts(spec: JobSpec, index: SampleIndex) -> clip_facts.ClipFacts:
         num_frozen=int(np.count_nonzero(index.mark & FROZEN)),
         tone=None if spec.tone is None else spec.tone.to_json(),
         is_inverted=spec.is_inverted,
+        polarity=spec.polarity,
     )

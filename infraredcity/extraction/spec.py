@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infraredcity.clips import WORDS, Clip, ColorMode
+from infraredcity.clips import POLARITIES, WORDS, Clip, ColorMode
 from infraredcity.datasets.walk import JOB_NAME
 from infraredcity.errors import CatalogError, OutputError
 from infraredcity.extraction.config import ExtractConfig, option_of
@@ -72,6 +72,17 @@ class JobSpec:
     def is_inverted(self) -> bool:
         """Return whether levels are inverted."""
         return self.clip.modality == "infrared" and is_inverted(self.clip.polarity, self.config.polarity)
+
+    @property
+    def polarity(self) -> str:
+        """How the stills of an infrared clip show heat; "" for a visible one."""
+        if self.clip.modality != "infrared":
+            return ""
+        return (
+            self.clip.polarity
+            if not self.is_inverted
+            else next(each for each in POLARITIES if each != self.clip.polarity)
+        )
 
     @property
     def facts(self) -> dict[str, str]:
@@ -166,6 +177,8 @@ def sources_of(video: ClipVideo) -> tuple[dict[str, Any], ...]:
             "size_bytes": file.size_bytes,
             "packets_sha256": file.packets_sha256,
             "num_frames": file.num_frames,
+            "width": file.width_px,
+            "height": file.height_px,
             "codec": file.codec,
             "pixel_format": file.pixel_format,
             "streams": list(file.streams),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from infraredcity.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from infraredcity.loader.crops import ResizeCrop, ResizedCrop
+    from infraredcity.loader.crops import NativeCrop, ResizeCrop, ResizedCrop
     from infraredcity.loader.monitor import LoaderFacts, Monitor
     from infraredcity.loader.reader import WindowReader
     from infraredcity.loader.streams import Batches, batches, domain_batches, one_pass, unpaired_batches
@@ -33,6 +33,7 @@ __all__ = [
     "FrameWindows",
     "LoaderFacts",
     "Monitor",
+    "NativeCrop",
     "PositionSampler",
     "ResizeCrop",
     "ResizedCrop",
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "crops": ("ResizeCrop", "ResizedCrop"),
+    "crops": ("NativeCrop", "ResizeCrop", "ResizedCrop"),
     "monitor": ("LoaderFacts", "Monitor"),
     "reader": ("WindowReader",),
     "streams": ("Batches", "batches", "domain_batches", "one_pass", "unpaired_batches"),

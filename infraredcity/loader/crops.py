@@ -233,8 +233,58 @@ class ResizedCrop:
         return height, width
 
 
-Crop = ResizeCrop | ResizedCrop
-"""What a loader can be given; both draw and apply in the same way."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeCrop:
+    """Cut a square out of pictures at their own scale, or a little off it: all that is in a picture keeps its shape and size.
+
+    Attributes:
+        crop_px: Side of the result in pixels; a picture that is smaller is enlarged until the square fits.
+        jitter: Pictures are scaled by a factor drawn from [1 - jitter, 1 + jitter] first.
+        flip: Mirror half of the windows.
+    """
+
+    crop_px: int = 256
+    jitter: float = 0.0
+    flip: bool = True
+    num_numbers: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        if self.crop_px < 1:
+            raise ValueError(f"crop_px must be at least 1, got {self.crop_px}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter must be at least 0 and below 1, got {self.jitter}")
+
+    def out_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that pictures of a size come out with."""
+        _check_size(height, width)
+        return self.crop_px, self.crop_px
+
+    def draw(self, numbers: np.ndarray, height: int, width: int) -> Boxes:
+        """f64 [B, 4] uniform in [0, 1) -> boxes in pixels of the picture; every place is as likely as any other."""
+        _check_numbers(numbers, self.num_numbers)
+        _check_size(height, width)
+        factor = _between(numbers[:, 3], 1 - self.jitter, 1 + self.jitter)
+        side = np.clip(np.rint(self.crop_px / factor).astype(np.int64), 1, min(height, width))
+        return Boxes(
+            top=_place(numbers[:, 0], side, height),
+            left=_place(numbers[:, 1], side, width),
+            height=side,
+            width=side,
+            flip=(numbers[:, 2] < 0.5) & self.flip,
+        )
+
+    def apply(self, frames: np.ndarray, box: CropBox, out: np.ndarray) -> None:
+        """The box of the frames, resized; see `ResizedCrop.apply`, whose arguments and errors it has."""
+        ResizedCrop(size=(self.crop_px, self.crop_px)).apply(frames, box, out)
+
+    def apply_all(self, windows: Sequence[np.ndarray], boxes: Sequence[CropBox], outs: Sequence[np.ndarray]) -> None:
+        """As `apply` for several windows."""
+        for frames, box, out in zip(windows, boxes, outs, strict=True):
+            self.apply(frames, box, out)
+
+
+Crop = ResizeCrop | ResizedCrop | NativeCrop
+"""What a loader can be given; all draw and apply in the same way."""
 
 
 def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

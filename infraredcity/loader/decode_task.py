@@ -23,7 +23,8 @@ from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.foreign import TarIndex
 from infraredcity.shards.index import SampleIndex
 from infraredcity.shards.reader import read_members
-from infraredcity.stills.decode import decode, decode_into
+from infraredcity.stills.decode import decode, decode_deep, decode_into, is_deep_png
+from infraredcity.stills.tone import ToneMap
 
 Transform = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
 """A window u8 [T, C, H, W] and random numbers that belong to its position -> what shall be stacked."""
@@ -91,6 +92,8 @@ class Decoding:
     """Whether another window takes the place of one that cannot be read."""
     num_replaced: int = 0
     """Windows that were replaced so far."""
+    tones: dict[int, ToneMap] = field(default_factory=dict)
+    """How counts of 16 bits become bytes, by the number of their clip in `index`."""
 
 
 class Reading:
@@ -343,8 +346,11 @@ class Reading:
                 data = shared.files.image(row)
             was_read = time.perf_counter()
             name = shared.index.key(row)
-            if shared.size is not None:
-                self._resized(data, out, name)
+            tone = shared.tones.get(int(shared.index.clip[row])) if shared.tones else None
+            if tone is not None and is_deep_png(data):
+                self._toned(decode_deep(data, name=name), tone, out)
+            elif shared.size is not None:
+                self._resized(decode(data, shared.color, name=name), out)
             else:
                 self._check_size(decode_into(data, out, name=name))
         except (ImageError, ShardError) as error:
@@ -373,8 +379,12 @@ class Reading:
             )
         return {suffix: found[suffix] for suffix in shared.members}
 
-    def _resized(self, data: bytes, out: np.ndarray, name: str) -> None:
-        picture = decode(data, self._shared.color, name=name)
+    def _toned(self, counts: np.ndarray, tone: ToneMap, out: np.ndarray) -> None:
+        if self._shared.size is None:
+            self._check_size((counts.shape[0], counts.shape[1]))
+        self._resized(np.repeat(tone.apply(counts), out.shape[2], axis=2), out)
+
+    def _resized(self, picture: np.ndarray, out: np.ndarray) -> None:
         if picture.shape == out.shape:
             out[:] = picture
             return

@@ -23,11 +23,14 @@ from infraredcity.loader.windows import FrameWindows
 from infraredcity.loader.workers import Buffers, Workers
 from infraredcity.shards.by_row import ShardFiles
 from infraredcity.shards.foreign import TarIndex
-from infraredcity.stills.decode import is_deep_png, size_of
+from infraredcity.stills.decode import decode_deep, is_deep_png, size_of
 from infraredcity.stills.formats import DEEP_SUFFIXES
+from infraredcity.stills.tone import FittedTone, LevelCounts, ToneMap, fit_tone
 from infraredcity.threads import num_cores
 
 OnBad = Literal["raise", "replace"]
+_TONE_PICTURES = 128
+"""Pictures of a clip to which its tone is fitted, where it has as many."""
 
 
 class WindowReader:
@@ -51,6 +54,8 @@ class WindowReader:
         on_bad: "raise" stops at a sample that cannot be read; "replace" takes another window in its place, the same one on
             every rank, and counts (`bad`, `FrameWindows.replaced`).
         max_bad: With "replace", how many different samples may be unreadable before that is an error after all.
+        tone: How pictures of 16 bits become bytes: one line for each clip, "percentile" or "minmax" as `stills.tone.fit_tone` has
+            them, fitted to at most 128 of its pictures, evenly spread, so it is the same everywhere. None refuses such pictures.
         remote: Time limits and retries for sources that are not files.
         cache: Disk cache for them; None keeps them in `chunk_cache.default_cache`, at most 10 GiB.
 
@@ -58,7 +63,7 @@ class WindowReader:
         ShardError: No shard matches, a shard is not in its folder's index, or the shards hold no window.
         ManifestError: A folder has no index, or a damaged one.
         RemoteError: A source cannot be reached.
-        ImageError: The shards hold pictures of 16 bits.
+        ImageError: The shards hold pictures of 16 bits, and no tone is given.
         ValueError: Arguments contradict each other, or are none of the choices.
     """
 
@@ -78,6 +83,7 @@ class WindowReader:
         members: Sequence[str] = (),
         on_bad: OnBad = "raise",
         max_bad: int = 100,
+        tone: FittedTone | None = None,
         remote: RemoteOptions | None = None,
         cache: ChunkCache | None = None,
     ) -> None:
@@ -85,6 +91,8 @@ class WindowReader:
             raise ValueError("give size or crop, not both: a crop has a size of its own")
         check_choice("color", color, COLOR_MODES)
         check_choice("on_bad", on_bad, ("raise", "replace"))
+        if tone is not None:
+            check_choice("tone", tone, ("minmax", "percentile"))
         sources = [sources] if isinstance(sources, str | Path) else list(sources)
         if not sources:
             raise ValueError("sources names nothing; name tars, folders of shards, or folders of pictures")
@@ -127,7 +135,7 @@ class WindowReader:
         )
         self._frame_size: tuple[int, int] | None = None
         self._named = _named(sources)
-        self._refuse_counts()
+        self._find_counts(tone)
 
     def __repr__(self) -> str:
         size = "own size" if self._decoding.size is None else f"{self._decoding.size[0]}x{self._decoding.size[1]}"
@@ -167,6 +175,11 @@ class WindowReader:
     def tally(self) -> Tally:
         """What was read and decoded so far."""
         return self._decoding.tally
+
+    @property
+    def tones(self) -> dict[int, ToneMap]:
+        """How pictures of 16 bits become bytes, by the number of their clip in `index`; empty where there are none."""
+        return self._decoding.tones
 
     @property
     def num_threads(self) -> int:
@@ -240,30 +253,48 @@ class WindowReader:
         self._decoding.workers.close()
         self.files.close()
 
-    def _refuse_counts(self) -> None:
-        """Raise ImageError where pictures hold counts of 16 bits, of which a batch of bytes would lose half.
+    def _find_counts(self, tone: FittedTone | None) -> None:
+        """Fit the tone of clips whose pictures hold counts of 16 bits; ImageError where none is asked for.
 
         Of shards of ours the first picture of each clip tells, since a clip has one format; of others the first of all.
         """
         is_foreign = isinstance(self.index, TarIndex)
         if (
-            (self.files.is_remote or self._decoding.may_replace)
+            tone is None and (self.files.is_remote or self._decoding.may_replace)
             if is_foreign
             else self.index.image_format not in DEEP_SUFFIXES
         ):
             return
-        _, first_rows = np.unique(self.index.clip, return_index=True)
-        for row in [0] if is_foreign else first_rows.tolist():
+        clips, first_rows = np.unique(self.index.clip, return_index=True)
+        for clip, row in zip(clips.tolist(), first_rows.tolist(), strict=True):
             try:
                 is_deep = is_deep_png(self.files.image(row))
             except ShardError:
-                continue  # reading it raises the same error
-            if is_deep:
+                continue  # who reads it gets the error
+            if is_deep and tone is None:
                 remedy = "make pictures of 8 bits" if is_foreign else "extract again without --format png16"
                 raise ImageError(
-                    f"{self._named}: {self.index.key(row)} is a png of 16 bits, and a loader gives 8; {remedy}, or read the "
-                    "pictures with infraredcity.stills.decode.decode_deep"
+                    f"{self._named}: {self.index.key(row)} is a png of 16 bits, and a loader gives 8; give the reader a tone, "
+                    f"{remedy}, or read the pictures with infraredcity.stills.decode.decode_deep"
                 )
+            if is_deep and tone is not None:
+                self._decoding.tones[clip] = self._fit_tone(clip, tone)
+            elif is_foreign and tone is None:
+                return
+
+    def _fit_tone(self, clip: int, tone: FittedTone) -> ToneMap:
+        """Fit the line of one clip to pictures that are evenly spread over it; those that cannot be read are passed over."""
+        rows = np.flatnonzero(self.index.clip == clip)
+        counts = LevelCounts()
+        for place in np.unique(np.linspace(0, len(rows) - 1, _TONE_PICTURES).astype(np.int64)).tolist():
+            row = int(rows[place])
+            try:
+                data = self.files.image(row)
+                if is_deep_png(data):
+                    counts.add(decode_deep(data, name=self.index.key(row)))
+            except (ImageError, ShardError):
+                continue
+        return fit_tone(counts.histogram, tone)
 
     def _begin(self, places: np.ndarray, windows: np.ndarray, *, in_threads: bool = True) -> "Reading":
         if self._frame_size is None:

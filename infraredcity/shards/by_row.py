@@ -80,6 +80,11 @@ class ShardFiles:
         return self._cache
 
     @property
+    def folders(self) -> tuple[AnyPath, ...]:
+        """Where the shards lie, each folder once."""
+        return tuple(self._places.values())
+
+    @property
     def is_remote(self) -> bool:
         """Whether any of the shards is on another machine."""
         return any(map(is_remote, self._places.values()))

@@ -53,7 +53,7 @@ def index_pictures(folder: Path, names: Sequence[str] | None = None) -> TarIndex
     sizes = _sizes(folder) if names is None else {name: _size_bytes(folder / name) for name in names}
     if not sizes:
         raise ShardError(f"{folder}: holds no picture ({', '.join(READ_SUFFIXES)}); name a folder that does")
-    ordered = sorted(sizes, key=_natural)
+    ordered = sorted(sizes, key=natural_order)
     too_large = next((name for name in ordered if sizes[name] > MAX_MEMBER_BYTES), None)
     if too_large is not None:
         raise ShardError(
@@ -115,8 +115,8 @@ def _size_bytes(path: Path) -> int:
     return status.st_size
 
 
-def _natural(name: str) -> tuple[tuple[str | int, ...], str]:
-    """Return what names are sorted by: their texts as texts, their numbers as numbers."""
+def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Return what names are sorted by: their texts as texts, their numbers as numbers, so 2 comes before 10."""
     parts = re.split("([0-9]+)", name)
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 ToneName = Literal["minmax", "percentile", "fixed"]
+FittedTone = Literal["minmax", "percentile"]
+"""Those that are fitted to pictures."""
 TONES: tuple[ToneName, ...] = ("minmax", "percentile", "fixed")
 NUM_COUNTS = 65_536
 """Number of different counts of 16 bits."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from infraredcity.errors import MissingExtraError
-from infraredcity.loader.crops import Boxes, Crop, CropBox, ResizeCrop, ResizedCrop
+from infraredcity.loader.crops import Boxes, Crop, CropBox, NativeCrop, ResizeCrop, ResizedCrop
 
 ALMOST_ONE = 1 - 2.0**-53
 SIDES = st.integers(1, 70)
@@ -311,3 +311,35 @@ def test_without_opencv_the_error_says_what_to_install(monkeypatch: pytest.Monke
     crop = ResizeCrop(load_px=9, crop_px=8)
     with pytest.raises(MissingExtraError, match=r"needs OpenCV.*pip install -e '/.*\[extract\]'"):
         crop.apply(noise(20, 20, 3), crop.draw(uniforms(crop, 1), 20, 20)[0], np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_native_crop_keeps_the_scale_of_what_is_in_the_picture() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 60, 90, 3), dtype=np.uint8)
+    crop = NativeCrop(crop_px=32, flip=False)
+    assert crop.out_size(60, 90) == (32, 32)
+    boxes = crop.draw(np.random.default_rng(1).random((200, crop.num_numbers)), 60, 90)
+    assert set(boxes.height) == set(boxes.width) == {32}
+    assert (boxes.top.min(), boxes.left.min()) == (0, 0)
+    assert (boxes.top.max(), boxes.left.max()) == (28, 58)
+    out = np.empty((2, 32, 32, 3), np.uint8)
+    crop.apply(frames, boxes[3], out)
+    box = boxes[3]
+    assert np.array_equal(out, frames[:, box.top : box.top + 32, box.left : box.left + 32])
+
+
+def test_a_native_crop_with_jitter_scales_by_its_factor_and_small_pictures_are_enlarged() -> None:
+    crop = NativeCrop(crop_px=32, jitter=0.5)
+    sides = crop.draw(np.random.default_rng(1).random((500, crop.num_numbers)), 100, 100).height
+    assert (sides.min(), sides.max()) == (round(32 / 1.5), round(32 / 0.5) - (sides.max() < 64))
+    assert (sides == crop.draw(np.random.default_rng(1).random((500, 4)), 100, 100).width).all()
+    small = crop.draw(np.random.default_rng(1).random((20, crop.num_numbers)), 20, 30)
+    assert small.height.max() <= 20
+    out = np.empty((32, 32, 1), np.uint8)
+    crop.apply(np.full((20, 30, 1), 7, np.uint8), small[0], out)
+    assert (out == 7).all()
+    for options, message in (
+        ({"crop_px": 0}, "crop_px must be at least 1"),
+        ({"jitter": 1.0}, "jitter must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NativeCrop(**options)  # type: ignore[arg-type]

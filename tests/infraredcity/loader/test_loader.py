@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import fsspec
 import numpy as np
@@ -242,10 +243,32 @@ from infraredcity.checks.verify import verify
 
 def test_shards_of_counts_say_what_reads_them_when_they_are_opened(shelf: Shelf, tmp_path: Path) -> None:
     extract_clip(clip_of(shelf.deep), ExtractConfig(image_format="png16"), tmp_path)
-    message = r"city_clear_00000000 is a png of 16 bits, .*; extract again without --format png16, .*decode_deep"
+    message = r"city_clear_00000000 is a png of 16 bits, .*; give the reader a tone, .* --format png16, .*decode_deep"
     for on_bad in ("raise", "replace"):
         with pytest.raises(ImageError, match=message):
             WindowReader(tmp_path / "city_clear", on_bad=on_bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("color", ["gray", "rgb"])
+def test_counts_become_levels_by_the_tone_of_their_clip(
+    shelf: Shelf, tmp_path: Path, color: Literal["gray", "rgb"]
+) -> None:
+    for kind in ("png16", "png"):
+        extract_clip(clip_of(shelf.deep), ExtractConfig(image_format=kind), tmp_path / kind)  # type: ignore[arg-type]
+    counts = WindowReader(tmp_path / "png16" / "city_clear", tone="percentile", color=color)
+    levels = WindowReader(tmp_path / "png" / "city_clear", color=color)
+    rows = list(range(len(levels.index)))
+    assert len(rows) <= 128  # so the tone is fitted to all of them, as extraction does
+    assert torch.equal(counts.read_rows(rows), levels.read_rows(rows))
+    assert set(counts.tones) == {0}
+    small, same = (WindowReader(tmp_path / kind / "city_clear", tone="percentile", color=color, size=(24, 32))
+                   for kind in ("png16", "png"))  # fmt: skip
+    assert torch.equal(small.read_rows(rows), same.read_rows(rows))
+    assert same.tones == {}
+    cropped = WindowReader(
+        tmp_path / "png16" / "city_clear", tone="minmax", color=color, crop=ResizeCrop(load_px=32, crop_px=24)
+    )
+    assert cropped.read([0, 1]).frames.shape[-2:] == (24, 24)
 
 
 def test_a_pattern_that_matches_nothing_says_so(tmp_path: Path) -> None:
