@@ -14,7 +14,7 @@ import click
 from infraredcity.installation import install_command
 from roma.cli.options import exit_code
 
-_COMMANDS = ("evaluate", "pretrain", "report", "settings", "train", "translate")
+_COMMANDS = ("evaluate", "export", "pretrain", "report", "settings", "train", "translate")
 
 
 class _Commands(click.Group):

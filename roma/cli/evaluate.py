@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from infraredcity.command_line import FILE, FILE_OR_FOLDER, FOLDER, ProgressLine, json_option
-from roma.cli.options import device_option
+from roma.cli.options import device_option, parse_tone_range, preparation_options
 
 
 @click.command("evaluate")
@@ -35,11 +35,12 @@ from roma.cli.options import device_option
 @click.option(
     "--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Folder for evaluation.json and pictures."
 )
+@preparation_options
 @device_option
 @json_option
 def evaluate_command(
     snapshot: Path, infrared: tuple[str, ...], video: Path | None, truth: Path, visible: tuple[str, ...], flow: Path | None,
-    out: Path, device: str, as_json: bool,
+    out: Path, polarity: str | None, tone: str | None, tone_range: str | None, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Compare translations and simple baselines with the truth, and check the demo's targets.
 
@@ -48,18 +49,28 @@ def evaluate_command(
     """
     from roma.evaluation.evaluate import evaluate_shards, evaluate_video
     from roma.evaluation.targets import judge
+    from roma.inference.job import TranslateOptions
     from roma.inference.translator import open_translator
     from roma.report.page import left_out, score_rows, target_rows
     from roma.world.world import device_of
 
     if bool(infrared) == (video is not None):
         raise click.UsageError("name what to translate: either --infrared or --video")
+    how = TranslateOptions(
+        polarity=polarity,  # type: ignore[arg-type]  # click checks these
+        tone=tone,  # type: ignore[arg-type]
+        tone_range=parse_tone_range(tone, tone_range),
+    )
     translator = open_translator(snapshot, device_of(device))
     progress = ProgressLine()
     if video is not None:
-        report = evaluate_video(translator, video, truth, out, visible=visible, flow=flow, on_progress=progress)
+        report = evaluate_video(
+            translator, video, truth, out, visible=visible, flow=flow, how=how, on_progress=progress
+        )
     else:
-        report = evaluate_shards(translator, infrared, truth, out, visible=visible, flow=flow, on_progress=progress)
+        report = evaluate_shards(
+            translator, infrared, truth, out, visible=visible, flow=flow, how=how, on_progress=progress
+        )
     targets = judge(report)
     if as_json:
         click.echo(json.dumps(asdict(report) | {"targets": [asdict(target) for target in targets]}, indent=1))

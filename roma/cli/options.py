@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -13,6 +14,58 @@ from infraredcity.showing import visible_lines
 from roma.errors import RomaError
 
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+
+
+_PREPARATION = (
+    click.option(
+        "--polarity",
+        type=click.Choice(["white-hot", "black-hot", "invert"]),
+        help="How the input shows heat; turned around where the training shows it the other way. invert turns in any case.",
+    ),
+    click.option(
+        "--tone",
+        type=click.Choice(["minmax", "percentile", "fixed", "running"]),
+        help="How counts of more than 8 bits become levels; by default as in the training. running follows the last seconds.",
+    ),
+    click.option("--tone-range", help="LOW,HIGH for --tone fixed: the counts that become black and white."),
+)
+
+
+def preparation_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of how the input is prepared: `polarity`, `tone` and `tone_range`."""
+    for option in reversed(_PREPARATION):
+        command = option(command)
+    return command
+
+
+def parse_tone_range(tone: str | None, tone_range: str | None) -> Any:
+    """Read LOW,HIGH, which goes with the tone "fixed"; None without it.
+
+    Raises:
+        click.UsageError: One is given without the other.
+        click.BadParameter: It is not LOW,HIGH, or LOW is not below HIGH.
+    """
+    if (tone == "fixed") != (tone_range is not None):
+        raise click.UsageError("--tone fixed goes with --tone-range LOW,HIGH, and no other tone does")
+    if tone_range is None:
+        return None
+    low, high = parse_numbers(tone_range, 2, "--tone-range")
+    if low >= high:
+        raise click.BadParameter(f"LOW must be below HIGH, got {tone_range}", param_hint="--tone-range")
+    return low, high
+
+
+def parse_numbers(text: str, count: int, option: str) -> Any:
+    """Read whole numbers with commas between them.
+
+    Raises:
+        click.BadParameter: It is anything else.
+    """
+    parts = text.split(",")
+    if len(parts) != count or not all(part.strip().isdigit() for part in parts):
+        form = "LOW,HIGH" if count == 2 else "x,y,w,h"
+        raise click.BadParameter(f"expected {form}, got {text!r}", param_hint=option)
+    return tuple(map(int, parts))
 
 
 def exit_code(command: Callable[[], object]) -> int:

@@ -29,6 +29,11 @@ class DataConfig:
     crop_size_px: int = setting(256, least=8, most=MOST_CROP_PX)
     """Then a square of this side is cut out, at one random place for all frames of a window, unless `schedule.decay_crop` says
     otherwise. A multiple of 4."""
+    fit: Literal["square", "crop"] = setting("square", in_paper=False)
+    """How frames become pictures to train on: "square" squeezes them to `load_size_px`, the paper's way; "crop" cuts squares of
+    `crop_size_px` out of them at their own scale, and translation then runs at that scale on whole frames."""
+    scale_jitter: float = setting(0.0, least=0, most=0.5, in_paper=False)
+    """For "crop": each window is scaled by a factor drawn from [1 - scale_jitter, 1 + scale_jitter]."""
     flip: bool = setting(False, in_paper="image")
     """Mirror windows at random; the paper does so in image mode only."""
     infrared_weights: tuple[float, ...] = setting((), above=0)
@@ -39,6 +44,9 @@ class DataConfig:
     """What a picture that cannot be read does: stop the run, or be replaced by another window, counted and reported."""
     max_bad: int = setting(100, least=0)
     """With "replace", how many unreadable pictures a process passes over before it stops after all."""
+    tone: Literal["percentile", "minmax"] = "percentile"
+    """How pictures of 16 bits become levels: one line for each clip, between the percentiles 0.5 and 99.5 of its counts or between
+    the lowest and the highest."""
     held_out: tuple[str, ...] = ()
     """Shards or pictures of infrared frames that are not trained on, for sample grids and for choosing the best checkpoint."""
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from infraredcity.clips import ColorMode
-from infraredcity.loader import FrameWindows, Monitor, UnpairedBatch, WindowReader, unpaired_batches
+from infraredcity.loader import FrameWindows, Monitor, NativeCrop, UnpairedBatch, WindowReader, unpaired_batches
 from roma.config.schema import TrainConfig
 from roma.data.thermal import ThermalTones, fit_tones
 from roma.world.world import World
@@ -80,7 +80,7 @@ class Domains:
 
 
 def open_domains(config: TrainConfig) -> Domains:
-    """Open readers of the run's shards, with frames resized to `data.load_size_px`.
+    """Open readers of the run's shards, with frames resized to `data.load_size_px` or, with `data.fit` "crop", cut out of them.
 
     Raises:
         infraredcity.errors.InfraredCityError: Shards are missing, damaged or hold no window.
@@ -227,17 +227,22 @@ def learn_tones(domains: Domains) -> ThermalTones:
 def _open_domain(
     config: TrainConfig, sources: Sequence[str], weights: Sequence[float], *, color: ColorMode, seed: int
 ) -> WindowReader:
-    side = config.data.load_size_px
+    data = config.data
+    side = data.load_size_px
     return WindowReader(
         sources,
         window_frames=config.window_frames,
         stride=config.data.stride,
         color=color,
-        size=(side, side),
+        size=(side, side) if data.fit == "square" else None,
+        crop=None
+        if data.fit == "square"
+        else NativeCrop(crop_px=data.crop_size_px, jitter=data.scale_jitter, flip=False),
         seed=seed,
         weights=weights or None,
         on_bad=config.data.on_bad,
         max_bad=config.data.max_bad,
+        tone=config.data.tone,
     )
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.records import read_json
-from infraredcity.loader import WindowReader
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.stills.framing import resize
 from roma.config.overlay import without_secrets
@@ -24,7 +23,10 @@ from roma.errors import EvaluationError
 from roma.evaluation.baselines import DayDomain, day_domain, reinhard
 from roma.evaluation.flow import path_of, read_flow, resized
 from roma.evaluation.measures import MEASURES
-from roma.inference.translator import BATCH_FRAMES, Translator, frames_of, open_levels
+from roma.evaluation.truth import open_truth, true_frames
+from roma.inference.job import Preparer, TranslateOptions
+from roma.inference.sources import ShardSource, VideoSource
+from roma.inference.translator import BATCH_FRAMES, Translator
 from roma.training.metrics import save_picture
 
 REPORT_NAME = "evaluation.json"
@@ -105,6 +107,7 @@ def evaluate_shards(
     *,
     visible: tuple[str, ...] = (),
     flow: Path | None = None,
+    how: TranslateOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> EvalReport:
     """Evaluate on every sample of some infrared shards; the truth of clip c, frame i is frame i of `truth`/c.<ext>.
@@ -117,32 +120,34 @@ def evaluate_shards(
         visible: Tar files or patterns of the training's day frames, for the baselines made from them.
         flow: Folder that holds <clip id>/<frame index, six digits>.png, the flow to the next frame as `roma.evaluation.flow`
             reads it, for the warping error.
+        how: How the infrared is prepared; None as in the training.
         on_progress: Gets the number of frames looked at, a few times a second.
 
     Raises:
         EvaluationError: A clip has no truth or one of counts, none of the frames has a truth, or no flow joins two of them.
         InfraredCityError: Shards or videos are missing or damaged.
     """
-    reader = WindowReader(patterns, window_frames=1, color="gray")
+    source = ShardSource(patterns)
+    preparer = Preparer(translator, source, how or TranslateOptions())
     try:
-        index = reader.index
+        index = source.index
         rows_of: dict[str, list[int]] = {}
         for row, clip in enumerate(index.clip.tolist()):
             rows_of.setdefault(index.clips[clip], []).append(row)
-        true_clips = {clip_id: open_levels(_truth_of(truth, clip_id)) for clip_id in rows_of}
+        true_clips = {clip_id: open_truth(_truth_of(truth, clip_id)) for clip_id in rows_of}
 
         def moments() -> Iterator[_Moment]:
             for clip_id, rows in rows_of.items():
                 by_frame = {int(index.frame_index[row]): row for row in rows}
                 true_clip = true_clips[clip_id]
                 indices = [frame for frame in sorted(by_frame) if frame < true_clip.num_frames]
-                for frame_index, picture in frames_of(true_clip, indices, color="rgb"):
+                for frame_index, picture in true_frames(true_clip, indices):
                     row = by_frame[frame_index]
                     yield _Moment(
                         clip_id=clip_id,
                         frame_index=frame_index,
                         name=index.key(row),
-                        infrared=reader.read_rows([row])[0].permute(1, 2, 0).numpy(),
+                        infrared=preparer.levels(source.picture(row)),
                         truth=picture,
                         flow=None if flow is None else flow / clip_id,
                     )
@@ -159,7 +164,7 @@ def evaluate_shards(
             on_progress=on_progress,
         )
     finally:
-        reader.close()
+        source.close()
 
 
 def evaluate_video(
@@ -170,6 +175,7 @@ def evaluate_video(
     *,
     visible: tuple[str, ...] = (),
     flow: Path | None = None,
+    how: TranslateOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> EvalReport:
     """Evaluate on a video whose truth is another video, frame for frame; `flow` holds <frame index, six digits>.png.
@@ -178,28 +184,30 @@ def evaluate_video(
         EvaluationError: A video holds counts, the two hold different numbers of frames, or no flow joins two of them.
         InfraredCityError: One of them is not a readable video.
     """
-    infrared_clip, true_clip = open_levels(source), open_levels(truth)
-    if infrared_clip.num_frames != true_clip.num_frames:
+    infrared, true_clip = VideoSource([source]), open_truth(truth)
+    if infrared.num_frames != true_clip.num_frames:
         raise EvaluationError(
-            f"{truth}: holds {true_clip.num_frames} frames, {source} {infrared_clip.num_frames}; "
+            f"{truth}: holds {true_clip.num_frames} frames, {source} {infrared.num_frames}; "
             "a truth shows the same moments, frame for frame"
         )
+    preparer = Preparer(translator, infrared, how or TranslateOptions())
 
     def moments() -> Iterator[_Moment]:
-        everything = list(range(infrared_clip.num_frames))
-        true_frames = frames_of(true_clip, everything, color="rgb")
-        true_index, true_picture = next(true_frames, (-1, None))
-        for index, infrared in frames_of(infrared_clip, everything, color="gray"):
+        pictures = true_frames(true_clip, list(range(true_clip.num_frames)))
+        true_index, true_picture = next(pictures, (-1, None))
+        for index, frame in infrared.indexed():
             while true_picture is not None and true_index < index:
-                true_index, true_picture = next(true_frames, (-1, None))
+                true_index, true_picture = next(pictures, (-1, None))
             if true_picture is not None and true_index == index:
-                name = f"{source.stem}_{index:08d}"
+                height, width = frame.picture.shape[:2]
+                # What is cut out of the infrared is cut out of a truth that shows the same pixels.
+                is_aligned = true_picture.shape[:2] == (height, width)
                 yield _Moment(
                     clip_id=source.stem,
                     frame_index=index,
-                    name=name,
-                    infrared=infrared,
-                    truth=true_picture,
+                    name=frame.name,
+                    infrared=preparer.levels(frame.picture),
+                    truth=preparer.plan(width, height).cut(true_picture) if is_aligned else true_picture,
                     flow=flow,
                 )
 
@@ -207,7 +215,7 @@ def evaluate_video(
         translator,
         moments(),
         out,
-        infrared_clip.num_frames,
+        infrared.num_frames,
         source=str(source),
         truth=truth,
         visible=visible,
@@ -330,7 +338,7 @@ def _methods(translator: Translator, batch: list[_Moment], day: DayDomain | None
     gray = np.stack([resize(moment.infrared, side, side) for moment in batch])
     infrared = torch.from_numpy(np.repeat(gray, 3, axis=3)).permute(0, 3, 1, 2)
     shown = {
-        "translated": torch.from_numpy(translator.translate(gray, size=(side, side))).permute(0, 3, 1, 2),
+        "translated": torch.from_numpy(_translated(translator, batch, gray)).permute(0, 3, 1, 2),
         "infrared": infrared,
     }
     if day is not None:
@@ -339,6 +347,20 @@ def _methods(translator: Translator, batch: list[_Moment], day: DayDomain | None
     truth = np.stack([resize(moment.truth, side, side) for moment in batch])
     shown["truth"] = torch.from_numpy(truth).permute(0, 3, 1, 2)
     return shown
+
+
+def _translated(
+    translator: Translator, batch: list[_Moment], squares: UInt8[np.ndarray, "N S S C"]
+) -> UInt8[np.ndarray, "N S S 3"]:
+    """Translate at the size of the training, and bring the results to the squares that are compared."""
+    side = squares.shape[1]
+    sizes = [translator.trained_size(moment.infrared.shape[1], moment.infrared.shape[0]) for moment in batch]
+    if set(sizes) == {(side, side)}:
+        return translator.translate(squares, size=(side, side))
+    pictures = [
+        translator.translate(moment.infrared[None], size=size)[0] for moment, size in zip(batch, sizes, strict=True)
+    ]
+    return np.stack([resize(picture, side, side) for picture in pictures])
 
 
 class _Tally:

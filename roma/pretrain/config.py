@@ -121,6 +121,8 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         check(self, "")
+        if self.data.fit != "square":
+            raise ConfigError(f'data.fit must be "square" in pretraining, got {self.data.fit!r}')
         if self.data.held_out or self.output.best_by != OutputConfig().best_by:
             raise ConfigError(
                 "data.held_out and output.best_by are for roma train; roma pretrain keeps its last encoder"

@@ -20,7 +20,7 @@ from infraredcity.files.records import read_whole
 from roma.errors import CheckpointError
 
 CHECKPOINT_FORMAT = "roma-checkpoint-2"
-SNAPSHOT_FORMAT = "roma-snapshot-2"
+SNAPSHOT_FORMAT = "roma-snapshot-3"
 SNAPSHOT_NAME = "snapshot.pt"
 _SEAL = b"roma-sha256:"
 _NUM_SEAL_BYTES = len(_SEAL) + 64

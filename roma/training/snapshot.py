@@ -1,13 +1,14 @@
 """A snapshot: the translator's weights, its step and its config, to share and to run."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from roma.config.overlay import from_json, to_json
 from roma.config.schema import TrainConfig
+from roma.data.preprocessing import Preprocessing
 from roma.errors import CheckpointError, ConfigError
 from roma.training.sealed_file import SNAPSHOT_FORMAT, are_weights, is_count, read_sealed, write_sealed
 
@@ -22,6 +23,8 @@ class Snapshot:
     """Steps it was trained for."""
     config: TrainConfig
     """Of the training: also what the generator is, and on squares of which side it was trained."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    """What the infrared of the training went through before the network."""
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -33,6 +36,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
             "weights": snapshot.weights,
             "step": snapshot.step,
             "config": to_json(snapshot.config),
+            "preprocessing": snapshot.preprocessing.to_json(),
         },
     )
 
@@ -44,7 +48,7 @@ def load_snapshot(path: Path) -> Snapshot:
         CheckpointError: The file is missing, damaged, a checkpoint, or of another format.
     """
     values = read_sealed(path, SNAPSHOT_FORMAT)
-    missing = next((name for name in ("weights", "step", "config") if name not in values), None)
+    missing = next((name for name in ("weights", "step", "config", "preprocessing") if name not in values), None)
     if missing is not None:
         raise CheckpointError(f"{path}: lacks {missing!r}; train again, or fetch the snapshot anew")
     weights = values["weights"]
@@ -52,6 +56,7 @@ def load_snapshot(path: Path) -> Snapshot:
         ("weights", are_weights(weights), "tensors by their names"),
         ("step", is_count(values["step"]), "a whole number"),
         ("config", is_plain(values["config"]), "settings as plain values"),
+        ("preprocessing", is_plain(values["preprocessing"]), "facts as plain values"),
     ):
         if not is_right:
             found = ascii(values[name])[:80] if name == "step" else type(values[name]).__name__
@@ -68,7 +73,11 @@ def load_snapshot(path: Path) -> Snapshot:
     size_bytes = path.stat().st_size
     if sum(value.nbytes for value in weights.values()) > size_bytes:
         raise CheckpointError(f"{path}: its weights are larger than its {size_bytes} bytes; fetch the snapshot anew")
-    return Snapshot(weights=weights, step=values["step"], config=config)
+    try:
+        preprocessing = Preprocessing.from_json(values["preprocessing"])
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: preprocessing: {str(error)[:300]}; fetch the snapshot anew") from error
+    return Snapshot(weights=weights, step=values["step"], config=config, preprocessing=preprocessing)
 
 
 def is_plain(value: object) -> bool:

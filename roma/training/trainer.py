@@ -15,6 +15,7 @@ from infraredcity.loader import Monitor
 from roma.config.overlay import from_json
 from roma.config.schema import TrainConfig
 from roma.data.batches import Domains, TrainBatch, learn_tones, open_domains, train_batches, unreadable
+from roma.data.preprocessing import preprocessing_in
 from roma.models.generators.build import check_side
 from roma.models.vit.weights import check_named, check_set
 from roma.training import checkpoint, schedule
@@ -117,16 +118,21 @@ class _Training(Task):
         self._plan = schedule.plan(config.schedule, epoch_steps=schedule.steps_per_epoch(*windows, config.batch_size))
         self.total_steps = self._plan.total_steps
         self.images_per_step = config.batch_size * config.window_frames
-        tones = learn_tones(domains) if config.loss.matched_tones else None
+        tones = learn_tones(domains.at_side(config.data.load_size_px)) if config.loss.matched_tones else None
         self._trainer = Trainer(config, build_networks(config, world.device), world, tones=tones)
         self.networks = self._trainer.networks.trained()
         self.optimisers = {"generator": self._trainer.generator_optimiser}
         if self._trainer.discriminator_optimiser is not None:
             self.optimisers["discriminator"] = self._trainer.discriminator_optimiser
         self._held_out: HeldOut | None = None
+        infrared = domains.infrared
+        self._preprocessing = preprocessing_in(
+            infrared.files.folders, infrared.index.clips, loader_tone=config.data.tone if infrared.tones else None
+        )
 
     def batches(self, first: int) -> Generator[TrainBatch, None, None]:
-        whole_from = self._plan.constant_steps if self.config.schedule.decay_crop == "none" else None
+        is_whole = self.config.schedule.decay_crop == "none" and self.config.data.fit == "square"
+        whole_from = self._plan.constant_steps if is_whole else None
         monitor = Monitor(self.run / LOADER)
         return train_batches(
             self.domains, self.config, self.world, start_step=first, whole_from=whole_from, monitor=monitor
@@ -163,16 +169,19 @@ class _Training(Task):
     def write(self, saved: Checkpoint) -> None:
         checkpoint.save(self.run, saved, keep=self.config.output.keep_checkpoints)
         # Second: whatever else is missing after a kill can be made from the checkpoint (`complete`).
-        checkpoint.publish(self.run, saved, _snapshot_of)
+        checkpoint.publish(self.run, saved, self._snapshot_of)
 
     def complete(self, newest: Checkpoint) -> None:
-        checkpoint.complete(self.run, newest, _snapshot_of)
+        checkpoint.complete(self.run, newest, self._snapshot_of)
 
-
-def _snapshot_of(saved: Checkpoint) -> Snapshot:
-    """Take the translator out of a checkpoint."""
-    weights = {name: value.cpu() for name, value in saved.networks["averaged"].items()}
-    return Snapshot(weights=weights, step=saved.step, config=from_json(saved.config, where="checkpoint"))
+    def _snapshot_of(self, saved: Checkpoint) -> Snapshot:
+        """Take the translator out of a checkpoint."""
+        return Snapshot(
+            weights={name: value.cpu() for name, value in saved.networks["averaged"].items()},
+            step=saved.step,
+            config=from_json(saved.config, where="checkpoint"),
+            preprocessing=self._preprocessing,
+        )
 
 
 def _gather_unreadable(domains: Domains, run: Path, world: World) -> dict[str, str]:

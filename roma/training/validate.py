@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
@@ -72,16 +73,19 @@ class HeldOut:
         self._vit = vit
         self._device = device
         side = config.data.crop_size_px
+        is_square = config.data.fit == "square"
+        readers = domains.at_side(side) if is_square else domains
         if self.is_held_out:
-            reader = WindowReader(config.data.held_out, window_frames=1, color="gray", size=(side, side))
+            size = (side, side) if is_square else None
+            reader = WindowReader(config.data.held_out, window_frames=1, color="gray", size=size, tone=config.data.tone)
             try:
-                infrared = _evenly_spaced(reader)
+                infrared = _evenly_spaced(reader, side)
             finally:
                 reader.close()
         else:
-            infrared = _evenly_spaced(domains.at_side(side).infrared)
+            infrared = _evenly_spaced(readers.infrared, side)
         self._infrared: UInt8[Tensor, "N 3 H W"] = infrared.expand(-1, 3, -1, -1)
-        self._day: UInt8[Tensor, "M 3 H W"] = _evenly_spaced(domains.at_side(side).visible)
+        self._day: UInt8[Tensor, "M 3 H W"] = _evenly_spaced(readers.visible, side)
         self._day_features: Float64[Tensor, "K D"] | None = None
         self._source_tokens: tuple[Tensor, ...] | None = None
 
@@ -191,5 +195,15 @@ def _in_parts(frames: Tensor) -> list[Tensor]:
     return [frames[first : first + _AT_ONCE] for first in range(0, len(frames), _AT_ONCE)]
 
 
-def _evenly_spaced(reader: WindowReader) -> UInt8[Tensor, "N C H W"]:
-    return reader.read_rows(_places(len(reader.index), NUM_FRAMES))
+def _evenly_spaced(reader: WindowReader, side_px: int) -> UInt8[Tensor, "N C H W"]:
+    """Read frames that are evenly spread; of those that are larger than the square the middle, of smaller ones an enlarged one."""
+    frames = reader.read_rows(_places(len(reader.index), NUM_FRAMES))
+    height, width = frames.shape[-2:]
+    if (height, width) == (side_px, side_px):
+        return frames
+    scale = max(1.0, side_px / min(height, width))
+    if scale > 1:
+        size = (max(side_px, round(height * scale)), max(side_px, round(width * scale)))
+        frames = F.interpolate(frames, size=size, mode="bicubic", antialias=True)
+    top, left = (frames.shape[-2] - side_px) // 2, (frames.shape[-1] - side_px) // 2
+    return frames[..., top : top + side_px, left : left + side_px].contiguous()

@@ -56,7 +56,12 @@ def test_every_setting_that_is_not_in_the_paper_is_named_when_it_is_used():
         values = getattr(TrainConfig(), group)
         for item, value, rule in rules_of(values):
             if not rule.in_paper:
-                others = {"resnet": "unet", "cross": "self", "none": "random" if group == "schedule" else "sqrt"}
+                others = {
+                    "resnet": "unet",
+                    "cross": "self",
+                    "square": "crop",
+                    "none": "random" if group == "schedule" else "sqrt",
+                }
                 other = (
                     others[value] if value in others else "true" if value is False else 1 if type(value) is int else 0.5
                 )
@@ -64,7 +69,7 @@ def test_every_setting_that_is_not_in_the_paper_is_named_when_it_is_used():
                 named = departures(resolved(*base, f"{group}.{item.name}={other}", name="roma"))
                 assert f"{group}.{item.name}" in {text.partition(" ")[0] for text in named}
                 marked.add(f"{group}.{item.name}")
-    assert len(marked) == 17
+    assert len(marked) == 19
 
 
 def test_presets_for_several_gpus_and_random_squares_in_the_decay_name_their_departures():

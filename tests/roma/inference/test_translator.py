@@ -3,6 +3,7 @@ import itertools
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Literal
 
 import av  # noqa: TID251 - files as no writer of ours makes them
 import imageio_ffmpeg
@@ -13,31 +14,36 @@ import torch
 from infraredcity.errors import VideoDecodeError
 from infraredcity.video import FrameRange, open_clip, probe, read_frames
 from roma.config.schema import DataConfig, GeneratorConfig, TrainConfig
+from roma.data.preprocessing import Preprocessing
 from roma.errors import CheckpointError, EvaluationError
-from roma.inference.translator import (
-    Translator,
-    _mp4_times,
-    _read_levels,
-    open_translator,
-    rising_times,
-    translate_video,
-)
-from roma.inference.video_out import open_video
+from roma.inference.job import TranslateOptions, TranslateReport
+from roma.inference.outputs import translate_file
+from roma.inference.sinks import VideoOptions, open_video
+from roma.inference.sources import Frame, _video_times, rising_times
+from roma.inference.translator import Translator, open_translator
 from roma.models.generators.generator import Generator
 from roma.models.generators.resnet import ResNetGenerator
 from roma.models.generators.unet import UNetGenerator
 from roma.training.snapshot import Snapshot, save_snapshot
 
 CPU = torch.device("cpu")
-BURSTY_PTS = [1000, 1040, 1050, 1200, 1201, 1400, 1440]  # variable rate, not beginning at zero
+BURSTY_PTS = [1000, 1040, 1050, 1200, 1201, 1400, 1440]  # variable rate
+
+
+def frame_at(pts: int, time_base: Fraction = Fraction(1, 1000)) -> Frame:
+    return Frame(picture=np.zeros((1, 1, 1), np.uint8), name=str(pts), pts=pts, time_base=time_base)
 
 
 def write_video(path: Path, pts: list[int], *, width: int = 48, height: int = 32, level: int = 0) -> Path:
     """Frames whose gray level tells their number."""
-    with open_video(path, width_px=width, height_px=height, time_base=Fraction(1, 1000), fps=25.0, crf=1) as writer:
+    with open_video(path, VideoOptions(quality=1)) as sink:
         for number, time in enumerate(pts):
-            writer.add(np.full((height, width, 3), level + 20 * number, np.uint8), time)
+            sink.add(np.full((height, width, 3), level + 20 * number, np.uint8), frame_at(time))
     return path
+
+
+def translate_video(translator: Translator, source: Path, out: Path, **how: Any) -> TranslateReport:
+    return translate_file(translator, [source], out, how=TranslateOptions(**how))
 
 
 def snapshot_of(generator: Generator, *, side_px: int, architecture: str = "resnet") -> Snapshot:
@@ -69,7 +75,9 @@ def test_translation_keeps_size_count_and_times_of_a_variable_rate_video(
     source = write_video(tmp_path / "in.mp4", BURSTY_PTS)
     report = translate_video(translator, source, tmp_path / "out.mp4", side_by_side=side_by_side)
     before, after = probe(source), probe(tmp_path / "out.mp4")
-    assert [float(pts * before.time_base) for pts in before.pts] == pytest.approx([pts / 1000 for pts in BURSTY_PTS])
+    assert [float(pts * before.time_base) for pts in before.pts] == pytest.approx(
+        [(pts - BURSTY_PTS[0]) / 1000 for pts in BURSTY_PTS]
+    )
     assert [pts * after.time_base * 1000 for pts in after.pts.tolist()] == [0, 40, 50, 200, 201, 400, 440]
     assert (after.num_frames, after.num_hidden) == (7, 0)
     assert (after.width_px, after.height_px) == (96 if side_by_side else 48, 32)
@@ -108,9 +116,8 @@ def test_rotation_is_kept_and_the_input_is_shown_to_the_left(translator: Transla
     stored = np.full((32, 48, 3), 30, np.uint8)
     stored[:8, :12] = 220  # one corner
     source = tmp_path / "in.mp4"
-    sizes = {"width_px": 48, "height_px": 32, "time_base": Fraction(1, 25), "fps": 25.0, "crf": 1}
-    with open_video(source, **sizes, rotation_deg=rotation) as writer:  # type: ignore[arg-type]
-        writer.add(stored, 0)
+    with open_video(source, VideoOptions(quality=1, rotation_deg=rotation)) as sink:
+        sink.add(stored, frame_at(0, Fraction(1, 25)))
     assert abs(probe(source).rotation_deg) == abs(rotation)
     translate_video(translator, source, tmp_path / "out.mp4")
     after = probe(tmp_path / "out.mp4")
@@ -128,9 +135,8 @@ def test_rotation_is_kept_and_the_input_is_shown_to_the_left(translator: Transla
 @pytest.mark.parametrize("side_by_side", [False, True])
 def test_the_shape_of_pixels_is_kept(translator: Translator, tmp_path: Path, side_by_side: bool):
     wide = Fraction(16, 11)
-    sizes = {"width_px": 48, "height_px": 32, "time_base": Fraction(1, 25), "fps": 25.0, "pixel_aspect": wide}
-    with open_video(tmp_path / "in.mp4", **sizes) as writer:  # type: ignore[arg-type]
-        writer.add(np.zeros((32, 48, 3), np.uint8), 0)
+    with open_video(tmp_path / "in.mp4", VideoOptions(pixel_aspect=wide)) as sink:
+        sink.add(np.zeros((32, 48, 3), np.uint8), frame_at(0, Fraction(1, 25)))
     translate_video(translator, tmp_path / "in.mp4", tmp_path / "out.mp4", side_by_side=side_by_side)
     for name in ("in.mp4", "out.mp4"):
         with av.open(str(tmp_path / name)) as container:
@@ -163,16 +169,16 @@ def test_a_clock_that_is_too_coarse_for_the_frames_makes_the_translation_no_slow
 
 def test_a_unit_that_no_mp4_holds_is_left_for_milliseconds(tmp_path: Path):
     clip = open_clip([timed_video(tmp_path / "in.mkv", [0, 0, 40])])
-    assert [times.tolist() for times in _mp4_times(clip)[:1]] == [[0, 1, 80]]
+    assert [times.tolist() for times in _video_times(clip)[:1]] == [[0, 1, 80]]
     fine = dataclasses.replace(clip, pts=clip.pts * 1_500_000, time_base=Fraction(1, 1_500_000_000))
-    times, unit = _mp4_times(fine)
+    times, unit = _video_times(fine)
     assert (times.tolist(), unit) == ([0, 1, 80], Fraction(1, 2000))
 
 
 @pytest.mark.parametrize("hours", [30])
 def test_a_long_pause_leaves_room_for_equal_times(tmp_path: Path, hours: int):
     pause = hours * 3_600_000
-    times, unit = _mp4_times(open_clip([timed_video(tmp_path / "in.mkv", [0, 0, pause])]))
+    times, unit = _video_times(open_clip([timed_video(tmp_path / "in.mkv", [0, 0, pause])]))
     assert (times.tolist(), unit) == ([0, 1, 2 * pause], Fraction(1, 2000))
 
 
@@ -206,10 +212,10 @@ def test_a_long_pause_stays_as_long(translator: Translator, tmp_path: Path, hour
     source = timed_video(tmp_path / "in.mkv", [0, 40, pause, pause + 40])
     clip = open_clip([source])
     fine = dataclasses.replace(clip, pts=clip.pts * 90, time_base=Fraction(1, 90_000))
-    times, time_base = _mp4_times(fine)
-    with open_video(tmp_path / "out.mp4", width_px=48, height_px=32, time_base=time_base, fps=25.0) as writer:
+    times, time_base = _video_times(fine)
+    with open_video(tmp_path / "out.mp4", VideoOptions()) as sink:
         for time in times.tolist():
-            writer.add(np.zeros((32, 48, 3), np.uint8), time)
+            sink.add(np.zeros((32, 48, 3), np.uint8), frame_at(time, time_base))
     after = probe(tmp_path / "out.mp4")
     assert [1000 * time * after.time_base for time in after.pts.tolist()] == [0, 40, pause, pause + 40]
 
@@ -226,17 +232,11 @@ def test_counts_of_16_bits_are_refused_before_anything_is_written(
 ):
     source = timed_video(tmp_path / "in.mkv", [0, 40], pixel_format="gray16le")
     with pytest.raises(
-        EvaluationError, match=r"in\.mkv: holds counts \(gray16le\), expected levels of 8 bits"
+        EvaluationError, match=r"in\.mkv: holds counts of more than 8 bits, and the snapshot has no tone for them"
     ) as caught:
         translate_video(translator, source, tmp_path / "new" / "out.mp4", side_by_side=side_by_side)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "snapshot.pt"]
-
-
-def test_pictures_of_16_bits_are_refused_where_they_come_out_of_the_decoder_too(tmp_path: Path):
-    clip = open_clip([timed_video(tmp_path / "in.mkv", [0, 40], pixel_format="gray16le")])
-    with pytest.raises(EvaluationError, match=r"in\.mkv: holds counts \(uint16\)"):
-        next(_read_levels(clip, FrameRange(start_frame=0, stop_frame=2), color="gray"))
 
 
 def test_a_colon_in_the_name_of_the_output_is_no_protocol(
@@ -300,7 +300,7 @@ def test_bad_input_leaves_no_output(translator: Translator, tmp_path: Path):
     text.write_text("no video")
     with pytest.raises(VideoDecodeError, match=r"text\.mp4: not a video that can be opened"):
         translate_video(translator, text, tmp_path / "out.mp4")
-    with pytest.raises(EvaluationError, match="give -o a name that ends in"):
+    with pytest.raises(EvaluationError, match=r"ends in \.avi, expected"):
         translate_video(translator, text, tmp_path / "out.avi")
     source = write_video(tmp_path / "in.mp4", [0, 40])
     with pytest.raises(EvaluationError, match="is the input itself"):
@@ -317,6 +317,29 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, snapshot_file: Path):
 
 
 def test_writer_refuses_times_that_do_not_rise(tmp_path: Path):
-    with pytest.raises(ValueError, match="times must increase, got pts 5 after 5"):
+    with pytest.raises(ValueError, match="times must rise, got pts 4 after 4"):
         write_video(tmp_path / "x.mp4", [1, 5, 5])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fit", "facts", "expected"),
+    [
+        ("square", Preprocessing(), (64, 64)),
+        ("square", Preprocessing(is_known=True, picture_size=(96, 80)), (64, 64)),
+        ("square", Preprocessing(is_known=True, picture_size=(80, 80), fit="crop"), (80, 64)),  # 640x512, by its height
+        ("square", Preprocessing(is_known=True, picture_size=(80, 80), fit="pad"), (64, 48)),
+        ("crop", Preprocessing(), (640, 512)),
+        ("crop", Preprocessing(is_known=True, picture_size=(320, 256)), (320, 256)),
+        ("crop", Preprocessing(is_known=True, picture_size=(320, 320), fit="crop"), (400, 320)),
+    ],
+)
+def test_things_are_as_large_as_in_the_training(
+    fit: Literal["square", "crop"], facts: Preprocessing, expected: tuple[int, int]
+):
+    generator = UNetGenerator(width=4, num_blocks=1)
+    plain = snapshot_of(generator, side_px=64, architecture="unet")
+    config = dataclasses.replace(plain.config, data=dataclasses.replace(plain.config.data, fit=fit))
+    snapshot = dataclasses.replace(plain, config=config, preprocessing=facts)
+    translator = Translator(snapshot=snapshot, generator=generator, device=CPU)
+    assert translator.trained_size(640, 512) == expected

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from roma.data.preprocessing import Preprocessing
 from roma.errors import CheckpointError
 from roma.inference.translator import open_translator
 from roma.models.generators.resnet import ResNetGenerator
@@ -39,7 +40,8 @@ def values(**changes: Any) -> dict[str, Any]:
     config = {"generator": {"width": 4, "num_blocks": 1}, "data": {"crop_size_px": 16}}
     for group in config.keys() & changes.keys():
         config[group] |= changes.pop(group)
-    return {"format": SNAPSHOT_FORMAT, "weights": weights, "step": 5, "config": config, **changes}
+    facts = {"preprocessing": Preprocessing().to_json() | changes.pop("preprocessing", {})}
+    return {"format": SNAPSHOT_FORMAT, "weights": weights, "step": 5, "config": config, **facts, **changes}
 
 
 def repacked(path: Path, packed: Path, compression: int) -> Path:
@@ -76,6 +78,11 @@ def test_a_whole_one_opens(tmp_path: Path):
         ({"data": {"crop_size_px": 18}}, r"data\.crop_size_px must be a multiple of 4"),
         ({"data": {"crop_size_px": 4}}, r"data\.crop_size_px must be in \[8, 2048\], got 4"),
         ({"generator": {"architecture": "unet"}}, r"data\.crop_size_px must be a multiple of 16, at least 32, for .*=unet, got 16"),
+        ({"preprocessing": {"tone": "bright"}}, r"preprocessing: tone is 'bright', expected one of None, minmax"),
+        ({"preprocessing": {"masks": [[0, 0, 10**9]]}}, r"preprocessing: masks are .* expected boxes of 4 whole numbers"),
+        ({"preprocessing": {"crop": [0, 0, -1, 5]}}, r"preprocessing: crop is .* expected 4 whole numbers"),
+        ({"preprocessing": {"tone": "fixed"}}, r"preprocessing: tone_range goes with tone fixed"),
+        ({"preprocessing": {"weather": "fog"}}, r"preprocessing: unknown fact 'weather'"),
         ({"step": -1}, r"its step is -1"),
         ({"config": [1]}, r"its config is list, expected settings as plain values"),
         ({"config": {"a": torch.ones(1)}}, r"its config is dict, expected settings as plain values"),

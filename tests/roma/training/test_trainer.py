@@ -2,13 +2,21 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from synthetic import Shelf, clip_of
 
+from infraredcity.extraction.config import ExtractConfig
+from infraredcity.extraction.extract_clip import extract_clip
+from infraredcity.stills.formats import encode
+from infraredcity.video import probe
 from roma.config.schema import TrainConfig
+from roma.data.preprocessing import Preprocessing
 from roma.errors import CheckpointError, ConfigError, DistributedError
+from roma.inference.translator import open_translator
 from roma.training import trainer
 from roma.training.checkpoint import load_newest
 from roma.training.loop import Listeners
@@ -87,6 +95,63 @@ def test_a_finished_run_does_nothing(config: TrainConfig, tmp_path: Path):
     result = trainer.train(config, tmp_path, ALONE)
     assert (result.first_step, result.last_step) == (8, 8)
     assert (tmp_path / "snapshot.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("image_format", ["png16", "jpg"])
+def test_a_snapshot_says_what_its_infrared_went_through(
+    config: TrainConfig, tmp_path: Path, shelf: Shelf, image_format: Literal["png16", "jpg"]
+):
+    options = {"tone": "minmax"} if image_format == "jpg" else {}
+    extraction = ExtractConfig(
+        image_format=image_format, masks=((0, 0, 8, 8),), polarity="black-hot", size=(48, 32), fit="crop", **options
+    )
+    extract_clip(clip_of(shelf.deep), extraction, tmp_path / "shards")
+    data = dataclasses.replace(config.data, infrared=(str(tmp_path / "shards" / "city_clear"),))
+    trainer.train(dataclasses.replace(config, data=data), tmp_path / "run", ALONE, max_steps=1)
+    found = load_snapshot(tmp_path / "run" / "snapshot.pt").preprocessing
+    info = probe(shelf.deep)
+    assert found == Preprocessing(
+        is_known=True,
+        tone="minmax" if image_format == "jpg" else "percentile",
+        polarity="black-hot",
+        masks=((0, 0, 8, 8),),
+        clip_size=(info.width_px, info.height_px),
+        fit="crop",
+        picture_size=(48, 32),
+    )
+
+
+def test_a_snapshot_of_plain_pictures_knows_nothing_of_their_making(config: TrainConfig, tmp_path: Path):
+    (tmp_path / "night").mkdir()
+    for number in range(4):
+        picture = np.full((64, 64, 1), 40 * number, np.uint8)
+        (tmp_path / "night" / f"{number}.png").write_bytes(encode(picture, "png"))
+    data = dataclasses.replace(config.data, infrared=(str(tmp_path / "night"),))
+    trainer.train(dataclasses.replace(config, data=data), tmp_path / "run", ALONE, max_steps=1)
+    assert load_snapshot(tmp_path / "run" / "snapshot.pt").preprocessing == Preprocessing()
+
+
+def test_training_on_crops_keeps_the_scale_and_goes_on_from_a_checkpoint(
+    config: TrainConfig, tmp_path: Path, shelf: Shelf
+):
+    extract_clip(clip_of(shelf.gray), ExtractConfig(), tmp_path)
+    extract_clip(clip_of(shelf.h264, "city_day", modality="visible", time_of_day="day"), ExtractConfig(), tmp_path)
+    data = dataclasses.replace(
+        config.data,
+        infrared=(str(tmp_path / "city_clear"),),
+        visible=(str(tmp_path / "city_day"),),
+        held_out=(str(tmp_path / "city_clear"),),
+        fit="crop",
+        scale_jitter=0.2,
+    )
+    crops = dataclasses.replace(config, data=data)
+    trainer.train(crops, tmp_path / "whole", ALONE)
+    trainer.train(crops, tmp_path / "parts", ALONE, max_steps=5)
+    trainer.train(crops, tmp_path / "parts", ALONE)
+    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "parts")
+    translator = open_translator(tmp_path / "whole" / "snapshot.pt", ALONE.device)
+    assert translator.trained_size(96, 64) == (96, 64)  # whole frames, not squares
+    assert translator.translate(np.zeros((1, 64, 96, 1), np.uint8), size=(96, 64)).shape == (1, 64, 96, 3)
 
 
 def test_other_settings_for_the_same_folder_are_refused(config: TrainConfig, tmp_path: Path):
