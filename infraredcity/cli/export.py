@@ -11,8 +11,9 @@ from infraredcity.command_line import FILE, FOLDER, ProgressLine, json_option, p
 from infraredcity.export import croissant, hf_card, release_export, release_import
 from infraredcity.export.about import About
 from infraredcity.export.release_export import DOUBLE_FORMATS, PAIRS, DoubleFormat, Pairs, ReleaseReport
-from infraredcity.export.release_import import FRAME_FORMATS, FrameFormat, ImportReport
+from infraredcity.export.release_import import ImportReport
 from infraredcity.export.release_layout import KINDS, Kind
+from infraredcity.export.release_read import FRAME_FORMATS, FrameFormat
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 

@@ -1,4 +1,4 @@
-"""Read the folders of the published Lite as a data set: shards, index, manifest, runs.
+"""Write the folders of the published Lite as a data set: shards, index, manifest, runs.
 
 The layout carries less than a data set: no times, no clips, and numbers only in file names. What is made of it here:
 
@@ -15,58 +15,50 @@ from 0, `renumber` counts the pictures of a clip anew, folder after folder; clip
 """
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from infraredcity.clips import WORDS, Clip
 from infraredcity.datasets.build import BuildRecord
 from infraredcity.datasets.clip_facts import ClipFacts
 from infraredcity.datasets.dataset import dataset_hash, write_manifest
 from infraredcity.datasets.folder import ShardFolder, write_folder
 from infraredcity.datasets.walk import part_names
-from infraredcity.errors import CatalogError, ImageError, ManifestError, OutputError
+from infraredcity.errors import ImageError, ManifestError, OutputError
 from infraredcity.export.release_layout import (
-    CELL_FOLDERS,
-    CELLS,
-    KIND_FOLDERS,
-    KINDS,
-    RECORD_FORMAT,
-    RECORD_NAME,
-    Cell,
-    CellFolder,
     Kind,
 )
+from infraredcity.export.release_read import (
+    MAX_FPS,
+    MIN_FPS,
+    MIN_THREADS,
+    Block,
+    FrameFormat,
+    ReleaseFile,
+    check_fit,
+    find_kind,
+    read_blocks,
+    read_clip_notes,
+)
 from infraredcity.files.lock import lock_folder
-from infraredcity.files.records import read_json
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.shards import index as sample_index
 from infraredcity.shards import sample_json
 from infraredcity.shards.index import IndexEntry, SampleIndex, ShardInfo
-from infraredcity.shards.names import parse_key, shard_name
+from infraredcity.shards.names import shard_name
 from infraredcity.shards.writer import open_shard
 from infraredcity.stills import formats
-from infraredcity.stills.decode import decode_any, size_of
+from infraredcity.stills.decode import decode_any
 from infraredcity.threads import num_cores
 
 IMPORT_NAME = "import.json"
 FORMAT = "infraredcity-import-2"
 SAMPLES_PER_SHARD = 256
-DEFAULT_FPS = 25.0
-FrameFormat = Literal["png", "jpg"]
-FRAME_FORMATS: tuple[FrameFormat, ...] = ("png", "jpg")
-_NAME = re.compile(r"(.*?)([0-9]{1,12})\.(?:jpg|jpeg|png)", re.IGNORECASE | re.DOTALL)
-_MIN_FPS, _MAX_FPS = 0.01, 100_000
-_MIN_THREADS = 4
-RENUMBER_GAP = 1000
-"""Numbers left free between two folders of a clip that are counted anew: nothing takes their frames for neighbours in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,47 +101,6 @@ class ImportReport:
     """False when the set was there already."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ClipNote:
-    """What release.json says of a clip."""
-
-    clip: Clip
-    fps: float
-    frame_step: int
-    run_starts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """A picture file of the layout: the text and the number of its name, what its header says, and the hash of its bytes."""
-
-    path: Path
-    text: str
-    number: int
-    sha256: str
-    size_bytes: int
-    image_format: formats.ImageFormat
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Block:
-    """The frames that one folder gives to one clip, by ascending numbers."""
-
-    cell: Cell
-    place: CellFolder
-    source: str
-    clip: Clip
-    fps: float
-    frame_step: int
-    run_starts: tuple[int, ...]
-    files: tuple[_File, ...]
-
-    @property
-    def part(self) -> str:
-        return f"{self.cell.scene}/{self.place.modality}-{self.place.split}"
-
-
 def import_release(
     root: Path,
     out: Path,
@@ -184,17 +135,17 @@ def import_release(
         ManifestError: There is nothing to import, something does not fit the layout, or release.json is damaged.
         OutputError: `out` holds another data set, lies in the release, or cannot be written.
     """
-    if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
-        raise ValueError(f"fps must be {_MIN_FPS} to {_MAX_FPS}, got {fps}")
+    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
+        raise ValueError(f"fps must be {MIN_FPS} to {MAX_FPS}, got {fps}")
     if frame_step < 1 or samples_per_shard < 1:
         raise ValueError(f"frame_step and samples_per_shard must be at least 1, got {frame_step}, {samples_per_shard}")
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; name one that holds Single or Double")
     if out.resolve().is_relative_to(root.resolve()):
         raise OutputError(f"{out}: lies in the release itself; use another --out")
-    found_kind, base = _kind_folder(root, kind)
-    blocks, num_shared = _read_blocks(root, base, _clip_notes(root, base), fps, frame_step, renumber, on_progress)
-    _check(blocks, found_kind, frame_format)
+    found_kind, base = find_kind(root, kind)
+    blocks, num_shared = read_blocks(root, base, read_clip_notes(root, base), fps, frame_step, renumber, on_progress)
+    check_fit(blocks, found_kind, frame_format)
     folders = sorted({block.part for block in blocks})
     record = BuildRecord(
         out=out,
@@ -239,7 +190,7 @@ def import_release(
         return record.end(report)
 
 
-def _identity_of(block: _Block) -> list[Any]:
+def _identity_of(block: Block) -> list[Any]:
     """Say what a block is, for the hash that tells whether two imports are the same."""
     clip = block.clip
     digest = hashlib.sha256()
@@ -253,239 +204,6 @@ def _identity_of(block: _Block) -> list[Any]:
         list(block.run_starts),
         digest.hexdigest(),
     ]
-
-
-def _kind_folder(root: Path, kind: Kind | None) -> tuple[Kind, Path]:
-    """Find the folder that holds Traffic and Monitor, and what kind it is."""
-    wanted = [kind] if kind is not None else list(KINDS)
-    for known in wanted:
-        if (root / KIND_FOLDERS[known]).is_dir():
-            return known, root / KIND_FOLDERS[known]
-    if any((root / name).is_dir() for name in ("Traffic", "Monitor")):
-        named = next((known for known in KINDS if KIND_FOLDERS[known] == root.resolve().name), None)
-        return kind or named or "single", root
-    expected = " or ".join(KIND_FOLDERS[known] for known in wanted)
-    raise ManifestError(
-        f"{root}: holds no folder {expected}, nor Traffic or Monitor; name the release's folder "
-        "(folders of plain pictures need no import: the loader and roma train read them as they are)"
-    )
-
-
-def _clip_notes(root: Path, base: Path) -> dict[str, _ClipNote]:
-    """Read the clips of release.json, in the release's folder or beside the kind's; none where there is no such file."""
-    path = next((path for path in (root / RECORD_NAME, base.parent / RECORD_NAME) if path.is_file()), None)
-    if path is None:
-        return {}
-    try:
-        record = read_json(path)
-        if record["format"] != RECORD_FORMAT:
-            raise ValueError(f"format {record['format']!r}")
-        return {clip_id: _clip_note(clip_id, facts) for clip_id, facts in record["clips"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, CatalogError) as error:
-        raise ManifestError(
-            f"{path}: damaged ({error}); export again, or remove it to import only by the names of folders and files"
-        ) from error
-
-
-def _clip_note(clip_id: str, facts: Mapping[str, Any]) -> _ClipNote:
-    clip = Clip(
-        clip_id=clip_id,
-        **{name: facts[name] for name in WORDS if isinstance(facts[name], str)},
-    )
-    fps, frame_step, run_starts = float(facts["nominal_fps"]), int(facts["frame_step"]), facts["run_starts"]
-    if not _MIN_FPS <= fps <= _MAX_FPS or frame_step < 1:
-        raise ValueError(f"clip {clip_id}: {fps} frames per second, step {frame_step}")
-    if not all(type(start) is int for start in run_starts):
-        raise ValueError(f"clip {clip_id}: run_starts must be whole numbers")
-    return _ClipNote(clip=clip, fps=fps, frame_step=frame_step, run_starts=tuple(run_starts))
-
-
-def _read_blocks(
-    root: Path,
-    base: Path,
-    notes: Mapping[str, _ClipNote],
-    fps: float | None,
-    frame_step: int,
-    renumber: bool,
-    on_progress: OnProgress | None,
-) -> tuple[list[_Block], int]:
-    """Read all folders that are there, in order; return how many pictures of a second weather's trainB are in the first one's."""
-    next_numbers: dict[str, int] | None = {} if renumber else None
-    for cell in CELLS:
-        if (base / cell.folder / "testB").is_dir():
-            raise ManifestError(f"{base / cell.folder / 'testB'}: the layout has no visible test frames; remove it")
-    blocks: list[_Block] = []
-    of_scene: dict[str, set[str]] = {}
-    num_shared = 0
-    ticker = Ticker("import: pictures read", None, on_progress)
-    for place in CELL_FOLDERS:
-        for cell in CELLS:
-            folder = base / cell.folder / place.folder
-            if not folder.is_dir():
-                continue
-            files = _read_folder(folder, root)
-            ticker.add(len(files))
-            if place.folder == "trainB":
-                before = of_scene.setdefault(cell.scene, set())
-                fresh = [file for file in files if file.sha256 not in before]
-                num_shared += len(files) - len(fresh)
-                before |= {file.sha256 for file in files}
-                files = fresh
-            source = folder.relative_to(root).as_posix()
-            blocks += _blocks_of_folder(cell, place, source, files, notes, fps, frame_step, next_numbers)
-    if not blocks:
-        raise ManifestError(
-            f"{base}: holds no picture of the layout, expected Traffic/City/clearday/trainA, Monitor/trainB and so on"
-        )
-    return blocks, num_shared
-
-
-def _read_folder(folder: Path, root: Path) -> list[_File]:
-    """Read the pictures of a folder in the order of their names; hidden files are none of them."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise ManifestError(f"{folder}: cannot be read ({(error.strerror or str(error)).lower()})") from error
-    inside = root.resolve()
-    with ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="import") as pool:
-        return list(pool.map(lambda path: _read_file(path, inside), paths))
-
-
-def _read_file(path: Path, inside: Path) -> _File:
-    """Read a picture's name, header and hash; ManifestError where it does not fit the layout."""
-    name = _NAME.fullmatch(path.name)
-    if name is None:
-        raise ManifestError(f"{path}: expected a jpg or png whose name ends in a number; rename or remove it")
-    try:
-        target = path.resolve(strict=True)
-        if not target.is_relative_to(inside) or not target.is_file():
-            raise ManifestError(f"{path}: is not a file of the release; remove it")
-        data = target.read_bytes()
-        size = size_of(data, name="it")
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        raise ManifestError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except ImageError as error:
-        raise ManifestError(f"{path}: {str(error).removeprefix('it: ')}") from error
-    image_format = _format_of(data)
-    if image_format is None:
-        raise ManifestError(f"{path}: is a webp, expected jpg or png; convert or remove it")
-    return _File(
-        path=path,
-        text=name[1],
-        number=int(name[2]),
-        sha256=hashlib.sha256(data).hexdigest(),
-        size_bytes=len(data),
-        image_format=image_format,
-        size=size,
-    )
-
-
-def _format_of(data: bytes) -> formats.ImageFormat | None:
-    if data[:2] == b"\xff\xd8":
-        return "jpg"
-    if data[:4] == b"\x89PNG":
-        return "png16" if data[24:25] == b"\x10" else "png"
-    return None
-
-
-def _blocks_of_folder(
-    cell: Cell,
-    place: CellFolder,
-    source: str,
-    files: Sequence[_File],
-    notes: Mapping[str, _ClipNote],
-    fps: float | None,
-    frame_step: int,
-    next_numbers: dict[str, int] | None,
-) -> Iterator[_Block]:
-    """Yield what a folder gives to each clip; `next_numbers` are, by clip, where to count on from, None to keep the numbers."""
-    clip_of_folder = Clip(
-        clip_id=cell.infrared_clip if place.modality == "infrared" else cell.visible_clip,
-        scene=cell.scene,
-        weather=cell.weather if place.modality == "infrared" else "any",
-        modality=place.modality,
-        time_of_day=place.time_of_day,
-    )
-    of_clip: dict[str, list[_File]] = {}
-    for file in files:
-        note = _note_of(file, notes)
-        is_known = note is not None and (note.clip.scene, note.clip.modality) == (cell.scene, place.modality)
-        of_clip.setdefault(note.clip.clip_id if note is not None and is_known else "", []).append(file)
-    for clip_id, of_this in of_clip.items():
-        note = notes.get(clip_id)
-        clip = clip_of_folder if note is None else note.clip
-        step = frame_step if note is None else note.frame_step
-        noted_starts = set() if note is None else {*note.run_starts}
-        if next_numbers is None:
-            members = sorted(of_this, key=lambda file: file.number)
-        else:
-            members = sorted(of_this, key=lambda file: (file.text, file.number, file.path.name))
-        starts = [
-            position
-            for position, (before, file) in enumerate(pairwise(members), 1)
-            if file.number - before.number != step or file.text != before.text or file.number in noted_starts
-        ]
-        if next_numbers is not None:
-            first = next_numbers.get(clip.clip_id, 0)
-            members = [replace(file, number=first + position * step) for position, file in enumerate(members)]
-            next_numbers[clip.clip_id] = members[-1].number + step + RENUMBER_GAP
-            noted_starts = set()
-        yield _Block(
-            cell=cell,
-            place=place,
-            source=source,
-            clip=clip,
-            fps=fps or (DEFAULT_FPS if note is None else note.fps),
-            frame_step=step,
-            run_starts=tuple(sorted(noted_starts.union(members[position].number for position in starts))),
-            files=tuple(members),
-        )
-
-
-def _note_of(file: _File, notes: Mapping[str, _ClipNote]) -> _ClipNote | None:
-    try:
-        clip_id, _ = parse_key(file.path.stem)
-    except ValueError:
-        return None
-    return notes.get(clip_id)
-
-
-def _check(blocks: Sequence[_Block], kind: Kind, frame_format: FrameFormat) -> None:
-    """Refuse pictures that cannot be in one part, or in one clip of it, with the others."""
-
-    def format_of(file: _File) -> str:
-        if kind == "single":
-            return file.image_format
-        return "of 16 bits" if file.image_format == "png16" else "of 8 bits"  # the rest is the same once it is decoded
-
-    formats: dict[str, tuple[Path, str]] = {}
-    sizes: dict[tuple[str, str], tuple[Path, tuple[int, int]]] = {}
-    numbers: dict[tuple[str, int], Path] = {}
-    for block in blocks:
-        for file in block.files:
-            width, height = file.size
-            if kind == "double" and width != 2 * height:
-                raise ManifestError(f"{file.path}: is {width}x{height}, expected two square frames side by side")
-            if kind == "double" and frame_format == "jpg" and file.image_format == "png16":
-                raise ManifestError(f"{file.path}: is of 16 bits, which jpg cannot hold; use --format png")
-            first, image_format = formats.setdefault(block.part, (file.path, format_of(file)))
-            if format_of(file) != image_format:
-                raise ManifestError(
-                    f"{file.path}: is {format_of(file)}, but {first.name} of the same part is {image_format}; one part has one "
-                    "format"
-                )
-            first, size = sizes.setdefault((block.part, block.clip.clip_id), (file.path, file.size))
-            if file.size != size:
-                raise ManifestError(
-                    f"{file.path}: is {width}x{height}, but {first.name} of the same clip is {size[0]}x{size[1]}; one clip has one "
-                    "size"
-                )
-            other = numbers.setdefault((block.clip.clip_id, file.number), file.path)
-            if other != file.path:
-                raise ManifestError(
-                    f"{file.path}: has the number of {other}, and both are frames of {block.clip.clip_id}; number the frames of a "
-                    "clip once, or count them anew with --renumber"
-                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,7 +240,7 @@ class _Writer:
         self._names_files = names_files
         self._ticker = Ticker("import: pictures written", total, on_progress)
 
-    def write(self, name: str, blocks: Sequence[_Block]) -> ShardFolder:
+    def write(self, name: str, blocks: Sequence[Block]) -> ShardFolder:
         """Write the part of some folders."""
         indexes: list[SampleIndex] = []
         facts: dict[str, ClipFacts] = {}
@@ -532,7 +250,7 @@ class _Writer:
             indexes.append(self._write_clip(name, of_clip, facts[clip_id]))
         return write_folder(self._out, name, sample_index.concatenate(indexes), facts, split=blocks[0].place.split)
 
-    def _facts(self, blocks: Sequence[_Block]) -> ClipFacts:
+    def _facts(self, blocks: Sequence[Block]) -> ClipFacts:
         first = blocks[0]
         # Of numbers such as 29.97 the nearest fraction that a clip would have.
         rate = Fraction(first.fps).limit_denominator(1001)
@@ -558,7 +276,7 @@ class _Writer:
             extraction={"from": "release", "kind": self._kind},
         )
 
-    def _write_clip(self, part: str, blocks: Sequence[_Block], facts: ClipFacts) -> SampleIndex:
+    def _write_clip(self, part: str, blocks: Sequence[Block], facts: ClipFacts) -> SampleIndex:
         weather = "" if facts.weather == "any" else f"-{facts.weather}"
         dataset = f"release{weather}-{blocks[0].place.split}"
         suffix = formats.suffix_of(self._frame_format if self._kind == "double" else blocks[0].files[0].image_format)
@@ -602,14 +320,14 @@ class _Writer:
             run_ids=run_ids,
         )
 
-    def _batches(self, blocks: Sequence[_Block]) -> Iterator[list[_Frame]]:
+    def _batches(self, blocks: Sequence[Block]) -> Iterator[list[_Frame]]:
         """Yield the frames of a clip in order, as many at a time as a shard holds."""
         merged = sorted(
             ((number, file) for number, block in enumerate(blocks) for file in block.files),
             key=lambda pair: pair[1].number,
         )
         waiting: list[_Frame] = []
-        with ThreadPoolExecutor(max(_MIN_THREADS, num_cores()), thread_name_prefix="import") as pool:
+        with ThreadPoolExecutor(max(MIN_THREADS, num_cores()), thread_name_prefix="import") as pool:
             # No more pictures are in memory than a shard holds.
             for start in range(0, len(merged), self._samples_per_shard):
                 some = merged[start : start + self._samples_per_shard]
@@ -622,7 +340,7 @@ class _Writer:
         if waiting:
             yield waiting
 
-    def _frames(self, item: tuple[int, _File]) -> list[_Frame]:
+    def _frames(self, item: tuple[int, ReleaseFile]) -> list[_Frame]:
         """Read the frames of one picture."""
         block, file = item
         try:
@@ -655,7 +373,7 @@ class _Writer:
         return formats.encode(half[:, :, :1] if is_gray else half, self._frame_format, quality=95)
 
 
-def _run_ids(frames: Sequence[_Frame], frame_step: int, blocks: Sequence[_Block], *, is_double: bool) -> np.ndarray:
+def _run_ids(frames: Sequence[_Frame], frame_step: int, blocks: Sequence[Block], *, is_double: bool) -> np.ndarray:
     """Number the runs, i32 [N]: each ends where the numbers do not go on, at another folder, and at each picture of Double."""
     numbers = np.array([frame.frame_index for frame in frames], np.int64)
     breaks = np.diff(numbers) != frame_step
@@ -667,12 +385,12 @@ def _run_ids(frames: Sequence[_Frame], frame_step: int, blocks: Sequence[_Block]
     return np.concatenate([[0], np.cumsum(breaks)]).astype(np.int32)
 
 
-def _hash_of(block: _Block) -> str:
+def _hash_of(block: Block) -> str:
     """Hash the pictures' hashes, in place of the packets of a clip's file."""
     return hashlib.sha256("".join(file.sha256 for file in block.files).encode()).hexdigest()
 
 
-def _renumbered_from(block: _Block) -> dict[str, Any]:
+def _renumbered_from(block: Block) -> dict[str, Any]:
     """Say which files the numbers of a block stand for: the first number, how far the next one is, and the names in order."""
     names = [file.path.name.encode(errors="backslashreplace").decode() for file in block.files]
     return {"first_number": block.files[0].number, "number_step": block.frame_step, "files": names}
