@@ -9,7 +9,7 @@ from infraredcity.cli.options import FOLDER_OR_URL, print_traffic, traffic_facts
 from infraredcity.command_line import FILE, ProgressLine, json_option, print_json
 from infraredcity.datasets.dataset import open_dataset
 from infraredcity.files.path import AnyPath
-from infraredcity.report import measure
+from infraredcity.report import measure, measure_pixels
 from infraredcity.report.page import all_problems, write_page
 
 
@@ -24,8 +24,8 @@ from infraredcity.report.page import all_problems, write_page
 @click.option(
     "--thumbnails",
     "num_thumbnails",
-    type=click.IntRange(0, measure.MAX_THUMBNAILS),
-    default=measure.MAX_THUMBNAILS,
+    type=click.IntRange(0, measure_pixels.MAX_THUMBNAILS),
+    default=measure_pixels.MAX_THUMBNAILS,
     show_default=True,
     help="Largest number of thumbnails on the contact sheets.",
 )
@@ -45,7 +45,7 @@ def report_command(folder: AnyPath, output: Path | None, num_thumbnails: int, as
             click.echo(f"{folder}: {numbers.num_samples:,} samples, {_problems(numbers.num_problems)}", err=True)
             print_traffic()
             return
-    sheets = measure.make_sheets(folder, parts, numbers, num_thumbnails=num_thumbnails, on_progress=progress)
+    sheets = measure_pixels.make_sheets(folder, parts, numbers, num_thumbnails=num_thumbnails, on_progress=progress)
     page = output or (folder if isinstance(folder, Path) else Path()) / "report.html"
     write_page(page, numbers, sheets)
     num_problems = numbers.num_problems - len(numbers.problems) + len(all_problems(numbers, sheets))

@@ -12,7 +12,8 @@ from infraredcity.datasets.similarity import Leakage
 from infraredcity.files.atomic import write_atomic
 from infraredcity.report import charts
 from infraredcity.report.facts import MARKS, ClipReport, DatasetReport, Problem, ShardSizes, Sheets, Thumbnail
-from infraredcity.report.measure import FRAMES_PER_CLIP, LEAKAGE_SAMPLES, MAX_LISTED, NUM_BINS
+from infraredcity.report.measure import FRAMES_PER_CLIP, LEAKAGE_SAMPLES, MAX_LISTED
+from infraredcity.report.measure_pixels import NUM_BINS
 from infraredcity.report.template import fill_page
 from infraredcity.shards.names import key_of
 from infraredcity.showing import format_bytes, format_time

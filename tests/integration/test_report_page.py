@@ -21,7 +21,8 @@ from infraredcity.datasets.folder import open_folder, write_folder
 from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.similarity import Leakage
 from infraredcity.report.charts import bars, histogram, line, ticks
-from infraredcity.report.measure import MAX_THUMBNAILS, make_sheets, measure_dataset
+from infraredcity.report.measure import measure_dataset
+from infraredcity.report.measure_pixels import MAX_THUMBNAILS, make_sheets
 from infraredcity.report.page import leakage_words, page_html
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
 from infraredcity.showing import format_time

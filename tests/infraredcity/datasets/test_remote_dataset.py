@@ -22,7 +22,7 @@ from infraredcity.datasets.recipe import Cell, Recipe
 from infraredcity.datasets.walk import part_names
 from infraredcity.errors import ManifestError, OutputError, RemoteError, ShardError
 from infraredcity.files.path import AnyPath, RemotePath
-from infraredcity.report import measure
+from infraredcity.report import measure, measure_pixels
 from infraredcity.report.page import page_html
 from infraredcity.shards import sidecars
 from infraredcity.shards.by_row import ShardFiles
@@ -293,7 +293,7 @@ def test_leakage_of_a_remote_lite_set_is_what_make_lite_found(
 def page(root: AnyPath, num_thumbnails: int = 12) -> str:
     parts = open_dataset(root)
     numbers = measure.measure_dataset(root, parts)
-    return page_html(numbers, measure.make_sheets(root, parts, numbers, num_thumbnails=num_thumbnails))
+    return page_html(numbers, measure_pixels.make_sheets(root, parts, numbers, num_thumbnails=num_thumbnails))
 
 
 def test_hashes_of_remote_pictures_are_those_of_local_ones(extracted: Path, remote: RemotePath) -> None:

@@ -22,7 +22,8 @@ from infraredcity.extraction.extract_clip import extract_clip
 from infraredcity.progress import Progress
 from infraredcity.report import measure
 from infraredcity.report.facts import Break, Count, DatasetReport, DuplicateStretch, Problem
-from infraredcity.report.measure import choose, deal, difference_words, make_sheets, measure_dataset, shard_sizes
+from infraredcity.report.measure import measure_dataset, shard_sizes
+from infraredcity.report.measure_pixels import choose, deal, difference_words, make_sheets
 from infraredcity.report.samples import spread
 from infraredcity.shards import index as sample_index
 from infraredcity.shards.index import FROZEN, REPEAT, SUSPECT
