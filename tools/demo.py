@@ -71,12 +71,9 @@ def write_strip(path: Path, videos: Sequence[Path], frames: Sequence[int] = (37,
     import cv2
     import numpy as np
 
-    from roma.inference.translator import frames_of, open_levels
+    from roma.evaluation.truth import open_truth, true_frames
 
-    columns = [
-        np.vstack([picture for _, picture in frames_of(open_levels(video), list(frames), color="rgb")])
-        for video in videos
-    ]
+    columns = [np.vstack([picture for _, picture in true_frames(open_truth(video), list(frames))]) for video in videos]
     gap = np.full((columns[0].shape[0], 4, 3), 255, np.uint8)
     pictures = np.hstack([columns[0], *(part for column in columns[1:] for part in (gap, column))])
     if not cv2.imwrite(str(path), cv2.cvtColor(pictures, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]):
