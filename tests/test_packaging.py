@@ -55,7 +55,7 @@ def in_bare_install(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_base_and_loader_stay_small():
-    assert requirements(None) == {"click", "numpy", "simplejpeg"}
+    assert requirements(None) == {"click", "msgspec", "numpy", "simplejpeg"}
     assert requirements("loader") == {"torch"}
     assert "torch" not in requirements("extract")
 

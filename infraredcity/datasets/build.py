@@ -9,15 +9,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 from infraredcity.datasets import clip_facts, manifest
 from infraredcity.errors import OutputError
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath, is_below, sizes_in
-from infraredcity.files.records import read_json
+from infraredcity.files.records import converted, read_json
 from infraredcity.files.temporary import TEMPORARY_PREFIX
 from infraredcity.shards import index_file, sidecars
 from infraredcity.shards.names import is_inside
@@ -122,7 +122,7 @@ def restored(report_type: type[Report], report: Mapping[str, Any], path: AnyPath
     """Make a report from what `stored` kept of it.
 
     Args:
-        report_type: Its dataclass; a field of several rows has the type tuple[<dataclass of a row>, ...].
+        report_type: Its dataclass.
         report: What was kept.
         path: The record, for the error.
         known: The fields that are not kept.
@@ -130,16 +130,9 @@ def restored(report_type: type[Report], report: Mapping[str, Any], path: AnyPath
     Raises:
         OutputError: It lacks a field, or has an unknown one.
     """
-    kind: Any = report_type
-    values = {**report, **known}
     try:
-        for field in fields(kind):
-            if get_origin(field.type) is tuple:
-                row = get_args(field.type)[0]
-                is_table = is_dataclass(row)
-                values[field.name] = tuple(row(**each) if is_table else each for each in values[field.name])
-        return report_type(**values)
-    except (KeyError, TypeError) as error:
+        return converted({**report, **known}, report_type)
+    except ValueError as error:
         raise OutputError(
             f"{path}: of another version of this program ({error}); make it anew with --overwrite"
         ) from error

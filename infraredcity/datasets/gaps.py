@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from infraredcity.errors import ManifestError
 from infraredcity.files.path import AnyPath
-from infraredcity.files.records import read_json
+from infraredcity.files.records import converted, read_json
 
 GAPS_NAME = "gaps.json"
 
@@ -40,18 +40,9 @@ def read_gaps(folder: AnyPath) -> list[Gap]:
     """
     path = folder / GAPS_NAME
     try:
-        gaps = [
-            Gap(
-                clip=str(gap["clip"]),
-                first_frame=int(gap["first_frame"]),
-                last_frame=int(gap["last_frame"]),
-                num_frames=int(gap["num_frames"]),
-                reason=str(gap["reason"]),
-            )
-            for gap in read_json(path)
-        ]
+        gaps = [converted(gap, Gap) for gap in read_json(path)]
         if any(not 0 <= gap.first_frame <= gap.last_frame for gap in gaps):
             raise ValueError("a gap ends before it begins")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ManifestError(f"{path}: missing or damaged ({error}); run the same extract command again") from error
     return gaps

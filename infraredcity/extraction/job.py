@@ -24,7 +24,7 @@ from infraredcity.extraction.spec import (
 )
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.path import AnyPath, RemotePath, size_of, sizes_in
-from infraredcity.files.records import read_json
+from infraredcity.files.records import converted, read_json
 from infraredcity.files.temporary import TEMPORARY_PREFIX, remove_temporaries
 from infraredcity.shards import index_file, sidecars
 from infraredcity.stills.formats import FORMATS, SUFFIXES
@@ -263,8 +263,8 @@ def read_skipped(folder: AnyPath) -> tuple[SkippedRange, ...]:
         if name.startswith(TEMPORARY_PREFIX):
             continue
         try:
-            skipped.append(SkippedRange(**read_json(path)))
-        except (OSError, ValueError, TypeError) as error:
+            skipped.append(converted(read_json(path), SkippedRange))
+        except (OSError, ValueError) as error:
             raise OutputError(f"{path}: damaged ({error}); delete it, then run the same command again") from error
     return tuple(skipped)
 

@@ -14,8 +14,9 @@ import struct
 import tomllib
 import zipfile
 import zlib
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ MAX_RECORD_BYTES = 64 << 20
 """The largest json or TOML file that is read; in memory it takes at most some twenty times its bytes."""
 MAX_SIDECAR_BYTES = 1 << 30
 """The largest file of another kind that is read whole."""
+Record = TypeVar("Record")
 _TOO_DEEP = "nested too deeply"
 NPZ_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, NotImplementedError, RuntimeError,
               MemoryError, zipfile.BadZipFile, struct.error, zlib.error)  # fmt: skip
@@ -92,6 +94,25 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
+
+
+def converted(values: Any, kind: type[Record]) -> Record:
+    """Convert plain values, as json has them, to a dataclass or another type, with all that is in it.
+
+    Names and types must be those of the fields; a number without a fraction is taken for a float, nothing else is guessed.
+
+    Raises:
+        ValueError: A value is missing, unknown or of another type; the message names its place, such as `$.rows[3].split`.
+    """
+    import msgspec
+
+    try:
+        made = msgspec.convert(values, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(str(error) or _TOO_DEEP) from error
+    if is_dataclass(kind) and (unknown := values.keys() - {field.name for field in fields(kind)}):
+        raise ValueError(f"unknown field {min(map(str, unknown))[:80]!a}")
+    return made
 
 
 def read_toml(path: AnyPath) -> dict[str, Any]:

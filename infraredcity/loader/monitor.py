@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infraredcity.errors import ManifestError, OutputError
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.records import read_json
+from infraredcity.files.records import converted, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def read(folder: Path) -> list[tuple[float, LoaderFacts]]:
             record = read_json(path)
             if record.pop("format") != FORMAT:
                 raise ValueError("another format")
-            found.append((float(record.pop("written")), LoaderFacts(**record)))
+            found.append((float(record.pop("written")), converted(record, LoaderFacts)))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ManifestError(f"{path}: no facts of a loader ({error}); remove it") from error
     if not found:

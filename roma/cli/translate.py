@@ -112,6 +112,8 @@ def translate_command(
     a pipe of y4m or raw pictures. Videos keep their size, frame count, times, rotation and sound. In a folder of outputs, what is
     there already is not made again, and an input that fails does not keep the others from being translated (exit code 3).
     """
+    import torch  # noqa: F401  # first, so that who lacks it is told to install all of roma
+
     from infraredcity.video.live import RawFormat
     from roma.inference.job import TranslateOptions
     from roma.inference.outputs import OutputOptions, plan_outputs, sha256_of, translate_all

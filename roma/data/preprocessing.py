@@ -9,8 +9,9 @@ import numpy as np
 from infraredcity.clips import POLARITIES, Polarity
 from infraredcity.datasets.clip_facts import CLIPS_NAME, ClipFacts, read_clips
 from infraredcity.files.path import AnyPath
-from infraredcity.stills.framing import FITS, Box, Fit, Framing, invert
-from infraredcity.stills.tone import NUM_COUNTS, TONES, FittedTone, LevelCounts, ToneMap, ToneName, fit_tone
+from infraredcity.files.records import converted
+from infraredcity.stills.framing import Box, Fit, Framing, invert
+from infraredcity.stills.tone import NUM_COUNTS, FittedTone, LevelCounts, ToneMap, ToneName, fit_tone
 from roma.errors import EvaluationError
 
 _PERCENTILES = (0.5, 99.5)
@@ -53,13 +54,18 @@ class Preprocessing:
         Raises:
             ValueError: A name is unknown, or a value is of another kind.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = next((name for name in values if name not in known), None)
-        if unknown is not None:
-            raise ValueError(f"unknown fact {unknown[:80]!a}")
-        plain = {name: _as_tuples(value) for name, value in values.items()}
-        _check({field.name: field.default for field in fields(cls)} | plain)
-        return cls(**plain)
+        made = converted(values, cls)
+        boxes = [*made.masks, *([] if made.crop is None else [made.crop])]
+        if any(min(box) < 0 for box in boxes) or any(
+            min(size) < 1 for size in (made.clip_size, made.picture_size) if size
+        ):
+            raise ValueError("a mask, a crop or a size has a negative side or none")
+        if (made.tone == "fixed") != (made.tone_range is not None):
+            raise ValueError("tone_range goes with tone fixed, and only with it")
+        Framing(masks=made.masks, crop=made.crop)
+        if made.tone_range is not None:
+            ToneMap(low=made.tone_range[0], high=made.tone_range[1])
+        return made
 
 
 def preprocessing_of(clips: Iterable[ClipFacts]) -> Preprocessing:
@@ -193,40 +199,5 @@ def fitted(pictures: Iterable[np.ndarray], tone: ToneName) -> ToneMap:
     return fit_tone(counts.histogram, tone)
 
 
-def _check(values: Mapping[str, Any]) -> None:
-    """ValueError where a value is of another kind than its field of Preprocessing."""
-    for name, allowed in (("tone", (None, *TONES)), ("polarity", (None, *POLARITIES)), ("fit", FITS)):
-        if values[name] not in allowed:
-            raise ValueError(f"{name} is {values[name]!a:.80}, expected one of {', '.join(map(str, allowed))}")
-    for name, length in (("tone_range", 2), ("crop", 4), ("clip_size", 2), ("picture_size", 2)):
-        if values[name] is not None and not _are_counts(values[name], length):
-            raise ValueError(f"{name} is {values[name]!a:.80}, expected {length} whole numbers")
-    if not isinstance(values["masks"], tuple) or not all(_are_counts(mask, 4) for mask in values["masks"]):
-        raise ValueError(f"masks are {values['masks']!a:.80}, expected boxes of 4 whole numbers")
-    if (values["tone"] == "fixed") != (values["tone_range"] is not None):
-        raise ValueError("tone_range goes with tone fixed, and only with it")
-    if not isinstance(values["differs"], tuple) or not all(isinstance(name, str) for name in values["differs"]):
-        raise ValueError("differs is no list of names")
-    if type(values["is_known"]) is not bool:
-        raise ValueError("is_known is neither true nor false")
-    if values["picture_size"] is not None and min(values["picture_size"]) < 1:
-        raise ValueError("picture_size has a side of 0")
-    Framing(masks=values["masks"], crop=values["crop"])
-    if values["tone_range"] is not None:
-        ToneMap(low=values["tone_range"][0], high=values["tone_range"][1])
-
-
-def _are_counts(values: Any, length: int) -> bool:
-    return (
-        isinstance(values, tuple)
-        and len(values) == length
-        and all(type(value) is int and value >= 0 for value in values)
-    )
-
-
 def _as_lists(value: Any) -> Any:
     return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.records import read_json
+from infraredcity.files.records import converted, read_json
 from infraredcity.progress import OnProgress, Ticker
 from infraredcity.stills.framing import resize
 from roma.config.overlay import without_secrets
@@ -238,11 +238,10 @@ def read_report(out: Path) -> EvalReport:
             raise EvaluationError(f"{path}: format is {found!r}, expected {REPORT_FORMAT!r}; run roma evaluate again")
         for name in METHODS:
             values[name] = None if values[name] is None else _read_scores(values[name])
-        values["pictures"] = tuple(_pictures_of_moment(names) for names in values["pictures"])
-        for each in fields(EvalReport):
-            if each.type in (str, int) and type(values[each.name]) is not each.type:
-                raise ValueError(f"{each.name} is {values[each.name]!r:.80}")
-        return EvalReport(**values)
+        report = converted(values, EvalReport)
+        for names in report.pictures:
+            _check_names(names)
+        return report
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise EvaluationError(f"{path}: not a readable evaluation ({error}); run roma evaluate again") from error
 
@@ -254,12 +253,10 @@ def _read_scores(values: Mapping[str, Any]) -> Scores:
     return {name: None if value is None else float(value) for name, value in found.items()}
 
 
-def _pictures_of_moment(names: Any) -> tuple[str, str, str]:
-    infrared, translated, truth = names
+def _check_names(names: tuple[str, str, str]) -> None:
     for name in names:
-        if not isinstance(name, str) or PurePath(name).name != name or not name.endswith(".png") or "\0" in name:
+        if PurePath(name).name != name or not name.endswith(".png") or "\0" in name:
             raise ValueError(f"{name!r:.80} is not the plain name of a png")
-    return infrared, translated, truth
 
 
 def _evaluate(

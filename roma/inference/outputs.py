@@ -12,7 +12,7 @@ from typing import Any, Literal
 from infraredcity.errors import InfraredCityError
 from infraredcity.files.atomic import write_atomic
 from infraredcity.files.lock import lock_folder
-from infraredcity.files.records import read_json
+from infraredcity.files.records import converted, read_json
 from infraredcity.files.temporary import remove_temporaries
 from infraredcity.files.urls import is_url, shown
 from infraredcity.progress import OnProgress
@@ -315,8 +315,8 @@ class _Record:
             if report is None or not output.path.exists():
                 return None
             try:
-                return TranslateReport(**{**report, "notes": tuple(report["notes"])})
-            except (TypeError, KeyError) as error:
+                return converted(report, TranslateReport)
+            except ValueError as error:
                 raise EvaluationError(
                     f"{self._path}: damaged ({error}); make the outputs anew with --overwrite"
                 ) from error

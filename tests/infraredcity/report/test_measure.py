@@ -1,6 +1,7 @@
 """The numbers of a data set, worked out by hand on flat pictures whose level is known."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -314,7 +315,7 @@ def test_gaps_are_read_and_a_damaged_list_is_a_problem(tmp_path: Path) -> None:
     assert (found.clips[0].num_gaps, found.clips[0].num_missing) == (1, 5)
     (part.path / "gaps.json").write_text('[{"clip": "yard_1"}]')
     (problem,) = measured(tmp_path).problems
-    assert problem.message.startswith("yard/gaps.json: missing or damaged ('first_frame')")
+    assert re.match(r"yard/gaps\.json: missing or damaged .*first_frame", problem.message)
 
 
 def test_a_missing_shard_is_named_once_and_everything_else_is_measured(tmp_path: Path) -> None:
