@@ -4,7 +4,7 @@ A thread reads and prepares the next frames and another writes the last ones, wh
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from infraredcity.stills.framing import Box, PolarityChoice, resize
 from infraredcity.stills.tone import ToneMap
 from roma.data.batches import ahead
 from roma.data.preprocessing import Preparation, RunningTone, fitted
-from roma.errors import EvaluationError
+from roma.errors import EvaluationError, RomaError
 from roma.inference.sinks import Sink
 from roma.inference.sources import Frame, Source
 from roma.inference.translator import Translator
@@ -120,9 +120,15 @@ def translate(
             shown_size = (shown.shape[1], shown.shape[0])
         return shown_size
 
-    batches = ahead(_batched(preparer.prepared(wanted()), translator.device))
+    # A frame of a live source does not wait for the next one.
+    def most(size: tuple[int, int]) -> int:
+        return 1 if source.facts.is_endless else batch_frames(size, translator.device)
+
+    prepared = _batched(preparer.prepared(wanted()), most)
+    # A stream has a thread of its own that reads; who ends it by a signal shall not wait for a frame.
+    batches = prepared if source.facts.is_endless else ahead(prepared)
     writing: deque[Future[tuple[int, int]]] = deque()
-    broken: InfraredCityError | None = None
+    broken: BaseException | None = None
     with closing(batches), ExitStack() as stack:
         first = next(batches, None)
         if first is not None:
@@ -136,12 +142,15 @@ def translate(
                     writing.append(writer.submit(write, opened, batch, translated))
                     count += len(batch.frames)
                     ticker.add(len(batch.frames))
-            except InfraredCityError as error:
-                if not source.facts.is_endless:
+            except BaseException as error:
+                source.close()
+                if not source.facts.is_endless or isinstance(error, RomaError):
                     raise
-                broken = error  # what came until then is kept
+                broken = error  # what came until then is kept, also where the user ends it
             while writing:
                 size = writing.popleft().result()
+    if broken is not None and not isinstance(broken, InfraredCityError):
+        raise broken
     if broken is not None:
         raise EvaluationError(f"{broken}; the {count} frames before it are in {out}") from broken
     if count + passed == 0:
@@ -272,11 +281,11 @@ def batch_frames(size: tuple[int, int], device: torch.device) -> int:
     return max(1, (_BATCH_PIXELS if device.type == "cpu" else _BATCH_PIXELS_GPU) // (size[0] * size[1]))
 
 
-def _batched(prepared: Iterator[_Prepared], device: torch.device) -> Iterator[_Prepared]:
-    """Join neighbours of one size, as many as go through the network at once."""
+def _batched(prepared: Iterator[_Prepared], most: Callable[[tuple[int, int]], int]) -> Generator[_Prepared, None, None]:
+    """Join neighbours of one size, as many as `most` says for it."""
     joined: _Prepared | None = None
     for one in prepared:
-        if joined is not None and (one.size != joined.size or len(joined.frames) == batch_frames(one.size, device)):
+        if joined is not None and (one.size != joined.size or len(joined.frames) == most(one.size)):
             yield joined
             joined = None
         if joined is None:

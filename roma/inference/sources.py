@@ -231,6 +231,8 @@ class StreamSource(Source):
         self._stream = stream
         self._late = late
         self._start, self._stop = start, stop
+        self._is_closing = threading.Event()
+        self._reader: threading.Thread | None = None
         self.num_dropped = 0
         self.facts = SourceFacts(
             name=stream.name,
@@ -242,9 +244,9 @@ class StreamSource(Source):
         )
 
     def frames(self) -> Iterator[Frame]:
-        """Yield frames until the stream ends; see `Source.frames`."""
+        """Yield frames until the stream ends or the source is closed; see `Source.frames`."""
         ready: queue.Queue[Frame | BaseException | None] = queue.Queue(maxsize=1 if self._late == "drop" else 4)
-        is_closing = threading.Event()
+        is_closing = self._is_closing
 
         def put(item: Frame | BaseException | None) -> None:
             while not is_closing.is_set():
@@ -289,25 +291,34 @@ class StreamSource(Source):
             except BaseException as error:
                 put(error)
 
-        reader = threading.Thread(target=read, name="stream", daemon=True)
-        reader.start()
+        self._reader = threading.Thread(target=read, name="stream", daemon=True)
+        self._reader.start()
         given = 0
         try:
-            while (item := ready.get()) is not None:
+            while not is_closing.is_set():
+                try:
+                    item = ready.get(timeout=0.1)
+                except queue.Empty:
+                    continue
+                if item is None:
+                    break
                 if isinstance(item, BaseException):
                     raise item
                 given += 1
                 yield item
         finally:
-            is_closing.set()
-            self._stream.close()
-            reader.join(timeout=10.0)
+            self.num_missing = self.num_dropped
+            self.close()
         if given == 0:
             raise EvaluationError(f"{self.facts.name}: ended before its first frame")
 
     def close(self) -> None:
-        """Close the connection."""
-        self._stream.close()
+        """End reading, and close the connection unless its thread still waits for bytes; that one ends with the process."""
+        self._is_closing.set()
+        if self._reader is not None:
+            self._reader.join(timeout=0.5)
+        if self._reader is None or not self._reader.is_alive():
+            self._stream.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

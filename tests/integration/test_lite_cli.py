@@ -64,7 +64,7 @@ def test_auto_finds_a_scale(infraredcity: Run, extracted: Path, recipe: Path, tm
         (
             ("--scene", "village"),
             1,
-            "Error: recipe mine has no scene 'village'; it has city; scenes of your own stand in a recipe of your own, --recipe",
+            "Error: recipe mine has no scene 'village'; it has city; scenes of your own belong in a recipe of your own, --recipe",
         ),
         (("--scale", "2"), 2, "must be in (0, 1], got 2"),
         (("--scale", "small"), 2, "expected a number or auto, got 'small'"),

@@ -41,10 +41,7 @@ def shards(video: Path, tmp_path: Path, infraredcity: RunCommand) -> Path:
     command = ("extract", "--clip", CLIP, "--video", video, "--frames-per-shard", 16, "--out", tmp_path / "shards")
     ran = infraredcity(*command)
     assert ran.code == 0, ran.stderr
-    assert (
-        f"{CLIP}: sizes differ: 96x64 (30), 144x96 (30) frames; no window spans a change, and --size makes all of one size"
-        in ran.stderr
-    )
+    assert f"{CLIP}: sizes differ: 96x64 (30), 144x96 (30) frames; no window spans a change; --size" in ran.stderr
     return tmp_path / "shards"
 
 

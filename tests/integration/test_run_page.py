@@ -124,7 +124,9 @@ def test_an_evaluation_names_pictures_of_its_own_folder_alone(run: Path, tmp_pat
     (tmp_path / "private.png").write_bytes(b"private")
     told = name.format(private=tmp_path) if isinstance(name, str) else name
     folder = evaluated(tmp_path / "evaluation", pictures=[[told, told, told]])
-    with pytest.raises(EvaluationError, match=r"evaluation\.json: not a readable evaluation \(.*name of a png\)"):
+    with pytest.raises(
+        EvaluationError, match=r"evaluation\.json: not a readable evaluation \(.*(name of a png|pictures\[0\])"
+    ):
         write_page(tmp_path / "page.html", run, evaluation=folder)
 
 

@@ -452,7 +452,7 @@ def test_the_page_on_training_names_every_option_and_none_that_is_not():
     page = (ROOT / "docs" / "training.md").read_text()
     options = {word for parameter in train_command.params for word in parameter.opts}
     assert options - {"--out", "--mode", "--device", "--help"} <= set(re.findall(r"--[a-z-]+", page))
-    elsewhere = {"--standalone", "--nproc-per-node", "--signal"}  # of torchrun and SLURM
+    elsewhere = {"--standalone", "--nproc-per-node", "--signal", "--size", "--format"}  # of torchrun, SLURM and extract
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - options <= elsewhere
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from processes import PATIENCE_S, started
+from processes import PATIENCE_S, started, wait_for_file
 from synthetic import Shelf
 
 from infraredcity.checks.verify import verify
@@ -170,6 +170,20 @@ def test_a_pipe_in_and_a_pipe_out(snapshot: Path, shelf: Shelf):
     info = probe(shelf.h264)
     assert len(frames) == 5
     assert frames[0][0].shape == (info.height_px, info.width_px, 1)
+
+
+def test_who_ends_a_stream_keeps_what_was_translated(snapshot: Path, tmp_path: Path):
+    pictures = np.stack([np.full((24, 32, 1), level, np.uint8) for level in (10, 60, 110)])
+    command = [sys.executable, "-c", "from roma.cli import main; main()", "translate", str(snapshot), "-"]
+    command += ["-o", str(tmp_path / "day.mkv"), "--raw", "32x24:gray@25", "--preview", str(tmp_path / "now.jpg")]
+    with started(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.buffer.write(pictures.tobytes())
+        process.stdin.flush()  # and the pipe stays open
+        wait_for_file(process, tmp_path / "now.jpg")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 130, process.stderr and process.stderr.read()
+    assert 1 <= probe(tmp_path / "day.mkv").num_frames <= 3
 
 
 @pytest.mark.parametrize(("name", "codec"), [("day.mkv", "ffv1"), ("day.mov", "h264"), ("day.mp4", "hevc")])

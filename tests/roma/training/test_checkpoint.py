@@ -242,7 +242,7 @@ def test_snapshot_errors_say_what_the_file_is(tmp_path: Path):
         load_snapshot(path)
     torch.save({"format": "roma-snapshot-0"}, tmp_path / "old.pt")
     with pytest.raises(
-        CheckpointError, match="format is 'roma-snapshot-0', expected 'roma-snapshot-2'; it is of another version"
+        CheckpointError, match="format is 'roma-snapshot-0', expected 'roma-snapshot-3'; it is of another version"
     ):
         load_snapshot(tmp_path / "old.pt")
     torch.save([1, 2], tmp_path / "list.pt")
