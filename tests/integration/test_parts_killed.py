@@ -111,7 +111,9 @@ def test_three_of_eight_parts_are_killed_and_done_again_by_what_status_prints(
             ended(process)
     process = infraredcity_process("status", tmp_path)
     stdout, stderr = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, expanded(stdout)) == (3, sorted(victims)), stderr
+    # On a busy machine a victim may have written its last segment before it was killed.
+    assert set(expanded(stdout)) <= set(victims)
+    assert (process.returncode, bool(stdout.strip())) == (3, True), stderr
     ended(infraredcity_process("finalize", tmp_path), 3)
     again = [infraredcity_process(*part_words(tmp_path, part, workers=0)) for part in expanded(stdout)]
     for process in again:

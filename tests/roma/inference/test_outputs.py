@@ -181,8 +181,8 @@ def test_who_ends_a_stream_keeps_what_was_translated(snapshot: Path, tmp_path: P
         process.stdin.buffer.write(pictures.tobytes())
         process.stdin.flush()  # and the pipe stays open
         wait_for_file(process, tmp_path / "now.jpg")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_S) == 130, process.stderr and process.stderr.read()
+        process.terminate()  # a shell may start programs in the background with Ctrl-C ignored
+        assert process.wait(PATIENCE_S) == 143
     assert 1 <= probe(tmp_path / "day.mkv").num_frames <= 3
 
 
