@@ -11,6 +11,9 @@ from infraredcity.errors import OutputError
 from infraredcity.files.atomic import cannot_write
 from infraredcity.files.path import AnyPath, RemotePath
 
+LOCK_NAME = ".lock"
+"""The file of a folder that is locked."""
+
 
 @contextmanager
 def lock_folder(folder: AnyPath, *, wait_s: float = 0.0) -> Iterator[None]:
@@ -27,7 +30,7 @@ def lock_folder(folder: AnyPath, *, wait_s: float = 0.0) -> Iterator[None]:
         yield
         return
     try:
-        lock = open_lock(folder / ".lock")
+        lock = open_lock(folder / LOCK_NAME)
     except OSError as error:
         raise cannot_write(str(folder), error) from error
     try:
@@ -43,7 +46,7 @@ def is_locked(folder: AnyPath) -> bool:
     if isinstance(folder, RemotePath):
         return False
     try:
-        lock = os.open(folder / ".lock", os.O_RDONLY)
+        lock = os.open(folder / LOCK_NAME, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

@@ -157,7 +157,7 @@ def open_live(location: str, *, stall_s: float) -> OpenStream:
     """
     name = shown(location)
     options, kind = {}, None
-    if location.startswith("/dev/"):
+    if location.startswith("/dev/video"):
         kind = "video4linux2"
     elif location.startswith("rtsp"):
         options = {"rtsp_transport": "tcp"}
@@ -172,7 +172,7 @@ def open_live(location: str, *, stall_s: float) -> OpenStream:
     if not container.streams.video:
         container.close()
         raise VideoDecodeError(f"{name}: holds no video")
-    path = location if location.startswith("/dev/") else split(location)[1]
+    path = location if location.startswith("/dev/video") else split(location)[1]
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(path).name).strip("_") or "stream"
     return OpenStream(container, name=name, stem=stem, stall_s=stall_s)
 

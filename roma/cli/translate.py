@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from infraredcity.command_line import FILE, ProgressLine, json_option, print_json
+from infraredcity.files.urls import is_url, shown
 from infraredcity.showing import visible
 from roma.cli.options import device_option, parse_numbers, parse_tone_range, preparation_options
 
@@ -185,7 +186,11 @@ def translate_command(
     )
     if as_json:
         facts = [
-            {"inputs": list(each.output.inputs), "is_new": each.is_new, "error": each.error}
+            {
+                "inputs": [shown(text) if is_url(text) else text for text in each.output.inputs],
+                "is_new": each.is_new,
+                "error": each.error,
+            }
             | ({} if each.report is None else asdict(each.report))
             for each in outcomes
         ]

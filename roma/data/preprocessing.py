@@ -45,7 +45,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as they come back from JSON."""
-        return {name: _as_lists(value) for name, value in asdict(self).items()}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -197,7 +197,3 @@ def fitted(pictures: Iterable[np.ndarray], tone: ToneName) -> ToneMap:
     if not counts.histogram.any():
         raise EvaluationError("no picture of the input could be read, so there is nothing to fit a tone to")
     return fit_tone(counts.histogram, tone)
-
-
-def _as_lists(value: Any) -> Any:
-    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value

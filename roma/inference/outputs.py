@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from infraredcity.errors import InfraredCityError
 from infraredcity.files.atomic import write_atomic
-from infraredcity.files.lock import lock_folder
+from infraredcity.files.lock import LOCK_NAME, lock_folder
 from infraredcity.files.records import converted, read_json
 from infraredcity.files.temporary import remove_temporaries
 from infraredcity.files.urls import is_url, shown
@@ -102,10 +102,9 @@ def plan_outputs(groups: Sequence[tuple[str, ...]], out: str, options: OutputOpt
             raise EvaluationError(f"{out}: is one output for {len(groups)} inputs; give -o a folder")
         if out == "-":
             return [Output(inputs=groups[0], path=None, kind="pipe", name="")]
-        for each in groups[0]:
-            if not is_url(each) and Path(each).resolve() == path.resolve():
-                raise EvaluationError(f"{out}: is the input itself; give -o another name")
-        return [Output(inputs=groups[0], path=path, kind="video" if suffix in VIDEO_KINDS else "picture", name="")]
+        single = Output(inputs=groups[0], path=path, kind="video" if suffix in VIDEO_KINDS else "picture", name="")
+        _check_apart(groups, [single])
+        return [single]
     if suffix and not path.is_dir() and not out.endswith("/"):
         kinds = ", ".join((*VIDEO_KINDS, *(f".{each}" for each in READ_SUFFIXES)))
         raise EvaluationError(f"{out}: ends in {suffix}, expected {kinds}, or the name of a folder with a / behind it")
@@ -114,7 +113,22 @@ def plan_outputs(groups: Sequence[tuple[str, ...]], out: str, options: OutputOpt
         kind = options.kind or ("pictures" if are_stills(group[0]) else "video")
         name = f"{stem}.mp4" if kind == "video" else stem if len(groups) > 1 else "."
         outputs.append(Output(inputs=group, path=path / name, kind=kind, name=name))
+    _check_apart(groups, outputs)
     return outputs
+
+
+def _check_apart(groups: Sequence[tuple[str, ...]], outputs: Sequence[Output]) -> None:
+    """Raise EvaluationError where an output would be written over an input, or into the folder that holds it."""
+    inputs = {Path(each).resolve() for group in groups for each in group if not (each == "-" or is_url(each))}
+    folders = {each.parent for each in inputs if not each.is_dir()}
+    for output in outputs:
+        if output.path is None:
+            continue
+        path = output.path.resolve()
+        if path in inputs or (output.kind in ("pictures", "shards") and path in folders):
+            raise EvaluationError(
+                f"{output.path}: is the input itself, or the folder that holds it; give -o another name"
+            )
 
 
 def translate_file(
@@ -219,7 +233,7 @@ def _translate_one(
     source = open_source(output.inputs, sources)
     with closing(source):
         if record is not None:
-            record.begin(output)
+            record.begin(output, source, options.image_format)
         notes: list[str] = []
         report = translate(
             translator,
@@ -228,7 +242,7 @@ def _translate_one(
             how,
             out=str(output.path or "-"),
             on_progress=on_progress,
-            is_done=_is_done(output, options),
+            is_done=_is_done(output, source, options),
         )
         report = replace(report, notes=(*report.notes, *notes))
         if record is not None:
@@ -267,12 +281,12 @@ def _opened_sink(output: Output, source: Source, options: OutputOptions, notes: 
         yield sink if options.preview is None else Preview(sink, options.preview)
 
 
-def _is_done(output: Output, options: OutputOptions) -> Callable[[Frame], bool]:
+def _is_done(output: Output, source: Source, options: OutputOptions) -> Callable[[Frame], bool]:
     """Return what tells whether a frame's picture is there already: those of a folder that a run before began."""
-    if output.kind != "pictures" or output.path is None:
+    if output.kind != "pictures" or output.path is None or source.facts.is_endless:
         return lambda _frame: False
     pictures = PicturesSink(output.path, options.image_format)
-    return lambda frame: pictures.path_of(frame).exists()
+    return lambda frame: pictures.path_of(frame.name).exists()
 
 
 def _format_of(path: Path) -> ImageFormat:
@@ -320,21 +334,27 @@ class _Record:
                 raise EvaluationError(
                     f"{self._path}: damaged ({error}); make the outputs anew with --overwrite"
                 ) from error
-        ours = {".", "..", RECORD_NAME, ".lock"}
+        ours = {RECORD_NAME, LOCK_NAME}
         holds = output.path.is_dir() and any(each.name not in ours for each in output.path.iterdir())
         if (holds or output.path.is_file()) and found is None and not self._overwrite:
             raise EvaluationError(
                 f"{output.path}: is there, and no translation of this command; use another -o, or --overwrite"
             )
-        if output.kind == "pictures" and output.path.is_dir():
-            for each in output.path.iterdir():
-                if each.suffix[1:] in READ_SUFFIXES and each.is_file():
-                    each.unlink()
         return None
 
-    def begin(self, output: Output) -> None:
-        """Write down that an output is being made."""
-        self._outputs[output.name] = {"inputs": _identities(output.inputs), "report": None}
+    def begin(self, output: Output, source: Source, image_format: ImageFormat) -> None:
+        """Write down that an output is being made; unless that goes on, delete the pictures that would pass for new ones.
+
+        No other file is deleted, since a folder may hold something of the user's.
+        """
+        assert output.path is not None
+        inputs = _identities(output.inputs)
+        found = self._outputs.get(output.name)
+        if output.kind == "pictures" and (self._overwrite or found is None or found.get("inputs") != inputs):
+            pictures = PicturesSink(output.path, image_format)
+            for name in source.names():
+                pictures.path_of(name).unlink(missing_ok=True)
+        self._outputs[output.name] = {"inputs": inputs, "report": None}
         self._write()
 
     def end(self, output: Output, report: TranslateReport) -> None:

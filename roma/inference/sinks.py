@@ -181,13 +181,13 @@ class PicturesSink(Sink):
     def __init__(self, folder: Path, image_format: ImageFormat, *, quality: int = 95) -> None:
         self._folder, self._format, self._quality = folder, image_format, quality
 
-    def path_of(self, frame: Frame) -> Path:
-        """Where a frame goes."""
-        return self._folder / f"{frame.name}.{suffix_of(self._format)}"
+    def path_of(self, name: str) -> Path:
+        """Return where the picture of a frame of this name goes."""
+        return self._folder / f"{name}.{suffix_of(self._format)}"
 
     def add(self, picture: Picture, frame: Frame) -> None:
         """Write a picture; see `Sink.add`."""
-        write_atomic(self.path_of(frame), encode(picture, self._format, quality=self._quality))
+        write_atomic(self.path_of(frame.name), encode(picture, self._format, quality=self._quality))
 
 
 class PictureSink(Sink):

@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -91,6 +91,10 @@ class Source(ABC):
             EvaluationError: It holds no frame, or a stream ended or stalled in the middle.
         """
 
+    @abstractmethod
+    def names(self) -> Iterable[str]:
+        """Return the names of all its frames; none where they are not known before they come."""
+
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of files and connections."""
 
@@ -106,7 +110,6 @@ class VideoSource(Source):
             start_frame=min(start, clip.num_frames), stop_frame=min(stop or clip.num_frames, clip.num_frames)
         )
         self.paths = tuple(paths)
-        self.start_s = float(int(clip.pts[min(start, clip.num_frames - 1)]) * clip.time_base)
         stem = Path(first.path.name).stem
         self._name = str(first.path)
         self.facts = SourceFacts(
@@ -129,6 +132,13 @@ class VideoSource(Source):
         """Frames of the whole clip."""
         return self._clip.num_frames
 
+    def names(self) -> Iterable[str]:
+        """Return a name for each frame; see `Source.names`."""
+        return map(self._name_of, range(self._range.start_frame, self._range.stop_frame))
+
+    def _name_of(self, index: int) -> str:
+        return f"{self.facts.stem}_{index:08d}"
+
     def frames(self) -> Iterator[Frame]:
         """Yield the frames that can be decoded; see `Source.frames`."""
         for _, frame in self.indexed():
@@ -142,13 +152,15 @@ class VideoSource(Source):
         for batch in video.read_frames(self._clip, self._range, color="gray"):
             for picture, index in zip(batch.data, batch.frame_indices.tolist(), strict=True):
                 given += 1
-                name = f"{self.facts.stem}_{index:08d}"
-                yield (
-                    index,
-                    Frame(
-                        picture=picture, name=name, pts=int(times[index]), time_base=unit, clip_id=clip_id, index=index
-                    ),
+                frame = Frame(
+                    picture=picture,
+                    name=self._name_of(index),
+                    pts=int(times[index]),
+                    time_base=unit,
+                    clip_id=clip_id,
+                    index=index,
                 )
+                yield index, frame
         self.num_missing = len(self._range) - given
         if given == 0:
             raise EvaluationError(f"{self._name}: no frame of it could be decoded")
@@ -170,6 +182,10 @@ class PicturesSource(Source):
         )
         stems = [path.stem for path in self.paths]
         self._names = [path.name.replace(".", "_") for path in self.paths] if len({*stems}) < len(stems) else stems
+
+    def names(self) -> Iterable[str]:
+        """Return the files' names without their endings; see `Source.names`."""
+        return self._names
 
     def frames(self) -> Iterator[Frame]:
         """Yield the pictures; see `Source.frames`."""
@@ -199,13 +215,20 @@ class ShardSource(Source):
             fps=STILL_FPS,
         )
 
+    def names(self) -> Iterable[str]:
+        """Return the samples' keys; see `Source.names`."""
+        return map(self._name_of, self._rows)
+
+    def _name_of(self, row: int) -> str:
+        return self.index.key(row).replace("/", "-")
+
     def frames(self) -> Iterator[Frame]:
         """Yield the samples' pictures; see `Source.frames`."""
         unit = Fraction(1) / Fraction(STILL_FPS)
         for number, row in enumerate(self._rows):
             yield Frame(
                 picture=self.picture(row),
-                name=self.index.key(row).replace("/", "-"),
+                name=self._name_of(row),
                 pts=number,
                 time_base=unit,
                 clip_id=clip_id_of(self.index.clips[int(self.index.clip[row])]),
@@ -242,6 +265,10 @@ class StreamSource(Source):
             fps=stream.fps or STILL_FPS,
             is_endless=True,
         )
+
+    def names(self) -> Iterable[str]:
+        """Return nothing, since nobody knows how many frames come; see `Source.names`."""
+        return ()
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames until the stream ends or the source is closed; see `Source.frames`."""
@@ -341,7 +368,7 @@ class SourceOptions:
 
 def is_live(text: str) -> bool:
     """Whether an input is a live source: a camera of this machine, or a URL whose scheme streams."""
-    return text.startswith("/dev/") or text.partition("://")[0].lower() in LIVE_SCHEMES
+    return text.startswith("/dev/video") or text.partition("://")[0].lower() in LIVE_SCHEMES
 
 
 def find_inputs(texts: Sequence[str], *, is_one_recording: bool = False) -> list[tuple[str, ...]]:

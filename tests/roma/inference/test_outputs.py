@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,57 @@ def test_a_folder_of_somebody_elses_files_is_not_touched(snapshot: Path, tmp_pat
     result = roma("translate", snapshot, folder, "-o", mine)
     assert "is there, and no translation of this command" in str(result.exception)
     assert {path.name: path.read_bytes() for path in mine.glob("*.png")} == before
+
+
+def test_no_input_is_ever_written_over_or_deleted(snapshot: Path, tmp_path: Path, shelf: Shelf, extracted: Path):
+    stills = write_pictures(tmp_path / "stills", [10, 60])
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "night.mp4").write_bytes(shelf.h264.read_bytes())
+    shards = Path(shutil.copytree(extracted / "city_clear", tmp_path / "city_clear"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for inputs, out, options in (
+        ((stills,), stills, ()),
+        ((stills / "night_00.png",), stills, ()),
+        ((stills / "night_00.png",), stills / "night_00.png", ()),
+        ((videos,), videos, ()),
+        ((videos / "night.mp4",), videos, ()),
+        ((shards,), shards, ("--to", "shards")),
+        ((shards,), shards, ()),
+    ):
+        result = roma("translate", snapshot, *inputs, "-o", out, "--overwrite", *options)
+        assert "is the input itself, or the folder that holds it" in str(result.exception)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_making_anew_leaves_what_is_not_its_own(snapshot: Path, tmp_path: Path):
+    stills = write_pictures(tmp_path / "stills", [10, 60, 110])
+    day = write_pictures(tmp_path / "day", [1, 2])
+    (day / "mine.png").write_bytes(b"mine")
+    words = ("translate", snapshot, stills, "-o", day, "--overwrite")
+    assert roma(*words).exit_code == 0
+    first = {path.name: path.read_bytes() for path in day.glob("night_*.png")}
+    assert len(first) == 3
+    assert roma(*words, "--native").exit_code == 0
+    second = {path.name: path.read_bytes() for path in day.glob("night_*.png")}
+    assert second.keys() == first.keys()
+    assert all(second[name] != first[name] for name in first)
+    assert (day / "mine.png").read_bytes() == b"mine"
+
+
+def test_passwords_of_inputs_are_not_printed(snapshot: Path, tmp_path: Path):
+    words = (
+        "http://user:SECRET@127.0.0.1:9/night.mp4?token=SECRET",
+        tmp_path / "gone.mp4",
+        "-o",
+        tmp_path / "day",
+        "--json",
+    )
+    (tmp_path / "gone.mp4").write_text("no video")
+    result = roma("translate", snapshot, *words)
+    assert result.exit_code == 3
+    assert "SECRET" not in result.stdout + result.stderr
+    assert not any(b"SECRET" in path.read_bytes() for path in (tmp_path / "day").iterdir())
 
 
 def test_a_killed_translation_of_pictures_goes_on(snapshot: Path, tmp_path: Path):

@@ -24,6 +24,7 @@ from roma.inference.sources import (
     StreamSource,
     VideoSource,
     find_inputs,
+    is_live,
     open_source,
     read_picture,
 )
@@ -219,3 +220,8 @@ def test_a_codec_of_other_pictures_is_read(tmp_path: Path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert abs(int(read_picture(tmp_path / "x.bmp").mean()) - 77) <= 1
+
+
+def test_a_file_on_the_memory_disk_is_no_camera():
+    assert is_live("/dev/video0")
+    assert not any(map(is_live, ["/dev/shm/night.mp4", "/dev/stdin", "/dev/fd/63", "night.mp4", "https://host/x.mp4"]))
