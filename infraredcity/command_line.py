@@ -49,19 +49,19 @@ class ProgressLine:
     def __init__(self, *, every_s: float = 5.0) -> None:
         self._is_terminal = sys.stderr.isatty()
         self._every_s = every_s
-        self._begun: dict[str, tuple[float, int]] = {}
+        self._started: dict[str, tuple[float, int]] = {}
         self._last_line = 0.0
 
     def __call__(self, progress: Progress) -> None:
         """Draw one report."""
         now = time.monotonic()
-        begun, first_done = self._begun.setdefault(progress.what, (now, progress.done))
+        started, first_done = self._started.setdefault(progress.what, (now, progress.done))
         is_last = progress.done == progress.total
         if not self._is_terminal and not is_last and now - self._last_line < self._every_s:
             return
         self._last_line = now
         new = progress.done - first_done
-        rate = new / (now - begun) if now > begun else 0.0
+        rate = new / (now - started) if now > started else 0.0
         of_total = "" if progress.total is None else f" of {progress.total:,}"
         speed = f", {rate:,.0f}/s" if rate >= 1 else ""
         left = ""

@@ -16,7 +16,7 @@ LOGIN_ADVICE = "check who may read or write there, and the credentials"
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """The facts by which one state of a file is told from another."""
+    """The facts that differ between two versions of a file."""
 
     size_bytes: int
     version: str

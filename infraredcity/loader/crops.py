@@ -122,13 +122,7 @@ class ResizeCrop:
         _check_numbers(numbers, self.num_numbers)
         _check_size(height, width)
         side = np.full(len(numbers), self.crop_px, np.int64)
-        return Boxes(
-            top=_place(numbers[:, 0], side, self.load_px),
-            left=_place(numbers[:, 1], side, self.load_px),
-            height=side,
-            width=side,
-            flip=(numbers[:, 2] < 0.5) & self.flip,
-        )
+        return _placed(numbers, side, side, self.load_px, self.load_px, flip=self.flip)
 
     def apply(self, frames: np.ndarray, box: CropBox, out: np.ndarray) -> None:
         """Cut the box out of the resized frames; see `ResizedCrop.apply`, whose arguments and errors it has."""
@@ -265,13 +259,7 @@ class NativeCrop:
         _check_size(height, width)
         factor = _between(numbers[:, 3], 1 - self.jitter, 1 + self.jitter)
         side = np.clip(np.rint(self.crop_px / factor).astype(np.int64), 1, min(height, width))
-        return Boxes(
-            top=_place(numbers[:, 0], side, height),
-            left=_place(numbers[:, 1], side, width),
-            height=side,
-            width=side,
-            flip=(numbers[:, 2] < 0.5) & self.flip,
-        )
+        return _placed(numbers, side, side, height, width, flip=self.flip)
 
     def apply(self, frames: np.ndarray, box: CropBox, out: np.ndarray) -> None:
         """The box of the frames, resized; see `ResizedCrop.apply`, whose arguments and errors it has."""
@@ -342,6 +330,17 @@ def _scaled(pictures: Sequence[np.ndarray], num_rows: int, *, transpose: bool) -
     scaled = F.interpolate(pixels, (num_rows, pixels.shape[3]), mode="bicubic", antialias=True)
     flat = scaled.permute(0, 2, 3, 1).reshape(num_rows, -1).numpy()
     return flat[:, :numbers].reshape(num_rows, count, width, channels).transpose(1, 0, 2, 3)
+
+
+def _placed(numbers: np.ndarray, box_h: np.ndarray, box_w: np.ndarray, height: int, width: int, *, flip: bool) -> Boxes:
+    """Place boxes of some heights and widths in a picture, by the first two numbers of each, and mirror by the third."""
+    return Boxes(
+        top=_place(numbers[:, 0], box_h, height),
+        left=_place(numbers[:, 1], box_w, width),
+        height=box_h,
+        width=box_w,
+        flip=(numbers[:, 2] < 0.5) & flip,
+    )
 
 
 def _place(numbers: np.ndarray, box_px: np.ndarray, picture_px: int) -> np.ndarray:

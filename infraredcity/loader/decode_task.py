@@ -27,7 +27,7 @@ from infraredcity.stills.decode import decode, decode_deep, decode_into, is_deep
 from infraredcity.stills.tone import ToneMap
 
 Transform = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
-"""A window u8 [T, C, H, W] and random numbers that belong to its position -> what shall be stacked."""
+"""Changes a window u8 [T, C, H, W], with random numbers of its position; a batch stacks the results."""
 _NOTHING = np.empty(0, np.uint8)
 _TASK_FRAMES = 8
 """Frames that a thread decodes before its next task: fewer wait longer for each other, more leave one thread busy at the end."""

@@ -186,7 +186,7 @@ class PositionSampler(DistributedSampler[list[int]], BatchSampler):
         self.position += self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the position tells the epoch. Trainers call it on every DistributedSampler."""
+        """Do nothing, since the epoch follows from the position. Trainers call this on every DistributedSampler."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the stream, as `Batches.state_dict`; the two understand each other.

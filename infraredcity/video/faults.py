@@ -77,7 +77,7 @@ class Faults:
 
         A packet that was lost before frame n was stored at most a reordering before it. Nothing refers to it from the next key
         frame on; but the first packet behind senseless bytes is no key frame only because it says so. What is wrong with a packet
-        may have begun in the one before. A recording that does not begin with a key frame refers to what is not there.
+        may have begun in the one before. A recording that does not begin with a key frame refers to frames that were not recorded.
 
         Args:
             table: The file's frames.

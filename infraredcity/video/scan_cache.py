@@ -138,7 +138,7 @@ def save(folder: AnyPath, info: VideoInfo, identity: Identity, *, stream: int | 
 
 
 def _read(kept: AnyPath, path: AnyPath) -> tuple[Identity, VideoInfo] | None:
-    """Read a kept scan: what it was made from, and its facts as those of `path`; None if there is none, or it is damaged."""
+    """Read a stored scan: its source, and its facts with `path` as their file. Return None if it is missing or damaged."""
     try:
         with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
