@@ -105,7 +105,7 @@ class VideoSink(Sink):
         if pts <= self._last_pts:
             raise ValueError(f"times must rise, got pts {pts} after {self._last_pts}")
         self._last_pts = pts
-        even = np.ascontiguousarray(picture[: height // 2 * 2 or 1, : width // 2 * 2 or 1])
+        even = np.ascontiguousarray(picture[: height // 2 * 2, : width // 2 * 2])
         shown = av.VideoFrame.from_ndarray(even, format="rgb24")
         shown.pts, shown.time_base = pts, self._time_base
         self._add_sound(until_s=float(pts * self._time_base))
@@ -261,9 +261,9 @@ class ShardSink(Sink):
             )
         write_folder(self._folder, ".", sample_index.concatenate(indexes), self._facts)
 
-    def abandon(self) -> None:
-        """Leave the shard that is being written out; for `open_shards`."""
-        self._stack.__exit__(EvaluationError, EvaluationError("abandoned"), None)
+    def abandon(self, error: BaseException) -> None:
+        """Write no more of the open shard, which then does not appear; for `open_shards`."""
+        self._stack.__exit__(type(error), error, error.__traceback__)
 
     def _end_shard(self) -> None:
         if self._handle is None:
@@ -345,13 +345,11 @@ def open_video(path: Path, options: VideoOptions, *, sound_of: AnyPath | None = 
             yield sink
             sink.finish()
         publish(temporary, path)
-    except (OSError, av.FFmpegError, ValueError) as error:
-        if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
-            raise
+    except (OSError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise EvaluationError(
-            f"{path}: cannot be written: {reason}; check the disk, or take another --codec"
-        ) from error
+        needs_gpu = options.codec.endswith("nvenc")
+        remedy = "it needs an NVIDIA GPU; take --codec h264" if needs_gpu else "check the folder and the disk"
+        raise EvaluationError(f"{path}: cannot be written: {reason}; {remedy}") from error
     finally:
         with suppress(NotADirectoryError):
             temporary.unlink(missing_ok=True)
@@ -364,8 +362,8 @@ def open_shards(folder: Path, image_format: ImageFormat) -> Iterator[ShardSink]:
     sink = ShardSink(folder, image_format)
     try:
         yield sink
-    except BaseException:
-        sink.abandon()
+    except BaseException as error:
+        sink.abandon(error)
         raise
     sink.finish()
 
