@@ -9,12 +9,8 @@ from infraredcity.shards import index_file
 
 RECORD_NAMES = ("lite.json", "shards.json", "import.json")
 """What begins and ends a data set that was made from others."""
-
-
 JOB_NAME, SEGMENTS_FOLDER = "extract.json", "segments"
 """What extract leaves beside its shards: its job spec, and a file for each segment that is done."""
-
-
 _MAX_DEPTH = 4
 
 

@@ -16,8 +16,6 @@ from roma.config.schema import Mode, TrainConfig
 from roma.errors import ConfigError
 
 _Config = TypeVar("_Config")
-
-
 _OF_A_RUN = frozenset({"preset", "mode", "data", "generator", "vit", "loss", "optim", "schedule", "output"})
 """What the config of a run names, and a file of a few settings does not."""
 

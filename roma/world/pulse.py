@@ -10,12 +10,8 @@ from torch.distributed import Store  # type: ignore[attr-defined]  # torch does 
 
 BEAT_S = 1.0
 """How often a rank says that it lives, in a world of up to 64; rarer in larger ones, since each reads all the others."""
-
-
 SILENT_BEATS = 4.0
 """A rank that was not heard for this many beats is gone."""
-
-
 _NAMED = 4
 """How many missing ranks a message names."""
 
