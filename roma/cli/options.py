@@ -11,7 +11,9 @@ from infraredcity.errors import InfraredCityError
 from infraredcity.files.urls import shown_in
 from infraredcity.installation import install_command
 from infraredcity.showing import visible_lines
+from infraredcity.stills.framing import POLARITY_CHOICES
 from roma.errors import RomaError
+from roma.inference.choices import TONE_CHOICES
 
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 
@@ -19,12 +21,12 @@ device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda
 _PREPARATION = (
     click.option(
         "--polarity",
-        type=click.Choice(["white-hot", "black-hot", "invert"]),
+        type=click.Choice(POLARITY_CHOICES),
         help="How the input shows heat; turned around where the training shows it the other way. invert turns in any case.",
     ),
     click.option(
         "--tone",
-        type=click.Choice(["minmax", "percentile", "fixed", "running"]),
+        type=click.Choice(TONE_CHOICES),
         help="How counts of more than 8 bits become levels; by default as in the training. running follows the last seconds.",
     ),
     click.option("--tone-range", help="LOW,HIGH for --tone fixed: the counts that become black and white."),

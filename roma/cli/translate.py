@@ -10,6 +10,7 @@ from infraredcity.command_line import FILE, ProgressLine, json_option, print_jso
 from infraredcity.files.urls import is_url, shown
 from infraredcity.showing import visible
 from roma.cli.options import device_option, parse_numbers, parse_tone_range, preparation_options
+from roma.inference.choices import ENCODERS, LATE_POLICIES, OUTPUT_KINDS, PICTURE_FORMATS
 
 if TYPE_CHECKING:
     from roma.inference.outputs import Outcome
@@ -24,20 +25,20 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     "kind",
-    type=click.Choice(["video", "pictures", "shards"]),
+    type=click.Choice(OUTPUT_KINDS),
     help="What goes into a folder; by default like the input.",
 )
 @click.option(
     "--format",
     "image_format",
-    type=click.Choice(["png", "jpg", "webp"]),
+    type=click.Choice(PICTURE_FORMATS),
     default="png",
     show_default=True,
     help="Of pictures.",
 )
 @click.option(
     "--codec",
-    type=click.Choice(["h264", "hevc", "av1", "ffv1", "h264_nvenc", "hevc_nvenc"]),
+    type=click.Choice(tuple(ENCODERS)),
     default="h264",
     show_default=True,
     help="Of videos; ffv1 has no loss (.mkv), nvenc needs an NVIDIA GPU.",
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--late",
-    type=click.Choice(["drop", "wait"]),
+    type=click.Choice(LATE_POLICIES),
     help="Frames that come faster than they are translated: only the newest counts, or none is lost. By default drop for live "
     "sources, wait for a pipe.",
 )

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,12 +20,11 @@ from infraredcity.stills.tone import ToneMap
 from roma.data.batches import ahead
 from roma.data.preprocessing import Preparation, RunningTone, fitted
 from roma.errors import EvaluationError, RomaError
+from roma.inference.choices import ToneChoice
 from roma.inference.sinks import Sink
 from roma.inference.sources import Frame, Source
 from roma.inference.translator import Translator
 
-ToneChoice = Literal["minmax", "percentile", "fixed", "running"]
-TONE_CHOICES: tuple[ToneChoice, ...] = ("minmax", "percentile", "fixed", "running")
 _WAITING_BATCHES = 2
 _BATCH_PIXELS = 4 * 256 * 256
 """Pixels that go through the network at once on a CPU: more take memory and no less time."""

@@ -18,6 +18,7 @@ from infraredcity.files.urls import is_url, shown
 from infraredcity.progress import OnProgress
 from infraredcity.stills.formats import READ_SUFFIXES, ImageFormat, our_suffix
 from roma.errors import EvaluationError, RomaError
+from roma.inference.choices import PICTURE_FORMATS, OutputKind, PictureFormat
 from roma.inference.job import TranslateOptions, TranslateReport, translate
 from roma.inference.sinks import (
     VIDEO_KINDS,
@@ -35,9 +36,6 @@ from roma.inference.translator import Translator
 
 RECORD_NAME = "translated.json"
 RECORD_FORMAT = "roma-translated-1"
-OutputKind = Literal["video", "pictures", "shards"]
-OUTPUT_KINDS: tuple[OutputKind, ...] = ("video", "pictures", "shards")
-PICTURE_FORMATS: tuple[ImageFormat, ...] = ("png", "jpg", "webp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +44,7 @@ class OutputOptions:
 
     kind: OutputKind | None = None
     """None makes videos of videos and streams, and pictures of pictures and shards."""
-    image_format: ImageFormat = "png"
+    image_format: PictureFormat = "png"
     """Of pictures."""
     video: VideoOptions = field(default_factory=VideoOptions)
     """Of videos; what a source says of rotation, aspect and rate takes its place there."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
@@ -28,21 +28,12 @@ from infraredcity.shards.writer import ShardHandle, open_shard
 from infraredcity.stills.formats import ImageFormat, encode, suffix_of
 from infraredcity.video.audio import Audio, audio_of
 from roma.errors import EvaluationError
+from roma.inference.choices import ENCODERS, VideoCodec
 from roma.inference.sources import Frame
 
 Picture = UInt8[np.ndarray, "H W 3"]
 VIDEO_KINDS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Endings of videos that are written, and FFmpeg's names of their containers."""
-CODECS = {
-    "h264": "libx264",
-    "hevc": "libx265",
-    "av1": "libsvtav1",
-    "ffv1": "ffv1",
-    "h264_nvenc": "h264_nvenc",
-    "hevc_nvenc": "hevc_nvenc",
-}
-"""Codecs by the names of the command line, and their encoders; those of "nvenc" need an NVIDIA GPU."""
-VideoCodec = Literal["h264", "hevc", "av1", "ffv1", "h264_nvenc", "hevc_nvenc"]
 _WITHOUT_LOSS = frozenset({"ffv1"})
 _PREVIEW_EVERY_S = 1.0
 SHARD_SAMPLES = 1000
@@ -127,7 +118,7 @@ class VideoSink(Sink):
         self._size = width, height
         self._first_pts, self._time_base = frame.pts, frame.time_base
         stream = self._container.add_stream(
-            CODECS[options.codec], rate=Fraction(options.fps).limit_denominator(1_000_000) or Fraction(25)
+            ENCODERS[options.codec], rate=Fraction(options.fps).limit_denominator(1_000_000) or Fraction(25)
         )
         stream.width, stream.height = width // 2 * 2, height // 2 * 2
         stream.pix_fmt = "bgr0" if options.codec in _WITHOUT_LOSS else "yuv420p"

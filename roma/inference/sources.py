@@ -24,6 +24,7 @@ from infraredcity.shards.pictures import OTHER_PICTURES, ending_of, is_picture, 
 from infraredcity.stills.decode import decode, decode_deep, is_deep_png
 from infraredcity.video.live import OpenStream, RawFormat, Readable, open_live, open_pipe
 from roma.errors import EvaluationError
+from roma.inference.choices import LatePolicy
 
 STILL_FPS = 25.0
 """The rate of pictures that have no times, where they become a video."""
@@ -31,9 +32,6 @@ LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "udp", "srt", "tcp", "rtmp")
 _PATTERN = re.compile(r"[*?\[{]")
 _MOST_UNITS_PER_S = 2**31 - 1
 """What FFmpeg and an mp4 hold of a unit of time."""
-LatePolicy = Literal["drop", "wait"]
-LATE_POLICIES: tuple[LatePolicy, ...] = ("drop", "wait")
-"""What happens to frames of a live source that come faster than they are translated: only the newest is kept, or none is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
